@@ -1,0 +1,2 @@
+//! `runsc`: the OCI command line.
+fn main() {}

@@ -1,0 +1,398 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use syscalls::arch::x86_64::Regs;
+use syscalls::{Errno, SysResult, UserAddr};
+
+/// The first address that application mappings may not reach on any platform of ours.
+///
+/// Everything from here up belongs to the stub and to what the host kernel puts at the top of an
+/// address space (its stack, its vDSO), so the sentry never has to know where those lie.
+pub const USER_ADDRESS_LIMIT: u64 = 0x7e00_0000_0000;
+
+/// What stopped a context. It stays stopped until [`Context::resume`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The application entered a system call. Number and arguments are in the registers
+    /// ([`Context::syscall`] returns a copy of them).
+    Syscall,
+    /// The application raised a synchronous exception.
+    Fault(Fault),
+    /// The context stopped because of [`Context::interrupt`].
+    Interrupted,
+    /// The host calls given to [`Context::start_host_calls`] have been made; their results are in
+    /// [`Context::host_call_results`].
+    HostCallsDone,
+    /// One of the host calls given to [`Context::resume`] failed, so the context has not gone
+    /// back to the application. Calls after `index` were not made.
+    HostCallFailed {
+        /// Which call, counting from zero.
+        index: usize,
+        /// Why.
+        errno: Errno,
+    },
+    /// The host thread or its process has ended. `signal` is the host signal that ended it, zero
+    /// where it exited. The last event of a context; it is also what follows
+    /// [`Context::exit`] and [`AddressSpace::kill`].
+    Exited {
+        /// The host signal number, or zero.
+        signal: i32,
+    },
+}
+
+/// A synchronous exception, as the host's `siginfo_t` and signal frame describe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Fault {
+    /// SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP.
+    pub signo: i32,
+    /// `si_code`.
+    pub code: i32,
+    /// `si_addr`.
+    pub addr: u64,
+    /// The processor's exception number (`trapno` of the signal frame).
+    pub trap_no: u64,
+    /// The processor's error code (`err` of the signal frame).
+    pub error_code: u64,
+}
+
+/// The owner of a context: the sentry's task. The platform reports every event here, on one of its
+/// serving threads; at most one event per context is outstanding at a time, save `Exited`, which
+/// may come at any moment.
+///
+/// The owner either calls [`Context::resume`] (or another call that lets the context go on) before
+/// it returns, or keeps the context stopped and resumes it later from any thread.
+pub trait ContextOwner: Send + Sync {
+    /// Handles one event.
+    fn on_event(self: Arc<Self>, event: Event);
+}
+
+/// A number and six arguments, copied once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyscallArgs {
+    /// The call's number, not yet checked against the table.
+    pub number: u64,
+    /// The six arguments.
+    pub args: [u64; 6],
+}
+
+/// A call that the stub makes in its own address space on behalf of the sentry. All addresses and
+/// lengths were chosen or checked by the sentry; flags and protections are Linux's.
+#[derive(Clone, Debug)]
+pub enum HostCall {
+    /// `mmap` at exactly `addr` (`MAP_FIXED` is added by the platform).
+    Mmap {
+        /// Where.
+        addr: u64,
+        /// How many bytes, a multiple of the page size.
+        len: u64,
+        /// `PROT_*`.
+        prot: i32,
+        /// `MAP_*` without `MAP_FIXED`.
+        flags: i32,
+        /// The mapped file. The descriptor itself says what may be done with it: one donated for
+        /// a private or read-only mapping is open read-only. The platform keeps it cached in the
+        /// stub process, keyed by the `Arc`'s address, for as long as it finds useful.
+        file: Option<Arc<OwnedFd>>,
+        /// The offset into the file.
+        offset: u64,
+    },
+    /// `munmap`.
+    Munmap {
+        /// Where.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+    },
+    /// `mprotect`.
+    Mprotect {
+        /// Where.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+        /// `PROT_*`.
+        prot: i32,
+    },
+    /// `mremap` with `MREMAP_MAYMOVE | MREMAP_FIXED` where `new_addr` differs, in place otherwise.
+    Mremap {
+        /// The old address.
+        addr: u64,
+        /// The old length.
+        old_len: u64,
+        /// The new length.
+        new_len: u64,
+        /// The new address.
+        new_addr: u64,
+        /// Further `MREMAP_*` flags (`MREMAP_DONTUNMAP`).
+        flags: i32,
+    },
+    /// `madvise`.
+    Madvise {
+        /// Where.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+        /// `MADV_*`.
+        advice: i32,
+    },
+    /// `msync`.
+    Msync {
+        /// Where.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+        /// `MS_*`.
+        flags: i32,
+    },
+    /// `mincore` over at most 4,096 pages; one byte per page in the results' `data`.
+    Mincore {
+        /// Where.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+    },
+    /// An atomic read-modify-write of the 32-bit word at `addr`: it becomes
+    /// `(old & and) ^ xor` or, with `add`, `old + xor`. The result is the old value.
+    AtomicUpdate {
+        /// An address that is a multiple of four.
+        addr: u64,
+        /// The mask that is applied first (`0` sets, `!0` keeps).
+        and: u32,
+        /// What is then xored or added.
+        xor: u32,
+        /// Whether to add instead of xor.
+        add: bool,
+    },
+    /// An atomic compare-and-exchange of the 32-bit word at `addr`. The result is the old value.
+    CompareExchange {
+        /// An address that is a multiple of four.
+        addr: u64,
+        /// The expected value.
+        old: u32,
+        /// The value stored where the word holds `old`.
+        new: u32,
+    },
+    /// Registers (`len` not zero) or unregisters the application's rseq area for this thread.
+    Rseq {
+        /// The address of `struct rseq`.
+        addr: u64,
+        /// Its length.
+        len: u32,
+        /// `RSEQ_FLAG_*`.
+        flags: i32,
+        /// The signature before abort handlers.
+        signature: u32,
+    },
+}
+
+/// What came of a list of host calls.
+#[derive(Clone, Debug, Default)]
+pub struct HostCallResults {
+    /// The return value or error of each call, in order; shorter than the list where a call
+    /// failed, whose error is then the last entry.
+    pub values: Vec<SysResult<u64>>,
+    /// The bytes of a `Mincore`.
+    pub data: Vec<u8>,
+}
+
+/// The state of the application's guest signal frame that only the platform can move.
+///
+/// Sizes and features of the XSAVE area of this machine, without those that need permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XsaveLayout {
+    /// Bytes of the XSAVE area in the standard format, without the trailing magic of a signal frame.
+    pub size: u32,
+    /// The features saved: bits of XCR0.
+    pub features: u64,
+}
+
+/// A way to run application code and to regain control at its system calls.
+pub trait Platform: Send + Sync {
+    /// The name on the command line: `systrap`, `ptrace`.
+    fn name(&self) -> &'static str;
+
+    /// Creates an empty address space with one context, which is stopped and owned by `owner`.
+    ///
+    /// The fresh context takes [`Context::call_now`] and [`AddressSpace::write`] until its first
+    /// [`Context::resume`].
+    ///
+    /// # Errors
+    /// `EAGAIN` or `ENOMEM` where the host gives no further process.
+    fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>;
+
+    /// Returns the image of the vDSO to be mapped into applications: a page-aligned ELF file whose
+    /// code is position-independent and valid in every address space of this platform.
+    fn vdso(&self) -> &[u8];
+
+    /// Returns the XSAVE layout that guest signal frames use.
+    fn xsave_layout(&self) -> XsaveLayout;
+
+    /// Serves events until [`Platform::shutdown`]; called once, on a thread of its own that the
+    /// platform may block as it likes. Further serving threads are the platform's business, made
+    /// through `sentry-host`.
+    fn serve(&self);
+
+    /// Makes [`Platform::serve`] return, after killing every address space.
+    fn shutdown(&self);
+
+    /// Runs `work` soon on a serving thread. Owners use it to have a stopped context's work done
+    /// where the platform wants it (ptrace: only its tracer thread may touch a context).
+    /// Called from any thread, cheap, never blocks.
+    fn submit(&self, work: Arc<dyn Work>);
+}
+
+/// A unit of work for a serving thread: the sentry's "this task is ready to go on".
+pub trait Work: Send + Sync {
+    /// Does the work.
+    fn run(self: Arc<Self>);
+}
+
+/// A guest address space: one host process.
+pub trait AddressSpace: Send + Sync {
+    /// Reads application memory; returns how many bytes were readable from the start.
+    ///
+    /// # Errors
+    /// `EFAULT` where the first byte is not readable, `ESRCH` where the process is gone.
+    fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize>;
+
+    /// Writes application memory; returns how many bytes were writable from the start.
+    ///
+    /// # Errors
+    /// `EFAULT` where the first byte is not writable, `ESRCH` where the process is gone.
+    fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize>;
+
+    /// Kills the host process. Every context in it ends with [`Event::Exited`]. Idempotent.
+    fn kill(&self);
+
+    /// Returns the resident set size in bytes as the host counts it, or zero where unknown.
+    fn resident_bytes(&self) -> u64;
+}
+
+/// A guest thread: one host thread in the process of its address space.
+///
+/// Save where noted, the calls are for the thread that handles the context's current event: the
+/// context is stopped, and nobody else touches it.
+pub trait Context: Send + Sync {
+    /// Returns the address space. The same `Arc` for all contexts that share it.
+    fn address_space(&self) -> Arc<dyn AddressSpace>;
+
+    /// Returns the number and the arguments of the system call that stopped the context.
+    fn syscall(&self) -> SyscallArgs;
+
+    /// Returns the registers, with `orig_rax` the number of the system call that stopped the
+    /// context or -1 for another event.
+    fn regs(&self) -> Regs;
+
+    /// Replaces the registers. Segment selectors and the privileged bits of `eflags` are ignored;
+    /// a non-canonical `rip` raises SIGSEGV at the next resume, as on Linux.
+    fn set_regs(&self, regs: &Regs);
+
+    /// Sets `rax`, the one register that most system calls change; cheaper than `set_regs`.
+    fn set_return(&self, value: u64);
+
+    /// Reads application memory, from the arguments that the stub passed along where it can.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::read`].
+    fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize>;
+
+    /// Writes application memory, possibly only when the context goes on. The caller has checked
+    /// that the range is mapped writable.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::write`].
+    fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize>;
+
+    /// Stores the extended state (XSAVE area, software-reserved bytes and trailing magic as Linux
+    /// puts them into a signal frame) at `addr`, a multiple of 64, before the context goes on.
+    /// The caller has written the rest of the frame around it, so the memory is known to be writable.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    fn save_xstate(&self, addr: UserAddr) -> SysResult<()>;
+
+    /// Loads the extended state from a signal frame at `addr`, or the initial state for a null
+    /// address, before the context goes on. A malformed area raises SIGSEGV as on Linux.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    fn restore_xstate(&self, addr: UserAddr) -> SysResult<()>;
+
+    /// Makes `calls`, then goes back to the application. Where one fails, the context stays stopped
+    /// and [`Event::HostCallFailed`] follows.
+    fn resume(&self, calls: &[HostCall]);
+
+    /// Makes `calls` without going back to the application; [`Event::HostCallsDone`] follows.
+    fn start_host_calls(&self, calls: &[HostCall]);
+
+    /// Returns the results after [`Event::HostCallsDone`].
+    fn host_call_results(&self) -> HostCallResults;
+
+    /// Makes `calls` at once and waits. Only before the first `resume` of a fresh address space,
+    /// where no application code can have touched the stub.
+    ///
+    /// # Errors
+    /// The error of the first call that failed; later ones were not made.
+    fn call_now(&self, calls: &[HostCall]) -> SysResult<()>;
+
+    /// Prepares a child address space, a copy-on-write copy of this one made by the host when this
+    /// context is next resumed, with one context whose registers are a copy of this one's (the
+    /// caller then changes what differs with `set_regs`). The child starts to run as soon as it
+    /// exists and its `resume` has been called.
+    ///
+    /// Where the host refuses, this context gets [`Event::HostCallFailed`] with the index one past
+    /// the host calls given to `resume`, and the child gets [`Event::Exited`].
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ENOMEM`.
+    fn fork(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>;
+
+    /// Prepares a further context in the same address space; otherwise as [`Context::fork`].
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ENOMEM`.
+    fn clone_thread(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>;
+
+    /// Makes a context that runs application code stop soon with [`Event::Interrupted`] (or with
+    /// the event that it was about to raise anyway). Does nothing to a stopped one, except that
+    /// the request is remembered while a resume is under way: no wake-up is lost. Called from any
+    /// thread.
+    fn interrupt(&self);
+
+    /// Ends the host thread (and with the last one its process). [`Event::Exited`] follows when it
+    /// is gone.
+    fn exit(&self);
+
+    /// Returns user and system time in nanoseconds that the host thread has used, as far as the
+    /// platform knows. Called from any thread.
+    fn cpu_time_ns(&self) -> (u64, u64);
+
+    /// Tells the platform whether calls may be answered without an event (identity, time). Off for
+    /// a task that is traced, logged or filtered.
+    fn set_fast_path(&self, facts: Option<FastPathFacts>);
+}
+
+/// What the stub needs to know to answer identity calls by itself. Given anew whenever one changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastPathFacts {
+    /// `getpid`.
+    pub pid: u32,
+    /// `gettid`.
+    pub tid: u32,
+    /// `getppid`.
+    pub ppid: u32,
+    /// `getuid`.
+    pub uid: u32,
+    /// `geteuid`.
+    pub euid: u32,
+    /// `getgid`.
+    pub gid: u32,
+    /// `getegid`.
+    pub egid: u32,
+    /// `getpgrp`, `getpgid(0)`.
+    pub pgid: u32,
+    /// `getsid(0)`.
+    pub sid: u32,
+}

@@ -1,0 +1,1 @@
+//! `#[repr(C)]` structures and flags, one file per family of uapi headers.

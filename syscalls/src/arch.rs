@@ -1,0 +1,3 @@
+//! What differs between architectures: numbers and layouts, nothing else.
+
+pub mod x86_64;

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![warn(missing_docs)]
+
+pub mod abi;
+pub mod arch;
+pub mod errno;
+pub mod user_addr;
+
+pub use errno::{Errno, SysResult};
+pub use user_addr::{UserAddr, UserPtr};
