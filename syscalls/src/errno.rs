@@ -173,7 +173,11 @@ impl Errno {
     /// 1..=4095 becomes `EIO`, because it cannot be returned through a register.
     pub const fn from_raw(raw: i32) -> Self {
         if raw >= 1 && raw <= 4095 {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked above")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "the range is checked above"
+            )]
             Self(raw as u16)
         } else {
             Self::EIO
@@ -196,7 +200,10 @@ impl Errno {
     /// The error number, where the value lies in -4095..=-1.
     pub const fn from_return(raw: u64) -> SysResult<u64> {
         if raw > u64::MAX - 4095 {
-            #[expect(clippy::cast_possible_truncation, reason = "at most 4095, by the comparison above")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "at most 4095, by the comparison above"
+            )]
             Err(Self(raw.wrapping_neg() as u16))
         } else {
             Ok(raw)

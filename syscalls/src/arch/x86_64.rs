@@ -1,4 +1,6 @@
-//! x86-64: general-purpose registers.
+//! x86-64: general-purpose registers and system call numbers.
+
+pub mod nr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -8,7 +10,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// For a thread that stopped at a system call, `orig_rax` is the call's number and `rip` the
 /// address behind the instruction, as Linux shows them to a tracer.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[expect(missing_docs, reason = "the names are the registers' own")]
 pub struct Regs {
     pub r15: u64,
