@@ -1,0 +1,348 @@
+//! What a sentry is booted with: a plain description of the sandbox and its first container.
+//!
+//! `runsc` translates command line and OCI bundle into [`Config`], which travels as JSON through a
+//! sealed memfd, beside the [`Descriptors`]. Nothing here refers to a path of the host: whatever
+//! the container sees of the host is a gofer connection, named by its index.
+
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+/// A sandbox with its first container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Config {
+    /// How application code runs and traps.
+    pub platform: PlatformKind,
+    /// How a systrap stub wakes the sentry.
+    pub doorbell: Doorbell,
+    /// Where the sandbox's network comes from.
+    pub network: NetworkMode,
+    /// Log every system call of the application.
+    pub strace: bool,
+    /// Log what helps to find a fault in the sentry itself.
+    pub debug: bool,
+    /// Whether a host call outside the sentry's list is logged and let pass, not fatal. Never set
+    /// but by a developer: such a sandbox is not a jail.
+    pub seccomp_log_only: bool,
+    /// The first container.
+    pub container: ContainerConfig,
+}
+
+/// The implementation of `sentry_platform::Platform`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformKind {
+    /// Patched and trapped system calls of cloned stubs.
+    #[default]
+    Systrap,
+    /// `PTRACE_SYSEMU`.
+    Ptrace,
+}
+
+/// How a systrap stub wakes the sentry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Doorbell {
+    /// Synchronous seccomp user notifications.
+    #[default]
+    Notify,
+    /// A futex, where the host has no such notifications or an outer filter already listens.
+    Futex,
+}
+
+/// Where the network comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Loopback only.
+    #[default]
+    None,
+}
+
+/// One container: its root, its mounts, its first process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// The container's name in the state directory.
+    pub id: String,
+    /// The first process.
+    pub process: ProcessConfig,
+    /// The root file system.
+    pub root: RootConfig,
+    /// Further mounts, in the order in which they are made. Destinations are absolute; missing
+    /// mount points are created, on the overlay where there is one.
+    pub mounts: Vec<MountConfig>,
+    /// `uname -n`.
+    pub hostname: String,
+    /// The NIS domain name.
+    pub domainname: String,
+    /// Paths that read as empty. Missing ones are skipped.
+    pub masked_paths: Vec<String>,
+    /// Paths that are remounted read-only. Missing ones are skipped.
+    pub readonly_paths: Vec<String>,
+    /// Values written below `/proc/sys` before the first process starts, in dotted form.
+    pub sysctl: Vec<(String, String)>,
+    /// Device nodes in `/dev` besides the default ones.
+    pub devices: Vec<DeviceConfig>,
+    /// The host's cgroup limits as far as the guest shows them: bytes of memory.
+    pub memory_limit: Option<u64>,
+}
+
+/// A process as the OCI runtime specification describes it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessConfig {
+    /// Path or name of the program, and its arguments. A name without a slash is looked up in
+    /// the `PATH` of `env`.
+    #[serde(with = "byte_strings")]
+    pub args: Vec<Vec<u8>>,
+    /// The environment, `NAME=value`.
+    #[serde(with = "byte_strings")]
+    pub env: Vec<Vec<u8>>,
+    /// The working directory, absolute. Created where it does not exist.
+    pub cwd: String,
+    /// Real, effective and saved user id.
+    pub uid: u32,
+    /// Real, effective and saved group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub additional_gids: Vec<u32>,
+    /// The file creation mask.
+    pub umask: u32,
+    /// The five capability sets.
+    pub capabilities: Capabilities,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privs: bool,
+    /// Resource limits that differ from the sentry's defaults.
+    pub rlimits: Vec<RlimitConfig>,
+    /// Whether the three standard descriptors are one terminal, which becomes the controlling one.
+    pub terminal: bool,
+    /// `oom_score_adj` as the guest shows it.
+    pub oom_score_adj: i32,
+}
+
+/// The capability sets, bit n for capability n of `linux/capability.h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The bounding set.
+    pub bounding: u64,
+    /// The effective set.
+    pub effective: u64,
+    /// The inheritable set.
+    pub inheritable: u64,
+    /// The permitted set.
+    pub permitted: u64,
+    /// The ambient set.
+    pub ambient: u64,
+}
+
+/// One resource limit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RlimitConfig {
+    /// `RLIMIT_*`.
+    pub resource: u32,
+    /// The soft limit; `u64::MAX` is `RLIM_INFINITY`.
+    pub soft: u64,
+    /// The hard limit.
+    pub hard: u64,
+}
+
+/// The root file system.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RootConfig {
+    /// The gofer connection that serves it.
+    pub connection: usize,
+    /// Whether the mount is read-only for the application.
+    pub readonly: bool,
+    /// Where writes go.
+    pub overlay: OverlayMedium,
+}
+
+/// Where the writes to a mount served by the gofer go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlayMedium {
+    /// To the mount itself.
+    #[default]
+    None,
+    /// To an upper layer in the sentry's memory.
+    Memory,
+    /// To an upper layer whose file data lies in unlinked files of the host, made by the gofer in
+    /// the root directory of a connection of their own.
+    File {
+        /// The connection.
+        connection: usize,
+    },
+}
+
+/// One mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountConfig {
+    /// Where, an absolute path in the container.
+    pub destination: String,
+    /// What.
+    pub kind: MountKind,
+    /// `MS_RDONLY`.
+    pub readonly: bool,
+    /// `MS_NOSUID`.
+    pub nosuid: bool,
+    /// `MS_NODEV`.
+    pub nodev: bool,
+    /// `MS_NOEXEC`.
+    pub noexec: bool,
+    /// The source as `/proc/self/mountinfo` shows it.
+    pub source: String,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A file or directory of the host.
+    Gofer {
+        /// The gofer connection that serves it.
+        connection: usize,
+        /// Whether it is a directory.
+        directory: bool,
+        /// Where writes go.
+        overlay: OverlayMedium,
+    },
+    /// Memory.
+    Tmpfs(TmpfsConfig),
+    /// `proc`.
+    Proc,
+    /// `sysfs`.
+    Sysfs,
+    /// `/dev` with the default nodes and links of the runtime specification, on a tmpfs.
+    Devtmpfs(TmpfsConfig),
+    /// Pseudo-terminals.
+    Devpts,
+    /// POSIX message queues.
+    Mqueue,
+    /// An empty read-only directory in the place of the cgroup hierarchy.
+    Cgroup,
+}
+
+/// Options of a tmpfs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsConfig {
+    /// Bytes; the sentry's default where `None`.
+    pub size: Option<u64>,
+    /// Inodes; without limit where `None`.
+    pub nr_inodes: Option<u64>,
+    /// Mode of the root directory; 1777 where `None`.
+    pub mode: Option<u32>,
+    /// Owner of the root directory.
+    pub uid: u32,
+    /// Group of the root directory.
+    pub gid: u32,
+}
+
+/// A device node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceConfig {
+    /// Where, an absolute path in the container.
+    pub path: String,
+    /// `S_IFCHR` or `S_IFBLK` and the permissions.
+    pub mode: u32,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// The host descriptors that a sentry owns from its start.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Standard input, output and error of the first process.
+    pub stdio: [OwnedFd; 3],
+    /// One connected socket per gofer connection, by index.
+    pub gofer: Vec<OwnedFd>,
+    /// The listening socket of the control protocol.
+    pub control: OwnedFd,
+    /// Where the sentry writes its debug log and the system-call log.
+    pub log: Option<OwnedFd>,
+}
+
+/// Arguments and environment are bytes on Linux: a string in JSON where they are UTF-8, an array of
+/// numbers where they are not.
+mod byte_strings {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form<T, B> {
+        Text(T),
+        Bytes(B),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        strings: &[Vec<u8>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(strings.iter().map(|bytes| match str::from_utf8(bytes) {
+            Ok(text) => Form::Text(text),
+            Err(_) => Form::Bytes(bytes),
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
+        let forms = Vec::<Form<String, Vec<u8>>>::deserialize(deserializer)?;
+        let into_bytes = |form: Form<String, Vec<u8>>| match form {
+            Form::Text(text) => text.into_bytes(),
+            Form::Bytes(bytes) => bytes,
+        };
+        Ok(forms.into_iter().map(into_bytes).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MountConfig, MountKind, OverlayMedium, ProcessConfig, TmpfsConfig};
+
+    #[test]
+    fn mount_config_survives_json() {
+        for kind in [
+            MountKind::Gofer {
+                connection: 3,
+                directory: true,
+                overlay: OverlayMedium::File { connection: 4 },
+            },
+            MountKind::Tmpfs(TmpfsConfig {
+                size: Some(4096),
+                mode: Some(0o755),
+                ..TmpfsConfig::default()
+            }),
+            MountKind::Proc,
+        ] {
+            let mount = MountConfig {
+                destination: "/x".into(),
+                kind,
+                readonly: true,
+                nosuid: false,
+                nodev: true,
+                noexec: false,
+                source: "none".into(),
+            };
+            let text = serde_json::to_string(&mount).unwrap_or_default();
+            let back: MountConfig = serde_json::from_str(&text).unwrap();
+            assert_eq!(format!("{mount:?}"), format!("{back:?}"));
+        }
+    }
+
+    #[test]
+    fn process_config_keeps_bytes_that_are_not_text() {
+        let args = vec![b"caf\xe9".to_vec(), "caf\u{e9}".into(), Vec::new()];
+        let text = serde_json::to_string(&ProcessConfig {
+            args: args.clone(),
+            ..ProcessConfig::default()
+        })
+        .unwrap();
+        let back: ProcessConfig = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.args, args);
+    }
+}
