@@ -4,8 +4,10 @@
 
 pub mod abi;
 pub mod arch;
+pub mod arg;
 pub mod errno;
 pub mod user_addr;
 
+pub use arg::{Fd, FromArg};
 pub use errno::{Errno, SysResult};
 pub use user_addr::{UserAddr, UserPtr};
