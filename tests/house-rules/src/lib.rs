@@ -1,1 +1,11 @@
-//! To be written.
+//! Rules over the source tree, as tests.
+#![doc = include_str!("../README.md")]
+
+#[cfg(test)]
+mod dependencies;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod ratchets;
+#[cfg(test)]
+mod tree;

@@ -1,0 +1,110 @@
+//! Where a program runs: natively, in a sandbox, or under runc.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use crate::bundle::{Bundle, Rootfs};
+use crate::cmd::{Cmd, Output};
+use crate::locate;
+use crate::temp_dir::TempDir;
+
+/// How the sandbox runs application code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Platform {
+    /// Seccomp traps; the default.
+    Systrap,
+    /// The portable fallback.
+    Ptrace,
+}
+
+/// Where a program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// On the host.
+    Native,
+    /// `runsc do`: on the host's root file system below an overlay.
+    Do(Platform),
+    /// `runsc run` of an OCI bundle.
+    Bundle(Platform),
+    /// `runc run` of the same OCI bundle.
+    Runc,
+}
+
+impl Platform {
+    /// Returns the name as on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Platform::Systrap => "systrap",
+            Platform::Ptrace => "ptrace",
+        }
+    }
+
+    /// Tells whether this run covers the platform (`TEST_PLATFORMS`).
+    #[must_use]
+    pub fn is_wanted(self) -> bool {
+        std::env::var("TEST_PLATFORMS")
+            .map_or(true, |wanted| wanted.split(',').any(|name| name == self.name()))
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mode::Native => f.write_str("native"),
+            Mode::Do(platform) => write!(f, "do-{}", platform.name()),
+            Mode::Bundle(platform) => write!(f, "bundle-{}", platform.name()),
+            Mode::Runc => f.write_str("runc"),
+        }
+    }
+}
+
+impl Mode {
+    /// Returns the platform, if the program runs on one.
+    #[must_use]
+    pub fn platform(self) -> Option<Platform> {
+        match self {
+            Mode::Do(platform) | Mode::Bundle(platform) => Some(platform),
+            Mode::Native | Mode::Runc => None,
+        }
+    }
+
+    /// Runs a program here. `rootfs` is the container's root file system where the mode has one.
+    #[must_use]
+    #[track_caller]
+    pub fn run(self, program: &Cmd, rootfs: &Rootfs) -> Output {
+        match self {
+            Mode::Native => program.run(),
+            Mode::Do(platform) => {
+                let state = TempDir::new();
+                let mut argv = runsc_argv(platform, &state);
+                argv.push("do".into());
+                argv.extend_from_slice(program.argv());
+                program.with_argv(argv).run()
+            }
+            Mode::Bundle(platform) => {
+                let state = TempDir::new();
+                let mut argv = runsc_argv(platform, &state);
+                argv.push("run".into());
+                Bundle::new(rootfs, program).run(argv, program)
+            }
+            Mode::Runc => {
+                let state = TempDir::new();
+                let argv = vec!["runc".into(), "--root".into(), state.path().into(), "run".into()];
+                Bundle::new(rootfs, program).run(argv, program)
+            }
+        }
+    }
+}
+
+/// Returns `runsc` and the global flags that every test uses.
+#[must_use]
+pub fn runsc_argv(platform: Platform, state: &TempDir) -> Vec<OsString> {
+    let mut argv: Vec<OsString> =
+        vec![locate::runsc().into(), "--root".into(), state.path().into()];
+    argv.extend(
+        [&format!("--platform={}", platform.name()), "--network=none", "--ignore-cgroups"]
+            .map(OsString::from),
+    );
+    argv
+}
