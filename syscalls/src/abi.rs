@@ -67,9 +67,19 @@ macro_rules! constants {
     };
 }
 
+pub mod capability;
+pub mod clone;
 pub mod fs;
+pub mod futex;
 pub mod inotify;
 pub mod mm;
 pub mod mount;
 pub mod poll;
+pub mod prctl;
+pub mod resource;
+pub mod rseq;
+pub mod sched;
+pub mod signal;
 pub mod time;
+pub mod uts;
+pub mod wait;
