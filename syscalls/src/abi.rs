@@ -69,17 +69,23 @@ macro_rules! constants {
 
 pub mod capability;
 pub mod clone;
+pub mod elf;
 pub mod fs;
 pub mod futex;
 pub mod inotify;
+pub mod ioctl;
+pub mod ipc;
+pub mod keyctl;
 pub mod mm;
 pub mod mount;
 pub mod poll;
 pub mod prctl;
+pub mod ptrace;
 pub mod resource;
 pub mod rseq;
 pub mod sched;
 pub mod signal;
+pub mod socket;
 pub mod time;
 pub mod uts;
 pub mod wait;

@@ -1,6 +1,7 @@
 //! x86-64: general-purpose registers and system call numbers.
 
 pub mod nr;
+pub mod sigframe;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
