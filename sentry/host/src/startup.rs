@@ -1,0 +1,26 @@
+//! What the sentry does to its own process between exec and the filter. Not in any list: none of
+//! these calls passes afterwards.
+//!
+//! # Safety
+//! Integers and C strings only.
+#![expect(unsafe_code, reason = "prctl has no safe form in the standard library")]
+
+use std::ffi::CStr;
+
+use syscalls::SysResult;
+
+/// Names this process for `ps`, which otherwise shows the name of the sealed copy.
+pub fn set_process_name(name: &CStr) {
+    // SAFETY: a C string; longer names than 15 bytes are cut.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
+/// Keeps this process from being traced by others of the same id and from leaving core files.
+///
+/// # Errors
+/// None in practice.
+pub fn make_undumpable() -> SysResult<()> {
+    // SAFETY: integers.
+    let ret = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    if ret < 0 { Err(crate::last_errno()) } else { Ok(()) }
+}

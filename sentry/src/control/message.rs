@@ -1,0 +1,125 @@
+//! Requests and responses of the control protocol.
+
+use serde::{Deserialize, Serialize};
+
+/// What `runsc` asks of a sentry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// Answers when the container has been created: root and mounts stand, the program is loaded.
+    Created,
+    /// Lets the first process run. Answers when it does.
+    Start,
+    /// Asks for the container's status.
+    Status,
+    /// Answers when the container has stopped.
+    Wait,
+    /// Sends a signal to the first process or to all.
+    Signal {
+        /// The number.
+        signo: i32,
+        /// Whether every process of the container gets it.
+        all: bool,
+    },
+    /// Sends a signal that a terminal would have sent to the foreground process group of the
+    /// container, or to the first process where it has no terminal.
+    ForegroundSignal {
+        /// The number.
+        signo: i32,
+    },
+    /// Lists the processes.
+    Processes,
+    /// Ends the sandbox at once.
+    Shutdown,
+}
+
+/// A sentry's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "re", rename_all = "kebab-case")]
+pub enum Response {
+    /// Done.
+    Done,
+    /// The request could not be served.
+    Failed {
+        /// One line that says why.
+        message: String,
+        /// The exit status that a command line gives where there is no better one.
+        exit_code: i32,
+    },
+    /// The container's status.
+    Status {
+        /// The status.
+        status: ContainerStatus,
+    },
+    /// The processes.
+    Processes {
+        /// In the order of their ids.
+        processes: Vec<ProcessInfo>,
+    },
+}
+
+/// How far a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum ContainerStatus {
+    /// Set up, its program not yet running.
+    Created,
+    /// Running.
+    Running,
+    /// Stopped, with the status that `wait4(2)` gives for the first process.
+    Stopped {
+        /// As in `WIFEXITED(3)`.
+        wait_status: u32,
+    },
+}
+
+impl ContainerStatus {
+    /// Returns the exit status that a shell would report, where the container has stopped.
+    pub fn exit_code(self) -> Option<i32> {
+        let Self::Stopped { wait_status } = self else { return None };
+        let signo = wait_status & 0x7f;
+        let code = if signo == 0 { (wait_status >> 8) & 0xff } else { 128 + signo };
+        i32::try_from(code).ok()
+    }
+}
+
+/// One process of the container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// The id in the container's pid namespace.
+    pub pid: u32,
+    /// The parent's.
+    pub ppid: u32,
+    /// The real user id.
+    pub uid: u32,
+    /// Threads.
+    pub n_threads: u32,
+    /// User and system time used, in nanoseconds.
+    pub cpu_time_ns: u64,
+    /// When it started, in nanoseconds of the sandbox's boot clock.
+    pub start_time_ns: u64,
+    /// The name, as in `/proc/PID/comm`.
+    pub command: String,
+}
+
+/// Why a container could not be created or started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// One line, such as ``exec: "x": executable file not found in $PATH``.
+    pub message: String,
+    /// 127 where the program does not exist, 126 where it cannot be executed, 1 otherwise.
+    pub exit_code: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ContainerStatus;
+
+    #[test]
+    fn exit_code_of_signal_is_128_and_number() {
+        assert_eq!(ContainerStatus::Stopped { wait_status: 9 }.exit_code(), Some(137));
+        assert_eq!(ContainerStatus::Stopped { wait_status: 11 | 0x80 }.exit_code(), Some(139));
+        assert_eq!(ContainerStatus::Stopped { wait_status: 7 << 8 }.exit_code(), Some(7));
+        assert_eq!(ContainerStatus::Running.exit_code(), None);
+    }
+}
