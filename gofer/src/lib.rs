@@ -1,8 +1,19 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+mod attr;
+mod fid_table;
+mod ops;
+mod reopen;
+mod sandbox;
+mod server;
+mod session;
+
 use std::io;
 use std::os::fd::OwnedFd;
+
+use reopen::Reopener;
+use server::Server;
 
 /// What a gofer serves: everything that it will ever reach.
 #[derive(Debug)]
@@ -44,11 +55,17 @@ pub struct MountOptions {
 
 /// Locks this process down and serves until every connection is closed.
 ///
-/// Call it last, from a process with a single thread, in the namespaces in which it is to stay.
+/// Call it last, from a process with a single thread, in the namespaces in which it is to stay. It
+/// changes the working directory and the file creation mask of the process.
 ///
 /// # Errors
 /// A failure to lock down, in which case nothing was served, or of the poll loop itself.
 pub fn run(config: Config) -> io::Result<()> {
-    drop(config);
-    Err(io::Error::from(io::ErrorKind::Unsupported))
+    let Config { mounts, proc_self_fd } = config;
+    let options: Vec<MountOptions> = mounts.iter().map(|mount| mount.options).collect();
+    let reopener = Reopener::new(proc_self_fd)?;
+    let max_fids = sandbox::raise_descriptor_limit();
+    let mut server = Server::new(mounts, reopener, max_fids)?;
+    sandbox::enter(&options)?;
+    server.serve()
 }

@@ -1,0 +1,148 @@
+//! The gofer's own jail: limits, capabilities, seccomp.
+//!
+//! Namespaces and an empty root are the caller's part. Everything here is taken away for good; what
+//! cannot be taken away is an error.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use crate::MountOptions;
+
+/// Descriptors that are not fids: sockets, roots, directory streams, and those of one operation.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Raises the limit on descriptors as far as it goes, and returns how many fids fit in it.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    };
+    let descriptors = current.unwrap_or(1 << 20).min(1 << 20);
+    // Half of them, so that each directory can have a stream, too.
+    usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(0)
+}
+
+/// Locks the process down.
+///
+/// # Errors
+/// Any step that failed; the process must not serve then.
+pub(crate) fn enter(mounts: &[MountOptions]) -> io::Result<()> {
+    // Modes arrive complete from the sentry.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    drop_capabilities(mounts)?;
+    rustix::thread::set_no_new_privs(true)?;
+    let filter = filter().map_err(io::Error::other)?;
+    seccompiler::apply_filter(&filter).map_err(io::Error::other)
+}
+
+/// Keeps what the owner of all files below the roots can do, and nothing else.
+fn drop_capabilities(mounts: &[MountOptions]) -> io::Result<()> {
+    let is_readonly = mounts.iter().all(|m| m.readonly && !m.tmpfiles && !m.connect_unix_sockets);
+    let mut keep = CapabilitySet::DAC_READ_SEARCH;
+    if !is_readonly {
+        keep |= CapabilitySet::DAC_OVERRIDE
+            | CapabilitySet::FOWNER
+            | CapabilitySet::CHOWN
+            | CapabilitySet::FSETID;
+    }
+    for capability in CapabilitySet::all().difference(keep).iter() {
+        // Without CAP_SETPCAP there is nothing in the bounding set that could be gained: no call
+        // of the filter executes a program.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    }
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let held = rustix::thread::capabilities(None)?;
+    let kept = held.permitted.intersection(keep);
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// The calls that operations make, with any arguments. A path argument is always one that this
+/// process composed (`reopen.rs`) or a checked name.
+const FILE_CALLS: &[libc::c_long] = &[
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_close,
+    libc::SYS_statx,
+    libc::SYS_fstatfs,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_lseek,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_fchownat,
+    libc::SYS_fchmodat,
+    libc::SYS_utimensat,
+    libc::SYS_mkdirat,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_mknodat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_getxattr,
+    libc::SYS_setxattr,
+    libc::SYS_listxattr,
+    libc::SYS_removexattr,
+    libc::SYS_connect,
+    libc::SYS_bind,
+];
+
+/// The calls of the allocator and of the language's runtime.
+const RUNTIME_CALLS: &[libc::c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_fcntl,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for &number in FILE_CALLS.iter().chain(RUNTIME_CALLS) {
+        rules.insert(number, Vec::new());
+    }
+    let equal = SeccompCmpOp::Eq;
+    let not_executable = SeccompCmpOp::MaskedEq(u64::from(libc::PROT_EXEC.unsigned_abs()));
+    for number in [libc::SYS_mmap, libc::SYS_mprotect] {
+        rules.insert(number, vec![rule(2, not_executable.clone(), 0)?]);
+    }
+    let unix = u64::from(libc::AF_UNIX.unsigned_abs());
+    rules.insert(libc::SYS_socket, vec![rule(0, equal.clone(), unix)?]);
+    // Messages of last resort: a panic's.
+    for number in [libc::SYS_write, libc::SYS_writev] {
+        rules.insert(number, vec![rule(0, equal.clone(), 2)?]);
+    }
+    SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?
+        .try_into()
+}
+
+fn rule(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompRule, seccompiler::BackendError> {
+    let length = SeccompCmpArgLen::Dword;
+    SeccompRule::new(vec![SeccompCondition::new(argument, length, operator, value)?])
+}
