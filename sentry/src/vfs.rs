@@ -1,0 +1,22 @@
+//! The virtual file system: what a file is, independently of who stores it.
+//!
+//! [`Inode`] is an object of a [`FileSystem`]; [`File`] is what `open(2)` makes of it; an
+//! [`OpenFile`] is Linux's open file description (status flags, offset, the path by which it was
+//! reached). Dentries, mounts and the path walk are beside them.
+//!
+//! Architecture Invariant: `vfs` does not know any concrete file system.
+//! Architecture Invariant: nothing here blocks. An operation that would have to wait returns
+//! `EAGAIN`; the system-call layer registers with [`File::register`] and tries again.
+
+pub mod attr;
+pub mod fd_table;
+pub mod file;
+pub mod fs_context;
+pub mod inode;
+pub mod io;
+pub mod path;
+
+pub use attr::{Attr, FileType, SetAttr, SetTime, Timestamp};
+pub use file::{DirEntry, DirSink, File, MapMode, Mappable, Mapping, OpenFile, WriteOffset};
+pub use inode::{FileSystem, Inode, InodeExtras, LookupPolicy, NewNode, NodeKind, XattrFlags};
+pub use io::{IoSink, IoSource, SliceSink, SliceSource, VecSink};

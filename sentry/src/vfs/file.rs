@@ -1,0 +1,301 @@
+//! Open files: the trait behind a descriptor, and the open file description.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use syscalls::{Errno, SysResult};
+
+use super::attr::{Attr, FileType};
+use super::inode::Inode;
+use super::io::{IoSink, IoSource};
+use super::path::Path;
+use crate::sync::{Events, Mutex, Registration, Waiter};
+use crate::task::{CurrentTask, HandlerResult};
+
+/// How a mapping uses a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapMode {
+    /// `MAP_PRIVATE`: the donated descriptor is read-only.
+    Private,
+    /// `MAP_SHARED` that can never become writable: read-only too.
+    SharedRead,
+    /// `MAP_SHARED` of a file open for writing.
+    SharedWrite,
+}
+
+/// A host descriptor to map.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// The descriptor; the same `Arc` every time for the same file and access, so that platforms
+    /// can cache it.
+    pub fd: Arc<OwnedFd>,
+    /// What to add to the guest's file offset.
+    pub delta: u64,
+}
+
+/// A file that can be mapped.
+pub trait Mappable: Send + Sync {
+    /// Returns what to map for the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// `ENODEV`, `EACCES`, `ENOMEM`.
+    fn map(&self, mode: MapMode, offset: u64, len: u64) -> SysResult<Mapping>;
+
+    /// Returns device and inode number: what `/proc/PID/maps` shows and shared futexes are keyed by.
+    fn identity(&self) -> (u64, u64);
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOffset {
+    /// To this offset.
+    At(u64),
+    /// To the end (`O_APPEND`, `RWF_APPEND`).
+    Append,
+}
+
+/// One directory entry.
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntry<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// The inode number.
+    pub ino: u64,
+    /// The type.
+    pub file_type: FileType,
+    /// The offset from which a later `getdents64` goes on behind this entry.
+    pub next_offset: u64,
+}
+
+/// A receiver of directory entries.
+pub trait DirSink {
+    /// Takes an entry; returns false where there is no room, in which case it was not taken.
+    fn entry(&mut self, entry: &DirEntry<'_>) -> bool;
+}
+
+/// An open file. Offsets are the caller's; nothing blocks: what would have to wait says `EAGAIN`.
+pub trait File: Any + Send + Sync {
+    /// Returns the inode, where there is one. Pipes, sockets and anonymous files have none and
+    /// implement `attr`.
+    fn inode(&self) -> Option<Arc<dyn Inode>> {
+        None
+    }
+
+    /// Implements `fstat(2)`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn attr(&self) -> SysResult<Attr> {
+        match self.inode() {
+            Some(inode) => inode.attr(),
+            None => Err(Errno::EBADF),
+        }
+    }
+
+    /// Returns the name that `/proc/PID/fd` shows for a file without a path: `pipe:[1]`,
+    /// `anon_inode:[eventfd]`.
+    fn anonymous_name(&self) -> String {
+        String::from("anon_inode:[file]")
+    }
+
+    /// Returns whether the file has an offset (`lseek` works, `pread` works).
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    /// Reads. A stream ignores `offset`.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EISDIR`, `EINVAL`, `EIO`, `EFAULT`.
+    fn read(&self, task: &CurrentTask, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
+        let _ = (task, dst, offset);
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes. A stream ignores `offset`. Returns how many bytes were taken and, for a file with an
+    /// offset, the offset behind them.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EPIPE` (the caller raises SIGPIPE), `ENOSPC`, `EFBIG`, `EINVAL`, `EFAULT`.
+    fn write(
+        &self,
+        task: &CurrentTask,
+        src: &mut dyn IoSource,
+        offset: WriteOffset,
+    ) -> SysResult<(usize, u64)> {
+        let _ = (task, src, offset);
+        Err(Errno::EINVAL)
+    }
+
+    /// Lists directory entries from `offset` on (0: the beginning, `.` and `..` included) until
+    /// the sink is full.
+    ///
+    /// # Errors
+    /// `ENOTDIR`.
+    fn readdir(&self, task: &CurrentTask, offset: u64, sink: &mut dyn DirSink) -> SysResult<()> {
+        let _ = (task, offset, sink);
+        Err(Errno::ENOTDIR)
+    }
+
+    /// Implements the parts of `lseek(2)` that need the file: `SEEK_END`, `SEEK_DATA`, `SEEK_HOLE`.
+    /// Returns the new offset.
+    ///
+    /// # Errors
+    /// `EINVAL`, `ENXIO`, `ESPIPE`.
+    fn seek(&self, offset: i64, whence: i32) -> SysResult<u64> {
+        seek_in_size(self.attr()?.size, offset, whence)
+    }
+
+    /// Returns what the file is ready for.
+    fn poll(&self) -> Events {
+        Events::READABLE | Events::WRITABLE
+    }
+
+    /// Registers a waiter for changes of readiness. A file that is always ready returns nothing.
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        let _ = (waiter, mask, key);
+        Vec::new()
+    }
+
+    /// Returns whether `poll` and `register` mean anything: epoll refuses others with `EPERM`.
+    fn is_pollable(&self) -> bool {
+        false
+    }
+
+    /// Implements `ioctl(2)` for requests that the system-call layer does not handle itself.
+    ///
+    /// # Errors
+    /// `ENOTTY` and whatever the request says.
+    fn ioctl(&self, task: &CurrentTask, open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        let _ = (task, open, request, arg);
+        Err(Errno::ENOTTY.into())
+    }
+
+    /// Returns the object to map, for files that can be mapped.
+    ///
+    /// # Errors
+    /// `ENODEV`.
+    fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
+        Err(Errno::ENODEV)
+    }
+
+    /// Implements `fsync(2)`, `fdatasync(2)`.
+    ///
+    /// # Errors
+    /// `EINVAL` for files without storage; `EIO`.
+    fn sync(&self, data_only: bool) -> SysResult<()> {
+        let _ = data_only;
+        Err(Errno::EINVAL)
+    }
+
+    /// Implements `fallocate(2)`; `mode` has been checked for known bits.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`, `ENOSPC`, `EFBIG`, `ENODEV`, `ESPIPE`.
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> SysResult<()> {
+        let _ = (mode, offset, len);
+        Err(Errno::ENODEV)
+    }
+
+    /// Is told that `fcntl(F_SETFL)` has changed the status flags.
+    fn flags_changed(&self, flags: u32) {
+        let _ = flags;
+    }
+
+    /// Is told that a descriptor of this file was closed in one process (`close(2)`'s flush).
+    fn descriptor_closed(&self) {}
+}
+
+/// Computes `lseek` for a file of `size` bytes without holes.
+///
+/// # Errors
+/// `EINVAL` for a negative or overflowing result, `ENXIO` for `SEEK_DATA`/`SEEK_HOLE` past the end.
+pub fn seek_in_size(size: u64, offset: i64, whence: i32) -> SysResult<u64> {
+    let size = i64::try_from(size).map_err(|_| Errno::EOVERFLOW)?;
+    let target = match whence {
+        2 => size.checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+        3 | 4 if offset < 0 || offset >= size => return Err(Errno::ENXIO),
+        3 => offset,
+        4 => size,
+        _ => return Err(Errno::EINVAL),
+    };
+    u64::try_from(target).map_err(|_| Errno::EINVAL)
+}
+
+/// Returns the file as a concrete type, where it is one.
+pub fn downcast<T: File>(file: &Arc<dyn File>) -> Option<Arc<T>> {
+    let any: Arc<dyn Any + Send + Sync> = file.clone();
+    any.downcast().ok()
+}
+
+/// An open file description: what descriptors of one or more processes refer to.
+pub struct OpenFile {
+    /// The file.
+    pub file: Arc<dyn File>,
+    /// The path by which it was opened, where there is one.
+    pub path: Option<Path>,
+    /// Access mode and status flags (`O_*`), without creation flags.
+    flags: AtomicU32,
+    /// The file offset. Held while a read or write that uses it is under way.
+    pub offset: Mutex<u64>,
+    /// `F_SETOWN`, `F_SETSIG`: who gets SIGIO.
+    pub owner: Mutex<FileOwner>,
+}
+
+/// The receiver of SIGIO.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileOwner {
+    /// As `F_SETOWN` takes it: positive a process, negative a process group.
+    pub pid: i32,
+    /// As `F_SETSIG` takes it: zero for SIGIO.
+    pub signo: i32,
+    /// `F_OWNER_*` of `F_SETOWN_EX`.
+    pub kind: i32,
+}
+
+impl OpenFile {
+    /// Creates a description with offset zero.
+    pub fn new(file: Arc<dyn File>, path: Option<Path>, flags: u32) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            path,
+            flags: AtomicU32::new(flags),
+            offset: Mutex::new(0),
+            owner: Mutex::new(FileOwner::default()),
+        })
+    }
+
+    /// Returns access mode and status flags.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the status flags; the access mode stays.
+    pub fn set_flags(&self, flags: u32) {
+        let access = self.flags() & 0o3;
+        self.flags.store(access | (flags & !0o3), Ordering::Relaxed);
+        self.file.flags_changed(flags);
+    }
+
+    /// Returns whether the file was opened for reading.
+    pub fn is_readable(&self) -> bool {
+        matches!(self.flags() & 0o3, 0 | 2) && !self.is_path()
+    }
+
+    /// Returns whether the file was opened for writing.
+    pub fn is_writable(&self) -> bool {
+        matches!(self.flags() & 0o3, 1 | 2) && !self.is_path()
+    }
+
+    /// Returns whether this is an `O_PATH` descriptor.
+    pub fn is_path(&self) -> bool {
+        self.flags() & 0o10_000_000 != 0
+    }
+
+    /// Returns whether `O_NONBLOCK` is set.
+    pub fn is_nonblocking(&self) -> bool {
+        self.flags() & 0o4000 != 0
+    }
+}

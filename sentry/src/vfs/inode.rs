@@ -1,0 +1,297 @@
+//! Inodes and file systems: the traits that a concrete file system implements.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use syscalls::{Errno, SysResult};
+
+use super::attr::{Attr, FileType, SetAttr};
+use super::file::File;
+use super::path::Path;
+use crate::sync::{Mutex, WaitQueue};
+use crate::task::CurrentTask;
+
+/// A mounted or mountable file system.
+pub trait FileSystem: Send + Sync {
+    /// Returns the type as `/proc/mounts` names it.
+    fn kind(&self) -> &'static str;
+
+    /// Returns the root directory (or file, for a bind mount of a file).
+    fn root(&self) -> Arc<dyn Inode>;
+
+    /// Implements `statfs(2)`.
+    ///
+    /// # Errors
+    /// Those of the file system's store.
+    fn statfs(&self) -> SysResult<syscalls::abi::fs::Statfs>;
+
+    /// Returns the options specific to the type as `/proc/mounts` shows them, without a comma in
+    /// front.
+    fn show_options(&self) -> String {
+        String::new()
+    }
+
+    /// Writes everything to stable storage.
+    ///
+    /// # Errors
+    /// `EIO`, `ENOSPC`.
+    fn sync(&self) -> SysResult<()> {
+        Ok(())
+    }
+}
+
+/// How long the result of a lookup may be kept in the dentry cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupPolicy {
+    /// As long as the dentry lives; nobody else changes the directory.
+    Cache,
+    /// The inode is asked with [`Inode::revalidate`] before a cached dentry is used.
+    Revalidate,
+    /// Every walk looks up anew (proc).
+    Never,
+}
+
+/// What to create with [`Inode::create`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link to this target.
+    Symlink(Vec<u8>),
+    /// A FIFO.
+    Fifo,
+    /// A socket's name.
+    Socket,
+    /// A character device.
+    CharDevice(u64),
+    /// A block device.
+    BlockDevice(u64),
+}
+
+/// A new node: kind, permission bits after umask, and owner as the caller has decided them.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    /// What to create.
+    pub kind: NodeKind,
+    /// Permission bits (07777), umask already applied.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+bitflags! {
+    /// `XATTR_*` flags of `setxattr(2)`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct XattrFlags: u32 {
+        /// Fail where the attribute exists.
+        const CREATE = 1;
+        /// Fail where it does not.
+        const REPLACE = 2;
+    }
+}
+
+/// What the VFS keeps with every inode, whoever implements it: locks and watches.
+#[derive(Default)]
+pub struct InodeExtras {
+    /// File locks, made when first needed (`vfs::lock`).
+    pub locks: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Woken when a lock is released.
+    pub lock_waiters: WaitQueue,
+    /// inotify watches, made when first needed (`fs::inotify`).
+    pub watches: Mutex<Option<Arc<dyn InodeWatcher>>>,
+}
+
+/// A receiver of file events: the inotify marks on one inode.
+pub trait InodeWatcher: Send + Sync {
+    /// Is told of `mask` (`IN_*`), with the child's name where a directory's child is concerned
+    /// and the cookie that joins the two halves of a rename.
+    fn event(&self, mask: u32, cookie: u32, name: Option<&[u8]>);
+}
+
+/// An object of a file system. Permissions have been checked by the caller, against
+/// [`Inode::attr`], before any of the calls; names are single components, neither empty nor `.`
+/// nor `..`, at most 255 bytes, without `/` or NUL.
+///
+/// Every default is what Linux answers for an object of another type.
+pub trait Inode: Any + Send + Sync {
+    /// Returns the VFS part of the inode.
+    fn extras(&self) -> &InodeExtras;
+
+    /// Returns the type, which never changes.
+    fn file_type(&self) -> FileType;
+
+    /// Returns the attributes.
+    ///
+    /// # Errors
+    /// `ESTALE`, `EIO` from the store.
+    fn attr(&self) -> SysResult<Attr>;
+
+    /// Changes attributes.
+    ///
+    /// # Errors
+    /// `EPERM` where the file system does not support the change; `ENOSPC`, `EFBIG`, `EIO`.
+    fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
+        let _ = change;
+        Err(Errno::EPERM)
+    }
+
+    /// Looks up a child.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`.
+    fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
+        let _ = name;
+        Err(Errno::ENOTDIR)
+    }
+
+    /// Says how long lookups below this directory may be cached.
+    fn lookup_policy(&self) -> LookupPolicy {
+        LookupPolicy::Cache
+    }
+
+    /// Returns whether a dentry of this directory that was looked up as `name` with the result
+    /// `child` (`None`: nothing there) is still right. Asked only under `Revalidate`.
+    fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        let _ = (name, child);
+        false
+    }
+
+    /// Creates a child that does not exist yet.
+    ///
+    /// # Errors
+    /// `EEXIST`, `EROFS`, `ENOSPC`, `EPERM`, `ENOTDIR`.
+    fn create(&self, name: &[u8], node: &NewNode) -> SysResult<Arc<dyn Inode>> {
+        let _ = (name, node);
+        Err(Errno::EPERM)
+    }
+
+    /// Creates a regular file without a name (`O_TMPFILE`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`, `EROFS`, `ENOSPC`.
+    fn create_tmpfile(&self, node: &NewNode) -> SysResult<Arc<dyn Inode>> {
+        let _ = node;
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Makes `target`, an inode of the same file system, available as `name`.
+    ///
+    /// # Errors
+    /// `EEXIST`, `EMLINK`, `EPERM`, `EROFS`, `EXDEV`.
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> SysResult<()> {
+        let _ = (name, target);
+        Err(Errno::EPERM)
+    }
+
+    /// Removes a child that is not a directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`, `EROFS`, `EPERM`.
+    fn unlink(&self, name: &[u8]) -> SysResult<()> {
+        let _ = name;
+        Err(Errno::EPERM)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`, `EROFS`, `EPERM`.
+    fn rmdir(&self, name: &[u8]) -> SysResult<()> {
+        let _ = name;
+        Err(Errno::EPERM)
+    }
+
+    /// Renames a child into `new_dir`, a directory of the same file system. `flags` are
+    /// `RENAME_NOREPLACE` and `RENAME_EXCHANGE`; loops and type clashes have been checked.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EEXIST`, `ENOTEMPTY`, `EINVAL` for unsupported flags, `EROFS`, `EXDEV`.
+    fn rename(
+        &self,
+        name: &[u8],
+        new_dir: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: u32,
+    ) -> SysResult<()> {
+        let _ = (name, new_dir, new_name, flags);
+        Err(Errno::EPERM)
+    }
+
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// `EINVAL` for anything else.
+    fn readlink(&self, task: &CurrentTask) -> SysResult<Vec<u8>> {
+        let _ = task;
+        Err(Errno::EINVAL)
+    }
+
+    /// Returns where a magic link (`/proc/PID/fd/N`, `/proc/PID/exe`) leads, or `None` where the
+    /// link is an ordinary one that is followed by its text.
+    ///
+    /// # Errors
+    /// `EACCES`, `ENOENT`.
+    fn magic_link(&self, task: &CurrentTask) -> SysResult<Option<Path>> {
+        let _ = task;
+        Ok(None)
+    }
+
+    /// Opens the inode. `flags` are those of `open(2)` with access mode; creation and truncation
+    /// have been done by the caller. May return `EAGAIN` for a FIFO whose other end is missing;
+    /// the caller then waits on the queue that `open_wait_queue` returns.
+    ///
+    /// # Errors
+    /// `ENXIO`, `EROFS`, `ENOMEM`, `EAGAIN`.
+    fn open(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>>;
+
+    /// Returns the queue on which an `open` that said `EAGAIN` waits.
+    fn open_wait_queue(&self) -> Option<WaitQueue> {
+        None
+    }
+
+    /// Returns an extended attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`, `EOPNOTSUPP`.
+    fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
+        let _ = name;
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Sets an extended attribute.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA`, `ENOSPC`, `EOPNOTSUPP`.
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> SysResult<()> {
+        let _ = (name, value, flags);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Returns the names of the extended attributes.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`.
+    fn list_xattr(&self) -> SysResult<Vec<Vec<u8>>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`, `EOPNOTSUPP`.
+    fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
+        let _ = name;
+        Err(Errno::EOPNOTSUPP)
+    }
+}
+
+/// Returns the inode as a concrete type, where it is one.
+pub fn downcast<T: Inode>(inode: &Arc<dyn Inode>) -> Option<Arc<T>> {
+    let any: Arc<dyn Any + Send + Sync> = inode.clone();
+    any.downcast().ok()
+}
