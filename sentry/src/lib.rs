@@ -2,3 +2,13 @@
 
 pub mod config;
 pub mod control;
+pub mod fs;
+pub mod kernel;
+pub mod log;
+pub mod mm;
+pub mod sync;
+pub mod syscalls;
+pub mod task;
+pub mod time;
+pub mod unsupported;
+pub mod vfs;

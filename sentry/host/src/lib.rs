@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+pub mod clock;
 pub mod control;
 pub mod filter;
 pub mod rule;
@@ -12,7 +13,8 @@ use syscalls::Errno;
 pub use rule::Rule;
 
 /// The list of each module, by its name.
-const MODULES: &[(&str, &[Rule])] = &[("runtime", runtime::RULES), ("control", control::RULES)];
+const MODULES: &[(&str, &[Rule])] =
+    &[("runtime", runtime::RULES), ("clock", clock::RULES), ("control", control::RULES)];
 
 /// Returns every host system call that the functions of this crate make, module by module. The
 /// sentry's seccomp filter is built from this list and from nothing else.

@@ -338,7 +338,8 @@ pub trait Context: Send + Sync {
     fn call_now(&self, calls: &[HostCall]) -> SysResult<()>;
 
     /// Prepares a child address space, a copy-on-write copy of this one made by the host when this
-    /// context is next resumed, with one context whose registers are a copy of this one's (the
+    /// context next goes on (`resume` or `start_host_calls`; a vfork parent uses the latter and stays
+    /// stopped), with one context whose registers are a copy of this one's (the
     /// caller then changes what differs with `set_regs`). The child starts to run as soon as it
     /// exists and its `resume` has been called.
     ///
@@ -356,9 +357,9 @@ pub trait Context: Send + Sync {
     fn clone_thread(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>;
 
     /// Makes a context that runs application code stop soon with [`Event::Interrupted`] (or with
-    /// the event that it was about to raise anyway). Does nothing to a stopped one, except that
-    /// the request is remembered while a resume is under way: no wake-up is lost. Called from any
-    /// thread.
+    /// the event that it was about to raise anyway). An interrupt of a stopped context is
+    /// remembered: its next resume stops again at once. No wake-up is lost; a spurious one is
+    /// harmless. Called from any thread.
     fn interrupt(&self);
 
     /// Ends the host thread (and with the last one its process). [`Event::Exited`] follows when it

@@ -1,0 +1,3 @@
+//! Concrete file systems and special files: each imports `vfs`, never a sibling.
+
+pub mod pidfd;

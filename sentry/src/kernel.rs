@@ -1,0 +1,154 @@
+//! The kernel: the object that owns the subsystems.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use sentry_platform::Platform;
+use syscalls::abi::resource;
+
+use crate::control::StatusNotifier;
+use crate::sync::Mutex;
+use crate::task::pid_namespace::PidNamespace;
+use crate::task::{CurrentTask, Task, ThreadGroup};
+use crate::time::{Clock, TimerQueue};
+
+/// The most tasks in a sandbox: Linux's `threads-max` on a machine of some gigabytes.
+const MAX_TASKS: usize = 63_000;
+
+/// The guest kernel.
+pub struct Kernel {
+    platform: OnceLock<Arc<dyn Platform>>,
+    /// The clocks.
+    pub clock: Clock,
+    /// Deadlines.
+    pub timers: Arc<TimerQueue>,
+    /// Guards every change to parents, children, threads, process groups and sessions.
+    pub(crate) tree: Mutex<()>,
+    /// The namespace of the container's first process.
+    pub root_pid_namespace: Arc<PidNamespace>,
+    n_tasks: AtomicUsize,
+    next_ino: AtomicU64,
+    /// Processes started since boot, for `/proc/stat`.
+    pub(crate) n_forks: AtomicU64,
+    /// Whether `--strace` logs calls.
+    pub(crate) strace: bool,
+    /// `uname -n` and the NIS domain name.
+    pub(crate) host_name: Mutex<(Vec<u8>, Vec<u8>)>,
+    /// The first process and its wait status, once it has exited.
+    pub(crate) init: Mutex<Init>,
+    /// How the control server learns that the container's state has changed.
+    pub(crate) status_notifier: OnceLock<StatusNotifier>,
+    /// Bytes of memory that the guest is told it has.
+    pub(crate) memory_limit: Option<u64>,
+}
+
+/// The container's first process.
+#[derive(Default)]
+pub(crate) struct Init {
+    pub(crate) group: Option<Arc<ThreadGroup>>,
+    pub(crate) status: Option<i32>,
+}
+
+/// What a kernel is made with.
+pub struct KernelOptions {
+    /// Whether calls are logged.
+    pub strace: bool,
+    /// `uname -n`.
+    pub hostname: Vec<u8>,
+    /// The NIS domain name.
+    pub domainname: Vec<u8>,
+    /// Bytes of memory that the guest is told it has.
+    pub memory_limit: Option<u64>,
+}
+
+impl Kernel {
+    /// Creates a kernel without tasks. The platform is given later, because it is started while
+    /// the process may still fork.
+    pub fn new(options: KernelOptions) -> Arc<Self> {
+        Arc::new(Self {
+            platform: OnceLock::new(),
+            clock: Clock::default(),
+            timers: TimerQueue::new(),
+            tree: Mutex::new(()),
+            root_pid_namespace: PidNamespace::new(None, FIRST_NAMESPACE_INO),
+            n_tasks: AtomicUsize::new(0),
+            next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
+            n_forks: AtomicU64::new(0),
+            strace: options.strace,
+            host_name: Mutex::new((options.hostname, options.domainname)),
+            init: Mutex::new(Init::default()),
+            status_notifier: OnceLock::new(),
+            memory_limit: options.memory_limit,
+        })
+    }
+
+    /// Gives the kernel its platform; once.
+    pub fn set_platform(&self, platform: Arc<dyn Platform>) {
+        let _ = self.platform.set(platform);
+    }
+
+    /// Returns the platform.
+    ///
+    /// # Panics
+    /// Before `set_platform`, which is a bug in the boot sequence that no guest can reach.
+    pub fn platform(&self) -> &Arc<dyn Platform> {
+        match self.platform.get() {
+            Some(platform) => platform,
+            None => unreachable!("the platform is set before the first task exists"),
+        }
+    }
+
+    /// Counts a new task, unless the sandbox or the user has reached the limit.
+    pub(crate) fn may_create_task(&self, current: &CurrentTask) -> bool {
+        let limit = current.group.limits.lock().soft(resource::RLIMIT_NPROC);
+        let limit = usize::try_from(limit).unwrap_or(MAX_TASKS);
+        let creds = current.creds();
+        let privileged = creds.uid == 0
+            || creds.has_capability(syscalls::abi::capability::CAP_SYS_RESOURCE)
+            || creds.has_capability(syscalls::abi::capability::CAP_SYS_ADMIN);
+        let limit = if privileged { MAX_TASKS } else { limit.min(MAX_TASKS) };
+        let counted = self
+            .n_tasks
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
+        if counted.is_ok() {
+            self.n_forks.fetch_add(1, Ordering::Relaxed);
+        }
+        counted.is_ok()
+    }
+
+    /// Is told that a task's number has been freed.
+    pub(crate) fn task_gone(&self) {
+        let _ = self.n_tasks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+    }
+
+    /// Returns how many tasks there are, zombies included.
+    pub fn n_tasks(&self) -> usize {
+        self.n_tasks.load(Ordering::Relaxed)
+    }
+
+    /// Returns a new inode number for a namespace.
+    pub(crate) fn next_namespace_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns the namespace that children of `task` are made in.
+    pub(crate) fn pid_namespace_for_children(&self, task: &Task) -> Arc<PidNamespace> {
+        task.pid_namespace()
+    }
+
+    /// Is told that a process has become a zombie.
+    pub(crate) fn process_exited(&self, group: &Arc<ThreadGroup>, status: i32) {
+        let mut init = self.init.lock();
+        let is_init = init.group.as_ref().is_some_and(|init| Arc::ptr_eq(init, group));
+        if is_init {
+            init.status = Some(status);
+            drop(init);
+            if let Some(notifier) = self.status_notifier.get() {
+                notifier.notify();
+            }
+        }
+    }
+}
+
+/// The inode number of the first namespace: Linux's `PROC_DYNAMIC_FIRST` and what follows.
+const FIRST_NAMESPACE_INO: u64 = 0xf000_0000;

@@ -1,0 +1,52 @@
+//! The sentry's log: lines written to the descriptor that it was booted with.
+//!
+//! Text that comes from the guest is escaped by the caller (`{:?}`), so that it cannot forge lines.
+
+use std::fmt;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::sync::Mutex;
+
+static SINK: OnceLock<Mutex<std::fs::File>> = OnceLock::new();
+static LEVEL: AtomicU8 = AtomicU8::new(1);
+
+/// Gives the log its descriptor; `debug` turns on debug lines. Later calls do nothing.
+pub fn init(fd: Option<OwnedFd>, debug: bool) {
+    if let Some(fd) = fd {
+        let _ = SINK.set(Mutex::new(std::fs::File::from(fd)));
+    }
+    LEVEL.store(if debug { 2 } else { 1 }, Ordering::Relaxed);
+}
+
+/// Returns whether debug lines are written.
+pub fn is_debug() -> bool {
+    LEVEL.load(Ordering::Relaxed) >= 2 && SINK.get().is_some()
+}
+
+/// Writes a warning.
+pub fn warn(line: fmt::Arguments<'_>) {
+    write("warning", line);
+}
+
+/// Writes a line of `--strace`.
+pub fn strace(line: fmt::Arguments<'_>) {
+    write("strace", line);
+}
+
+/// Writes a debug line.
+pub fn debug(line: fmt::Arguments<'_>) {
+    if is_debug() {
+        write("debug", line);
+    }
+}
+
+fn write(level: &str, line: fmt::Arguments<'_>) {
+    if let Some(sink) = SINK.get() {
+        let text = format!("{level}: {line}\n");
+        // A full disk must not stop the sandbox; the line is lost.
+        let _ = sink.lock().write_all(text.as_bytes());
+    }
+}

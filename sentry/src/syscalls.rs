@@ -1,0 +1,4 @@
+//! System calls: `dispatch` and one file of thin handlers per family.
+
+pub mod dispatch;
+mod process;

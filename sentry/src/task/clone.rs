@@ -1,0 +1,430 @@
+//! New threads and processes: `clone(2)`, `clone3(2)`, `fork(2)`, `vfork(2)`.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use sentry_platform::{Context, ContextOwner, HostCall, SyscallArgs};
+use syscalls::abi::clone::CloneFlags;
+use syscalls::abi::signal::SsFlags;
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+
+use super::pid_namespace::PidNamespace;
+use super::signal::TaskSignals;
+use super::thread_group::NewGroup;
+use super::{
+    Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, block, exit, run,
+};
+use crate::kernel::Kernel;
+use crate::mm::MemoryManager;
+use crate::sync::Mutex;
+use crate::vfs::fd_table::FdTable;
+use crate::vfs::fs_context::FsContext;
+
+/// The arguments of the clone family after their first check.
+#[derive(Clone, Debug)]
+pub struct Clone {
+    /// Flags without the exit signal.
+    pub flags: CloneFlags,
+    /// The signal that tells the parent of the exit.
+    pub exit_signal: i32,
+    /// The child's stack pointer; zero keeps the parent's.
+    pub stack: u64,
+    /// Where `CLONE_PARENT_SETTID` stores.
+    pub parent_tid: UserAddr,
+    /// Where `CLONE_CHILD_SETTID` and `CLONE_CHILD_CLEARTID` store.
+    pub child_tid: UserAddr,
+    /// Where `CLONE_PIDFD` stores.
+    pub pidfd: UserAddr,
+    /// The thread's TLS base.
+    pub tls: u64,
+    /// `set_tid`: wanted numbers, innermost namespace first.
+    pub set_tid: Vec<u32>,
+}
+
+/// What a task is made of.
+pub(crate) struct NewTask {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) group: Arc<ThreadGroup>,
+    pub(crate) tid: u32,
+    pub(crate) pids: Vec<(Arc<PidNamespace>, u32)>,
+    pub(crate) mm: Arc<MemoryManager>,
+    pub(crate) files: Arc<FdTable>,
+    pub(crate) fs: Arc<FsContext>,
+    pub(crate) creds: Arc<Credentials>,
+    pub(crate) comm: Vec<u8>,
+    pub(crate) signals: TaskSignals,
+    pub(crate) misc: super::TaskMisc,
+}
+
+impl Task {
+    /// Creates a task whose context `make_context` creates once the task can own it.
+    ///
+    /// # Errors
+    /// Those of `make_context`.
+    pub(crate) fn create(
+        new: NewTask,
+        make_context: impl FnOnce(Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>,
+    ) -> SysResult<Arc<Self>> {
+        let task = Arc::new_cyclic(|this: &Weak<Self>| Self {
+            this: this.clone(),
+            kernel: new.kernel,
+            tid: AtomicU32::new(new.tid),
+            group: new.group,
+            context: Mutex::new(Arc::new(super::no_context::NoContext)),
+            generation: AtomicU32::new(0),
+            run_state: run::initial_state(),
+            call: Mutex::new(SyscallArgs::default()),
+            in_call: AtomicBool::new(false),
+            restart: Mutex::new(None),
+            block: Mutex::new(block::Block::default()),
+            host_calls: Mutex::new(Vec::new()),
+            mm: Mutex::new(new.mm),
+            files: Mutex::new(new.files),
+            fs: Mutex::new(new.fs),
+            creds: Mutex::new(new.creds),
+            signals: Mutex::new(new.signals),
+            attention: AtomicBool::new(true),
+            comm: Mutex::new(new.comm),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            vfork_parent: Mutex::new(None),
+            vfork_child: Mutex::new(None),
+            pids: Mutex::new(new.pids),
+            parent_death_signal: AtomicU32::new(0),
+            pending_clone: Mutex::new(None),
+            misc: Mutex::new(new.misc),
+            exiting: AtomicBool::new(false),
+        });
+        let context = make_context(run::Owner::first(&task))?;
+        *task.context.lock() = context;
+        Ok(task)
+    }
+}
+
+/// Checks flags as `copy_process` does, in its order.
+fn check(clone: &Clone) -> SysResult<()> {
+    let flags = clone.flags;
+    let has = |bits: CloneFlags| flags.contains(bits);
+    if has(CloneFlags::NEWNS | CloneFlags::FS) || has(CloneFlags::NEWUSER | CloneFlags::FS) {
+        return Err(Errno::EINVAL);
+    }
+    if has(CloneFlags::THREAD) && !has(CloneFlags::SIGHAND) {
+        return Err(Errno::EINVAL);
+    }
+    if has(CloneFlags::SIGHAND) && !has(CloneFlags::VM) {
+        return Err(Errno::EINVAL);
+    }
+    if has(CloneFlags::SIGHAND | CloneFlags::CLEAR_SIGHAND) {
+        return Err(Errno::EINVAL);
+    }
+    if has(CloneFlags::THREAD) && flags.intersects(CloneFlags::NEWUSER | CloneFlags::NEWPID) {
+        return Err(Errno::EINVAL);
+    }
+    if has(CloneFlags::NEWTIME) && flags.intersects(CloneFlags::THREAD | CloneFlags::VM) {
+        return Err(Errno::EINVAL);
+    }
+    if has(CloneFlags::PIDFD) && flags.intersects(CloneFlags::DETACHED) {
+        return Err(Errno::EINVAL);
+    }
+    let unsupported = CloneFlags::NEWUSER
+        | CloneFlags::NEWNET
+        | CloneFlags::NEWIPC
+        | CloneFlags::NEWCGROUP
+        | CloneFlags::NEWTIME
+        | CloneFlags::NEWNS
+        | CloneFlags::NEWUTS
+        | CloneFlags::INTO_CGROUP;
+    if flags.intersects(unsupported) {
+        crate::unsupported::note("clone(namespaces)", &[flags.bits(), 0, 0, 0, 0, 0]);
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Creates a thread or process and returns its id in the caller's pid namespace.
+///
+/// # Errors
+/// `EINVAL` for contradictory flags, `EPERM` for a pid namespace without the capability, `EAGAIN`
+/// and `ENOMEM` where a limit is reached.
+pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
+    if let Some(VforkWait { child_pid }) = current.recall::<VforkWait>() {
+        return wait_for_vfork(current, child_pid);
+    }
+    check(clone)?;
+    let flags = clone.flags;
+    if flags.contains(CloneFlags::NEWPID)
+        && !current.creds().has_capability(syscalls::abi::capability::CAP_SYS_ADMIN)
+    {
+        return Err(Errno::EPERM.into());
+    }
+    if !current.kernel.may_create_task(current) {
+        return Err(Errno::EAGAIN.into());
+    }
+    let is_thread = flags.contains(CloneFlags::THREAD);
+    let shares_memory = flags.contains(CloneFlags::VM);
+
+    let pids = allocate_pids(current, clone)?;
+    let child = match build(current, clone, &pids, is_thread, shares_memory) {
+        Ok(child) => child,
+        Err(errno) => {
+            free_pids(&pids);
+            current.kernel.task_gone();
+            return Err(errno.into());
+        }
+    };
+    publish(current, &child, clone, is_thread);
+
+    let child_pid = child.tid_in(&current.pid_namespace());
+    if flags.contains(CloneFlags::PARENT_SETTID) {
+        // As Linux, a bad address does not undo the clone.
+        let _ = current.write_obj(UserPtr::new(clone.parent_tid), &child_pid);
+    }
+    if flags.contains(CloneFlags::PIDFD) {
+        let fd = crate::fs::pidfd::install(current, &child.group, true)?;
+        let _ = current.write_obj(UserPtr::new(clone.pidfd), &fd);
+    }
+    if flags.contains(CloneFlags::CHILD_CLEARTID) {
+        child.clear_child_tid.store(clone.child_tid.0, Ordering::Relaxed);
+    }
+    if flags.contains(CloneFlags::CHILD_SETTID) {
+        let tid = child.tid_in(&child.pid_namespace());
+        child.set_tid_on_start(clone.child_tid, tid, shares_memory, current);
+    }
+    *current.pending_clone.lock() = Some(Arc::downgrade(&child));
+    if flags.contains(CloneFlags::VFORK) {
+        *child.vfork_parent.lock() = Some(current.task().clone());
+        *current.vfork_child.lock() = Some(Arc::downgrade(&child));
+        run::start(&child);
+        current.remember(VforkWait { child_pid });
+        // The host's clone must happen before this thread can wait for the child.
+        return Err(Control::HostCalls);
+    }
+    run::start(&child);
+    Ok(u64::from(child_pid))
+}
+
+struct VforkWait {
+    child_pid: u32,
+}
+
+fn wait_for_vfork(current: &CurrentTask, child_pid: u32) -> HandlerResult<u64> {
+    let failed =
+        current.context().host_call_results().values.iter().find_map(|v| v.as_ref().err()).copied();
+    if let Some(errno) = failed {
+        self::failed(current, errno);
+        return Err(errno.into());
+    }
+    current.remember(VforkWait { child_pid });
+    let waited = current.wait_for(
+        None,
+        Restart::NoIntr,
+        |_| Vec::new(),
+        || {
+            let waits =
+                current.vfork_child.lock().as_ref().is_some_and(|child| child.strong_count() > 0);
+            Ok((!waits).then_some(()))
+        },
+    );
+    match waited {
+        Ok(_) => {
+            current.recall::<VforkWait>();
+            Ok(u64::from(child_pid))
+        }
+        // vfork(2): the parent cannot be interrupted but by a fatal signal.
+        Err(Control::Restart(_)) if current.group.signals.lock().exit_status.is_none() => {
+            Err(Control::Block)
+        }
+        Err(control) => Err(control),
+    }
+}
+
+fn allocate_pids(current: &CurrentTask, clone: &Clone) -> SysResult<Vec<(Arc<PidNamespace>, u32)>> {
+    let own = current.pid_namespace();
+    let namespace = if clone.flags.contains(CloneFlags::NEWPID) {
+        PidNamespace::new(Some(own), current.kernel.next_namespace_ino())
+    } else {
+        current.kernel.pid_namespace_for_children(current.task())
+    };
+    let chain = namespace.chain();
+    if clone.set_tid.len() > chain.len() {
+        return Err(Errno::EINVAL);
+    }
+    if !clone.set_tid.is_empty()
+        && !current.creds().has_capability(syscalls::abi::capability::CAP_SYS_ADMIN)
+    {
+        return Err(Errno::EPERM);
+    }
+    let mut pids = Vec::with_capacity(chain.len());
+    for (level, namespace) in chain.iter().enumerate() {
+        let wanted = clone.set_tid.get(chain.len() - 1 - level).copied();
+        match namespace.allocate(wanted) {
+            Ok(pid) => pids.push((namespace.clone(), pid)),
+            Err(errno) => {
+                free_pids(&pids);
+                return Err(errno);
+            }
+        }
+    }
+    Ok(pids)
+}
+
+fn free_pids(pids: &[(Arc<PidNamespace>, u32)]) {
+    for (namespace, pid) in pids {
+        namespace.leave(*pid);
+    }
+}
+
+fn build(
+    current: &CurrentTask,
+    clone: &Clone,
+    pids: &[(Arc<PidNamespace>, u32)],
+    is_thread: bool,
+    shares_memory: bool,
+) -> SysResult<Arc<Task>> {
+    let flags = clone.flags;
+    let tid = pids.first().map_or(0, |(_, pid)| *pid);
+    let mm = if shares_memory { current.mm() } else { current.mm().fork()? };
+    let files =
+        if flags.contains(CloneFlags::FILES) { current.files() } else { current.files().fork() };
+    let fs = if flags.contains(CloneFlags::FS) { current.fs() } else { current.fs().fork() };
+    let group =
+        if is_thread { current.group.clone() } else { new_group(current, clone, tid, pids) };
+    let signals = {
+        let own = current.signals.lock();
+        let altstack = if shares_memory && !flags.contains(CloneFlags::VFORK) {
+            syscalls::abi::signal::Stackt {
+                ss_flags: SsFlags::DISABLE.bits(),
+                ..Default::default()
+            }
+        } else {
+            own.altstack
+        };
+        TaskSignals { mask: own.saved_mask.unwrap_or(own.mask), altstack, ..TaskSignals::default() }
+    };
+    let mut misc = current.misc.lock().clone();
+    misc.start_ns = current.kernel.clock.boot_ns();
+    if shares_memory {
+        misc.rseq = None;
+    }
+    let new = NewTask {
+        kernel: current.kernel.clone(),
+        group: group.clone(),
+        tid,
+        pids: pids.to_vec(),
+        mm,
+        files,
+        fs,
+        creds: current.creds(),
+        comm: current.comm.lock().clone(),
+        signals,
+        misc,
+    };
+    let child = Task::create(new, |owner| {
+        if shares_memory {
+            current.context().clone_thread(owner)
+        } else {
+            current.context().fork(owner)
+        }
+    });
+    if child.is_err() && !is_thread {
+        group.process_group().remove(&group);
+    }
+    let child = child?;
+    let context = child.context.lock().clone();
+    let mut regs = context.regs();
+    regs.rax = 0;
+    if clone.stack != 0 {
+        regs.rsp = clone.stack;
+    }
+    if flags.contains(CloneFlags::SETTLS) {
+        regs.fs_base = clone.tls;
+    }
+    context.set_regs(&regs);
+    Ok(child)
+}
+
+fn new_group(
+    current: &CurrentTask,
+    clone: &Clone,
+    pid: u32,
+    pids: &[(Arc<PidNamespace>, u32)],
+) -> Arc<ThreadGroup> {
+    let flags = clone.flags;
+    let own = &current.group;
+    let actions = own.actions.lock().clone();
+    let actions = if flags.contains(CloneFlags::SIGHAND) {
+        actions
+    } else {
+        let mut copy = actions.lock().clone();
+        if flags.contains(CloneFlags::CLEAR_SIGHAND) {
+            copy.clear_handlers();
+        }
+        Arc::new(Mutex::new(copy))
+    };
+    let keeps_parent = flags.contains(CloneFlags::PARENT);
+    let parent = if keeps_parent { own.tree.lock().parent.clone() } else { Arc::downgrade(own) };
+    let exit_signal = if keeps_parent { own.tree.lock().exit_signal } else { clone.exit_signal };
+    let pid_namespace = pids.last().map_or_else(|| own.pid_namespace.clone(), |(ns, _)| ns.clone());
+    let limits = *own.limits.lock();
+    ThreadGroup::new(NewGroup {
+        kernel: current.kernel.clone(),
+        pid,
+        pid_namespace,
+        parent,
+        parent_tid: current.tid(),
+        process_group: own.process_group(),
+        exit_signal,
+        actions,
+        limits,
+        oom_score_adj: own.oom_score_adj.load(Ordering::Relaxed),
+        is_dumpable: own.is_dumpable.load(Ordering::Relaxed),
+    })
+}
+
+/// Makes the child visible to the rest of the kernel.
+fn publish(current: &CurrentTask, child: &Arc<Task>, clone: &Clone, is_thread: bool) {
+    let _guard = current.kernel.tree.lock();
+    child.group.tree.lock().tasks.push(child.clone());
+    for (namespace, pid) in child.pids.lock().iter() {
+        namespace.enter(*pid, child);
+    }
+    if !is_thread {
+        let parent = if clone.flags.contains(CloneFlags::PARENT) {
+            current.group.parent()
+        } else {
+            Some(current.group.clone())
+        };
+        if let Some(parent) = parent {
+            parent.tree.lock().children.push(child.group.clone());
+        }
+    }
+}
+
+/// Undoes a clone that the host refused. Returns whether the failed host call was one.
+pub(crate) fn failed(current: &CurrentTask, errno: Errno) -> bool {
+    let pending = current.pending_clone.lock().take();
+    let Some(child) = pending.and_then(|child| child.upgrade()) else { return false };
+    crate::log::debug(format_args!("clone refused by the host: {errno}"));
+    *current.vfork_child.lock() = None;
+    exit::undo_clone(&child);
+    true
+}
+
+impl Task {
+    /// Stores the child's thread id in its own memory: at once where parent and child share it,
+    /// with the child's first host calls where the host has yet to copy it.
+    fn set_tid_on_start(
+        &self,
+        addr: UserAddr,
+        tid: u32,
+        shares_memory: bool,
+        parent: &CurrentTask,
+    ) {
+        if shares_memory {
+            let _ = parent.write_obj(UserPtr::new(addr), &tid);
+        } else if addr.0 % 4 == 0 {
+            let store = HostCall::AtomicUpdate { addr: addr.0, and: 0, xor: tid, add: false };
+            self.host_calls.lock().push(store);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The end of threads and processes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use syscalls::abi::signal::{SIGCONT, SIGHUP, SIGKILL, Siginfo};
+use syscalls::abi::wait as status;
+use syscalls::{UserAddr, UserPtr};
+
+use super::{CurrentTask, Task, ThreadGroup, run, signal, wait};
+use crate::sync::Events;
+
+/// Ends the calling process: every thread exits with this wait status.
+pub(crate) fn exit_group(current: &CurrentTask, status: i32) {
+    let status = {
+        let mut signals = current.group.signals.lock();
+        *signals.exit_status.get_or_insert(status)
+    };
+    let others: Vec<_> = current
+        .group
+        .live_tasks()
+        .into_iter()
+        .filter(|task| !Arc::ptr_eq(task, current.task()))
+        .collect();
+    signal::wake_all(&others);
+    exit_task(current, status);
+}
+
+/// Ends the calling thread. `status` counts where it is the last one.
+pub(crate) fn exit_task(current: &CurrentTask, status: i32) {
+    let task = current.task();
+    if task.exiting.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    current.end_block();
+    crate::mm::futex::exit_robust_list(current);
+    clear_child_tid(current);
+    leave(task, status);
+    task.run_state.store(run::DEAD, Ordering::SeqCst);
+    current.context().exit();
+}
+
+/// Is told that a task's context has ended. Where the task had not exited, its host process was
+/// killed from outside: the guest process died of SIGKILL.
+pub(crate) fn context_ended(task: &Arc<Task>, signo: i32) {
+    if task.exiting.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let killer = if signo == 0 { SIGKILL } else { signo };
+    let group_status = status::signaled(killer, false);
+    signal::post::kill_group(&task.group, group_status);
+    leave(task, group_status);
+}
+
+/// Removes a child that the host refused to make, as if it had never been.
+pub(crate) fn undo_clone(child: &Arc<Task>) {
+    let is_thread = !child.is_leader();
+    if !is_thread {
+        child.group.tree.lock().exit_signal = 0;
+    }
+    *child.vfork_parent.lock() = None;
+    if !child.exiting.swap(true, Ordering::SeqCst) {
+        leave(child, status::signaled(SIGKILL, false));
+    }
+    child.run_state.store(run::DEAD, Ordering::SeqCst);
+    if !is_thread {
+        let _guard = child.kernel.tree.lock();
+        wait::reap(&child.group);
+    }
+}
+
+/// Writes zero to the address that `set_tid_address(2)` named and wakes one waiter there, where
+/// somebody else still uses the memory.
+fn clear_child_tid(current: &CurrentTask) {
+    let addr = current.clear_child_tid.swap(0, Ordering::Relaxed);
+    if addr == 0 || Arc::strong_count(&current.mm()) <= 2 {
+        return;
+    }
+    let ptr = UserPtr::<u32>::new(UserAddr(addr));
+    if current.write_obj(ptr, &0).is_ok() {
+        crate::mm::futex::wake_address(current, UserAddr(addr), 1);
+    }
+}
+
+/// Removes an exiting thread from its process; the last one makes it a zombie.
+fn leave(task: &Arc<Task>, status: i32) {
+    release_vfork_parent(task);
+    let (user, system) = task.cpu_ns();
+    task.group.dead_cpu_ns.0.fetch_add(user, Ordering::Relaxed);
+    task.group.dead_cpu_ns.1.fetch_add(system, Ordering::Relaxed);
+    // Descriptors are closed before the parent learns of the exit, as on Linux.
+    let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
+    drop(files);
+    let guard = task.kernel.tree.lock();
+    let is_last = task.group.live_tasks().is_empty();
+    if !task.is_leader() {
+        task.group.tree.lock().tasks.retain(|other| !Arc::ptr_eq(other, task));
+        for (namespace, pid) in task.pids.lock().iter() {
+            namespace.leave(*pid);
+        }
+        task.kernel.task_gone();
+    }
+    if is_last {
+        end_group(&task.group, status);
+    }
+    drop(guard);
+    task.group.thread_events.notify(Events::READABLE);
+}
+
+/// Lets a parent that waits for its vfork child go on.
+pub(crate) fn release_vfork_parent(task: &Arc<Task>) {
+    let parent = task.vfork_parent.lock().take();
+    if let Some(parent) = parent {
+        *parent.vfork_child.lock() = None;
+        run::wake(&parent);
+    }
+}
+
+/// Makes a process without threads a zombie. The caller holds `Kernel::tree`.
+fn end_group(group: &Arc<ThreadGroup>, status: i32) {
+    let status = group.signals.lock().exit_status.unwrap_or(status);
+    group.timers.clear();
+    if group.is_namespace_init() {
+        kill_namespace(group);
+    }
+    reparent_children(group);
+    let process_group = group.process_group();
+    disassociate_terminal(group);
+    {
+        let mut tree = group.tree.lock();
+        tree.zombie = Some(status);
+        tree.unseen_stop = None;
+        tree.has_unseen_continue = false;
+    }
+    orphan_check(&process_group, Some(group));
+    group.kernel.process_exited(group, status);
+    let unwanted = wait::notify_parent_of_exit(group, status);
+    group.exit_events.notify(Events::READABLE | Events::HUP);
+    if unwanted {
+        wait::reap(group);
+    }
+}
+
+/// The end of a namespace's init kills everybody in the namespace.
+fn kill_namespace(group: &Arc<ThreadGroup>) {
+    group.pid_namespace.kill();
+    let mut killed: Vec<Arc<ThreadGroup>> = Vec::new();
+    for (_, task) in group.pid_namespace.tasks() {
+        let other = &task.group;
+        if Arc::ptr_eq(other, group) || killed.iter().any(|done| Arc::ptr_eq(done, other)) {
+            continue;
+        }
+        signal::post::kill_group(other, status::signaled(SIGKILL, false));
+        killed.push(other.clone());
+    }
+}
+
+/// Gives the children to the nearest subreaper or the namespace's init.
+fn reparent_children(group: &Arc<ThreadGroup>) {
+    let children = std::mem::take(&mut group.tree.lock().children);
+    if children.is_empty() {
+        return;
+    }
+    let new_parent = find_reaper(group);
+    for child in children {
+        let is_zombie = {
+            let mut tree = child.tree.lock();
+            tree.parent = new_parent.as_ref().map(Arc::downgrade).unwrap_or_default();
+            // A child given to another process reports with SIGCHLD, whatever it was made with.
+            tree.exit_signal = syscalls::abi::signal::SIGCHLD;
+            tree.zombie
+        };
+        for task in child.live_tasks() {
+            let signo = task.parent_death_signal.load(Ordering::Relaxed);
+            if signo != 0 {
+                let info = Siginfo::kill(i32::try_from(signo).unwrap_or(0), 0, 0, 0);
+                let _ = signal::send_to_task(&task, info);
+            }
+        }
+        match &new_parent {
+            Some(parent) => {
+                parent.tree.lock().children.push(child.clone());
+                if let Some(status) = is_zombie
+                    && wait::notify_parent_of_exit(&child, status)
+                {
+                    wait::reap(&child);
+                }
+            }
+            None if is_zombie.is_some() => wait::reap(&child),
+            None => {}
+        }
+    }
+}
+
+fn find_reaper(group: &Arc<ThreadGroup>) -> Option<Arc<ThreadGroup>> {
+    let mut ancestor = group.parent();
+    while let Some(candidate) = ancestor {
+        let same = Arc::ptr_eq(&candidate.pid_namespace, &group.pid_namespace);
+        if !same {
+            break;
+        }
+        if candidate.is_subreaper.load(Ordering::Relaxed) && !candidate.is_zombie() {
+            return Some(candidate);
+        }
+        ancestor = candidate.parent();
+    }
+    let init = group.pid_namespace.group(1)?;
+    (!Arc::ptr_eq(&init, group) && !init.is_zombie()).then_some(init)
+}
+
+/// The end of a session leader hangs up its terminal.
+fn disassociate_terminal(group: &Arc<ThreadGroup>) {
+    let session = group.session();
+    if session.id != group.pid() {
+        return;
+    }
+    let terminal = session.terminal.lock().take();
+    if let Some(foreground) = terminal.and_then(|terminal| terminal.disassociate()) {
+        let hangup = Siginfo::new(SIGHUP, syscalls::abi::signal::SI_KERNEL);
+        let resume = Siginfo::new(SIGCONT, syscalls::abi::signal::SI_KERNEL);
+        signal::send_to_process_group(&foreground, hangup);
+        signal::send_to_process_group(&foreground, resume);
+    }
+}
+
+/// A process group that has just become orphaned and has stopped members gets SIGHUP and SIGCONT.
+fn orphan_check(process_group: &super::job::ProcessGroup, exiting: Option<&ThreadGroup>) {
+    if !process_group.is_orphaned(exiting) {
+        return;
+    }
+    let stopped = process_group.members().iter().any(|member| member.signals.lock().stop.is_some());
+    if stopped {
+        let hangup = Siginfo::new(SIGHUP, syscalls::abi::signal::SI_KERNEL);
+        let resume = Siginfo::new(SIGCONT, syscalls::abi::signal::SI_KERNEL);
+        signal::send_to_process_group(process_group, hangup);
+        signal::send_to_process_group(process_group, resume);
+    }
+}

@@ -1,0 +1,177 @@
+//! Pid namespaces: numbers for tasks. A task has one in its own namespace and in each above.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use syscalls::{Errno, SysResult};
+
+use super::{Task, ThreadGroup};
+use crate::sync::Mutex;
+
+/// The highest pid plus one: Linux's default `pid_max` on a machine with few processors.
+pub const PID_MAX: u32 = 32_768 * 4;
+
+/// The first pid that is given again after a wrap-around: Linux's `RESERVED_PIDS`.
+const RESERVED_PIDS: u32 = 300;
+
+/// A pid namespace.
+pub struct PidNamespace {
+    /// The namespace above, none for the root.
+    pub parent: Option<Arc<PidNamespace>>,
+    /// How many namespaces are above.
+    pub level: usize,
+    /// The inode number that `/proc/PID/ns/pid` shows.
+    pub ino: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    last: u32,
+    /// Numbers in use: by threads, and by process groups and sessions that outlive their leader.
+    tasks: BTreeMap<u32, Entry>,
+    /// Set when the namespace's init has exited: nothing new may enter.
+    is_dead: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    task: Option<Weak<Task>>,
+    /// How many process groups and sessions carry this number.
+    n_holds: u32,
+}
+
+impl PidNamespace {
+    /// Creates a namespace below `parent`.
+    pub fn new(parent: Option<Arc<Self>>, ino: u64) -> Arc<Self> {
+        let level = parent.as_ref().map_or(0, |parent| parent.level + 1);
+        let state = State { last: 0, tasks: BTreeMap::new(), is_dead: false };
+        Arc::new(Self { parent, level, ino, state: Mutex::new(state) })
+    }
+
+    /// Returns this namespace and those above, outermost first.
+    pub fn chain(self: &Arc<Self>) -> Vec<Arc<Self>> {
+        let mut chain = vec![self.clone()];
+        let mut above = self.parent.clone();
+        while let Some(namespace) = above {
+            above = namespace.parent.clone();
+            chain.push(namespace);
+        }
+        chain.reverse();
+        chain
+    }
+
+    /// Reserves a free number, or `wanted`.
+    ///
+    /// # Errors
+    /// `EAGAIN` where all are used, `EEXIST` where `wanted` is, `ENOMEM` where the namespace's
+    /// init is gone.
+    pub fn allocate(&self, wanted: Option<u32>) -> SysResult<u32> {
+        let mut state = self.state.lock();
+        if state.is_dead {
+            return Err(Errno::ENOMEM);
+        }
+        let pid = match wanted {
+            Some(pid) if pid == 0 || pid >= PID_MAX => return Err(Errno::EINVAL),
+            Some(pid) if state.tasks.contains_key(&pid) => return Err(Errno::EEXIST),
+            Some(pid) => pid,
+            None => {
+                let mut pid = state.last;
+                let mut left = PID_MAX;
+                loop {
+                    pid += 1;
+                    if pid >= PID_MAX {
+                        pid = RESERVED_PIDS;
+                    }
+                    if !state.tasks.contains_key(&pid) {
+                        break;
+                    }
+                    left -= 1;
+                    if left == 0 {
+                        return Err(Errno::EAGAIN);
+                    }
+                }
+                state.last = pid;
+                pid
+            }
+        };
+        state.tasks.insert(pid, Entry::default());
+        Ok(pid)
+    }
+
+    /// Enters a task under a number that `allocate` gave.
+    pub fn enter(&self, pid: u32, task: &Arc<Task>) {
+        self.state.lock().tasks.entry(pid).or_default().task = Some(Arc::downgrade(task));
+    }
+
+    /// Frees a task's number, unless a process group or session still carries it.
+    pub fn leave(&self, pid: u32) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.tasks.get_mut(&pid) {
+            entry.task = None;
+            if entry.n_holds == 0 {
+                state.tasks.remove(&pid);
+            }
+        }
+    }
+
+    /// Keeps a number in use for a process group or session.
+    pub fn hold(&self, pid: u32) {
+        self.state.lock().tasks.entry(pid).or_default().n_holds += 1;
+    }
+
+    /// Ends a `hold`.
+    pub fn release(&self, pid: u32) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.tasks.get_mut(&pid) {
+            entry.n_holds = entry.n_holds.saturating_sub(1);
+            if entry.n_holds == 0 && entry.task.is_none() {
+                state.tasks.remove(&pid);
+            }
+        }
+    }
+
+    /// Returns the thread with this number.
+    pub fn task(&self, pid: u32) -> Option<Arc<Task>> {
+        self.state.lock().tasks.get(&pid)?.task.as_ref()?.upgrade()
+    }
+
+    /// Returns the process whose leader has this number, zombies included.
+    pub fn group(&self, pid: u32) -> Option<Arc<ThreadGroup>> {
+        let task = self.task(pid)?;
+        task.is_leader().then(|| task.group.clone())
+    }
+
+    /// Returns every thread, in the order of their numbers.
+    pub fn tasks(&self) -> Vec<(u32, Arc<Task>)> {
+        let state = self.state.lock();
+        let upgrade = |(pid, entry): (&u32, &Entry)| Some((*pid, entry.task.as_ref()?.upgrade()?));
+        state.tasks.iter().filter_map(upgrade).collect()
+    }
+
+    /// Refuses new tasks from now on.
+    pub fn kill(&self) {
+        self.state.lock().is_dead = true;
+    }
+
+    /// Returns the number last given, for `/proc/loadavg`.
+    pub fn last_pid(&self) -> u32 {
+        self.state.lock().last
+    }
+}
+
+impl Task {
+    /// Returns the task's own pid namespace.
+    pub fn pid_namespace(&self) -> Arc<PidNamespace> {
+        match self.pids.lock().last() {
+            Some((namespace, _)) => namespace.clone(),
+            None => self.kernel.root_pid_namespace.clone(),
+        }
+    }
+
+    /// Returns the thread id as `namespace` numbers it, zero where the task is not in it.
+    pub fn tid_in(&self, namespace: &Arc<PidNamespace>) -> u32 {
+        let pids = self.pids.lock();
+        let entry = pids.get(namespace.level);
+        entry.filter(|(of, _)| Arc::ptr_eq(of, namespace)).map_or(0, |(_, pid)| *pid)
+    }
+}

@@ -1,0 +1,240 @@
+//! The life of a task between its platform's events: serve, deliver signals, go back.
+//!
+//! [`Task::run_state`] says who may touch the task's context:
+//!
+//! ```text
+//! GUEST    the application runs; the next event belongs to whoever receives it
+//! SERVING  one serving thread works on the task
+//! WOKEN    the same, and something that the task may be about to wait for has happened
+//! BLOCKED  nobody; a wake-up makes it READY
+//! READY    queued with the platform as work
+//! DEAD     the context has ended
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use sentry_platform::{Context, ContextOwner, Event, Work};
+use syscalls::Errno;
+
+use super::signal::deliver;
+use super::{Control, CurrentTask, Task, exit, signal};
+use crate::syscalls::dispatch;
+
+pub(crate) const GUEST: u8 = 0;
+pub(crate) const SERVING: u8 = 1;
+pub(crate) const WOKEN: u8 = 2;
+pub(crate) const BLOCKED: u8 = 3;
+pub(crate) const READY: u8 = 4;
+pub(crate) const DEAD: u8 = 5;
+
+/// Returns the state in which a task is created: its context is stopped and nobody serves it.
+pub(crate) fn initial_state() -> AtomicU8 {
+    AtomicU8::new(SERVING)
+}
+
+/// What a blocked task does when it is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Runs the present system call (again).
+    Call,
+    /// Looks for signals and goes back to the application.
+    Return,
+}
+
+/// The owner of one context of a task. Exec gives a task a new context; what the old one still
+/// reports is told apart by its generation and ignored.
+pub(crate) struct Owner {
+    task: Arc<Task>,
+    generation: u32,
+}
+
+impl Owner {
+    /// Returns an owner for the task's next context, whose generation becomes current with
+    /// [`Task::set_context`].
+    pub(crate) fn next(task: &Arc<Task>) -> Arc<Self> {
+        let generation = task.generation.load(Ordering::SeqCst).wrapping_add(1);
+        Arc::new(Self { task: task.clone(), generation })
+    }
+
+    /// Returns the owner of a new task's first context.
+    pub(crate) fn first(task: &Arc<Task>) -> Arc<Self> {
+        Arc::new(Self { task: task.clone(), generation: 0 })
+    }
+}
+
+impl ContextOwner for Owner {
+    fn on_event(self: Arc<Self>, event: Event) {
+        let task = &self.task;
+        if task.generation.load(Ordering::SeqCst) != self.generation {
+            return;
+        }
+        if let Event::Exited { signal } = event {
+            task.run_state.store(DEAD, Ordering::SeqCst);
+            exit::context_ended(task, signal);
+            return;
+        }
+        // A context has one event at a time; where a hostile stub makes up another one, the task
+        // is not GUEST and the event is dropped.
+        if !cas(task, GUEST, SERVING) {
+            return;
+        }
+        let current = CurrentTask::new(task.clone());
+        if !matches!(event, Event::HostCallFailed { .. }) {
+            *current.pending_clone.lock() = None;
+        }
+        match event {
+            Event::Syscall => {
+                let call = current.context().syscall();
+                *current.call.lock() = call;
+                dispatch::enter(&current, &call);
+                step(&current, Step::Call);
+            }
+            Event::Fault(fault) => {
+                signal::raise_fault(&current, &fault);
+                step(&current, Step::Return);
+            }
+            Event::Interrupted => step(&current, Step::Return),
+            Event::HostCallsDone => step(&current, Step::Call),
+            Event::HostCallFailed { index, errno } => {
+                host_call_failed(&current, index, errno);
+                step(&current, Step::Return);
+            }
+            Event::Exited { .. } => {}
+        }
+    }
+}
+
+impl Work for Task {
+    fn run(self: Arc<Self>) {
+        if self
+            .run_state
+            .compare_exchange(READY, SERVING, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err()
+        {
+            return;
+        }
+        let current = CurrentTask::new(self);
+        let next = if current.is_in_call() { Step::Call } else { Step::Return };
+        step(&current, next);
+    }
+}
+
+/// Makes a blocked task ready; has no effect on a task that runs application code.
+pub(crate) fn wake(task: &Arc<Task>) {
+    loop {
+        match task.run_state.load(Ordering::SeqCst) {
+            BLOCKED => {
+                if cas(task, BLOCKED, READY) {
+                    task.kernel.platform().submit(task.clone());
+                    return;
+                }
+            }
+            SERVING => {
+                if cas(task, SERVING, WOKEN) {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Makes a task look at its signals soon, wherever it is. The cause has been stored before.
+pub(crate) fn interrupt(task: &Arc<Task>) {
+    task.attention.store(true, Ordering::SeqCst);
+    if task.run_state.load(Ordering::SeqCst) == GUEST {
+        let context = task.context.lock().clone();
+        context.interrupt();
+    } else {
+        wake(task);
+    }
+}
+
+impl Task {
+    /// Makes `context`, created with [`Owner::next`], the task's context.
+    pub(crate) fn set_context(&self, context: Arc<dyn Context>) {
+        *self.context.lock() = context;
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Starts a new task: its context has its registers, and goes to the application.
+pub(crate) fn start(task: &Arc<Task>) {
+    step(&CurrentTask::new(task.clone()), Step::Return);
+}
+
+fn cas(task: &Task, from: u8, to: u8) -> bool {
+    task.run_state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+}
+
+/// Works on the task until it blocks, goes back to the application, or ends.
+fn step(current: &CurrentTask, mut next: Step) {
+    loop {
+        if next == Step::Call {
+            current.set_in_call(true);
+            match dispatch::call(current) {
+                Err(Control::Block) => {
+                    if cas(current, SERVING, BLOCKED) {
+                        return;
+                    }
+                    current.run_state.store(SERVING, Ordering::SeqCst);
+                    continue;
+                }
+                Err(Control::HostCalls) => {
+                    let calls = std::mem::take(&mut *current.host_calls.lock());
+                    current.run_state.store(GUEST, Ordering::SeqCst);
+                    current.context().start_host_calls(&calls);
+                    return;
+                }
+                Err(Control::Detached) => return,
+                Err(Control::RegistersSet) => {}
+                Ok(value) => current.context().set_return(value),
+                Err(Control::Error(errno)) => current.context().set_return(errno.to_return()),
+                Err(Control::Restart(restart)) => current.set_restart(Some(restart)),
+            }
+            current.set_in_call(false);
+            current.end_block();
+        }
+        next = Step::Return;
+        match deliver::before_return(current) {
+            deliver::Next::Application => {
+                current.set_restart(None);
+                if resume(current) {
+                    return;
+                }
+            }
+            deliver::Next::Stopped => {
+                if cas(current, SERVING, BLOCKED) {
+                    return;
+                }
+                current.run_state.store(SERVING, Ordering::SeqCst);
+            }
+            deliver::Next::Exited => return,
+        }
+    }
+}
+
+/// Lets the context go on, unless something wants attention after all.
+fn resume(current: &CurrentTask) -> bool {
+    let calls = std::mem::take(&mut *current.host_calls.lock());
+    current.run_state.store(GUEST, Ordering::SeqCst);
+    // Whoever posts a signal stores it first and looks at the state then, so one side sees the
+    // other; a spurious interrupt is harmless.
+    if current.has_attention() && cas(current, GUEST, SERVING) {
+        *current.host_calls.lock() = calls;
+        return false;
+    }
+    current.context().resume(&calls);
+    true
+}
+
+/// A host call failed although the sentry had found the request good: the host is out of memory
+/// or of mappings. The present call fails with its error.
+fn host_call_failed(current: &CurrentTask, index: usize, errno: Errno) {
+    crate::log::debug(format_args!("task {}: host call {index} failed: {errno}", current.tid()));
+    if !super::clone::failed(current, errno) {
+        current.mm().host_call_failed(current, index, errno);
+    }
+    current.context().set_return(errno.to_return());
+}

@@ -1,0 +1,220 @@
+//! On the way back to the application: exits, stops, and signals with their handlers.
+
+use syscalls::abi::signal::{
+    SIG_DFL, SIG_IGN, SIGKILL, SIGSEGV, SIGSTOP, SaFlags, SigSet, Sigaction, Siginfo,
+};
+use syscalls::abi::{resource, wait as status};
+use syscalls::arch::x86_64::nr;
+use syscalls::{Errno, arg::FromArg};
+
+use super::{DefaultAction, default_action, frame};
+use crate::task::{CurrentTask, Restart, exit, wait};
+
+/// What a task does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Goes to the application.
+    Application,
+    /// Stays stopped until it is woken.
+    Stopped,
+    /// Is gone.
+    Exited,
+}
+
+/// Handles everything that is pending before a task returns to the application.
+pub(crate) fn before_return(current: &CurrentTask) -> Next {
+    let mut handled = false;
+    loop {
+        let (exit_status, exec_tid, stop, is_frozen) = {
+            let group = current.group.signals.lock();
+            (group.exit_status, group.exec_tid, group.stop, group.is_frozen)
+        };
+        if let Some(status) = exit_status {
+            exit::exit_task(current, status);
+            return Next::Exited;
+        }
+        if exec_tid.is_some_and(|tid| tid != current.tid()) {
+            exit::exit_task(current, 0);
+            return Next::Exited;
+        }
+        if let Some(signo) = stop {
+            enter_stop(current, signo);
+            return Next::Stopped;
+        }
+        if is_frozen {
+            return Next::Stopped;
+        }
+        if !current.has_attention() {
+            break;
+        }
+        let Some(info) = take_signal(current) else { break };
+        match handle(current, info, &mut handled) {
+            Some(next) => return next,
+            None => continue,
+        }
+    }
+    if !handled {
+        restart_without_handler(current);
+        let mut signals = current.signals.lock();
+        if let Some(mask) = signals.saved_mask.take() {
+            signals.mask = mask;
+            drop(signals);
+            super::recheck(current);
+            if current.has_attention() {
+                return before_return(current);
+            }
+        }
+    }
+    Next::Application
+}
+
+fn take_signal(current: &CurrentTask) -> Option<Siginfo> {
+    let mut group = current.group.signals.lock();
+    let mut signals = current.signals.lock();
+    let wanted = signals.mask.complement();
+    let info = signals.pending.take(wanted).or_else(|| group.pending.take(wanted));
+    drop(signals);
+    drop(group);
+    if let Some(info) = &info {
+        current.group.timers.signal_delivered(info);
+    }
+    info
+}
+
+/// Acts on one signal. Returns `None` to go on with the next one.
+fn handle(current: &CurrentTask, info: Siginfo, handled: &mut bool) -> Option<Next> {
+    let signo = info.si_signo;
+    let action = {
+        let actions = current.group.actions.lock().clone();
+        let mut actions = actions.lock();
+        let action = actions.get(signo);
+        let caught = action.handler != SIG_DFL && action.handler != SIG_IGN;
+        if caught && SaFlags::from_bits_retain(action.flags).contains(SaFlags::RESETHAND) {
+            actions.set(signo, Sigaction { handler: SIG_DFL, ..action });
+        }
+        action
+    };
+    match action.handler {
+        SIG_IGN => None,
+        SIG_DFL => default(current, &info),
+        _ => {
+            let restart = current.restart.lock().take();
+            if let Some(restart) = restart {
+                let restarts = match restart {
+                    Restart::NoIntr => true,
+                    Restart::Sys => {
+                        SaFlags::from_bits_retain(action.flags).contains(SaFlags::RESTART)
+                    }
+                    Restart::NoHand | Restart::RestartBlock => false,
+                };
+                if restarts {
+                    rewind(current, None);
+                } else {
+                    current.context().set_return(Errno::EINTR.to_return());
+                }
+            }
+            *handled = true;
+            if frame::push(current, &action, &info).is_err() {
+                force_sigsegv(current, signo);
+            }
+            None
+        }
+    }
+}
+
+/// A frame that cannot be written raises SIGSEGV, which kills where it was SIGSEGV's own frame.
+pub(crate) fn force_sigsegv(current: &CurrentTask, signo: i32) {
+    if signo == SIGSEGV {
+        let actions = current.group.actions.lock().clone();
+        actions.lock().set(SIGSEGV, Sigaction::default());
+    }
+    super::force(current, Siginfo::new(SIGSEGV, syscalls::abi::signal::SI_KERNEL));
+}
+
+fn default(current: &CurrentTask, info: &Siginfo) -> Option<Next> {
+    let signo = info.si_signo;
+    // An init that handles no signal ignores it, unless it comes from above or is its own fault.
+    let is_forced = info.si_code > 0 && info.pid() == 0;
+    match default_action(signo) {
+        DefaultAction::Ignore | DefaultAction::Continue => None,
+        _ if current.group.is_namespace_init()
+            && signo != SIGKILL
+            && !is_forced
+            && info.pid() != 0 =>
+        {
+            None
+        }
+        DefaultAction::Stop => {
+            if signo != SIGSTOP && current.group.process_group().is_orphaned(None) {
+                return None;
+            }
+            let mut group = current.group.signals.lock();
+            if group.exit_status.is_none() && group.stop.is_none() {
+                group.stop = Some(signo);
+                group.n_stopped = 0;
+                drop(group);
+                super::wake_all(&current.group.live_tasks());
+            }
+            None
+        }
+        action => {
+            let core = action == DefaultAction::Core
+                && current.group.limits.lock().soft(resource::RLIMIT_CORE) > 0
+                && false;
+            exit::exit_group(current, status::signaled(signo, core));
+            Some(Next::Exited)
+        }
+    }
+}
+
+/// Counts a thread as stopped; the last one tells the parent.
+fn enter_stop(current: &CurrentTask, signo: i32) {
+    let n_live = current.group.live_tasks().len();
+    let all = {
+        let mut group = current.group.signals.lock();
+        group.n_stopped += 1;
+        group.n_stopped == n_live
+    };
+    if all {
+        {
+            let mut tree = current.group.tree.lock();
+            tree.unseen_stop = Some(signo);
+            tree.has_unseen_continue = false;
+        }
+        wait::notify_parent_of_stop(&current.group, signo);
+    }
+}
+
+/// Makes an interrupted call that met no handler run again.
+fn restart_without_handler(current: &CurrentTask) {
+    let Some(restart) = current.restart.lock().take() else { return };
+    match restart {
+        Restart::RestartBlock => rewind(current, Some(nr::RESTART_SYSCALL)),
+        Restart::Sys | Restart::NoIntr | Restart::NoHand => rewind(current, None),
+    }
+}
+
+/// Sets the registers so that the application executes its `syscall` instruction once more.
+fn rewind(current: &CurrentTask, number: Option<u64>) {
+    let mut regs = current.context().regs();
+    regs.rax = number.unwrap_or(regs.orig_rax);
+    regs.rip = regs.rip.wrapping_sub(2);
+    current.context().set_regs(&regs);
+}
+
+/// Returns the mask that a handler's frame saves: the one from before `sigsuspend(2)`, if any.
+pub(crate) fn frame_mask(current: &CurrentTask, action: &Sigaction, signo: i32) -> SigSet {
+    let mut signals = current.signals.lock();
+    let before = signals.saved_mask.take().unwrap_or(signals.mask);
+    let mut mask = signals.mask.union(action.mask);
+    if !SaFlags::from_bits_retain(action.flags).contains(SaFlags::NODEFER) {
+        mask.insert(signo);
+    }
+    signals.mask = mask.difference(SigSet::UNBLOCKABLE);
+    before
+}
+
+/// Returns the number of the present call as the table knows it.
+pub(crate) fn call_number(current: &CurrentTask) -> u32 {
+    u32::from_arg(current.call.lock().number)
+}

@@ -1,0 +1,190 @@
+//! Posting signals: who gets one, and what it does at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use syscalls::abi::resource;
+use syscalls::abi::signal::{
+    SIG_DFL, SIG_IGN, SIGCONT, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SigSet, Siginfo,
+};
+use syscalls::{Errno, SysResult};
+
+use super::{DefaultAction, default_action, wake_all};
+use crate::sync::Events;
+use crate::task::job::ProcessGroup;
+use crate::task::{CurrentTask, Task, ThreadGroup, run, wait};
+
+fn stop_signals() -> SigSet {
+    SigSet::of(SIGSTOP)
+        .union(SigSet::of(SIGTSTP))
+        .union(SigSet::of(SIGTTIN))
+        .union(SigSet::of(SIGTTOU))
+}
+
+/// Sends a signal to one thread.
+///
+/// # Errors
+/// `EAGAIN` where a real-time signal exceeds `RLIMIT_SIGPENDING`.
+pub fn send_to_task(task: &Arc<Task>, info: Siginfo) -> SysResult<()> {
+    if task.exiting.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    let group = task.group.clone();
+    if !prepare(&group, Some(task), &info) {
+        return Ok(());
+    }
+    let limit = group.limits.lock().soft(resource::RLIMIT_SIGPENDING);
+    if !task.signals.lock().pending.push(info, limit) {
+        return queue_full(&info);
+    }
+    complete(&group, Some(task), &info);
+    Ok(())
+}
+
+/// Sends a signal to a process: to whichever of its threads does not block it.
+///
+/// # Errors
+/// As [`send_to_task`].
+pub fn send_to_group(group: &Arc<ThreadGroup>, info: Siginfo) -> SysResult<()> {
+    if group.is_zombie() || !prepare(group, None, &info) {
+        return Ok(());
+    }
+    let limit = group.limits.lock().soft(resource::RLIMIT_SIGPENDING);
+    if !group.signals.lock().pending.push(info, limit) {
+        return queue_full(&info);
+    }
+    complete(group, None, &info);
+    Ok(())
+}
+
+/// Sends a signal to every member of a process group, as the terminal does.
+pub fn send_to_process_group(process_group: &ProcessGroup, info: Siginfo) {
+    for group in process_group.members() {
+        // A full queue of one member is no reason to spare the others.
+        let _ = send_to_group(&group, info);
+    }
+}
+
+/// Sends a signal of the kernel to the calling thread: SIGPIPE, SIGXFSZ.
+pub fn send_to_self(current: &CurrentTask, signo: i32) {
+    let info = Siginfo::new(signo, syscalls::abi::signal::SI_KERNEL);
+    // Standard signals always find room.
+    let _ = send_to_task(current.task(), info);
+}
+
+/// `kill(2)` never fails for want of room; `sigqueue(3)` does.
+fn queue_full(info: &Siginfo) -> SysResult<()> {
+    if info.si_code == syscalls::abi::signal::SI_USER { Ok(()) } else { Err(Errno::EAGAIN) }
+}
+
+/// Does what a signal does when it is sent, whether or not it is blocked, and returns whether it
+/// is to become pending.
+fn prepare(group: &Arc<ThreadGroup>, task: Option<&Arc<Task>>, info: &Siginfo) -> bool {
+    let signo = info.si_signo;
+    if signo == SIGKILL {
+        return !is_protected(group, info);
+    }
+    if signo == SIGCONT {
+        resume_group(group);
+    } else if default_action(signo) == DefaultAction::Stop {
+        let tasks = group.tasks();
+        let mut signals = group.signals.lock();
+        signals.pending.discard(SigSet::of(SIGCONT));
+        for task in &tasks {
+            task.signals.lock().pending.discard(SigSet::of(SIGCONT));
+        }
+    }
+    !is_ignored(group, task, info)
+}
+
+/// Returns whether the process is the init of a pid namespace that must not be killed by its own
+/// members (`pid_namespaces(7)`).
+fn is_protected(group: &ThreadGroup, info: &Siginfo) -> bool {
+    group.is_namespace_init() && info.pid() != 0
+}
+
+fn is_ignored(group: &ThreadGroup, task: Option<&Arc<Task>>, info: &Siginfo) -> bool {
+    let signo = info.si_signo;
+    let blocked = match task {
+        Some(task) => is_blocked(task, signo),
+        None => group.live_tasks().iter().all(|task| is_blocked(task, signo)),
+    };
+    if blocked {
+        return false;
+    }
+    let actions = group.actions.lock().clone();
+    let handler = actions.lock().get(signo).handler;
+    match handler {
+        SIG_IGN => true,
+        SIG_DFL => {
+            matches!(default_action(signo), DefaultAction::Ignore | DefaultAction::Continue)
+                || is_protected(group, info)
+        }
+        _ => false,
+    }
+}
+
+fn is_blocked(task: &Task, signo: i32) -> bool {
+    let signals = task.signals.lock();
+    signals.mask.contains(signo) || signals.waiting_for.contains(signo)
+}
+
+/// Wakes whoever should handle the signal.
+fn complete(group: &Arc<ThreadGroup>, task: Option<&Arc<Task>>, info: &Siginfo) {
+    let signo = info.si_signo;
+    if signo == SIGKILL {
+        kill_group(group, syscalls::abi::wait::signaled(SIGKILL, false));
+        return;
+    }
+    group.signal_events.notify(Events::READABLE);
+    if let Some(task) = task {
+        run::interrupt(task);
+        return;
+    }
+    let tasks = group.live_tasks();
+    let wants = |task: &&Arc<Task>| !task.signals.lock().mask.contains(signo);
+    if let Some(task) = tasks.iter().find(wants) {
+        run::interrupt(task);
+    }
+    for task in &tasks {
+        if task.signals.lock().waiting_for.contains(signo) {
+            run::interrupt(task);
+        }
+    }
+}
+
+/// Makes every thread of a process exit with this wait status.
+pub(crate) fn kill_group(group: &Arc<ThreadGroup>, status: i32) {
+    {
+        let mut signals = group.signals.lock();
+        if signals.exit_status.is_none() {
+            signals.exit_status = Some(status);
+        }
+        signals.stop = None;
+        signals.is_frozen = false;
+    }
+    wake_all(&group.tasks());
+}
+
+/// Continues a stopped process.
+fn resume_group(group: &Arc<ThreadGroup>) {
+    let tasks = group.tasks();
+    let was_stopped = {
+        let mut signals = group.signals.lock();
+        signals.pending.discard(stop_signals());
+        for task in &tasks {
+            task.signals.lock().pending.discard(stop_signals());
+        }
+        signals.n_stopped = 0;
+        signals.stop.take()
+    };
+    if was_stopped.is_some() {
+        wake_all(&tasks);
+        {
+            let mut tree = group.tree.lock();
+            tree.unseen_stop = None;
+            tree.has_unseen_continue = true;
+        }
+        wait::notify_parent_of_continue(group);
+    }
+}

@@ -1,0 +1,134 @@
+//! Pending signals: one record per standard signal, a queue per real-time signal.
+
+use std::collections::VecDeque;
+
+use syscalls::abi::signal::{SigSet, Siginfo};
+
+/// The first signal of which several can be pending.
+const FIRST_QUEUED: i32 = 32;
+
+/// Pending signals of a thread or process.
+#[derive(Default)]
+pub struct SignalQueue {
+    set: SigSet,
+    records: VecDeque<Siginfo>,
+}
+
+impl SignalQueue {
+    /// Returns the pending signals as a set.
+    pub fn set(&self) -> SigSet {
+        self.set
+    }
+
+    /// Returns how many records are pending.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Returns whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Adds a signal. A standard signal that is already pending is lost. Returns false where a
+    /// real-time signal exceeds `limit` records; it then stays pending without its record, if at
+    /// all, as on Linux.
+    pub fn push(&mut self, info: Siginfo, limit: u64) -> bool {
+        let signo = info.si_signo;
+        if signo < FIRST_QUEUED {
+            if !self.set.contains(signo) {
+                self.set.insert(signo);
+                self.records.push_back(info);
+            }
+            return true;
+        }
+        if u64::try_from(self.records.len()).unwrap_or(u64::MAX) >= limit {
+            return false;
+        }
+        self.set.insert(signo);
+        self.records.push_back(info);
+        true
+    }
+
+    /// Adds a signal in front of all others: the synchronous ones.
+    pub fn push_forced(&mut self, info: Siginfo) {
+        let signo = info.si_signo;
+        if signo < FIRST_QUEUED && self.set.contains(signo) {
+            self.records.retain(|record| record.si_signo != signo);
+        }
+        self.set.insert(signo);
+        self.records.push_front(info);
+    }
+
+    /// Takes the next signal of `wanted`: forced and synchronous ones first, then the lowest number.
+    pub fn take(&mut self, wanted: SigSet) -> Option<Siginfo> {
+        let candidates = self.set.intersection(wanted);
+        let synchronous = SigSet::of(syscalls::abi::signal::SIGSEGV)
+            .union(SigSet::of(syscalls::abi::signal::SIGBUS))
+            .union(SigSet::of(syscalls::abi::signal::SIGILL))
+            .union(SigSet::of(syscalls::abi::signal::SIGTRAP))
+            .union(SigSet::of(syscalls::abi::signal::SIGFPE))
+            .union(SigSet::of(syscalls::abi::signal::SIGSYS));
+        let signo = candidates.intersection(synchronous).first().or_else(|| candidates.first())?;
+        self.take_one(signo)
+    }
+
+    fn take_one(&mut self, signo: i32) -> Option<Siginfo> {
+        let at = self.records.iter().position(|record| record.si_signo == signo)?;
+        let info = self.records.remove(at);
+        if !self.records.iter().any(|record| record.si_signo == signo) {
+            self.set.remove(signo);
+        }
+        info
+    }
+
+    /// Forgets the signals of `set`.
+    pub fn discard(&mut self, set: SigSet) {
+        if self.set.intersection(set).is_empty() {
+            return;
+        }
+        self.set = self.set.difference(set);
+        self.records.retain(|record| !set.contains(record.si_signo));
+    }
+
+    /// Changes the record of a pending timer signal; returns false where there is none.
+    pub fn update(&mut self, mut change: impl FnMut(&mut Siginfo) -> bool) -> bool {
+        self.records.iter_mut().any(|record| change(record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syscalls::abi::signal::{SIGINT, SIGSEGV, SIGTERM, SigSet, Siginfo};
+
+    use super::SignalQueue;
+
+    #[test]
+    fn standard_signals_coalesce_and_real_time_ones_queue() {
+        let mut queue = SignalQueue::default();
+        assert!(queue.push(Siginfo::new(SIGTERM, 0), 10));
+        assert!(queue.push(Siginfo::new(SIGTERM, 0), 10));
+        assert!(queue.push(Siginfo::queue(40, -1, 1, 0, 1), 10));
+        assert!(queue.push(Siginfo::queue(40, -1, 1, 0, 2), 10));
+        assert_eq!(queue.len(), 3);
+        assert_eq!(queue.take(SigSet::FULL).map(|info| info.si_signo), Some(SIGTERM));
+        assert_eq!(queue.take(SigSet::FULL).map(|info| info.value()), Some(1));
+        assert_eq!(queue.take(SigSet::FULL).map(|info| info.value()), Some(2));
+        assert!(queue.is_empty() && queue.set().is_empty());
+    }
+
+    #[test]
+    fn synchronous_signals_come_first() {
+        let mut queue = SignalQueue::default();
+        queue.push(Siginfo::new(SIGINT, 0), 10);
+        queue.push_forced(Siginfo::new(SIGSEGV, 1));
+        assert_eq!(queue.take(SigSet::FULL).map(|info| info.si_signo), Some(SIGSEGV));
+    }
+
+    #[test]
+    fn real_time_queue_is_bounded() {
+        let mut queue = SignalQueue::default();
+        assert!(queue.push(Siginfo::new(40, 0), 1));
+        assert!(!queue.push(Siginfo::new(40, 0), 1));
+    }
+}

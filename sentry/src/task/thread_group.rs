@@ -1,0 +1,218 @@
+//! Thread groups: guest processes.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::job::ProcessGroup;
+use super::signal::{GroupSignals, SignalActions};
+use super::{Task, job};
+use crate::kernel::Kernel;
+use crate::sync::{Mutex, WaitQueue};
+use crate::task::pid_namespace::PidNamespace;
+use crate::time::posix_timer::ProcessTimers;
+
+/// A guest process.
+pub struct ThreadGroup {
+    /// The kernel.
+    pub kernel: Arc<Kernel>,
+    /// The pid in the root pid namespace.
+    pid: u32,
+    /// The pid namespace that its threads live in.
+    pub pid_namespace: Arc<PidNamespace>,
+    /// Relations to other processes and to its threads. Changed only under `Kernel::tree`.
+    pub(crate) tree: Mutex<Tree>,
+    /// Pending signals of the process, stop and exit state.
+    pub(crate) signals: Mutex<GroupSignals>,
+    /// Signal actions, shared under `CLONE_SIGHAND`.
+    pub(crate) actions: Mutex<Arc<Mutex<SignalActions>>>,
+    /// Woken when a child changes state: what `wait4(2)` waits on.
+    pub(crate) child_events: WaitQueue,
+    /// Woken when a signal becomes pending: what signalfd and `rt_sigtimedwait(2)` wait on.
+    pub(crate) signal_events: WaitQueue,
+    /// Woken when the process exits: pidfds.
+    pub(crate) exit_events: WaitQueue,
+    /// Woken when a thread has gone: what exec and the last thread's exit wait on.
+    pub(crate) thread_events: WaitQueue,
+    /// Resource limits.
+    pub(crate) limits: Mutex<crate::task::limits::Limits>,
+    /// `setitimer(2)`, `timer_create(2)`.
+    pub(crate) timers: ProcessTimers,
+    /// `oom_score_adj` as the guest sees it.
+    pub(crate) oom_score_adj: AtomicI32,
+    /// `PR_SET_DUMPABLE`.
+    pub(crate) is_dumpable: AtomicBool,
+    /// `PR_SET_CHILD_SUBREAPER`.
+    pub(crate) is_subreaper: AtomicBool,
+    /// Whether `execve` has been called since the fork: `setpgid` by the parent then fails.
+    pub(crate) has_execed: AtomicBool,
+    /// CPU time of threads that are gone: user, system, in nanoseconds.
+    pub(crate) dead_cpu_ns: (AtomicU64, AtomicU64),
+    /// CPU time of children that have been waited for: user, system, in nanoseconds.
+    pub(crate) child_cpu_ns: (AtomicU64, AtomicU64),
+    /// When the process was started, in nanoseconds since the sandbox booted.
+    pub(crate) start_ns: u64,
+}
+
+/// Relations of a process.
+pub(crate) struct Tree {
+    pub(crate) parent: Weak<ThreadGroup>,
+    /// The thread that made the process, for `PR_SET_PDEATHSIG` and `__WNOTHREAD`.
+    pub(crate) parent_tid: u32,
+    pub(crate) children: Vec<Arc<ThreadGroup>>,
+    /// Threads that have not exited, and the leader until the process is reaped.
+    pub(crate) tasks: Vec<Arc<Task>>,
+    pub(crate) process_group: Arc<ProcessGroup>,
+    /// The signal that tells the parent of the exit; zero for none.
+    pub(crate) exit_signal: i32,
+    /// The wait status, once every thread has exited.
+    pub(crate) zombie: Option<i32>,
+    /// Set when nobody will wait for the process any more.
+    pub(crate) is_reaped: bool,
+    /// A stop that `wait4(WUNTRACED)` has not seen yet: the signal.
+    pub(crate) unseen_stop: Option<i32>,
+    /// A continuation that `wait4(WCONTINUED)` has not seen yet.
+    pub(crate) has_unseen_continue: bool,
+}
+
+/// What a new thread group is made of.
+pub(crate) struct NewGroup {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) pid: u32,
+    pub(crate) pid_namespace: Arc<PidNamespace>,
+    pub(crate) parent: Weak<ThreadGroup>,
+    pub(crate) parent_tid: u32,
+    pub(crate) process_group: Arc<ProcessGroup>,
+    pub(crate) exit_signal: i32,
+    pub(crate) actions: Arc<Mutex<SignalActions>>,
+    pub(crate) limits: crate::task::limits::Limits,
+    pub(crate) oom_score_adj: i32,
+    pub(crate) is_dumpable: bool,
+}
+
+impl ThreadGroup {
+    /// Creates a process without threads.
+    pub(crate) fn new(new: NewGroup) -> Arc<Self> {
+        let start_ns = new.kernel.clock.boot_ns();
+        let process_group = new.process_group.clone();
+        let group = Arc::new(Self {
+            kernel: new.kernel,
+            pid: new.pid,
+            pid_namespace: new.pid_namespace,
+            tree: Mutex::new(Tree {
+                parent: new.parent,
+                parent_tid: new.parent_tid,
+                children: Vec::new(),
+                tasks: Vec::new(),
+                process_group: new.process_group,
+                exit_signal: new.exit_signal,
+                zombie: None,
+                is_reaped: false,
+                unseen_stop: None,
+                has_unseen_continue: false,
+            }),
+            signals: Mutex::new(GroupSignals::default()),
+            actions: Mutex::new(new.actions),
+            child_events: WaitQueue::new(),
+            signal_events: WaitQueue::new(),
+            exit_events: WaitQueue::new(),
+            thread_events: WaitQueue::new(),
+            limits: Mutex::new(new.limits),
+            timers: ProcessTimers::default(),
+            oom_score_adj: AtomicI32::new(new.oom_score_adj),
+            is_dumpable: AtomicBool::new(new.is_dumpable),
+            is_subreaper: AtomicBool::new(false),
+            has_execed: AtomicBool::new(false),
+            dead_cpu_ns: Default::default(),
+            child_cpu_ns: Default::default(),
+            start_ns,
+        });
+        process_group.add(&group);
+        group
+    }
+
+    /// Returns the pid in the root pid namespace.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns the pid as `namespace` numbers it, zero where it does not see the process.
+    pub fn pid_in(&self, namespace: &Arc<PidNamespace>) -> u32 {
+        self.leader().map_or(0, |leader| leader.tid_in(namespace))
+    }
+
+    /// Returns the first thread, until the process has been reaped.
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        self.tree.lock().tasks.iter().find(|task| task.tid() == self.pid).cloned()
+    }
+
+    /// Returns the threads: those that live, and the leader until the process has been reaped.
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.tree.lock().tasks.clone()
+    }
+
+    /// Returns the threads that have not begun to exit.
+    pub fn live_tasks(&self) -> Vec<Arc<Task>> {
+        let tree = self.tree.lock();
+        tree.tasks.iter().filter(|task| !task.exiting.load(Ordering::SeqCst)).cloned().collect()
+    }
+
+    /// Returns the parent process.
+    pub fn parent(&self) -> Option<Arc<ThreadGroup>> {
+        self.tree.lock().parent.upgrade()
+    }
+
+    /// Returns the children, zombies included.
+    pub fn children(&self) -> Vec<Arc<ThreadGroup>> {
+        self.tree.lock().children.clone()
+    }
+
+    /// Returns the process group.
+    pub fn process_group(&self) -> Arc<ProcessGroup> {
+        self.tree.lock().process_group.clone()
+    }
+
+    /// Returns the session.
+    pub fn session(&self) -> Arc<job::Session> {
+        self.tree.lock().process_group.session.clone()
+    }
+
+    /// Returns whether every thread has exited.
+    pub fn is_zombie(&self) -> bool {
+        self.tree.lock().zombie.is_some()
+    }
+
+    /// Returns whether the process is the init of its pid namespace.
+    pub fn is_namespace_init(&self) -> bool {
+        self.pid_in(&self.pid_namespace) == 1
+    }
+
+    /// Moves the process to another process group. The caller holds `Kernel::tree`.
+    pub(crate) fn set_process_group(self: &Arc<Self>, process_group: Arc<ProcessGroup>) {
+        let old = {
+            let mut tree = self.tree.lock();
+            std::mem::replace(&mut tree.process_group, process_group.clone())
+        };
+        old.remove(self);
+        process_group.add(self);
+    }
+
+    /// Returns user and system time of all threads, gone ones included, in nanoseconds.
+    pub fn cpu_ns(&self) -> (u64, u64) {
+        let mut user = self.dead_cpu_ns.0.load(Ordering::Relaxed);
+        let mut system = self.dead_cpu_ns.1.load(Ordering::Relaxed);
+        for task in self.live_tasks() {
+            let (task_user, task_system) = task.cpu_ns();
+            user = user.saturating_add(task_user);
+            system = system.saturating_add(task_system);
+        }
+        (user, system)
+    }
+}
+
+impl Task {
+    /// Returns user and system time in nanoseconds.
+    pub fn cpu_ns(&self) -> (u64, u64) {
+        let context = self.context.lock().clone();
+        context.cpu_time_ns()
+    }
+}
