@@ -81,11 +81,11 @@ impl FidTable {
     /// # Errors
     /// `EMFILE` where the client holds as many as it may.
     pub(crate) fn insert(&mut self, node: Node) -> SysResult<Fid> {
-        if let Some(fid) = self.free.pop() {
-            if let Some(place) = index(fid).and_then(|i| self.nodes.get_mut(i)) {
-                *place = Some(node);
-                return Ok(fid);
-            }
+        if let Some(fid) = self.free.pop()
+            && let Some(place) = index(fid).and_then(|i| self.nodes.get_mut(i))
+        {
+            *place = Some(node);
+            return Ok(fid);
         }
         if self.nodes.len() >= self.max_fids {
             return Err(Errno::EMFILE);

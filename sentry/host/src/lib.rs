@@ -3,7 +3,9 @@
 
 pub mod clock;
 pub mod control;
+pub mod file;
 pub mod filter;
+pub mod packet;
 pub mod rule;
 mod runtime;
 pub mod startup;
@@ -13,8 +15,13 @@ use syscalls::Errno;
 pub use rule::Rule;
 
 /// The list of each module, by its name.
-const MODULES: &[(&str, &[Rule])] =
-    &[("runtime", runtime::RULES), ("clock", clock::RULES), ("control", control::RULES)];
+const MODULES: &[(&str, &[Rule])] = &[
+    ("runtime", runtime::RULES),
+    ("clock", clock::RULES),
+    ("control", control::RULES),
+    ("file", file::RULES),
+    ("packet", packet::RULES),
+];
 
 /// Returns every host system call that the functions of this crate make, module by module. The
 /// sentry's seccomp filter is built from this list and from nothing else.
