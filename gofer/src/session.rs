@@ -183,3 +183,6 @@ fn encode(opcode: Opcode, tag: u32, outcome: SysResult<Outcome>, buffer: &mut Ve
         Err(_) => Answer::Disconnect,
     }
 }
+
+#[cfg(test)]
+mod tests;

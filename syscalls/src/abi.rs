@@ -12,6 +12,8 @@ pub type Name = (&'static str, i64);
 pub trait NamedFlags: bitflags::Flags {
     /// What Linux puts before the name of each: `O_`, `MAP_`.
     const PREFIX: &'static str;
+    /// Every flag under its name without the prefix.
+    const NAMES: &'static [Name];
 }
 
 /// Declares a word of flags, transparent to the ABI.
@@ -45,6 +47,7 @@ macro_rules! flags {
 
         impl crate::abi::NamedFlags for $name {
             const PREFIX: &'static str = $prefix;
+            const NAMES: &'static [crate::abi::Name] = &[$((stringify!($flag), $value)),*];
         }
 
         impl crate::arg::FromArg for $name {
@@ -63,7 +66,7 @@ macro_rules! constants {
     ) => {
         $(pub const $name: $ty = $value;)*
         $(#[$doc])*
-        pub static $table: &[crate::abi::Name] = &[$((stringify!($name), $value)),*];
+        pub const $table: &[crate::abi::Name] = &[$((stringify!($name), $value)),*];
     };
 }
 

@@ -6,6 +6,9 @@ pub mod abi;
 pub mod arch;
 pub mod arg;
 pub mod errno;
+pub mod info;
+pub mod marshal;
+pub mod table;
 pub mod user_addr;
 
 pub use arg::{Fd, FromArg};
