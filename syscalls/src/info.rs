@@ -234,6 +234,7 @@ structs! {
     CapUserHeader = capability::CapUserHeader, "`struct __user_cap_header_struct`";
     CloneArgs = clone::CloneArgs, "`struct clone_args`";
     EpollEvent = poll::EpollEvent, "`struct epoll_event`";
+    Flock = fs::Flock, "`struct flock`";
     FileHandle = fs::FileHandle, "`struct file_handle`";
     FutexWaitv = futex::FutexWaitv, "`struct futex_waitv`";
     FutexWaitvPair = [futex::FutexWaitv; 2], "Two `struct futex_waitv`";
@@ -247,6 +248,7 @@ structs! {
     MountAttr = mount::MountAttr, "`struct mount_attr`";
     MqAttr = ipc::MqAttr, "`struct mq_attr`";
     Msghdr = socket::Msghdr, "`struct msghdr`";
+    OptVal = u8, "The value of a socket option, of any length.";
     OpenHow = fs::OpenHow, "`struct open_how`";
     Pointer = u64, "An address.";
     Pollfd = poll::Pollfd, "`struct pollfd`";

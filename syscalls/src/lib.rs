@@ -8,6 +8,7 @@ pub mod arg;
 pub mod errno;
 pub mod info;
 pub mod marshal;
+pub mod render;
 pub mod table;
 pub mod user_addr;
 

@@ -79,8 +79,8 @@ macro_rules! for_each_syscall {
             GETSOCKNAME getsockname(sockfd: Fd, addr: OutSized(Sockaddr, 2), addrlen: InOutStruct(Int)) -> Int, Partial, socket, "AF_UNIX only";
             GETPEERNAME getpeername(sockfd: Fd, addr: OutSized(Sockaddr, 2), addrlen: InOutStruct(Int)) -> Int, Partial, socket, "AF_UNIX only";
             SOCKETPAIR socketpair(domain: Enum(socket::AF_NAMES), kind: Mixed(SOCKET), protocol: Int, sv: OutStruct(IntPair)) -> Int, Full, socket, "";
-            SETSOCKOPT setsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: InBuf(4), optlen: Int) -> Int, Partial, socket, "AF_UNIX only";
-            GETSOCKOPT getsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: OutSized(Bytes, 4), optlen: InOutStruct(Int)) -> Int, Partial, socket, "AF_UNIX only";
+            SETSOCKOPT setsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: InSized(OptVal, 4), optlen: Int) -> Int, Partial, socket, "AF_UNIX only";
+            GETSOCKOPT getsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: OutSized(OptVal, 4), optlen: InOutStruct(Int)) -> Int, Partial, socket, "AF_UNIX only";
             CLONE clone(flags: Mixed(CLONE), stack: Ptr, parent_tid: OutStruct(Int), child_tid: Ptr, tls: Ptr) -> Int, Partial, process, "of the namespaces, those that the kernel here has";
             FORK fork() -> Int, Full, process, "";
             VFORK vfork() -> Int, Full, process, "";
