@@ -1,2 +1,75 @@
 //! `runsc`: the OCI command line.
-fn main() {}
+
+mod cli;
+mod commands;
+mod container;
+mod log;
+mod sandbox;
+mod spec;
+mod sys;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+
+/// A failure with an exit status of its own.
+#[derive(Debug)]
+struct ExitError {
+    message: String,
+    code: i32,
+}
+
+impl std::fmt::Display for ExitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ExitError {}
+
+fn main() -> ExitCode {
+    // The two programs that a sandbox is made of parse no flags: quick, and hidden from `--help`.
+    let mut args = std::env::args();
+    match args.nth(1).as_deref() {
+        Some("boot") => return exit_code(commands::boot::run(args)),
+        Some("gofer") => return exit_code(commands::gofer::run(args)),
+        _ => {}
+    }
+    let cli = Cli::parse();
+    if let Err(error) = log::open(&cli.global) {
+        log::error(&format!("opening the file of --log: {error}"));
+        return ExitCode::FAILURE;
+    }
+    exit_code(dispatch(cli))
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<i32> {
+    let global = cli.global;
+    match cli.command {
+        Command::Create(args) => commands::create::run(&global, &args),
+        Command::Delete(args) => commands::delete::run(&global, &args),
+        Command::Do(args) => commands::r#do::run(&global, &args),
+        Command::Help(args) => commands::help::run(&args),
+        Command::Kill(args) => commands::kill::run(&global, &args),
+        Command::List(args) => commands::list::run(&global, &args),
+        Command::Ps(args) => commands::ps::run(&global, &args),
+        Command::Run(args) => commands::run::run(&global, &args),
+        Command::Spec(args) => commands::spec::run(&args),
+        Command::Start(args) => commands::start::run(&global, &args),
+        Command::State(args) => commands::state::run(&global, &args),
+        Command::Wait(args) => commands::wait::run(&global, &args),
+    }
+}
+
+fn exit_code(result: anyhow::Result<i32>) -> ExitCode {
+    let code = match result {
+        Ok(code) => code,
+        Err(error) => {
+            log::error(&format!("{error:#}"));
+            error.downcast_ref::<ExitError>().map_or(1, |error| error.code)
+        }
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(255))
+}

@@ -66,6 +66,9 @@ pub struct ContainerConfig {
     pub id: String,
     /// The first process.
     pub process: ProcessConfig,
+    /// Whether signals from outside end the first process where their default action ends any
+    /// other; on Linux and in a container the first process of a pid namespace is spared.
+    pub init_is_ordinary: bool,
     /// The root file system.
     pub root: RootConfig,
     /// Further mounts, in the order in which they are made. Destinations are absolute; missing

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod boot;
 pub mod config;
 pub mod control;
 pub mod fs;
@@ -12,3 +13,5 @@ pub mod task;
 pub mod time;
 pub mod unsupported;
 pub mod vfs;
+
+pub use boot::boot;

@@ -1,0 +1,362 @@
+//! The command line: types for clap, nothing else. Flags are those of runc and of gVisor's `runsc`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An OCI container runtime whose containers run on a kernel of their own, in user space.
+#[derive(Debug, Parser)]
+#[command(name = "runsc", version, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options before the subcommand.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalOptions {
+    /// Directory for the state of containers [default: /run/runsc, or $XDG_RUNTIME_DIR/runsc]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    /// File to which errors and warnings are appended, besides standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Format of the log
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+
+    /// Log what helps to find a fault in runsc itself
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) debug: bool,
+
+    /// File, or directory with a trailing slash, for the logs of --debug and --strace; the default is
+    /// standard error
+    #[arg(long, value_name = "PATH")]
+    pub(crate) debug_log: Option<PathBuf>,
+
+    /// Log every system call of the container
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) strace: bool,
+
+    /// How the container's code runs and traps
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) platform: Platform,
+
+    /// Where the container's network comes from
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network: Network,
+
+    /// Where writes to the root (root:) or to the root and bind mounts (all:) go: none, root:self,
+    /// root:memory, root:dir=PATH, all:self, all:memory, all:dir=PATH
+    #[arg(long, value_name = "SPEC", default_value = "root:memory")]
+    pub(crate) overlay2: Overlay,
+
+    /// Do not touch cgroups
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) ignore_cgroups: bool,
+
+    /// Let systemd manage cgroups
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) systemd_cgroup: bool,
+
+    /// How systrap wakes the sentry
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    pub(crate) doorbell: Doorbell,
+
+    /// Log host calls outside the sentry's list instead of dying of them: not a jail
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide = true)]
+    pub(crate) seccomp_log_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Platform {
+    #[default]
+    Systrap,
+    Ptrace,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Doorbell {
+    #[default]
+    Notify,
+    Futex,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Network {
+    /// Loopback only
+    #[default]
+    None,
+}
+
+/// The value of `--overlay2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    pub(crate) medium: Medium,
+    /// Whether bind mounts get one as well.
+    pub(crate) all: bool,
+}
+
+/// Where an overlay keeps its upper files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    None,
+    Memory,
+    /// In the file system below.
+    Own,
+    Dir(PathBuf),
+}
+
+impl std::str::FromStr for Overlay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self { medium: Medium::None, all: false });
+        }
+        let (scope, medium) = text.split_once(':').unwrap_or((text, ""));
+        let all = match scope {
+            "root" => false,
+            "all" => true,
+            _ => return Err("expected none, root:MEDIUM or all:MEDIUM".into()),
+        };
+        let medium = match medium.split_once('=') {
+            None if medium == "memory" => Medium::Memory,
+            None if medium == "self" => Medium::Own,
+            Some(("dir", path)) if path.starts_with('/') => Medium::Dir(path.into()),
+            _ => return Err("expected the medium memory, self or dir=/ABSOLUTE/PATH".into()),
+        };
+        Ok(Self { medium, all })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a container, without running its program
+    Create(CreateArgs),
+    /// Delete a stopped container
+    Delete(DeleteArgs),
+    /// Run a command on the host's own files below an overlay
+    Do(DoArgs),
+    /// Print help
+    Help(HelpArgs),
+    /// Send a signal to a container
+    Kill(KillArgs),
+    /// List containers
+    List(ListArgs),
+    /// List the processes of a container
+    Ps(PsArgs),
+    /// Create and start a container
+    Run(RunArgs),
+    /// Write a specification file to start from
+    Spec(SpecArgs),
+    /// Start the program of a created container
+    Start(IdArgs),
+    /// Print the state of a container
+    State(IdArgs),
+    /// Wait for a container to stop and print its exit status
+    Wait(IdArgs),
+}
+
+/// Options of `create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// File to which the container's process id is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket that receives the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Name of the container
+    pub(crate) id: String,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) create: CreateArgs,
+    /// Do not wait for the container
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
+/// Options of `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Kill the container where it still runs; do not mind where it does not exist
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names of the containers
+    #[arg(required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+/// Options of `do`.
+#[derive(Debug, Args)]
+pub(crate) struct DoArgs {
+    /// Directory that becomes the root
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Working directory inside [default: the caller's, or / with --root]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Further environment variable, NAME=VALUE
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<OsString>,
+    /// Command and arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `help`.
+#[derive(Debug, Args)]
+pub(crate) struct HelpArgs {
+    /// A subcommand, or `syscalls`
+    pub(crate) topic: Option<String>,
+    /// How to print the system calls
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: TableFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum TableFormat {
+    #[default]
+    Table,
+    Json,
+    Csv,
+}
+
+/// Options of `kill`.
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// Signal every process of the container
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Name of the container
+    pub(crate) id: String,
+    /// Name or number
+    #[arg(default_value = "TERM", allow_hyphen_values = true)]
+    pub(crate) signal: String,
+}
+
+/// Options of `list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+    /// Print names only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ListFormat {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Options of `ps`.
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+    /// Name of the container
+    pub(crate) id: String,
+}
+
+/// Options of `spec`.
+#[derive(Debug, Args)]
+pub(crate) struct SpecArgs {
+    /// Directory for config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// Command and arguments [default: sh]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// The name of one container.
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// Name of the container
+    pub(crate) id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Cli, Command, Medium, Overlay};
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_take_both_forms_of_values() {
+        for args in [
+            ["--root=/x", "--log-format=json"].to_vec(),
+            ["--root", "/x", "--log-format", "json"].to_vec(),
+        ] {
+            let cli =
+                Cli::try_parse_from([&["runsc"], &args[..], &["state", "c"]].concat()).unwrap();
+            assert_eq!(cli.global.root.as_deref(), Some("/x".as_ref()));
+        }
+        let cli = Cli::try_parse_from([
+            "runsc",
+            "--debug",
+            "--ignore-cgroups=false",
+            "--strace=true",
+            "list",
+        ])
+        .unwrap();
+        assert!(cli.global.debug && cli.global.strace && !cli.global.ignore_cgroups);
+    }
+
+    #[test]
+    fn do_leaves_the_flags_of_its_command_alone() {
+        let cli = Cli::try_parse_from(["runsc", "do", "--cwd=/", "ls", "--root", "-la", "--", "x"])
+            .unwrap();
+        let Command::Do(args) = cli.command else { panic!("not do") };
+        assert_eq!(args.command, ["ls", "--root", "-la", "--", "x"]);
+    }
+
+    #[test]
+    fn overlay_reads_scope_and_medium() {
+        let parse = |text: &str| text.parse::<Overlay>();
+        assert_eq!(parse("none"), Ok(Overlay { medium: Medium::None, all: false }));
+        assert_eq!(parse("root:self"), Ok(Overlay { medium: Medium::Own, all: false }));
+        assert_eq!(
+            parse("all:dir=/x"),
+            Ok(Overlay { medium: Medium::Dir("/x".into()), all: true })
+        );
+        assert!(
+            parse("root:dir=x").is_err() && parse("root").is_err() && parse("some:memory").is_err()
+        );
+    }
+}

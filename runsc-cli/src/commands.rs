@@ -1,0 +1,54 @@
+//! The subcommands, one file and one entry each: `run` returns the exit status.
+
+pub(crate) mod boot;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod r#do;
+pub(crate) mod gofer;
+pub(crate) mod help;
+pub(crate) mod kill;
+pub(crate) mod list;
+pub(crate) mod ps;
+pub(crate) mod run;
+pub(crate) mod spec;
+pub(crate) mod start;
+pub(crate) mod state;
+pub(crate) mod wait;
+
+use std::path::PathBuf;
+
+use crate::cli::GlobalOptions;
+use crate::sys;
+
+/// Returns the directory of all containers' state.
+fn state_root(global: &GlobalOptions) -> PathBuf {
+    if let Some(root) = &global.root {
+        return root.clone();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if sys::effective_ids().0 != 0 && !dir.is_empty() => {
+            PathBuf::from(dir).join("runsc")
+        }
+        _ if sys::effective_ids().0 != 0 => {
+            PathBuf::from(format!("/tmp/runsc-{}", sys::effective_ids().0))
+        }
+        _ => PathBuf::from("/run/runsc"),
+    }
+}
+
+/// Returns rows as columns of text, two spaces apart.
+fn align(rows: &[Vec<String>]) -> String {
+    let n_columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..n_columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}

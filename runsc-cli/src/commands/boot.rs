@@ -1,0 +1,43 @@
+//! `runsc boot`: what a sentry process runs. Started by [`crate::sandbox::launch`] only.
+
+use std::env::Args;
+use std::fs::File;
+
+use anyhow::Context as _;
+use sentry::config::{Config, Descriptors};
+
+use crate::sandbox::sentry_fd;
+use crate::sys;
+
+/// Runs the sentry. Arguments: the container's id, the number of gofer connections, whether there
+/// is a log.
+pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
+    let args: Vec<String> = args.collect();
+    let [_id, gofers, log] = &args[..] else { anyhow::bail!("boot is started by runsc itself") };
+    let config =
+        File::from(sys::take_descriptor(sentry_fd::CONFIG).context("taking the configuration")?);
+    let log_fd = sys::take_descriptor(sentry_fd::LOG).context("taking the log")?;
+    let n_gofers: i32 = gofers.parse().context("reading the number of gofer connections")?;
+    let take = |number| {
+        sys::take_descriptor(number).with_context(|| format!("taking descriptor {number}"))
+    };
+    let descriptors = Descriptors {
+        stdio: [take(0)?, take(1)?, take(2)?],
+        gofer: (0..n_gofers)
+            .map(|index| take(sentry_fd::FIRST_GOFER + index))
+            .collect::<Result<_, _>>()?,
+        control: take(sentry_fd::CONTROL)?,
+        log: (log == "log").then_some(log_fd),
+    };
+    let config: Config = read_config(&config)?;
+    Ok(sentry::boot(config, descriptors))
+}
+
+/// Reads the configuration from its start, wherever the writer has left the position.
+fn read_config(file: &File) -> anyhow::Result<Config> {
+    use std::os::unix::fs::FileExt as _;
+    let len = usize::try_from(file.metadata()?.len())?;
+    let mut text = vec![0; len];
+    file.read_exact_at(&mut text, 0).context("reading the configuration")?;
+    serde_json::from_slice(&text).context("reading the configuration")
+}

@@ -1,0 +1,43 @@
+//! `runsc delete`.
+
+use anyhow::bail;
+
+use crate::cli::{DeleteArgs, GlobalOptions};
+use crate::container::{Container, Status};
+use crate::log;
+
+/// Deletes containers; with `--force` also running ones, and no error where there is none.
+pub(crate) fn run(global: &GlobalOptions, args: &DeleteArgs) -> anyhow::Result<i32> {
+    let root = super::state_root(global);
+    let mut failure = None;
+    for id in &args.ids {
+        if let Err(error) = delete(&root, id, args.force)
+            && let Some(earlier) = failure.replace(error)
+        {
+            log::error(&format!("{earlier:#}"));
+        }
+    }
+    failure.map_or(Ok(0), Err)
+}
+
+fn delete(root: &std::path::Path, id: &str, force: bool) -> anyhow::Result<()> {
+    let container = if force {
+        match Container::find_if_any(root, id)? {
+            Some(container) => container,
+            None => return Ok(()),
+        }
+    } else {
+        Container::find(root, id)?
+    };
+    match container.status() {
+        Status::Stopped => {}
+        _ if force => {}
+        // As runc: nobody has seen the program of such a container.
+        Status::Created => {}
+        other => bail!(
+            "cannot delete container {id} that is not stopped: {} (see --force)",
+            other.name()
+        ),
+    }
+    container.destroy()
+}

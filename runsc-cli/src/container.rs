@@ -1,0 +1,325 @@
+//! Containers as the state directory knows them: one directory each, with `state.json`, the
+//! control socket, and nothing that matters after a crash.
+//!
+//! A directory is made first and exclusively, so that it claims the id; `state.json` is written
+//! before anything can outlive its writer and replaced atomically. A directory without one is
+//! what a crash has left: it lists as stopped and can be deleted.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use sentry::control::{ContainerStatus, Request, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::log;
+use crate::sandbox::Sandbox;
+use crate::sandbox::control_client::ControlClient;
+use crate::sys;
+
+/// How long `delete` waits for killed processes to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The file `state.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    /// Seconds of the Unix clock.
+    pub(crate) created: u64,
+    /// The user who created it.
+    pub(crate) owner: u32,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) sentry: Option<ProcessRef>,
+    pub(crate) gofer: Option<ProcessRef>,
+}
+
+/// A process, told apart from a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRef {
+    pub(crate) pid: i32,
+    /// Field 22 of `/proc/PID/stat`.
+    pub(crate) start_time: u64,
+}
+
+/// The states of the runtime specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Stopped,
+}
+
+/// A container that exists.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) dir: PathBuf,
+    pub(crate) state: State,
+}
+
+impl Status {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Container {
+    /// Claims `state.id` below `root`.
+    pub(crate) fn claim(root: &Path, state: State) -> anyhow::Result<Self> {
+        check_id(&state.id)?;
+        DirBuilder::new().recursive(true).mode(0o711).create(root).with_context(|| {
+            format!("creating the state directory {} (see --root)", root.display())
+        })?;
+        let dir = root.join(&state.id);
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                bail!(
+                    "container with id {} exists already: delete it first, or use another id",
+                    state.id
+                )
+            }
+            result => result.with_context(|| format!("creating {}", dir.display()))?,
+        }
+        let container = Self { dir, state };
+        match container.save() {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                container.remove_files();
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the container `id` below `root`.
+    ///
+    /// # Errors
+    /// `container does not exist`, in the words that managers look for.
+    pub(crate) fn find(root: &Path, id: &str) -> anyhow::Result<Self> {
+        match Self::find_if_any(root, id)? {
+            Some(container) => Ok(container),
+            None => bail!("container does not exist: {id} (in {})", root.display()),
+        }
+    }
+
+    /// As [`Container::find`], but it is no error where there is none.
+    pub(crate) fn find_if_any(root: &Path, id: &str) -> anyhow::Result<Option<Self>> {
+        check_id(id)?;
+        let dir = root.join(id);
+        match fs::read(dir.join("state.json")) {
+            Ok(text) => {
+                let state = serde_json::from_slice(&text)
+                    .with_context(|| format!("reading {}", dir.join("state.json").display()))?;
+                Ok(Some(Self { dir, state }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(&dir) {
+                Ok(_) => Ok(Some(Self { dir, state: State::of_leftover(id) })),
+                Err(_) => Ok(None),
+            },
+            Err(error) => {
+                Err(error).with_context(|| format!("reading the state of container {id}"))
+            }
+        }
+    }
+
+    /// Lists the containers below `root`, by id. What cannot be read is warned about.
+    pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<Self>> {
+        let entries = match fs::read_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => {
+                result.with_context(|| format!("reading the state directory {}", root.display()))?
+            }
+        };
+        let mut names: Vec<_> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|id| is_id(id))
+            .collect();
+        names.sort();
+        let mut containers = Vec::new();
+        for id in names {
+            match Self::find_if_any(root, &id) {
+                Ok(found) => containers.extend(found),
+                Err(error) => log::warning(&format!("{error:#}")),
+            }
+        }
+        Ok(containers)
+    }
+
+    /// Writes down the processes of the sandbox.
+    pub(crate) fn set_processes(&mut self, sandbox: &Sandbox) -> anyhow::Result<()> {
+        self.state.sentry = Some(ProcessRef::of(sandbox.sentry.pid)?);
+        self.state.gofer = Some(ProcessRef::of(sandbox.gofer.pid)?);
+        self.save()
+    }
+
+    /// Returns how far the container is, as the sentry says where it lives.
+    pub(crate) fn status(&self) -> Status {
+        let Some(sentry) = self.state.sentry else {
+            // The creator lives as long as it holds the lock.
+            return if self.is_being_created() { Status::Creating } else { Status::Stopped };
+        };
+        if !sentry.is_alive() {
+            return Status::Stopped;
+        }
+        let answer = ControlClient::connect(&self.dir)
+            .map_err(anyhow::Error::from)
+            .and_then(|mut client| client.call_promptly(&Request::Status));
+        match answer {
+            Ok(Response::Status { status: ContainerStatus::Created }) => Status::Created,
+            Ok(Response::Status { status: ContainerStatus::Stopped { .. } }) => Status::Stopped,
+            Ok(_) => Status::Running,
+            Err(_) if sentry.is_alive() => Status::Running,
+            Err(_) => Status::Stopped,
+        }
+    }
+
+    /// Returns the process that managers see and wait for, or zero where there is none any more.
+    pub(crate) fn pid(&self) -> i32 {
+        self.state.sentry.filter(ProcessRef::is_alive).map_or(0, |sentry| sentry.pid)
+    }
+
+    /// Kills whatever still runs and removes the container's directory. Works after a crash of
+    /// anything at any point, and where another `delete` does the same.
+    pub(crate) fn destroy(&self) -> anyhow::Result<()> {
+        for process in [self.state.sentry, self.state.gofer].into_iter().flatten() {
+            process.kill_and_wait()?;
+        }
+        self.remove_files();
+        Ok(())
+    }
+
+    fn is_being_created(&self) -> bool {
+        let recent = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        recent.saturating_sub(self.state.created) < KILL_TIMEOUT.as_secs()
+    }
+
+    fn save(&self) -> anyhow::Result<()> {
+        let (path, temporary) = (self.dir.join("state.json"), self.dir.join(".state.json"));
+        let mut text = serde_json::to_vec(&self.state)?;
+        text.push(b'\n');
+        // No fsync: the directory lies in memory, and processes do not outlive the machine.
+        File::create(&temporary)
+            .and_then(|mut file| file.write_all(&text))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn remove_files(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warning(&format!("removing {}: {error}", self.dir.display()));
+        }
+    }
+}
+
+impl State {
+    /// Returns the state of a container that is about to be created.
+    pub(crate) fn new(
+        id: &str,
+        bundle: &Path,
+        rootfs: &Path,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            rootfs: rootfs.to_owned(),
+            created: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            owner: sys::effective_ids().0,
+            annotations,
+            sentry: None,
+            gofer: None,
+        }
+    }
+
+    fn of_leftover(id: &str) -> Self {
+        Self { created: 0, ..Self::new(id, Path::new(""), Path::new(""), BTreeMap::new()) }
+    }
+}
+
+impl ProcessRef {
+    /// Refers to the process that now has the number.
+    pub(crate) fn of(pid: i32) -> anyhow::Result<Self> {
+        let (start_time, _) = stat(pid).with_context(|| format!("reading /proc/{pid}/stat"))?;
+        Ok(Self { pid, start_time })
+    }
+
+    /// Returns whether the process still runs; one that waits to be reaped does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(stat(self.pid), Ok((start_time, state)) if start_time == self.start_time && !matches!(state, 'Z' | 'X'))
+    }
+
+    fn kill_and_wait(&self) -> anyhow::Result<()> {
+        // The pidfd first, the identity second: from then on the number cannot be reused.
+        let Ok(pidfd) = sys::pidfd_open(self.pid) else { return Ok(()) };
+        if !self.is_alive() {
+            return Ok(());
+        }
+        sys::send_signal(pidfd.as_fd(), libc::SIGKILL)
+            .with_context(|| format!("killing process {}", self.pid))?;
+        if !sys::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?.contains(&true) {
+            bail!("process {} does not die: it hangs in the host's kernel", self.pid);
+        }
+        Ok(())
+    }
+}
+
+/// Returns the start time and the state letter of a process.
+fn stat(pid: i32) -> io::Result<(u64, char)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn parse_stat(text: &str) -> Option<(u64, char)> {
+    // The name, field 2, may hold anything, parentheses and spaces included.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((fields.nth(18)?.parse().ok()?, state))
+}
+
+fn is_id(id: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    !id.is_empty() && id != "." && id != ".." && id.len() <= 255 && id.bytes().all(allowed)
+}
+
+fn check_id(id: &str) -> anyhow::Result<()> {
+    if is_id(id) {
+        return Ok(());
+    }
+    bail!("invalid container id {id:?}: use letters, digits and _ + - . only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_id, parse_stat};
+
+    #[test]
+    fn parse_stat_survives_hostile_names() {
+        let rest = "S 1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 7777 9 9";
+        assert_eq!(parse_stat(&format!("12 (a) Z 9 (x) {rest}")), Some((7777, 'S')));
+        assert_eq!(parse_stat("12 (sh"), None);
+    }
+
+    #[test]
+    fn ids_are_single_names() {
+        assert!(is_id("a-b_C.1+x"));
+        for bad in ["", ".", "..", "a/b", "a b", "\u{e9}"] {
+            assert!(!is_id(bad), "{bad:?}");
+        }
+    }
+}

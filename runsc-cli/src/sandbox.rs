@@ -1,0 +1,240 @@
+//! The processes of a sandbox: starting gofer and sentry, each in its jail, and talking to them.
+
+pub(crate) mod control_client;
+mod executable;
+pub(crate) mod foreground;
+mod jail;
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use sentry::config::Config;
+
+use crate::sys::{self, Child, ExitStatus};
+use jail::{GoferPlan, SentryPlan};
+
+/// Everything that a sandbox is made from.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What the sentry is told.
+    pub(crate) config: Config,
+    /// What the gofer serves, by connection.
+    pub(crate) gofer_mounts: Vec<GoferMount>,
+    /// Where the debug and system-call logs go.
+    pub(crate) log: Option<File>,
+    /// The container's state directory: the control socket is made there.
+    pub(crate) state_dir: PathBuf,
+    /// Whether the sandbox dies with this process.
+    pub(crate) foreground: bool,
+}
+
+/// A file or directory of the host that the gofer serves over one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct GoferMount {
+    /// The host path.
+    pub(crate) source: PathBuf,
+    /// Whether nothing of it may be changed.
+    pub(crate) readonly: bool,
+    /// Whether the connection is only there for unlinked overlay files.
+    pub(crate) tmpfiles: bool,
+    /// Whether unix sockets below it may be connected to and bound.
+    pub(crate) unix_sockets: bool,
+    /// Whether pseudo file systems below the root may be entered.
+    pub(crate) pseudo_filesystems: bool,
+}
+
+/// The running processes of a sandbox that this process has started.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) sentry: Child,
+    pub(crate) gofer: Child,
+}
+
+/// Starts gofer and sentry. `before_exec` is called with their processes while both wait: what it
+/// writes down is on disk before anything can outlive this process.
+pub(crate) fn launch(
+    plan: &Plan,
+    before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
+) -> anyhow::Result<Sandbox> {
+    let executable = executable::sealed_copy().context("copying the runsc executable")?;
+    let config = config_file(&plan.config).context("writing the sentry's configuration")?;
+    let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
+    let pairs = plan
+        .gofer_mounts
+        .iter()
+        .map(|_| sys::seqpacket_pair())
+        .collect::<io::Result<Vec<(OwnedFd, OwnedFd)>>>()
+        .context("creating the gofer's sockets")?;
+    let (errors, errors_writer) = io::pipe().context("creating a pipe")?;
+    let (gofer_sync, gofer_go) = io::pipe().context("creating a pipe")?;
+    let (sentry_sync, sentry_go) = io::pipe().context("creating a pipe")?;
+    let null =
+        File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?;
+    let privileged = sys::effective_ids().0 == 0;
+    let stderr = io::stderr();
+    let gofer_log = match &plan.log {
+        Some(log) => log.as_fd(),
+        None if plan.foreground => stderr.as_fd(),
+        None => null.as_fd(),
+    };
+
+    let gofer_plan = GoferPlan {
+        id: &plan.config.container.id,
+        executable: executable.as_fd(),
+        errors: errors_writer.as_fd(),
+        sync: gofer_sync.as_fd(),
+        place: &plan.state_dir,
+        null: null.as_fd(),
+        log: gofer_log,
+        mounts: &plan.gofer_mounts,
+        sockets: pairs.iter().map(|(gofer, _)| gofer.as_fd()).collect(),
+        foreground: plan.foreground,
+    };
+    let gofer = sys::spawn(jail::gofer_namespaces(privileged), || {
+        drop_in_child([&gofer_go, &sentry_go]);
+        jail::become_gofer(&gofer_plan);
+    })
+    .context("starting the gofer: cloning into new namespaces")?;
+
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let sentry_plan = SentryPlan {
+        id: &plan.config.container.id,
+        executable: executable.as_fd(),
+        errors: errors_writer.as_fd(),
+        sync: sentry_sync.as_fd(),
+        place: &plan.state_dir,
+        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        config: config.as_fd(),
+        control: control.as_fd(),
+        log: plan.log.as_ref().map(AsFd::as_fd),
+        sockets: pairs.iter().map(|(_, sentry)| sentry.as_fd()).collect(),
+        drop_groups: privileged,
+        foreground: plan.foreground,
+    };
+    let sentry = sys::spawn(jail::SENTRY_NAMESPACES, || {
+        drop_in_child([&gofer_go, &sentry_go]);
+        jail::become_sentry(&sentry_plan);
+    });
+    let sentry = match sentry {
+        Ok(sentry) => sentry,
+        Err(error) => {
+            gofer.kill(libc::SIGKILL)?;
+            gofer.wait()?;
+            return Err(error).context(
+                "starting the sentry: cloning into new namespaces (it needs user namespaces: see \
+                 /proc/sys/user/max_user_namespaces)",
+            );
+        }
+    };
+    let sandbox = Sandbox { sentry, gofer };
+    drop((errors_writer, gofer_sync, sentry_sync, pairs));
+    let started = release(&sandbox, privileged, gofer_go, sentry_go, before_exec);
+    match started.and_then(|()| collect_errors(errors)) {
+        Ok(()) => Ok(sandbox),
+        Err(error) => {
+            sandbox.kill();
+            Err(error)
+        }
+    }
+}
+
+impl GoferMount {
+    /// Returns the form in which the options travel on the gofer's command line.
+    pub(crate) fn to_argument(&self) -> String {
+        let letters = [
+            (self.readonly, 'r'),
+            (self.tmpfiles, 't'),
+            (self.unix_sockets, 'u'),
+            (self.pseudo_filesystems, 'p'),
+        ];
+        std::iter::once('-')
+            .chain(letters.into_iter().filter(|(set, _)| *set).map(|(_, letter)| letter))
+            .collect()
+    }
+}
+
+impl Sandbox {
+    /// Waits for the sentry, then ends the gofer.
+    pub(crate) fn wait(&self) -> anyhow::Result<ExitStatus> {
+        let status = self.sentry.wait().context("waiting for the sentry")?;
+        self.gofer.kill(libc::SIGKILL).context("ending the gofer")?;
+        self.gofer.wait().context("waiting for the gofer")?;
+        Ok(status)
+    }
+
+    /// Kills both processes and reaps them.
+    pub(crate) fn kill(&self) {
+        for child in [&self.sentry, &self.gofer] {
+            // A child that is gone already is what is wanted.
+            let _ = child.kill(libc::SIGKILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Lets both children go on, one gate at a time: first with their id maps, then, when
+/// `before_exec` is done, into the program.
+fn release(
+    sandbox: &Sandbox,
+    privileged: bool,
+    mut gofer_go: PipeWriter,
+    mut sentry_go: PipeWriter,
+    before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if !privileged {
+        jail::map_gofer_ids(sandbox.gofer.pid)?;
+    }
+    gofer_go.write_all(&[1]).context("starting the gofer")?;
+    jail::map_sentry_ids(sandbox.sentry.pid, privileged)?;
+    sentry_go.write_all(&[1]).context("starting the sentry")?;
+    before_exec(sandbox)?;
+    gofer_go.write_all(&[1]).context("starting the gofer")?;
+    sentry_go.write_all(&[1]).context("starting the sentry")
+}
+
+/// Reads what the children have to say before their exec, which closes the pipe.
+fn collect_errors(mut errors: PipeReader) -> anyhow::Result<()> {
+    let mut text = String::new();
+    errors.read_to_string(&mut text).context("reading the errors of gofer and sentry")?;
+    // A failure of the gofer may make the sentry fail as well: the first one counts.
+    match text.lines().next() {
+        Some(line) => bail!("{line}"),
+        None => Ok(()),
+    }
+}
+
+/// Closes the child's copies of the parent's ends, so that the child notices the parent's death.
+fn drop_in_child(ends: [&PipeWriter; 2]) {
+    for end in ends {
+        sys::close_in_child(end.as_fd());
+    }
+}
+
+fn config_file(config: &Config) -> anyhow::Result<OwnedFd> {
+    let mut file = File::from(sys::memfd(c"runsc-config", false)?);
+    file.write_all(&serde_json::to_vec(config)?)?;
+    sys::seal(file.as_fd())?;
+    Ok(file.into())
+}
+
+/// The numbers at which a sentry finds its descriptors, after its three standard ones.
+pub(crate) mod sentry_fd {
+    pub(crate) const CONFIG: i32 = 3;
+    pub(crate) const CONTROL: i32 = 4;
+    /// The log, or `/dev/null`'s place taken by the configuration again where there is none.
+    pub(crate) const LOG: i32 = 5;
+    pub(crate) const FIRST_GOFER: i32 = 6;
+}
+
+/// The numbers at which a gofer finds its descriptors.
+pub(crate) mod gofer_fd {
+    pub(crate) const PROC_SELF_FD: i32 = 3;
+    /// Socket and root of each connection in turn.
+    pub(crate) const FIRST_MOUNT: i32 = 4;
+}
+
+/// A borrowed list that a jail places.
+type Descriptors<'a> = Vec<BorrowedFd<'a>>;

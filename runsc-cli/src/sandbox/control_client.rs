@@ -1,0 +1,84 @@
+//! The `runsc` side of the control protocol (`sentry::control`).
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use sentry::control::{Request, Response};
+
+const SOCKET_NAME: &str = "control.sock";
+
+/// How long a sentry may take to answer what it can answer at once.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// A connection to a running sentry.
+#[derive(Debug)]
+pub(crate) struct ControlClient {
+    stream: BufReader<UnixStream>,
+}
+
+/// Creates the listening socket in a container's state directory.
+pub(crate) fn listen(state_dir: &Path) -> io::Result<UnixListener> {
+    let (_dir, path) = short_path(state_dir)?;
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(path)
+}
+
+impl ControlClient {
+    /// Connects to the sentry whose container's state is in `state_dir`.
+    pub(crate) fn connect(state_dir: &Path) -> io::Result<Self> {
+        let (_dir, path) = short_path(state_dir)?;
+        Ok(Self { stream: BufReader::new(UnixStream::connect(path)?) })
+    }
+
+    /// Sends one request and waits for its answer, however long it takes.
+    pub(crate) fn call(&mut self, request: &Request) -> anyhow::Result<Response> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Sends one request, whose answer is to be received.
+    pub(crate) fn send(&mut self, request: &Request) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).context("sending a request to the sentry")
+    }
+
+    /// Waits for the answer to the oldest request that has none.
+    pub(crate) fn receive(&mut self) -> anyhow::Result<Response> {
+        let mut answer = String::new();
+        if self.stream.read_line(&mut answer).context("waiting for the sentry's answer")? == 0 {
+            bail!("the sentry ended before it answered");
+        }
+        serde_json::from_str(&answer).context("reading the sentry's answer")
+    }
+
+    /// As [`ControlClient::call`], for what is answered at once.
+    pub(crate) fn call_promptly(&mut self, request: &Request) -> anyhow::Result<Response> {
+        self.stream.get_ref().set_read_timeout(Some(PROMPT))?;
+        let response = self.call(request);
+        self.stream.get_ref().set_read_timeout(None)?;
+        response
+    }
+}
+
+impl AsFd for ControlClient {
+    /// Readable when an answer, or the end, has arrived.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
+    }
+}
+
+/// A socket's path may have no more than 107 bytes, a state directory's more.
+fn short_path(state_dir: &Path) -> io::Result<(File, PathBuf)> {
+    let dir = File::open(state_dir)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_NAME}", dir.as_raw_fd()));
+    Ok((dir, path))
+}

@@ -1,0 +1,227 @@
+//! What a fresh child does on its way to becoming a gofer or a sentry: the namespaces, the roots,
+//! the ids, the descriptors. Everything here runs in the child unless said otherwise.
+//!
+//! Architecture Invariant: an exec'd sentry has no capability, no file system but an empty
+//! read-only one, an id that no other sandbox has (where the caller may choose one), no
+//! environment, and exactly the descriptors of `sentry_fd`.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use super::{Descriptors, GoferMount};
+use crate::sys;
+
+/// The id that every process of a sentry has inside its user namespace.
+const SENTRY_ID: u32 = 65534;
+
+/// Where the host ids of sentries begin: a range that no distribution gives to anybody. The pid
+/// is added, so that no two living sandboxes share an id.
+const SENTRY_HOST_ID_BASE: u32 = 1_900_000_000;
+
+/// The namespaces of a sentry.
+pub(super) const SENTRY_NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP;
+
+/// Returns the namespaces of a gofer. That of a privileged caller keeps the host's ids, because it
+/// creates files for all of them.
+pub(super) fn gofer_namespaces(privileged: bool) -> i32 {
+    let common = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWCGROUP;
+    if privileged { common } else { common | libc::CLONE_NEWUSER }
+}
+
+/// A gofer in the making.
+pub(super) struct GoferPlan<'a> {
+    pub(super) id: &'a str,
+    pub(super) executable: BorrowedFd<'a>,
+    pub(super) errors: BorrowedFd<'a>,
+    pub(super) sync: BorrowedFd<'a>,
+    /// Any directory: opened here, because a descriptor of the parent's belongs to its mounts.
+    pub(super) place: &'a Path,
+    pub(super) null: BorrowedFd<'a>,
+    pub(super) log: BorrowedFd<'a>,
+    pub(super) mounts: &'a [GoferMount],
+    pub(super) sockets: Descriptors<'a>,
+    pub(super) foreground: bool,
+}
+
+/// A sentry in the making.
+pub(super) struct SentryPlan<'a> {
+    pub(super) id: &'a str,
+    pub(super) executable: BorrowedFd<'a>,
+    pub(super) errors: BorrowedFd<'a>,
+    pub(super) sync: BorrowedFd<'a>,
+    /// Any directory: opened here, because a descriptor of the parent's belongs to its mounts.
+    pub(super) place: &'a Path,
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    pub(super) config: BorrowedFd<'a>,
+    pub(super) control: BorrowedFd<'a>,
+    pub(super) log: Option<BorrowedFd<'a>>,
+    pub(super) sockets: Descriptors<'a>,
+    pub(super) drop_groups: bool,
+    pub(super) foreground: bool,
+}
+
+/// Turns this child into a gofer.
+pub(super) fn become_gofer(plan: &GoferPlan<'_>) {
+    let Err(error) = exec_gofer(plan);
+    give_up(plan.errors, &error.context("starting the gofer"))
+}
+
+/// Turns this child into a sentry.
+pub(super) fn become_sentry(plan: &SentryPlan<'_>) {
+    let Err(error) = exec_sentry(plan);
+    give_up(plan.errors, &error.context("starting the sentry"))
+}
+
+/// In the parent: maps the caller's own ids into the user namespace of an unprivileged gofer.
+pub(super) fn map_gofer_ids(pid: i32) -> anyhow::Result<()> {
+    let (uid, gid) = sys::effective_ids();
+    map_ids(pid, (uid, uid), (gid, gid), false).context("mapping the gofer's ids")
+}
+
+/// In the parent: maps the sentry's one id to a host id that nobody else has, or to the caller's
+/// own where the caller may not choose.
+pub(super) fn map_sentry_ids(pid: i32, privileged: bool) -> anyhow::Result<()> {
+    let (uid, gid) = sys::effective_ids();
+    let mut candidates = Vec::new();
+    if privileged {
+        candidates.push((SENTRY_HOST_ID_BASE.saturating_add(pid.unsigned_abs()), true));
+        // Inside a container's user namespace such ids may not exist.
+        candidates.push((SENTRY_ID, true));
+    } else {
+        candidates.push((uid, false));
+    }
+    let mut result = Ok(());
+    for (host_id, allow_setgroups) in candidates {
+        let host_gid = if privileged { host_id } else { gid };
+        result = map_ids(pid, (SENTRY_ID, host_id), (SENTRY_ID, host_gid), allow_setgroups);
+        if result.is_ok() {
+            return Ok(());
+        }
+    }
+    result.context("mapping the sentry's ids")
+}
+
+fn map_ids(pid: i32, uid: (u32, u32), gid: (u32, u32), allow_setgroups: bool) -> io::Result<()> {
+    let dir = Path::new("/proc").join(pid.to_string());
+    if !allow_setgroups {
+        fs::write(dir.join("setgroups"), "deny")?;
+    }
+    fs::write(dir.join("gid_map"), format!("{} {} 1", gid.0, gid.1))?;
+    fs::write(dir.join("uid_map"), format!("{} {} 1", uid.0, uid.1))
+}
+
+fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
+    sys::reset_signals()?;
+    sys::new_session()?;
+    if plan.foreground {
+        sys::die_with_parent()?;
+    }
+    pass_gate(plan.sync)?;
+    sys::set_limits().context("setting resource limits")?;
+    sys::make_mounts_private().context("making mounts private")?;
+    let place = fs::File::open(plan.place).context("opening the state directory")?;
+    let mut roots = Vec::new();
+    for mount in plan.mounts {
+        let tree = sys::clone_mount_tree(&mount.source, mount.readonly && !mount.tmpfiles)
+            .with_context(|| format!("mounting {}", mount.source.display()))?;
+        roots.push(tree);
+    }
+    let proc_self_fd = proc_self_fd().context("opening /proc/self/fd")?;
+    sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
+    pass_gate(plan.sync)?;
+
+    let mut fds = vec![plan.null, plan.null, plan.log, proc_self_fd.as_fd()];
+    for (socket, root) in plan.sockets.iter().zip(&roots) {
+        fds.extend([*socket, root.as_fd()]);
+    }
+    let mut args = vec!["runsc-gofer".to_owned(), "gofer".to_owned(), plan.id.to_owned()];
+    args.extend(plan.mounts.iter().map(GoferMount::to_argument));
+    exec(plan.executable, plan.errors, &fds, &args)
+}
+
+/// Opens this process's own descriptor table, of a procfs that shows nothing else where possible.
+fn proc_self_fd() -> io::Result<OwnedFd> {
+    match sys::detached_procfs() {
+        Ok(procfs) => sys::open_path_at(procfs.as_fd(), c"self/fd"),
+        // A user namespace may not mount one where the caller's own /proc is partly covered.
+        Err(_) => Ok(fs::File::open("/proc/self/fd")?.into()),
+    }
+}
+
+fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
+    sys::reset_signals()?;
+    sys::new_session()?;
+    sys::set_limits().context("setting resource limits")?;
+    // While the id still is the caller's: the directory is for nobody else.
+    let place = fs::File::open(plan.place).context("opening the state directory")?;
+    pass_gate(plan.sync)?;
+    sys::set_ids(SENTRY_ID, plan.drop_groups).context("changing to an unprivileged id")?;
+    sys::make_mounts_private().context("making mounts private")?;
+    sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
+    sys::drop_capabilities().context("dropping capabilities")?;
+    sys::set_no_new_privs().context("setting no_new_privs")?;
+    if plan.foreground {
+        // After the change of ids, which clears it; before the gate, which fails where the parent
+        // died earlier.
+        sys::die_with_parent()?;
+    }
+    pass_gate(plan.sync)?;
+
+    let mut fds = plan.stdio.to_vec();
+    fds.extend([plan.config, plan.control, plan.log.unwrap_or(plan.config)]);
+    fds.extend(&plan.sockets);
+    let log = if plan.log.is_some() { "log" } else { "no-log" };
+    let gofers = plan.sockets.len().to_string();
+    let args = ["runsc-sandbox", "boot", plan.id, &gofers, log].map(str::to_owned);
+    exec(plan.executable, plan.errors, &fds, &args)
+}
+
+/// Waits for the parent's leave to go on.
+fn pass_gate(sync: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let mut file = fs::File::from(sync.try_clone_to_owned()?);
+    let mut byte = [0];
+    match file.read(&mut byte) {
+        Ok(1) => Ok(()),
+        Ok(_) => bail!("runsc has died"),
+        Err(error) => Err(error).context("waiting for runsc"),
+    }
+}
+
+fn exec(
+    executable: BorrowedFd<'_>,
+    errors: BorrowedFd<'_>,
+    fds: &[BorrowedFd<'_>],
+    args: &[String],
+) -> anyhow::Result<Infallible> {
+    let args = args.iter().map(|arg| CString::new(arg.as_str())).collect::<Result<Vec<_>, _>>()?;
+    let kept = sys::place_descriptors(fds, &[executable, errors]).context("placing descriptors")?;
+    let [executable, errors] = &kept[..] else { bail!("placing descriptors: wrong number") };
+    let error = sys::exec_descriptor(executable.as_fd(), &args, &[]);
+    // The caller's descriptors are void by now.
+    give_up(errors.as_fd(), &anyhow::Error::from(error).context("executing runsc's own copy"));
+}
+
+fn give_up(errors: BorrowedFd<'_>, error: &anyhow::Error) -> ! {
+    if let Ok(errors) = errors.try_clone_to_owned() {
+        // Nobody is left to tell where this fails.
+        let _ = fs::File::from(errors).write_all(format!("{error:#}\n").as_bytes());
+    }
+    sys::exit_now(126)
+}

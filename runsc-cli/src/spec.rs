@@ -1,0 +1,163 @@
+//! From an OCI bundle and the command line to what sentry and gofer are given.
+//!
+//! Architecture Invariant: nothing of config.json is silently dropped. Every field is taken by
+//! name; what is left over, or not supported yet, is an error or a warning that names it.
+
+pub(crate) mod capabilities;
+mod fields;
+pub(crate) mod filesystem;
+mod mounts;
+pub(crate) mod namespaces;
+mod process;
+pub(crate) mod resources;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use sentry::config::{Config, ContainerConfig, NetworkMode, PlatformKind};
+
+use crate::cli::{self, GlobalOptions};
+use crate::sandbox::{GoferMount, Plan};
+use fields::Fields;
+use filesystem::FilesystemPlan;
+
+/// The file of a bundle.
+const CONFIG_FILE: &str = "config.json";
+
+/// A bundle, translated.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    pub(crate) container: ContainerConfig,
+    pub(crate) gofer_mounts: Vec<GoferMount>,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// What of the file is not applied, to be shown to the user.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads and translates the bundle in `dir` for the container `id`.
+pub(crate) fn load(dir: &Path, id: &str, global: &GlobalOptions) -> anyhow::Result<Bundle> {
+    let path = dir.join(CONFIG_FILE);
+    let text = fs::read(&path).with_context(|| {
+        format!("reading {} (see --bundle; `runsc spec` writes one)", path.display())
+    })?;
+    translate(&text, dir, id, global).with_context(|| path.display().to_string())
+}
+
+fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyhow::Result<Bundle> {
+    let value = serde_json::from_slice(text).context("not JSON")?;
+    let mut top = Fields::new(value, "")?;
+    let version: String = top.required("ociVersion")?;
+    if !version.starts_with("1.") {
+        bail!("ociVersion: {version} is not supported: 1.x is");
+    }
+    let mut warnings = Vec::new();
+
+    let mut root = top.object("root")?.context("root: missing")?;
+    let path: PathBuf = root.required("path")?;
+    let rootfs = dir.join(&path);
+    let rootfs =
+        rootfs.canonicalize().with_context(|| format!("root.path: {}", rootfs.display()))?;
+    if !rootfs.is_dir() {
+        bail!("root.path: {} is not a directory", rootfs.display());
+    }
+    let readonly = root.optional("readonly")?.unwrap_or(false);
+    root.finish(&mut warnings);
+
+    let mut files = FilesystemPlan::new(&rootfs, readonly, &global.overlay2)?;
+    for mount in top.objects("mounts")? {
+        mounts::add(&mut files, mount, dir, &mut warnings)?;
+    }
+    files.add_missing_mounts();
+
+    let mut container = ContainerConfig {
+        id: id.to_owned(),
+        hostname: top.optional("hostname")?.unwrap_or_default(),
+        domainname: top.optional("domainname")?.unwrap_or_default(),
+        root: files.root,
+        mounts: files.mounts,
+        ..ContainerConfig::default()
+    };
+    match top.object("process")? {
+        Some(process) => container.process = process::translate(process, &mut warnings)?,
+        None => bail!("process: missing"),
+    }
+    let annotations = top.optional("annotations")?.unwrap_or_default();
+    if let Some(linux) = top.object("linux")? {
+        resources::translate(linux, &mut container, global.ignore_cgroups, &mut warnings)?;
+    }
+    if container.hostname.is_empty() {
+        container.hostname = "localhost".into();
+    }
+    if let Some(hooks) = top.take("hooks")
+        && hooks
+            .as_object()
+            .is_none_or(|hooks| hooks.values().any(|list| list != &serde_json::json!([])))
+    {
+        bail!("hooks: not supported yet: remove them from the file");
+    }
+    top.finish(&mut warnings);
+    Ok(Bundle { container, gofer_mounts: files.gofer_mounts, rootfs, annotations, warnings })
+}
+
+/// Joins a container with what the command line says about its sandbox.
+pub(crate) fn plan(
+    global: &GlobalOptions,
+    container: ContainerConfig,
+    gofer_mounts: Vec<GoferMount>,
+    state_dir: &Path,
+    foreground: bool,
+) -> anyhow::Result<Plan> {
+    let log = open_debug_log(global, &container.id, foreground)?;
+    let config = Config {
+        platform: match global.platform {
+            cli::Platform::Systrap => PlatformKind::Systrap,
+            cli::Platform::Ptrace => PlatformKind::Ptrace,
+        },
+        doorbell: match global.doorbell {
+            cli::Doorbell::Notify => sentry::config::Doorbell::Notify,
+            cli::Doorbell::Futex => sentry::config::Doorbell::Futex,
+        },
+        network: match global.network {
+            cli::Network::None => NetworkMode::None,
+        },
+        strace: global.strace,
+        debug: global.debug,
+        seccomp_log_only: global.seccomp_log_only,
+        container,
+    };
+    Ok(Plan { config, gofer_mounts, log, state_dir: state_dir.to_owned(), foreground })
+}
+
+/// Opens what `--debug` and `--strace` write to.
+fn open_debug_log(
+    global: &GlobalOptions,
+    id: &str,
+    foreground: bool,
+) -> anyhow::Result<Option<File>> {
+    let Some(path) = &global.debug_log else {
+        if !(global.debug || global.strace) {
+            return Ok(None);
+        }
+        if !foreground {
+            bail!("--debug and --strace of a detached container need --debug-log");
+        }
+        return Ok(Some(File::from(std::io::stderr().as_fd().try_clone_to_owned()?)));
+    };
+    let is_dir = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let path = if is_dir {
+        fs::create_dir_all(path)
+            .with_context(|| format!("--debug-log: creating {}", path.display()))?;
+        path.join(format!("runsc.{id}.log"))
+    } else {
+        path.clone()
+    };
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    Ok(Some(file.with_context(|| format!("--debug-log: opening {}", path.display()))?))
+}
+
+#[cfg(test)]
+mod tests;

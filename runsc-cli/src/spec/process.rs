@@ -1,0 +1,109 @@
+//! `process` of config.json.
+
+use anyhow::{Context as _, bail};
+use sentry::config::{Capabilities, ProcessConfig, RlimitConfig};
+
+use super::capabilities;
+use super::fields::Fields;
+
+/// Names of `process.rlimits`, in the order of the numbers of Linux on x86-64.
+const RLIMITS: [&str; 16] = [
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+];
+
+pub(super) fn translate(
+    mut process: Fields,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<ProcessConfig> {
+    let args: Vec<String> = process.required("args")?;
+    if args.is_empty() {
+        bail!("process.args: empty");
+    }
+    let env: Vec<String> = process.optional("env")?.unwrap_or_default();
+    if let Some(variable) = env.iter().find(|variable| !variable.contains('=')) {
+        bail!("process.env: {variable:?} has no '='");
+    }
+    let cwd: String = process.required("cwd")?;
+    if !cwd.starts_with('/') {
+        bail!("process.cwd: {cwd:?} is not absolute");
+    }
+    let bytes = |strings: Vec<String>| strings.into_iter().map(String::into_bytes).collect();
+    let mut config = ProcessConfig {
+        args: bytes(args),
+        env: bytes(env),
+        cwd,
+        umask: 0o022,
+        no_new_privs: process.optional("noNewPrivileges")?.unwrap_or(false),
+        terminal: process.optional("terminal")?.unwrap_or(false),
+        oom_score_adj: process.optional("oomScoreAdj")?.unwrap_or(0),
+        ..ProcessConfig::default()
+    };
+    // Of the caller's terminal, which has its own size.
+    process.ignore("consoleSize");
+    if let Some(mut user) = process.object("user")? {
+        config.uid = user.optional("uid")?.unwrap_or(0);
+        config.gid = user.optional("gid")?.unwrap_or(0);
+        config.umask = user.optional("umask")?.unwrap_or(config.umask) & 0o777;
+        config.additional_gids = user.optional("additionalGids")?.unwrap_or_default();
+        user.ignore("username");
+        user.finish(warnings);
+    }
+    if let Some(sets) = process.object("capabilities")? {
+        config.capabilities = translate_capabilities(sets, warnings)?;
+    }
+    for mut limit in process.objects("rlimits")? {
+        let kind: String = limit.required("type")?;
+        let Some(resource) = RLIMITS.iter().position(|name| *name == kind) else {
+            bail!("{}: unknown limit {kind}", limit.name("type"));
+        };
+        let (soft, hard) = (limit.required("soft")?, limit.required("hard")?);
+        if soft > hard {
+            bail!("{}: above the hard limit", limit.name("soft"));
+        }
+        config.rlimits.push(RlimitConfig {
+            resource: u32::try_from(resource).context("limit")?,
+            soft,
+            hard,
+        });
+        limit.finish(warnings);
+    }
+    process.finish(warnings);
+    Ok(config)
+}
+
+fn translate_capabilities(
+    mut sets: Fields,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<Capabilities> {
+    let mut set = |field: &str| -> anyhow::Result<u64> {
+        let names: Vec<String> = sets.optional(field)?.unwrap_or_default();
+        capabilities::parse(&names, &sets.name(field))
+    };
+    let result = Capabilities {
+        bounding: set("bounding")?,
+        effective: set("effective")?,
+        inheritable: set("inheritable")?,
+        permitted: set("permitted")?,
+        ambient: set("ambient")?,
+    };
+    sets.finish(warnings);
+    if result.effective & !result.permitted != 0 {
+        bail!("process.capabilities.effective: holds capabilities that permitted does not");
+    }
+    Ok(result)
+}

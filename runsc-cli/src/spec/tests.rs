@@ -1,0 +1,103 @@
+//! Translation of whole files.
+
+use std::path::Path;
+
+use clap::Parser as _;
+use sentry::config::{MountKind, OverlayMedium};
+
+use super::{Bundle, translate};
+use crate::cli::Cli;
+use crate::commands;
+
+/// Translates what `runsc spec` writes after `change`, with `/` for the root file system.
+fn translate_default(
+    flags: &[&str],
+    change: impl FnOnce(&mut serde_json::Value),
+) -> anyhow::Result<Bundle> {
+    let cli = Cli::try_parse_from([&["runsc"], flags, &["list"]].concat()).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&commands::spec::text(&[])).unwrap();
+    value["root"]["path"] = "/".into();
+    change(&mut value);
+    translate(value.to_string().as_bytes(), Path::new("/"), "c", &cli.global)
+}
+
+fn error_of(change: impl FnOnce(&mut serde_json::Value)) -> String {
+    format!("{:#}", translate_default(&[], change).unwrap_err())
+}
+
+#[test]
+fn default_spec_translates_without_unknown_fields() {
+    let bundle = translate_default(&["--ignore-cgroups"], |_| ()).unwrap();
+    assert_eq!(bundle.container.process.args, [b"sh"]);
+    assert_eq!(bundle.container.root.overlay, OverlayMedium::Memory);
+    let cgroup = "mounts[6]: cgroups are not supported yet: an empty directory";
+    assert_eq!(bundle.warnings, [cgroup]);
+    assert!(
+        bundle.container.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Devtmpfs(_)))
+    );
+}
+
+#[test]
+fn errors_name_the_field() {
+    assert_eq!(
+        error_of(|spec| spec["process"]["cwd"] = 5.into()),
+        "process.cwd: invalid type: integer `5`, expected a string"
+    );
+    assert_eq!(
+        error_of(|spec| spec["process"]["rlimits"][0]["type"] = "X".into()),
+        "process.rlimits[0].type: unknown limit X"
+    );
+    assert_eq!(
+        error_of(|spec| spec["mounts"][1]["type"] = "nfs".into()),
+        "mounts[1]: type \"nfs\" is not supported"
+    );
+    assert_eq!(
+        error_of(|spec| spec["ociVersion"] = "2.0".into()),
+        "ociVersion: 2.0 is not supported: 1.x is"
+    );
+    let capability =
+        error_of(|spec| spec["process"]["capabilities"]["bounding"][0] = "CAP_X".into());
+    assert_eq!(capability, "process.capabilities.bounding: unknown capability CAP_X");
+}
+
+#[test]
+fn unknown_fields_are_warned_about_by_name() {
+    let bundle = translate_default(&[], |spec| {
+        spec["process"]["selinuxLabel"] = "x".into();
+        spec["linux"]["intelRdt"] = serde_json::json!({ "l3CacheSchema": "x" });
+    });
+    let warnings = bundle.unwrap().warnings;
+    assert!(
+        warnings.contains(&"process.selinuxLabel: not supported, ignored".to_owned()),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings.contains(&"linux.intelRdt: not supported, ignored".to_owned()),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn bind_mounts_get_connections_and_overlays() {
+    let bind = serde_json::json!({ "destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["rbind", "nosuid"] });
+    let with_bind = |flags: &[&str]| {
+        translate_default(flags, |spec| spec["mounts"].as_array_mut().unwrap().push(bind.clone()))
+            .unwrap()
+    };
+    let bundle = with_bind(&[]);
+    let last = bundle.container.mounts.last().unwrap();
+    assert!(matches!(
+        last.kind,
+        MountKind::Gofer { connection: 1, directory: true, overlay: OverlayMedium::None }
+    ));
+    assert!(last.nosuid && !bundle.gofer_mounts[1].readonly);
+
+    let bundle = with_bind(&["--overlay2=all:self"]);
+    let last = bundle.container.mounts.last().unwrap();
+    assert_eq!(bundle.container.root.overlay, OverlayMedium::File { connection: 1 });
+    let own = OverlayMedium::File { connection: 3 };
+    assert!(matches!(last.kind, MountKind::Gofer { connection: 2, overlay, .. } if overlay == own));
+    let readonly: Vec<_> =
+        bundle.gofer_mounts.iter().map(|mount| (mount.readonly, mount.tmpfiles)).collect();
+    assert_eq!(readonly, [(true, false), (true, true), (true, false), (true, true)]);
+}

@@ -1,0 +1,558 @@
+//! The host calls with which a sandbox is started that the standard library does not offer: clone
+//! with namespaces, the mount calls, sealing, descriptor placement, exec of a descriptor.
+//!
+//! # Safety
+//!
+//! The one module of this crate with unsafe code. Every call passes pointers to live values of this
+//! process only. `spawn` relies on `runsc` having a single thread: the child is a copy of it
+//! that may then do anything which the parent may.
+#![expect(
+    unsafe_code,
+    reason = "clone, exec and the mount calls have no safe form in the standard library"
+)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use libc::{c_int, c_long, c_uint};
+
+/// A child process and the descriptor that refers to it whatever becomes of its number.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    Exited(i32),
+    Signaled(i32),
+}
+
+/// Clones this process with `flags` (`CLONE_NEW*`) and runs `body` in the child. A body that comes
+/// back has failed: the child ends with status 126.
+///
+/// # Panics
+/// In a process with more than one thread.
+pub(crate) fn spawn(flags: c_int, body: impl FnOnce()) -> io::Result<Child> {
+    let mut pidfd: c_int = -1;
+    let flags = c_long::from(flags | libc::CLONE_PIDFD | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM the child gets a copy of this address space and goes on on a copy of
+    // this stack; `pidfd` is live during the call. This process has one thread (module doc), so no
+    // lock is held by a thread that the child lacks.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    if pid == 0 {
+        body();
+        exit_now(126);
+    }
+    let pid = i32::try_from(check(pid)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just stored a new descriptor there.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child { pid, pidfd })
+}
+
+/// Ends this process at once, without running what the parent has registered.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` takes any value.
+    unsafe { libc::_exit(status) }
+}
+
+impl Child {
+    /// Waits for the end of the child and reaps it.
+    pub(crate) fn wait(&self) -> io::Result<ExitStatus> {
+        // SAFETY: all-zero bytes are a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = libc::id_t::try_from(self.pidfd.as_raw_fd()).map_err(io::Error::other)?;
+        // SAFETY: `info` is live during the call.
+        retry(|| unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) }.into())?;
+        // SAFETY: waitid has filled in the fields of SIGCHLD.
+        let status = unsafe { info.si_status() };
+        Ok(match info.si_code {
+            libc::CLD_EXITED => ExitStatus::Exited(status),
+            _ => ExitStatus::Signaled(status),
+        })
+    }
+
+    /// Sends a signal; a child that is gone is no error.
+    pub(crate) fn kill(&self, signo: c_int) -> io::Result<()> {
+        send_signal(self.pidfd.as_fd(), signo)
+    }
+}
+
+/// Sends a signal to the process behind a pidfd; one that is gone is no error.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signo: c_int) -> io::Result<()> {
+    // SAFETY: a null siginfo is allowed.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signo,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    match check(ret) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Opens a pidfd for a process that need not be a child.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: two integers.
+    new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Replaces this process by the program behind `file`.
+pub(crate) fn exec_descriptor(
+    file: BorrowedFd<'_>,
+    args: &[CString],
+    env: &[CString],
+) -> io::Error {
+    let null_terminated = |strings: &[CString]| {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (argv, envp) = (null_terminated(args), null_terminated(env));
+    // SAFETY: both arrays end with a null pointer and outlive the call, as do their strings.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// Gives this process exactly `fds` as descriptors 0, 1, 2… and marks all others close-on-exec.
+///
+/// Every descriptor number held by other values of the process is void afterwards, save those that
+/// `keep` lists; they are returned under new numbers.
+pub(crate) fn place_descriptors(
+    fds: &[BorrowedFd<'_>],
+    keep: &[BorrowedFd<'_>],
+) -> io::Result<Vec<OwnedFd>> {
+    let first_free = c_int::try_from(fds.len()).map_err(io::Error::other)?;
+    let raise = |fd: &BorrowedFd<'_>| {
+        // SAFETY: F_DUPFD_CLOEXEC takes an integer.
+        new_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first_free) }.into())
+    };
+    let kept = keep.iter().map(raise).collect::<io::Result<Vec<_>>>()?;
+    let raised = fds.iter().map(raise).collect::<io::Result<Vec<_>>>()?;
+    for (target, fd) in (0..first_free).zip(&raised) {
+        // SAFETY: two integers; what was open as `target` is void by this function's contract.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into())?;
+    }
+    let from = c_uint::try_from(first_free).map_err(io::Error::other)?;
+    // SAFETY: three integers.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, from, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })?;
+    Ok(kept)
+}
+
+/// Takes over a descriptor that was placed by the parent at a fixed number.
+///
+/// # Errors
+/// `EBADF` where nothing is open there.
+pub(crate) fn take_descriptor(number: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD takes an integer; fails with EBADF where the number is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: the descriptor is open, and by the start protocol each number is taken once, by the
+    // one subcommand that this process runs.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Creates an anonymous file that may be sealed, and executed where `executable`.
+pub(crate) fn memfd(name: &CStr, executable: bool) -> io::Result<OwnedFd> {
+    let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let kind = if executable { libc::MFD_EXEC } else { libc::MFD_NOEXEC_SEAL };
+    // SAFETY: `name` is a C string.
+    match new_fd(unsafe { libc::memfd_create(name.as_ptr(), base | kind) }.into()) {
+        // Before Linux 6.3 there is neither flag, and every memfd is executable.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            // SAFETY: as above.
+            new_fd(unsafe { libc::memfd_create(name.as_ptr(), base) }.into())
+        }
+        other => other,
+    }
+}
+
+/// The seals of a file that nobody can change any more.
+pub(crate) const SEALS: c_int =
+    libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+
+/// Makes a memfd immutable.
+pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_ADD_SEALS takes an integer.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) }.into()).map(drop)
+}
+
+/// Returns whether a file is an immutable memfd.
+pub(crate) fn is_sealed(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: F_GET_SEALS takes no argument.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals >= 0 && seals & SEALS == SEALS
+}
+
+/// Copies `len` bytes between files inside the kernel.
+pub(crate) fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    let mut left = usize::try_from(len).map_err(io::Error::other)?;
+    while left > 0 {
+        // SAFETY: a null offset means the files' own positions.
+        let n = retry(|| unsafe {
+            libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), std::ptr::null_mut(), left) as c_long
+        })?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left = left.saturating_sub(usize::try_from(n).map_err(io::Error::other)?);
+    }
+    Ok(())
+}
+
+/// Creates a connected pair of `SOCK_SEQPACKET` sockets.
+pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: `fds` has room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) }.into())?;
+    // SAFETY: two new descriptors.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// Keeps what this mount namespace does from every other one.
+pub(crate) fn make_mounts_private() -> io::Result<()> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: a C string; source, type and data are not read for a change of propagation.
+    let ret = unsafe {
+        libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast())
+    };
+    check(ret.into()).map(drop)
+}
+
+/// Makes an empty read-only file system the root of this mount namespace and drops everything
+/// else from it. `place` is any directory; the new root covers it for a moment.
+pub(crate) fn enter_empty_root(place: BorrowedFd<'_>) -> io::Result<()> {
+    let options = [(c"size", c"4096"), (c"nr_inodes", c"2"), (c"mode", c"555")];
+    let root = detached_mount(c"tmpfs", &options, libc::MOUNT_ATTR_RDONLY)?;
+    // SAFETY: two C strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            root.as_raw_fd(),
+            c"".as_ptr(),
+            place.as_raw_fd(),
+            c"".as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })?;
+    // SAFETY: one integer.
+    check(unsafe { libc::fchdir(root.as_raw_fd()) }.into())?;
+    // SAFETY: two C strings. With "." twice the old root is stacked on the new one (pivot_root(2)).
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    // SAFETY: a C string.
+    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
+    std::env::set_current_dir("/")
+}
+
+/// Clones the mount tree at `path` into a detached one that is nosuid, nodev, private and, where
+/// asked, read-only. Returns a descriptor of its root.
+pub(crate) fn clone_mount_tree(path: &Path, readonly: bool) -> io::Result<OwnedFd> {
+    let c_path = c_path(path)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as c_uint;
+    // SAFETY: a C string.
+    let tree = new_fd(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c_path.as_ptr(), flags)
+    })?;
+    let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    if readonly {
+        set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let attr = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    // SAFETY: `attr` is live during the call, and its size is given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attr,
+            size_of_val(&attr),
+        )
+    })?;
+    Ok(tree)
+}
+
+/// Mounts a procfs of this process's own pid namespace, detached, which shows processes only.
+pub(crate) fn detached_procfs() -> io::Result<OwnedFd> {
+    detached_mount(c"proc", &[(c"subset", c"pid")], 0)
+}
+
+fn detached_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    const FSCONFIG_SET_STRING: c_uint = 1;
+    const FSCONFIG_CMD_CREATE: c_uint = 6;
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: a C string.
+    let context =
+        new_fd(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    let fd = context.as_raw_fd();
+    for (key, value) in options {
+        // SAFETY: two C strings.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                fd,
+                FSCONFIG_SET_STRING,
+                key.as_ptr(),
+                value.as_ptr(),
+                0,
+            )
+        })?;
+    }
+    // SAFETY: this command takes null pointers.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, null, null, 0) })?;
+    let attributes =
+        attributes | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // SAFETY: three integers.
+    new_fd(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// Opens `name` below `dir` as a place, without access to its content.
+pub(crate) fn open_path_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: a C string.
+    new_fd(
+        unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) }
+            .into(),
+    )
+}
+
+/// Sets all three user and all three group ids of this process and drops its further groups.
+pub(crate) fn set_ids(id: u32, drop_groups: bool) -> io::Result<()> {
+    if drop_groups {
+        // SAFETY: zero groups, so the pointer is not read. The raw call, for this thread.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) })?;
+    }
+    // SAFETY: three integers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, id, id, id) })?;
+    // SAFETY: three integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, id, id, id) }).map(drop)
+}
+
+/// Gives up every capability, for this process and for whatever it executes.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, c_long::from(libc::PR_CAP_AMBIENT_CLEAR_ALL))?;
+    // SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP, SECBIT_KEEP_CAPS off, SECBIT_NO_CAP_AMBIENT_RAISE, and
+    // the locks of all four (linux/securebits.h).
+    prctl(libc::PR_SET_SECUREBITS, 0b1110_1111)?;
+    for capability in 0..64 {
+        match prctl(libc::PR_CAPBSET_DROP, capability) {
+            // The first number that the kernel does not know.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            other => other?,
+        }
+    }
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let data = [0_u32; 6];
+    // SAFETY: header and data have the layout of version 3 (capset(2)) and are live.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
+}
+
+/// Forbids this process and its descendants to gain privileges by exec.
+pub(crate) fn set_no_new_privs() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// Asks for SIGKILL when the parent dies.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, c_long::from(libc::SIGKILL))
+}
+
+/// Names this process in `/proc/PID/comm`.
+pub(crate) fn set_process_name(name: &CStr) {
+    // SAFETY: a C string; longer ones are cut.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
+/// Starts a session of its own, away from the caller's terminal and its signals.
+pub(crate) fn new_session() -> io::Result<()> {
+    // SAFETY: no arguments.
+    check(unsafe { libc::setsid() }.into()).map(drop)
+}
+
+/// Raises the soft limit of open files to the hard one and forbids core files.
+pub(crate) fn set_limits() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }.into())?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is live.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }.into())?;
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `none` is live.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }.into()).map(drop)
+}
+
+/// Returns the effective user and group id.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    // SAFETY: neither takes arguments nor fails.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// Returns the node name and the kernel release of the host.
+pub(crate) fn host_name() -> io::Result<String> {
+    // SAFETY: all-zero bytes are a valid `utsname`.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` is live.
+    check(unsafe { libc::uname(&raw mut name) }.into())?;
+    // SAFETY: uname has stored a C string in the field.
+    let node = unsafe { CStr::from_ptr(name.nodename.as_ptr()) };
+    Ok(node.to_string_lossy().into_owned())
+}
+
+/// Returns the file creation mask.
+pub(crate) fn umask() -> u32 {
+    // SAFETY: umask takes any mode; the second call restores the first's result.
+    unsafe {
+        let mask = libc::umask(0o077);
+        libc::umask(mask);
+        mask
+    }
+}
+
+/// Blocks every signal that can be blocked, so that they are read from a [`signal_descriptor`].
+pub(crate) fn block_signals() -> io::Result<()> {
+    set_signal_mask(!0)
+}
+
+/// Gives a child of a process with blocked signals an empty mask and default actions.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    // The standard library ignores SIGPIPE, and an ignored signal stays ignored across exec.
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    set_signal_mask(0)
+}
+
+fn set_signal_mask(mask: u64) -> io::Result<()> {
+    let old = std::ptr::null_mut::<u64>();
+    // SAFETY: `mask` is live and has the kernel's size; the raw call, since SIG_BLOCK of the C
+    // library exempts its own signals.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, old, 8)
+    })
+    .map(drop)
+}
+
+/// Opens a descriptor from which blocked signals are read.
+pub(crate) fn signal_descriptor() -> io::Result<OwnedFd> {
+    let mask = !0_u64;
+    // SAFETY: `mask` is live and has the kernel's size.
+    new_fd(unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, 8, libc::SFD_CLOEXEC) })
+}
+
+/// Reads one signal from a [`signal_descriptor`].
+pub(crate) fn read_signal(fd: BorrowedFd<'_>) -> io::Result<c_int> {
+    // SAFETY: all-zero bytes are a valid `signalfd_siginfo`.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is live and of the given size.
+    retry(|| unsafe {
+        libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size_of_val(&info)) as c_long
+    })?;
+    c_int::try_from(info.ssi_signo).map_err(io::Error::other)
+}
+
+/// Waits until one of `fds` is readable or at its end; returns which.
+pub(crate) fn poll(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<_> = fds
+        .iter()
+        .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    let timeout_ms = timeout.map_or(-1, |t| c_int::try_from(t.as_millis()).unwrap_or(c_int::MAX));
+    let count = libc::nfds_t::try_from(polled.len()).map_err(io::Error::other)?;
+    // SAFETY: `polled` has `count` entries.
+    retry(|| unsafe { libc::poll(polled.as_mut_ptr(), count, timeout_ms) }.into())?;
+    Ok(polled.iter().map(|p| p.revents != 0).collect())
+}
+
+fn prctl(option: c_int, argument: c_long) -> io::Result<()> {
+    // SAFETY: the options of this module take integers only.
+    check(unsafe { libc::prctl(option, argument, 0, 0, 0) }.into()).map(drop)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn check(ret: c_long) -> io::Result<c_long> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+fn retry(mut call: impl FnMut() -> c_long) -> io::Result<c_long> {
+    loop {
+        match check(call()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn new_fd(ret: c_long) -> io::Result<OwnedFd> {
+    let fd = c_int::try_from(check(ret)?).map_err(io::Error::other)?;
+    // SAFETY: the callers pass the result of a call that returns a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes a descriptor of which the child of a [`spawn`] has inherited a copy. The value that owns
+/// it belongs to the parent's side and is never dropped in the child.
+pub(crate) fn close_in_child(fd: BorrowedFd<'_>) {
+    // SAFETY: the child never returns to code that uses or drops the owner.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// Returns the resource limits of this process: number, soft limit, hard limit.
+pub(crate) fn resource_limits() -> Vec<(u32, u64, u64)> {
+    let get = |resource: u32| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let number = c_int::try_from(resource).ok()?;
+        // SAFETY: `limit` is live.
+        check(unsafe { libc::getrlimit(number, &raw mut limit) }.into()).ok()?;
+        Some((resource, limit.rlim_cur, limit.rlim_max))
+    };
+    (0..16).filter_map(get).collect()
+}
+
+/// Returns the supplementary groups of this process.
+pub(crate) fn groups() -> io::Result<Vec<u32>> {
+    // SAFETY: with a size of zero the pointer is not written.
+    let count = check(unsafe { libc::getgroups(0, std::ptr::null_mut()) }.into())?;
+    let mut groups = vec![0; usize::try_from(count).map_err(io::Error::other)?];
+    // SAFETY: room for `count` groups.
+    let count = check(
+        unsafe {
+            libc::getgroups(c_int::try_from(count).map_err(io::Error::other)?, groups.as_mut_ptr())
+        }
+        .into(),
+    )?;
+    groups.truncate(usize::try_from(count).map_err(io::Error::other)?);
+    Ok(groups)
+}
