@@ -11,6 +11,7 @@ use crate::sync::Mutex;
 use crate::task::pid_namespace::PidNamespace;
 use crate::task::{CurrentTask, Task, ThreadGroup};
 use crate::time::{Clock, TimerQueue};
+use crate::vfs::special::SpecialFiles;
 
 /// The most tasks in a sandbox: Linux's `threads-max` on a machine of some gigabytes.
 const MAX_TASKS: usize = 63_000;
@@ -40,6 +41,8 @@ pub struct Kernel {
     pub(crate) status_notifier: OnceLock<StatusNotifier>,
     /// Bytes of memory that the guest is told it has.
     pub(crate) memory_limit: Option<u64>,
+    /// What device nodes and FIFOs are opened with.
+    pub special_files: SpecialFiles,
 }
 
 /// The container's first process.
@@ -79,6 +82,7 @@ impl Kernel {
             init: Mutex::new(Init::default()),
             status_notifier: OnceLock::new(),
             memory_limit: options.memory_limit,
+            special_files: SpecialFiles::default(),
         })
     }
 

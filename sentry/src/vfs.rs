@@ -9,14 +9,39 @@
 //! `EAGAIN`; the system-call layer registers with [`File::register`] and tries again.
 
 pub mod attr;
+pub mod change;
+pub mod dentry;
 pub mod fd_table;
 pub mod file;
 pub mod fs_context;
 pub mod inode;
 pub mod io;
+pub mod lock;
+pub mod mount;
+pub mod names;
+pub mod notify;
+pub mod open;
 pub mod path;
+pub mod permission;
+pub mod special;
+pub mod walk;
 
 pub use attr::{Attr, FileType, SetAttr, SetTime, Timestamp};
 pub use file::{DirEntry, DirSink, File, MapMode, Mappable, Mapping, OpenFile, WriteOffset};
-pub use inode::{FileSystem, Inode, InodeExtras, LookupPolicy, NewNode, NodeKind, XattrFlags};
+pub use inode::{
+    FileSystem, Inode, InodeExtras, ListEntry, LookupPolicy, NewNode, NodeKind, XattrFlags,
+};
 pub use io::{IoSink, IoSource, SliceSink, SliceSource, VecSink};
+pub use path::Path;
+
+use ::syscalls::abi::mount::MountFlags;
+
+/// Records that the content of `path` has been read, where its mount keeps access times.
+pub fn touch_atime(path: &Path) {
+    let flags = path.mount.flags();
+    let is_kept = !flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY)
+        && !(flags.contains(MountFlags::NODIRATIME) && path.dentry.is_dir());
+    if is_kept {
+        path.inode().accessed(flags.contains(MountFlags::RELATIME));
+    }
+}

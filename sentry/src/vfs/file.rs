@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use syscalls::{Errno, SysResult};
 
@@ -11,6 +11,7 @@ use super::attr::{Attr, FileType};
 use super::inode::Inode;
 use super::io::{IoSink, IoSource};
 use super::path::Path;
+use super::{lock, notify};
 use crate::sync::{Events, Mutex, Registration, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 
@@ -204,6 +205,38 @@ pub trait File: Any + Send + Sync {
         let _ = flags;
     }
 
+    /// Returns whether the open has come to its end: false for a FIFO whose other end is missing.
+    /// The caller waits with `register` until it is true.
+    fn is_open_complete(&self) -> bool {
+        true
+    }
+
+    /// Implements `fcntl(F_GET_SEALS)`.
+    ///
+    /// # Errors
+    /// `EINVAL` for files that cannot be sealed.
+    fn seals(&self) -> SysResult<u32> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Implements `fcntl(F_ADD_SEALS)`.
+    ///
+    /// # Errors
+    /// `EINVAL` for files that cannot be sealed, `EPERM` for sealed ones, `EBUSY`.
+    fn add_seals(&self, seals: u32) -> SysResult<()> {
+        let _ = seals;
+        Err(Errno::EINVAL)
+    }
+
+    /// Implements `fcntl(F_GETPIPE_SZ)` (`None`) and `fcntl(F_SETPIPE_SZ)`.
+    ///
+    /// # Errors
+    /// `EBADF` for anything but a pipe; `EPERM`, `EBUSY`, `EINVAL`.
+    fn pipe_size(&self, task: &CurrentTask, new: Option<u32>) -> SysResult<u32> {
+        let _ = (task, new);
+        Err(Errno::EBADF)
+    }
+
     /// Is told that a descriptor of this file was closed in one process (`close(2)`'s flush).
     fn descriptor_closed(&self) {}
 }
@@ -242,6 +275,8 @@ pub struct OpenFile {
     pub offset: Mutex<u64>,
     /// `F_SETOWN`, `F_SETSIG`: who gets SIGIO.
     pub owner: Mutex<FileOwner>,
+    /// Whether `flock(2)` or open-file-description locks may have to be released.
+    pub(super) may_have_locks: AtomicBool,
 }
 
 /// The receiver of SIGIO.
@@ -255,6 +290,22 @@ pub struct FileOwner {
     pub kind: i32,
 }
 
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.is_path() {
+            return;
+        }
+        if self.may_have_locks.load(Ordering::Relaxed) {
+            lock::release_open_file(self);
+        }
+        if let Some(path) = &self.path {
+            let mask =
+                if self.is_writable() { notify::IN_CLOSE_WRITE } else { notify::IN_CLOSE_NOWRITE };
+            notify::file(&path.dentry, mask);
+        }
+    }
+}
+
 impl OpenFile {
     /// Creates a description with offset zero.
     pub fn new(file: Arc<dyn File>, path: Option<Path>, flags: u32) -> Arc<Self> {
@@ -264,6 +315,7 @@ impl OpenFile {
             flags: AtomicU32::new(flags),
             offset: Mutex::new(0),
             owner: Mutex::new(FileOwner::default()),
+            may_have_locks: AtomicBool::new(false),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Inodes and file systems: the traits that a concrete file system implements.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bitflags::bitflags;
@@ -8,6 +9,7 @@ use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType, SetAttr};
 use super::file::File;
+use super::lock::FileLocks;
 use super::path::Path;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::CurrentTask;
@@ -99,7 +101,7 @@ bitflags! {
 #[derive(Default)]
 pub struct InodeExtras {
     /// File locks, made when first needed (`vfs::lock`).
-    pub locks: Mutex<Option<Box<dyn Any + Send>>>,
+    pub locks: Mutex<Option<Box<FileLocks>>>,
     /// Woken when a lock is released.
     pub lock_waiters: WaitQueue,
     /// inotify watches, made when first needed (`fs::inotify`).
@@ -111,6 +113,17 @@ pub trait InodeWatcher: Send + Sync {
     /// Is told of `mask` (`IN_*`), with the child's name where a directory's child is concerned
     /// and the cookie that joins the two halves of a rename.
     fn event(&self, mask: u32, cookie: u32, name: Option<&[u8]>);
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// The name.
+    pub name: Vec<u8>,
+    /// The inode number.
+    pub ino: u64,
+    /// The type.
+    pub file_type: FileType,
 }
 
 /// An object of a file system. Permissions have been checked by the caller, against
@@ -170,12 +183,13 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
-    /// Creates a regular file without a name (`O_TMPFILE`).
+    /// Creates a regular file without a name (`O_TMPFILE`), which `link` may give one to where
+    /// `is_linkable`.
     ///
     /// # Errors
     /// `EOPNOTSUPP`, `EROFS`, `ENOSPC`.
-    fn create_tmpfile(&self, node: &NewNode) -> SysResult<Arc<dyn Inode>> {
-        let _ = node;
+    fn create_tmpfile(&self, node: &NewNode, is_linkable: bool) -> SysResult<Arc<dyn Inode>> {
+        let _ = (node, is_linkable);
         Err(Errno::EOPNOTSUPP)
     }
 
@@ -222,11 +236,11 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
-    /// Returns the target of a symbolic link.
+    /// Returns the target of a symbolic link. There is no task while the sandbox boots.
     ///
     /// # Errors
     /// `EINVAL` for anything else.
-    fn readlink(&self, task: &CurrentTask) -> SysResult<Vec<u8>> {
+    fn readlink(&self, task: Option<&CurrentTask>) -> SysResult<Vec<u8>> {
         let _ = task;
         Err(Errno::EINVAL)
     }
@@ -236,22 +250,40 @@ pub trait Inode: Any + Send + Sync {
     ///
     /// # Errors
     /// `EACCES`, `ENOENT`.
-    fn magic_link(&self, task: &CurrentTask) -> SysResult<Option<Path>> {
+    fn magic_link(&self, task: Option<&CurrentTask>) -> SysResult<Option<Path>> {
         let _ = task;
         Ok(None)
     }
 
+    /// Is told that the content has been read, on a mount and through a file that keep access
+    /// times; `relatime` says that a time that is newer than the other two may stay.
+    fn accessed(&self, relatime: bool) {
+        let _ = relatime;
+    }
+
     /// Opens the inode. `flags` are those of `open(2)` with access mode; creation and truncation
-    /// have been done by the caller. May return `EAGAIN` for a FIFO whose other end is missing;
-    /// the caller then waits on the queue that `open_wait_queue` returns.
+    /// have been done by the caller. A FIFO whose other end is missing is opened all the same, and
+    /// says so ([`File::is_open_complete`]).
     ///
     /// # Errors
-    /// `ENXIO`, `EROFS`, `ENOMEM`, `EAGAIN`.
+    /// `ENXIO`, `EROFS`, `ENOMEM`.
     fn open(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>>;
 
-    /// Returns the queue on which an `open` that said `EAGAIN` waits.
-    fn open_wait_queue(&self) -> Option<WaitQueue> {
-        None
+    /// Returns a host descriptor, open for reading only, from which the content of a regular file
+    /// can be read: what an overlay builds upon. The content must not change any more.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where there is none; those of the store.
+    fn host_content(&self) -> SysResult<Arc<OwnedFd>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Returns all entries of a directory but `.` and `..`: what an overlay merges.
+    ///
+    /// # Errors
+    /// `ENOTDIR`; those of the store.
+    fn list(&self) -> SysResult<Vec<ListEntry>> {
+        Err(Errno::ENOTDIR)
     }
 
     /// Returns an extended attribute.

@@ -1,0 +1,212 @@
+//! Changing attributes: the bodies of `chmod(2)`, `chown(2)`, `utimensat(2)`, `truncate(2)` and
+//! `setxattr(2)`, with the checks in Linux's order.
+
+use syscalls::abi::capability::{CAP_CHOWN, CAP_FSETID, CAP_SETFCAP, CAP_SYS_ADMIN};
+use syscalls::abi::fs::{S_ISGID, S_ISVTX, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX};
+use syscalls::{Errno, SysResult};
+
+use super::attr::{Attr, FileType, SetAttr, SetTime};
+use super::inode::XattrFlags;
+use super::path::Path;
+use super::permission::{self, MAY_READ, MAY_WRITE};
+use super::{notify, permission::is_owner};
+use crate::task::Credentials;
+
+/// Changes the permission bits.
+///
+/// # Errors
+/// `EROFS`, `EPERM`, those of the file system.
+pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> SysResult<()> {
+    path.mount.check_writable()?;
+    let attr = path.inode().attr()?;
+    if !is_owner(creds, &attr) {
+        return Err(Errno::EPERM);
+    }
+    if attr.file_type() == FileType::Symlink {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let mut mode = mode & 0o7777;
+    if !creds.is_in_group(attr.gid) && !creds.has_capability(CAP_FSETID) {
+        mode &= !S_ISGID;
+    }
+    apply(path, &SetAttr { mode: Some(mode), ..SetAttr::default() })
+}
+
+/// Changes owner and group; `None` leaves one as it is.
+///
+/// # Errors
+/// `EROFS`, `EPERM`, those of the file system.
+pub fn chown(
+    creds: &Credentials,
+    path: &Path,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> SysResult<()> {
+    path.mount.check_writable()?;
+    let attr = path.inode().attr()?;
+    let may_chown = creds.has_capability(CAP_CHOWN);
+    let is_own = creds.fsuid == attr.uid;
+    let is_uid_fine = uid.is_none_or(|uid| is_own && uid == attr.uid);
+    let is_gid_fine = gid.is_none_or(|gid| is_own && (gid == attr.gid || creds.is_in_group(gid)));
+    if !may_chown && !(is_uid_fine && is_gid_fine) {
+        return Err(Errno::EPERM);
+    }
+    let mode = permission::without_set_id(&attr);
+    apply(path, &SetAttr { uid, gid, mode, ..SetAttr::default() })
+}
+
+/// Changes the time stamps; `None` leaves one as it is. `is_now` says that both become the current
+/// time, for which write permission is enough.
+///
+/// # Errors
+/// `EROFS`, `EPERM`, `EACCES`, those of the file system.
+pub fn set_times(
+    creds: &Credentials,
+    path: &Path,
+    atime: Option<SetTime>,
+    mtime: Option<SetTime>,
+    is_now: bool,
+) -> SysResult<()> {
+    path.mount.check_writable()?;
+    let attr = path.inode().attr()?;
+    if !is_owner(creds, &attr) {
+        if !is_now {
+            return Err(Errno::EPERM);
+        }
+        permission::check(creds, &attr, MAY_WRITE)?;
+    }
+    if atime.is_none() && mtime.is_none() {
+        return Ok(());
+    }
+    apply(path, &SetAttr { atime, mtime, ..SetAttr::default() })
+}
+
+/// Changes the size of a file that the caller may write to.
+///
+/// # Errors
+/// Those of the file system.
+pub fn truncate(creds: &Credentials, path: &Path, size: u64) -> SysResult<()> {
+    let mode = mode_after_write(creds, &path.inode().attr()?);
+    let change = SetAttr { size: Some(size), mode, ..SetAttr::default() };
+    path.inode().set_attr(&change)?;
+    notify::file(&path.dentry, notify::IN_MODIFY);
+    Ok(())
+}
+
+/// Implements `truncate(2)` on a path.
+///
+/// # Errors
+/// `EISDIR`, `EINVAL`, `EROFS`, `EACCES`, those of the file system.
+pub fn truncate_path(creds: &Credentials, path: &Path, size: u64) -> SysResult<()> {
+    match path.inode().file_type() {
+        FileType::Regular => {}
+        FileType::Directory => return Err(Errno::EISDIR),
+        _ => return Err(Errno::EINVAL),
+    }
+    path.mount.check_writable()?;
+    permission::check(creds, &path.inode().attr()?, MAY_WRITE)?;
+    truncate(creds, path, size)
+}
+
+/// Returns the mode of a file that has been written to by somebody who may not keep its set-id
+/// bits, where that differs.
+pub fn mode_after_write(creds: &Credentials, attr: &Attr) -> Option<u32> {
+    if creds.has_capability(CAP_FSETID) { None } else { permission::without_set_id(attr) }
+}
+
+fn apply(path: &Path, change: &SetAttr) -> SysResult<()> {
+    path.inode().set_attr(change)?;
+    notify::file(&path.dentry, notify::IN_ATTRIB);
+    Ok(())
+}
+
+/// What a name of an extended attribute allows whom.
+fn check_xattr(creds: &Credentials, path: &Path, name: &[u8], mask: u32) -> SysResult<()> {
+    if name.is_empty() || name.len() > XATTR_NAME_MAX {
+        return Err(Errno::ERANGE);
+    }
+    let attr = path.inode().attr()?;
+    let is_write = mask & MAY_WRITE != 0;
+    if is_write {
+        path.mount.check_writable()?;
+    }
+    if name.starts_with(b"user.") {
+        let is_kind_fine = matches!(attr.file_type(), FileType::Regular | FileType::Directory);
+        if !is_kind_fine {
+            return Err(if is_write { Errno::EPERM } else { Errno::ENODATA });
+        }
+        let is_sticky_dir = attr.file_type() == FileType::Directory && attr.mode & S_ISVTX != 0;
+        if is_write && is_sticky_dir && !is_owner(creds, &attr) {
+            return Err(Errno::EPERM);
+        }
+        return permission::check(creds, &attr, mask);
+    }
+    if name.starts_with(b"trusted.") {
+        if creds.has_capability(CAP_SYS_ADMIN) {
+            return Ok(());
+        }
+        return Err(if is_write { Errno::EPERM } else { Errno::ENODATA });
+    }
+    if name.starts_with(b"security.") {
+        let needed = if name == b"security.capability" { CAP_SETFCAP } else { CAP_SYS_ADMIN };
+        let is_fine = !is_write || creds.has_capability(needed);
+        return if is_fine { Ok(()) } else { Err(Errno::EPERM) };
+    }
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// Implements `setxattr(2)`.
+///
+/// # Errors
+/// `ERANGE`, `E2BIG`, `EPERM`, `EACCES`, `EROFS`, `EOPNOTSUPP`, `EEXIST`, `ENODATA`, `ENOSPC`.
+pub fn set_xattr(
+    creds: &Credentials,
+    path: &Path,
+    name: &[u8],
+    value: &[u8],
+    flags: XattrFlags,
+) -> SysResult<()> {
+    if value.len() > XATTR_SIZE_MAX {
+        return Err(Errno::E2BIG);
+    }
+    check_xattr(creds, path, name, MAY_WRITE)?;
+    path.inode().set_xattr(name, value, flags)?;
+    notify::file(&path.dentry, notify::IN_ATTRIB);
+    Ok(())
+}
+
+/// Implements `getxattr(2)`.
+///
+/// # Errors
+/// `ERANGE`, `ENODATA`, `EACCES`, `EOPNOTSUPP`.
+pub fn get_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> SysResult<Vec<u8>> {
+    check_xattr(creds, path, name, MAY_READ)?;
+    path.inode().get_xattr(name)
+}
+
+/// Implements `listxattr(2)`: the names, each with a NUL behind it.
+///
+/// # Errors
+/// `E2BIG`, those of the file system.
+pub fn list_xattr(creds: &Credentials, path: &Path) -> SysResult<Vec<u8>> {
+    let may_see_trusted = creds.has_capability(CAP_SYS_ADMIN);
+    let mut list = Vec::new();
+    for name in path.inode().list_xattr()? {
+        if may_see_trusted || !name.starts_with(b"trusted.") {
+            list.extend_from_slice(&name);
+            list.push(0);
+        }
+    }
+    if list.len() > XATTR_LIST_MAX { Err(Errno::E2BIG) } else { Ok(list) }
+}
+
+/// Implements `removexattr(2)`.
+///
+/// # Errors
+/// `ERANGE`, `ENODATA`, `EPERM`, `EACCES`, `EROFS`, `EOPNOTSUPP`.
+pub fn remove_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> SysResult<()> {
+    check_xattr(creds, path, name, MAY_WRITE)?;
+    path.inode().remove_xattr(name)?;
+    notify::file(&path.dentry, notify::IN_ATTRIB);
+    Ok(())
+}

@@ -1,0 +1,523 @@
+//! Mounts: file systems put together into one tree per mount namespace.
+//!
+//! A [`SuperBlock`] is a file system in use, with its dentries; a [`Mount`] shows it, from one of
+//! its directories on, at a place. Which mount lies on a dentry is known to the mount in which the
+//! dentry was reached, so a walk asks only where the dentry says that it is a mount point at all.
+//!
+//! Locks, outermost first: `MountNamespace::lock` (every change of the tree), `Mount::children`,
+//! `Mount::place`.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::fs::makedev;
+use syscalls::abi::mount::MountFlags;
+use syscalls::{Errno, SysResult};
+
+use super::dentry::{Dentry, DentryCache};
+use super::inode::FileSystem;
+use super::path::Path;
+use crate::sync::{Events, Mutex, MutexGuard, RwLock, WaitQueue};
+
+/// How many mounts one namespace may hold: the default of `fs.mount-max` is 100,000.
+const MOUNT_MAX: usize = 100_000;
+
+/// The flags that belong to a mount; the others belong to the file system or are commands.
+pub const MOUNT_FLAGS: MountFlags = MountFlags::RDONLY
+    .union(MountFlags::NOSUID)
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC)
+    .union(MountFlags::NOATIME)
+    .union(MountFlags::NODIRATIME)
+    .union(MountFlags::RELATIME)
+    .union(MountFlags::NOSYMFOLLOW);
+
+/// Returns a device number for a file system without a device: major 0.
+pub fn next_anonymous_dev() -> u64 {
+    static NEXT: AtomicU32 = AtomicU32::new(32);
+    makedev(0, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn next_mount_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(21);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A file system in use.
+pub struct SuperBlock {
+    /// The file system.
+    pub fs: Arc<dyn FileSystem>,
+    /// Its root.
+    pub root: Arc<Dentry>,
+    /// Its dentries.
+    pub cache: DentryCache,
+    /// Held while a directory moves, so that no two moves make a loop.
+    pub(super) rename: Mutex<()>,
+    is_readonly: AtomicU32,
+}
+
+impl SuperBlock {
+    /// Takes a file system into use.
+    pub fn new(fs: Arc<dyn FileSystem>) -> Arc<Self> {
+        let root = Dentry::new_root(fs.root());
+        Arc::new(Self {
+            fs,
+            root,
+            cache: DentryCache::default(),
+            rename: Mutex::new(()),
+            is_readonly: AtomicU32::new(0),
+        })
+    }
+
+    /// Returns whether the file system as a whole is read-only.
+    pub fn is_readonly(&self) -> bool {
+        self.is_readonly.load(Ordering::Relaxed) != 0
+    }
+
+    /// Makes the file system as a whole read-only or writable.
+    pub fn set_readonly(&self, readonly: bool) {
+        self.is_readonly.store(u32::from(readonly), Ordering::Relaxed);
+    }
+}
+
+impl Drop for SuperBlock {
+    fn drop(&mut self) {
+        self.cache.clear(&self.root);
+    }
+}
+
+/// Where a mount is mounted.
+#[derive(Clone)]
+struct Place {
+    parent: Weak<Mount>,
+    point: Arc<Dentry>,
+}
+
+/// How mounts and unmounts below a mount propagate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Propagation {
+    /// The peer group of a shared mount.
+    pub shared: Option<u64>,
+    /// The peer group of which this mount is a slave.
+    pub master: Option<u64>,
+    /// Whether the mount refuses to be the source of a bind mount.
+    pub is_unbindable: bool,
+}
+
+/// A file system, or a part of one, at a place.
+pub struct Mount {
+    /// The id in `/proc/PID/mountinfo`.
+    pub id: u64,
+    /// The file system.
+    pub sb: Arc<SuperBlock>,
+    /// The directory (or file) of the file system that the mount shows.
+    pub root: Arc<Dentry>,
+    /// The source as `/proc/PID/mountinfo` shows it.
+    pub source: Vec<u8>,
+    flags: AtomicU64,
+    propagation: Mutex<Propagation>,
+    place: Mutex<Option<Place>>,
+    children: RwLock<Vec<(Arc<Dentry>, Arc<Mount>)>>,
+}
+
+impl Mount {
+    /// Creates a mount of a whole file system that is not attached anywhere.
+    pub fn new(sb: Arc<SuperBlock>, source: &[u8], flags: MountFlags) -> Arc<Self> {
+        let root = sb.root.clone();
+        Self::of(sb, root, source, flags)
+    }
+
+    fn of(sb: Arc<SuperBlock>, root: Arc<Dentry>, source: &[u8], flags: MountFlags) -> Arc<Self> {
+        Arc::new(Self {
+            id: next_mount_id(),
+            sb,
+            root,
+            source: source.to_vec(),
+            flags: AtomicU64::new((flags & MOUNT_FLAGS).bits()),
+            propagation: Mutex::new(Propagation::default()),
+            place: Mutex::new(None),
+            children: RwLock::new(Vec::new()),
+        })
+    }
+
+    /// Returns another mount of what this one shows from `root` on.
+    fn copy(&self, root: &Arc<Dentry>) -> Arc<Self> {
+        let copy = Self::of(self.sb.clone(), root.clone(), &self.source, self.flags());
+        *copy.propagation.lock() = *self.propagation.lock();
+        copy
+    }
+
+    /// Returns the mount's flags: those of [`MOUNT_FLAGS`].
+    pub fn flags(&self) -> MountFlags {
+        MountFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the mount's flags.
+    pub fn set_flags(&self, flags: MountFlags) {
+        self.flags.store((flags & MOUNT_FLAGS).bits(), Ordering::Relaxed);
+    }
+
+    /// Returns whether nothing may be changed through this mount.
+    pub fn is_readonly(&self) -> bool {
+        self.flags().contains(MountFlags::RDONLY) || self.sb.is_readonly()
+    }
+
+    /// Fails where nothing may be changed through this mount.
+    ///
+    /// # Errors
+    /// `EROFS`.
+    pub fn check_writable(&self) -> SysResult<()> {
+        if self.is_readonly() { Err(Errno::EROFS) } else { Ok(()) }
+    }
+
+    /// Returns how changes below this mount propagate.
+    pub fn propagation(&self) -> Propagation {
+        *self.propagation.lock()
+    }
+
+    /// Returns mount and dentry on which this mount lies.
+    pub fn point(&self) -> Option<Path> {
+        let place = self.place.lock().clone()?;
+        Some(Path { mount: place.parent.upgrade()?, dentry: place.point })
+    }
+
+    /// Returns the mount that lies on `dentry` of this one.
+    pub fn child_at(&self, dentry: &Arc<Dentry>) -> Option<Arc<Self>> {
+        let children = self.children.read();
+        children
+            .iter()
+            .find(|(point, _)| Arc::ptr_eq(point, dentry))
+            .map(|(_, mount)| mount.clone())
+    }
+
+    /// Returns the mounts that lie on this one.
+    pub fn children(&self) -> Vec<Arc<Self>> {
+        self.children.read().iter().map(|(_, mount)| mount.clone()).collect()
+    }
+
+    fn attach(self: &Arc<Self>, point: &Arc<Dentry>, child: &Arc<Self>) {
+        point.add_mount();
+        *child.place.lock() = Some(Place { parent: Arc::downgrade(self), point: point.clone() });
+        self.children.write().push((point.clone(), child.clone()));
+    }
+
+    fn detach(self: &Arc<Self>) {
+        let place = self.place.lock().take();
+        if let Some(place) = place {
+            place.point.remove_mount();
+            if let Some(parent) = place.parent.upgrade() {
+                parent.children.write().retain(|(_, mount)| !Arc::ptr_eq(mount, self));
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    /// Lets go of the mounts below one by one: a stack of any height must not recurse.
+    fn drop(&mut self) {
+        let mut pending = std::mem::take(&mut *self.children.write());
+        while let Some((point, mount)) = pending.pop() {
+            point.remove_mount();
+            if let Some(mount) = Arc::into_inner(mount) {
+                pending.append(&mut mount.children.write());
+            }
+        }
+    }
+}
+
+/// A tree of mounts.
+pub struct MountNamespace {
+    /// The inode number in `/proc/PID/ns/mnt`.
+    pub id: u64,
+    root: Mutex<Arc<Mount>>,
+    lock: Mutex<()>,
+    changes: AtomicU64,
+    /// Notified when the tree changes: `poll` of `/proc/PID/mounts`.
+    pub events: WaitQueue,
+}
+
+impl MountNamespace {
+    /// Creates a namespace with `root` at its root.
+    pub fn new(root: Arc<Mount>) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0xf000_0000);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            root: Mutex::new(root),
+            lock: Mutex::new(()),
+            changes: AtomicU64::new(0),
+            events: WaitQueue::new(),
+        })
+    }
+
+    /// Returns the root of the tree, with what is mounted on it.
+    pub fn root(&self) -> Path {
+        let mount = self.root.lock().clone();
+        let dentry = mount.root.clone();
+        Path { mount, dentry }.topmost()
+    }
+
+    /// Returns how often the tree has changed.
+    pub fn n_changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Returns all mounts, parents before children.
+    pub fn mounts(&self) -> Vec<Arc<Mount>> {
+        Self::tree(&self.root.lock().clone())
+    }
+
+    fn tree(root: &Arc<Mount>) -> Vec<Arc<Mount>> {
+        let mut all = vec![root.clone()];
+        let mut next = 0;
+        while let Some(mount) = all.get(next).cloned() {
+            all.extend(mount.children());
+            next += 1;
+        }
+        all
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change { _guard: self.lock.lock(), namespace: self }
+    }
+
+    /// Returns whether `mount` is part of this tree.
+    pub fn contains(&self, mount: &Arc<Mount>) -> bool {
+        let root = self.root.lock().clone();
+        let mut at = mount.clone();
+        loop {
+            if Arc::ptr_eq(&at, &root) {
+                return true;
+            }
+            let Some(point) = at.point() else { return false };
+            at = point.mount;
+        }
+    }
+
+    /// Mounts `mount` on `at`.
+    ///
+    /// # Errors
+    /// `EINVAL` where `at` lies in another namespace, `ENOTDIR` where a directory would cover a
+    /// file or the reverse, `ENOENT` for a removed directory, `ENOSPC` for too many mounts,
+    /// `EBUSY` where the same file system is mounted there already.
+    pub fn mount(&self, mount: &Arc<Mount>, at: &Path) -> SysResult<()> {
+        let _change = self.change();
+        self.attach(mount, at)
+    }
+
+    fn attach(&self, mount: &Arc<Mount>, at: &Path) -> SysResult<()> {
+        let at = at.clone().topmost();
+        if !self.contains(&at.mount) {
+            return Err(Errno::EINVAL);
+        }
+        if at.dentry.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        if mount.root.is_dir() != at.dentry.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        if self.mounts().len() + Self::tree(mount).len() > MOUNT_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        at.mount.attach(&at.dentry, mount);
+        Ok(())
+    }
+
+    /// Makes what lies at `source` visible at `at` too; with `recursive` also the mounts below it.
+    ///
+    /// # Errors
+    /// As [`MountNamespace::mount`]; `EINVAL` for an unbindable source.
+    pub fn bind(&self, source: &Path, at: &Path, recursive: bool) -> SysResult<()> {
+        let _change = self.change();
+        if source.mount.propagation().is_unbindable || !self.contains(&source.mount) {
+            return Err(Errno::EINVAL);
+        }
+        let copy = if recursive {
+            Self::copy_tree(&source.mount, &source.dentry, false).0
+        } else {
+            source.mount.copy(&source.dentry)
+        };
+        self.attach(&copy, at)
+    }
+
+    /// Copies a mount from `root` on and the mounts below; returns the copy and which mount was
+    /// copied to which.
+    fn copy_tree(
+        mount: &Arc<Mount>,
+        root: &Arc<Dentry>,
+        with_unbindable: bool,
+    ) -> (Arc<Mount>, Vec<(Arc<Mount>, Arc<Mount>)>) {
+        let top = mount.copy(root);
+        let mut copies = vec![(mount.clone(), top.clone())];
+        let mut next = 0;
+        while let Some((from, to)) = copies.get(next).cloned() {
+            next += 1;
+            let children = from.children.read().clone();
+            for (point, child) in children {
+                let is_hidden = !with_unbindable && child.propagation().is_unbindable;
+                if is_hidden || !point.is_below(&to.root) {
+                    continue;
+                }
+                let copy = child.copy(&child.root);
+                to.attach(&point, &copy);
+                copies.push((child, copy));
+            }
+        }
+        (top, copies)
+    }
+
+    /// Copies the whole tree into a new namespace, and translates `paths` (root and working
+    /// directory of the caller) into it.
+    pub fn copy_for(&self, paths: &mut [&mut Path]) -> Arc<Self> {
+        let guard = self.lock.lock();
+        let root = self.root.lock().clone();
+        let (top, copies) = Self::copy_tree(&root, &root.root, true);
+        drop(guard);
+        for path in paths {
+            if let Some((_, copy)) = copies.iter().find(|(old, _)| Arc::ptr_eq(old, &path.mount)) {
+                path.mount = copy.clone();
+            }
+        }
+        Self::new(top)
+    }
+
+    /// Moves the mount whose root is `source` to `at`.
+    ///
+    /// # Errors
+    /// `EINVAL` where `source` is no mount's root or is the namespace's root, `ELOOP` where `at`
+    /// lies below it; otherwise as [`MountNamespace::mount`].
+    pub fn move_mount(&self, source: &Path, at: &Path) -> SysResult<()> {
+        let _change = self.change();
+        let mount = &source.mount;
+        let is_root = Arc::ptr_eq(&source.dentry, &mount.root);
+        let Some(old) = mount.point().filter(|_| is_root && self.contains(mount)) else {
+            return Err(Errno::EINVAL);
+        };
+        let at = at.clone().topmost();
+        let mut above = Some(at.clone());
+        while let Some(path) = above {
+            if Arc::ptr_eq(&path.mount, mount) {
+                return Err(Errno::ELOOP);
+            }
+            above = path.mount.point();
+        }
+        mount.detach();
+        let result = self.attach(mount, &at);
+        if result.is_err() {
+            old.mount.attach(&old.dentry, mount);
+        }
+        result
+    }
+
+    /// Unmounts the mount whose root is `path`. With `detach` it only leaves the tree, together
+    /// with what is mounted below, and goes when nobody uses it any more.
+    ///
+    /// # Errors
+    /// `EINVAL` where `path` is no mount's root or is the namespace's root, `EBUSY` where
+    /// something is mounted below or in use.
+    pub fn umount(&self, path: Path, detach: bool) -> SysResult<()> {
+        let _change = self.change();
+        let Path { mount, dentry } = path;
+        if !Arc::ptr_eq(&dentry, &mount.root) || !self.contains(&mount) {
+            return Err(Errno::EINVAL);
+        }
+        if mount.point().is_none() {
+            return Err(if detach { Errno::EINVAL } else { Errno::EBUSY });
+        }
+        if !detach {
+            // One count is the parent mount's, one the caller's.
+            if !mount.children.read().is_empty() || Arc::strong_count(&mount) > 2 {
+                return Err(Errno::EBUSY);
+            }
+            mount.sb.fs.sync()?;
+            mount.detach();
+            return Ok(());
+        }
+        for mount in Self::tree(&mount).iter().rev() {
+            mount.detach();
+        }
+        Ok(())
+    }
+
+    /// Sets how changes below the mount at `path` propagate: one of the four `MS_*` types.
+    ///
+    /// # Errors
+    /// `EINVAL` where `path` is no mount's root.
+    pub fn set_propagation(&self, path: &Path, kind: MountFlags, recursive: bool) -> SysResult<()> {
+        static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
+        let _change = self.change();
+        if !Arc::ptr_eq(&path.dentry, &path.mount.root) {
+            return Err(Errno::EINVAL);
+        }
+        let mounts = if recursive { Self::tree(&path.mount) } else { vec![path.mount.clone()] };
+        for mount in mounts {
+            let mut propagation = mount.propagation.lock();
+            if kind.contains(MountFlags::SHARED) {
+                propagation.is_unbindable = false;
+                if propagation.shared.is_none() {
+                    propagation.shared = Some(NEXT_GROUP.fetch_add(1, Ordering::Relaxed));
+                }
+            } else if kind.contains(MountFlags::SLAVE) {
+                if let Some(group) = propagation.shared.take() {
+                    propagation.master = Some(group);
+                }
+                propagation.is_unbindable = false;
+            } else {
+                *propagation = Propagation {
+                    is_unbindable: kind.contains(MountFlags::UNBINDABLE),
+                    ..Propagation::default()
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `new_root` the root of the tree and puts the old root at `put_old`, below it; `root`
+    /// is the caller's root directory.
+    ///
+    /// # Errors
+    /// `EINVAL` where one of them is not a mount point in this tree, `put_old` is not below
+    /// `new_root`, or `new_root` is not below `root`; `EBUSY` where `new_root` or `put_old` lies on
+    /// the current root mount.
+    pub fn pivot_root(&self, root: &Path, new_root: &Path, put_old: &Path) -> SysResult<()> {
+        let _change = self.change();
+        let is_mount_root = |path: &Path| Arc::ptr_eq(&path.dentry, &path.mount.root);
+        if !self.contains(&new_root.mount) || !self.contains(&root.mount) {
+            return Err(Errno::EINVAL);
+        }
+        if Arc::ptr_eq(&new_root.mount, &root.mount) || Arc::ptr_eq(&put_old.mount, &root.mount) {
+            return Err(Errno::EBUSY);
+        }
+        let new_point = new_root.mount.point();
+        let (true, true, Some(_)) = (is_mount_root(root), is_mount_root(new_root), new_point)
+        else {
+            return Err(Errno::EINVAL);
+        };
+        if !put_old.is_below(new_root) || !new_root.is_below(root) {
+            return Err(Errno::EINVAL);
+        }
+        let old_point = root.mount.point();
+        new_root.mount.detach();
+        if let Some(point) = &old_point {
+            root.mount.detach();
+            point.mount.attach(&point.dentry, &new_root.mount);
+        } else {
+            *self.root.lock() = new_root.mount.clone();
+        }
+        let put_old = put_old.clone().topmost();
+        put_old.mount.attach(&put_old.dentry, &root.mount);
+        Ok(())
+    }
+}
+
+/// A change of the tree under way; its end is announced.
+struct Change<'a> {
+    _guard: MutexGuard<'a, ()>,
+    namespace: &'a MountNamespace,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.namespace.changes.fetch_add(1, Ordering::Relaxed);
+        self.namespace.events.notify(Events::ERR | Events::PRI);
+    }
+}

@@ -1,0 +1,214 @@
+//! Opening files: the body of `open(2)`.
+
+use std::sync::Arc;
+
+use syscalls::abi::fs::OpenFlags;
+use syscalls::abi::mount::MountFlags;
+use syscalls::{Errno, SysResult};
+
+use super::attr::FileType;
+use super::dentry::Dentry;
+use super::file::OpenFile;
+use super::inode::NodeKind;
+use super::names;
+use super::notify;
+use super::path::Path;
+use super::permission::{self, MAY_EXEC, MAY_READ, MAY_WRITE};
+use super::walk::{Last, Walk};
+use crate::task::CurrentTask;
+
+/// The flags that act when a file is opened and are not kept.
+const CREATION_FLAGS: OpenFlags = OpenFlags::CREAT
+    .union(OpenFlags::EXCL)
+    .union(OpenFlags::NOCTTY)
+    .union(OpenFlags::TRUNC)
+    .union(OpenFlags::CLOEXEC);
+
+/// Opens `path`. `mode` has been put through the umask, and `flags` have been checked against each
+/// other.
+///
+/// # Errors
+/// Those of the walk; `EEXIST`, `EISDIR`, `ENOTDIR`, `ELOOP`, `EACCES`, `EPERM`, `EROFS`, `ENXIO`.
+pub fn open(
+    task: &CurrentTask,
+    walk: &mut Walk<'_>,
+    path: &[u8],
+    flags: OpenFlags,
+    mode: u32,
+) -> SysResult<Arc<OpenFile>> {
+    if flags.contains(OpenFlags::TMPFILE) && !flags.contains(OpenFlags::PATH) {
+        return open_unnamed(task, walk, path, flags, mode);
+    }
+    let is_creating = flags.contains(OpenFlags::CREAT) && !flags.contains(OpenFlags::PATH);
+    let mut step = walk.begin(path)?;
+    let mut is_created = false;
+    let found = loop {
+        let Last::Name { name, has_slash } = &step.last else {
+            let found = walk.finish(step)?;
+            if is_creating {
+                let must_be_new = flags.contains(OpenFlags::EXCL);
+                return Err(if must_be_new { Errno::EEXIST } else { Errno::EISDIR });
+            }
+            break found;
+        };
+        if is_creating && *has_slash {
+            return Err(Errno::EISDIR);
+        }
+        let child = match walk.child(&step.dir, name) {
+            Ok(child) => child,
+            Err(Errno::ENOENT) if is_creating => {
+                step.dir.mount.check_writable()?;
+                match names::create_in(walk, &step.dir, name, NodeKind::Regular, mode) {
+                    Ok(child) => {
+                        is_created = true;
+                        break child;
+                    }
+                    // Somebody else has just made it.
+                    Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => continue,
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Err(errno) => return Err(errno),
+        };
+        if is_creating && flags.contains(OpenFlags::EXCL) {
+            return Err(Errno::EEXIST);
+        }
+        let is_link = child.inode().file_type() == FileType::Symlink;
+        if is_link && (*has_slash || !flags.contains(OpenFlags::NOFOLLOW)) {
+            step = walk.follow(&step.dir, &child, *has_slash)?;
+            continue;
+        }
+        if *has_slash && !child.dentry.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        if is_creating {
+            if child.dentry.is_dir() {
+                return Err(Errno::EISDIR);
+            }
+            let dir = step.dir.inode().attr()?;
+            permission::may_create_in_sticky(walk.creds(), &dir, &child.inode().attr()?)?;
+        }
+        break child;
+    };
+    if flags.contains(OpenFlags::DIRECTORY) && !found.dentry.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    open_path(task, found, flags, is_created)
+}
+
+/// Opens what the walk has found.
+///
+/// # Errors
+/// `ELOOP`, `EISDIR`, `EACCES`, `EPERM`, `EROFS`, `ENXIO`.
+pub fn open_path(
+    task: &CurrentTask,
+    path: Path,
+    flags: OpenFlags,
+    is_created: bool,
+) -> SysResult<Arc<OpenFile>> {
+    if flags.contains(OpenFlags::PATH) {
+        let kept = flags & (OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW);
+        let file = Arc::new(PathFile { path: path.clone() });
+        return Ok(OpenFile::new(file, Some(path), kept.bits()));
+    }
+    let kind = path.inode().file_type();
+    let must_truncate =
+        flags.contains(OpenFlags::TRUNC) && kind == FileType::Regular && !is_created;
+    if !is_created {
+        check_open(task, &path, flags)?;
+    }
+    if must_truncate {
+        path.mount.check_writable()?;
+        super::change::truncate(&task.creds(), &path, 0)?;
+    }
+    let file = path.inode().clone().open(task, flags.bits())?;
+    let kept = (flags & !CREATION_FLAGS) | OpenFlags::LARGEFILE;
+    notify::file(&path.dentry, notify::IN_OPEN);
+    Ok(OpenFile::new(file, Some(path), kept.bits()))
+}
+
+fn check_open(task: &CurrentTask, path: &Path, flags: OpenFlags) -> SysResult<()> {
+    let kind = path.inode().file_type();
+    let mut wanted = match flags.access_mode() {
+        0 => MAY_READ,
+        1 => MAY_WRITE,
+        _ => MAY_READ | MAY_WRITE,
+    };
+    if flags.contains(OpenFlags::TRUNC) {
+        wanted |= MAY_WRITE;
+    }
+    match kind {
+        FileType::Symlink => return Err(Errno::ELOOP),
+        FileType::Directory if wanted & MAY_WRITE != 0 => return Err(Errno::EISDIR),
+        FileType::CharDevice | FileType::BlockDevice
+            if path.mount.flags().contains(MountFlags::NODEV) =>
+        {
+            return Err(Errno::EACCES);
+        }
+        FileType::Regular if wanted & MAY_WRITE != 0 => path.mount.check_writable()?,
+        _ => {}
+    }
+    let attr = path.inode().attr()?;
+    let creds = task.creds();
+    permission::check(&creds, &attr, wanted)?;
+    if flags.contains(OpenFlags::NOATIME) && !permission::is_owner(&creds, &attr) {
+        return Err(Errno::EPERM);
+    }
+    Ok(())
+}
+
+/// `O_TMPFILE`: a regular file without a name in the directory at `path`.
+fn open_unnamed(
+    task: &CurrentTask,
+    walk: &mut Walk<'_>,
+    path: &[u8],
+    flags: OpenFlags,
+    mode: u32,
+) -> SysResult<Arc<OpenFile>> {
+    let step = walk.begin(path)?;
+    let dir = walk.finish(step)?;
+    if !dir.dentry.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    dir.mount.check_writable()?;
+    let attr = dir.inode().attr()?;
+    permission::may_create(walk.creds(), &attr)?;
+    let node = names::new_node(walk, &attr, NodeKind::Regular, mode);
+    let inode = dir.inode().create_tmpfile(&node, !flags.contains(OpenFlags::EXCL))?;
+    let name = format!("#{}", inode.attr()?.ino);
+    let dentry = Dentry::new_unnamed(inode, &dir.dentry, name.as_bytes());
+    open_path(task, Path { mount: dir.mount, dentry }, flags, true)
+}
+
+/// Opens a regular file to be executed.
+///
+/// # Errors
+/// `EACCES` for anything but a regular file that the caller may execute; those of opening.
+pub fn open_exec(task: &CurrentTask, path: Path) -> SysResult<Arc<OpenFile>> {
+    match path.inode().file_type() {
+        FileType::Regular => {}
+        FileType::Symlink => return Err(Errno::ELOOP),
+        _ => return Err(Errno::EACCES),
+    }
+    if path.mount.flags().contains(MountFlags::NOEXEC) {
+        return Err(Errno::EACCES);
+    }
+    permission::check(&task.creds(), &path.inode().attr()?, MAY_EXEC)?;
+    let file = path.inode().clone().open(task, OpenFlags::RDONLY.bits())?;
+    Ok(OpenFile::new(file, Some(path), OpenFlags::LARGEFILE.bits()))
+}
+
+/// What an `O_PATH` descriptor refers to: a place, on which no file operation works.
+struct PathFile {
+    path: Path,
+}
+
+impl super::file::File for PathFile {
+    fn inode(&self) -> Option<Arc<dyn super::Inode>> {
+        Some(self.path.inode().clone())
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,186 @@
+//! Who may do what to a file: ids, groups, capabilities and the rules around them.
+
+use syscalls::abi::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
+use syscalls::abi::fs::{S_ISGID, S_ISUID, S_ISVTX, S_IXGRP, S_IXUGO};
+use syscalls::{Errno, SysResult};
+
+use super::attr::{Attr, FileType};
+use crate::task::Credentials;
+
+/// Permission to execute, or to search a directory.
+pub const MAY_EXEC: u32 = 1;
+/// Permission to write.
+pub const MAY_WRITE: u32 = 2;
+/// Permission to read.
+pub const MAY_READ: u32 = 4;
+
+/// Checks `mask` against mode, owner and group, then against capabilities.
+///
+/// # Errors
+/// `EACCES`.
+pub fn check(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
+    let shift = if creds.fsuid == attr.uid {
+        6
+    } else if attr.mode & 0o070 != (attr.mode & 0o007) << 3 && creds.is_in_group(attr.gid) {
+        // The groups need no look where they would change nothing.
+        3
+    } else {
+        0
+    };
+    if mask & !(attr.mode >> shift) & 7 == 0 {
+        return Ok(());
+    }
+    let is_dir = attr.file_type() == FileType::Directory;
+    let is_reading = mask & MAY_WRITE == 0 && (is_dir || mask & MAY_EXEC == 0);
+    if is_reading && creds.has_capability(CAP_DAC_READ_SEARCH) {
+        return Ok(());
+    }
+    let may_override = is_dir || mask & MAY_EXEC == 0 || attr.mode & S_IXUGO != 0;
+    if may_override && creds.has_capability(CAP_DAC_OVERRIDE) {
+        return Ok(());
+    }
+    Err(Errno::EACCES)
+}
+
+/// Returns whether the caller counts as the file's owner.
+pub fn is_owner(creds: &Credentials, attr: &Attr) -> bool {
+    creds.fsuid == attr.uid || creds.has_capability(CAP_FOWNER)
+}
+
+/// Checks that an entry may be added to a directory.
+///
+/// # Errors
+/// `EACCES`.
+pub fn may_create(creds: &Credentials, dir: &Attr) -> SysResult<()> {
+    check(creds, dir, MAY_WRITE | MAY_EXEC)
+}
+
+/// Checks that `victim` may be removed from a directory, or renamed.
+///
+/// # Errors
+/// `EACCES`; `EPERM` in a sticky directory.
+pub fn may_delete(creds: &Credentials, dir: &Attr, victim: &Attr) -> SysResult<()> {
+    check(creds, dir, MAY_WRITE | MAY_EXEC)?;
+    let is_protected =
+        dir.mode & S_ISVTX != 0 && creds.fsuid != victim.uid && creds.fsuid != dir.uid;
+    if is_protected && !creds.has_capability(CAP_FOWNER) {
+        return Err(Errno::EPERM);
+    }
+    Ok(())
+}
+
+/// Checks that a symbolic link may be followed as the last component of a path
+/// (`fs.protected_symlinks`).
+///
+/// # Errors
+/// `EACCES`.
+pub fn may_follow_link(creds: &Credentials, dir: &Attr, link: &Attr) -> SysResult<()> {
+    let is_sticky = dir.mode & S_ISVTX != 0 && dir.mode & 0o002 != 0;
+    if !is_sticky || creds.fsuid == link.uid || dir.uid == link.uid {
+        return Ok(());
+    }
+    Err(Errno::EACCES)
+}
+
+/// Checks that a hard link to a file may be made (`fs.protected_hardlinks`).
+///
+/// # Errors
+/// `EPERM`.
+pub fn may_link(creds: &Credentials, target: &Attr) -> SysResult<()> {
+    if is_owner(creds, target) {
+        return Ok(());
+    }
+    let is_set_group = target.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
+    let is_safe = target.file_type() == FileType::Regular
+        && target.mode & S_ISUID == 0
+        && !is_set_group
+        && check(creds, target, MAY_READ | MAY_WRITE).is_ok();
+    if is_safe { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Checks that an existing file in a sticky directory may be opened with `O_CREAT`
+/// (`fs.protected_regular`, `fs.protected_fifos`, both 1).
+///
+/// # Errors
+/// `EACCES`.
+pub fn may_create_in_sticky(creds: &Credentials, dir: &Attr, file: &Attr) -> SysResult<()> {
+    let is_guarded = matches!(file.file_type(), FileType::Regular | FileType::Fifo)
+        && dir.mode & S_ISVTX != 0
+        && dir.mode & 0o002 != 0;
+    if is_guarded && file.uid != dir.uid && file.uid != creds.fsuid {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+/// Returns mode and group of a new file: the group of a set-group-id directory is inherited, by a
+/// new directory together with the bit.
+pub fn inherit(creds: &Credentials, dir: &Attr, mode: u32, is_dir: bool) -> (u32, u32) {
+    if dir.mode & S_ISGID == 0 {
+        return (mode, creds.fsgid);
+    }
+    if is_dir {
+        return (mode | S_ISGID, dir.gid);
+    }
+    let is_foreign_group = mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP
+        && !creds.is_in_group(dir.gid)
+        && !creds.has_capability(CAP_FSETID);
+    (if is_foreign_group { mode & !S_ISGID } else { mode }, dir.gid)
+}
+
+/// Returns the mode of a regular file after somebody without `CAP_FSETID` has written to it or
+/// changed its owner, where that differs.
+pub fn without_set_id(attr: &Attr) -> Option<u32> {
+    if attr.file_type() != FileType::Regular {
+        return None;
+    }
+    let mut mode = attr.mode & !S_ISUID;
+    if mode & S_IXGRP != 0 {
+        mode &= !S_ISGID;
+    }
+    (mode != attr.mode).then_some(mode & 0o7777)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(fsuid: u32, fsgid: u32) -> Credentials {
+        Credentials { fsuid, fsgid, ..Credentials::root(0) }
+    }
+
+    fn file(mode: u32, uid: u32, gid: u32) -> Attr {
+        Attr { mode, uid, gid, ..Attr::default() }
+    }
+
+    #[test]
+    fn check_uses_the_first_class_that_matches() {
+        let file = file(0o100_077, 1, 2);
+        assert_eq!(check(&user(1, 2), &file, MAY_READ), Err(Errno::EACCES));
+        assert_eq!(check(&user(3, 2), &file, MAY_READ), Ok(()));
+        assert_eq!(check(&user(3, 4), &file, MAY_WRITE), Ok(()));
+    }
+
+    #[test]
+    fn dac_override_executes_only_what_somebody_may_execute() {
+        let root = Credentials::root(u64::MAX);
+        assert_eq!(check(&root, &file(0o100_600, 1, 1), MAY_EXEC), Err(Errno::EACCES));
+        assert_eq!(check(&root, &file(0o100_100, 1, 1), MAY_EXEC), Ok(()));
+        assert_eq!(check(&root, &file(0o040_000, 1, 1), MAY_EXEC | MAY_WRITE), Ok(()));
+    }
+
+    #[test]
+    fn sticky_directory_protects_the_files_of_others() {
+        let dir = file(0o041_777, 0, 0);
+        assert_eq!(may_delete(&user(1, 1), &dir, &file(0o100_666, 2, 2)), Err(Errno::EPERM));
+        assert_eq!(may_delete(&user(2, 2), &dir, &file(0o100_666, 2, 2)), Ok(()));
+        assert_eq!(may_follow_link(&user(1, 1), &dir, &file(0o120_777, 2, 2)), Err(Errno::EACCES));
+    }
+
+    #[test]
+    fn set_group_id_directory_passes_on_its_group() {
+        let dir = file(0o042_755, 0, 7);
+        assert_eq!(inherit(&user(1, 1), &dir, 0o755, true), (0o2755, 7));
+        assert_eq!(inherit(&user(1, 1), &dir, 0o2755, false), (0o755, 7));
+    }
+}
