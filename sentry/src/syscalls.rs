@@ -2,3 +2,4 @@
 
 pub mod dispatch;
 mod process;
+mod signal;

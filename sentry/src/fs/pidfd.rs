@@ -18,3 +18,12 @@ pub(crate) fn install(
     let _ = (current, group, cloexec);
     Err(Errno::EMFILE)
 }
+
+/// Returns the process that a pidfd refers to, and whether the descriptor is non-blocking.
+///
+/// # Errors
+/// `EBADF`.
+pub(crate) fn group_of(current: &CurrentTask, fd: i32) -> SysResult<(Arc<ThreadGroup>, bool)> {
+    let _ = (current, fd);
+    Err(Errno::EBADF)
+}

@@ -116,8 +116,31 @@ macro_rules! rows {
 }
 
 rows! {
+    // Processes.
+    CLONE => process::sys_clone(5);
+    FORK => process::sys_fork(0);
+    VFORK => process::sys_vfork(0);
+    CLONE3 => process::sys_clone3(2);
     EXIT => process::sys_exit(1);
     EXIT_GROUP => process::sys_exit_group(1);
+    WAIT4 => process::sys_wait4(4);
+    WAITID => process::sys_waitid(5);
+    SET_TID_ADDRESS => process::sys_set_tid_address(1);
+    PAUSE => process::sys_pause(0);
+    RESTART_SYSCALL => process::sys_restart_syscall(0);
+    // Signals.
+    RT_SIGACTION => signal::sys_rt_sigaction(4);
+    RT_SIGPROCMASK => signal::sys_rt_sigprocmask(4);
+    RT_SIGRETURN => process::sys_rt_sigreturn(0);
+    RT_SIGPENDING => signal::sys_rt_sigpending(2);
+    RT_SIGTIMEDWAIT => signal::sys_rt_sigtimedwait(4);
+    RT_SIGQUEUEINFO => signal::sys_rt_sigqueueinfo(3);
+    RT_TGSIGQUEUEINFO => signal::sys_rt_tgsigqueueinfo(4);
+    RT_SIGSUSPEND => signal::sys_rt_sigsuspend(2);
+    SIGALTSTACK => signal::sys_sigaltstack(2);
+    KILL => signal::sys_kill(2);
+    TKILL => signal::sys_tkill(2);
+    TGKILL => signal::sys_tgkill(3);
 }
 
 fn a<T: FromArg>(args: &[u64; 6], index: usize) -> T {

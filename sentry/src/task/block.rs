@@ -95,6 +95,11 @@ impl CurrentTask {
         self.block.lock().deadline_ns
     }
 
+    /// Gives the present call its deadline, for `restart_syscall(2)`.
+    pub(crate) fn set_block_deadline(&self, deadline_ns: Option<u64>) {
+        self.block.lock().deadline_ns = deadline_ns;
+    }
+
     /// Remembers a value for the next run of the same call.
     pub fn remember<T: Any + Send>(&self, value: T) {
         self.block.lock().memory = Some(Box::new(value));

@@ -18,7 +18,7 @@ use sentry_platform::{Context, ContextOwner, Event, Work};
 use syscalls::Errno;
 
 use super::signal::deliver;
-use super::{Control, CurrentTask, Task, exit, signal};
+use super::{Control, CurrentTask, Restart, Task, exit, signal};
 use crate::syscalls::dispatch;
 
 pub(crate) const GUEST: u8 = 0;
@@ -191,7 +191,13 @@ fn step(current: &CurrentTask, mut next: Step) {
                 Err(Control::RegistersSet) => {}
                 Ok(value) => current.context().set_return(value),
                 Err(Control::Error(errno)) => current.context().set_return(errno.to_return()),
-                Err(Control::Restart(restart)) => current.set_restart(Some(restart)),
+                Err(Control::Restart(restart)) => {
+                    if restart == Restart::RestartBlock {
+                        let saved = (*current.call.lock(), current.block_deadline_ns());
+                        current.signals.lock().restart_block = Some(saved);
+                    }
+                    current.set_restart(Some(restart));
+                }
             }
             current.set_in_call(false);
             current.end_block();
