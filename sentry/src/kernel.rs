@@ -130,6 +130,33 @@ impl Kernel {
         self.n_tasks.load(Ordering::Relaxed)
     }
 
+    /// Returns how many bytes of memory the guest is told it has.
+    pub fn total_memory(&self) -> u64 {
+        let total = sentry_host::memory_info::memory_info().total;
+        self.memory_limit.map_or(total, |limit| limit.min(total))
+    }
+
+    /// Returns how many bytes of memory the guest is told are free: what the host has free, at
+    /// most the guest's own share less what its processes hold.
+    pub fn free_memory(&self) -> u64 {
+        let free = sentry_host::memory_info::memory_info().free;
+        let Some(limit) = self.memory_limit else { return free };
+        let mut seen = Vec::new();
+        let mut resident = 0u64;
+        for (_, task) in self.root_pid_namespace.tasks() {
+            let mm = task.mm();
+            if task.exiting.load(Ordering::Relaxed)
+                || seen.iter().any(|known| Arc::ptr_eq(known, &mm))
+            {
+                continue;
+            }
+            seen.push(mm);
+            let context = task.context.lock().clone();
+            resident = resident.saturating_add(context.address_space().resident_bytes());
+        }
+        limit.saturating_sub(resident).min(free)
+    }
+
     /// Returns a new inode number for a namespace.
     pub(crate) fn next_namespace_ino(&self) -> u64 {
         self.next_ino.fetch_add(1, Ordering::Relaxed)

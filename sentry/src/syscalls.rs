@@ -1,5 +1,9 @@
 //! System calls: `dispatch` and one file of thin handlers per family.
 
 pub mod dispatch;
+mod ids;
+pub(crate) mod info;
+mod prctl;
 mod process;
+pub(crate) mod sched;
 mod signal;

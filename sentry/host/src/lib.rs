@@ -5,7 +5,9 @@ pub mod clock;
 pub mod control;
 pub mod file;
 pub mod filter;
+pub mod memory_info;
 pub mod packet;
+pub mod random;
 pub mod rule;
 mod runtime;
 pub mod startup;
@@ -18,6 +20,8 @@ pub use rule::Rule;
 const MODULES: &[(&str, &[Rule])] = &[
     ("runtime", runtime::RULES),
     ("clock", clock::RULES),
+    ("random", random::RULES),
+    ("memory_info", memory_info::RULES),
     ("control", control::RULES),
     ("file", file::RULES),
     ("packet", packet::RULES),

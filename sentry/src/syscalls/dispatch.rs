@@ -128,6 +128,63 @@ rows! {
     SET_TID_ADDRESS => process::sys_set_tid_address(1);
     PAUSE => process::sys_pause(0);
     RESTART_SYSCALL => process::sys_restart_syscall(0);
+    // Identity.
+    GETPID => ids::sys_getpid(0);
+    GETTID => ids::sys_gettid(0);
+    GETPPID => ids::sys_getppid(0);
+    GETPGID => ids::sys_getpgid(1);
+    GETPGRP => ids::sys_getpgrp(0);
+    GETSID => ids::sys_getsid(1);
+    SETSID => ids::sys_setsid(0);
+    SETPGID => ids::sys_setpgid(2);
+    GETUID => ids::sys_getuid(0);
+    GETEUID => ids::sys_geteuid(0);
+    GETGID => ids::sys_getgid(0);
+    GETEGID => ids::sys_getegid(0);
+    GETRESUID => ids::sys_getresuid(3);
+    GETRESGID => ids::sys_getresgid(3);
+    SETUID => ids::sys_setuid(1);
+    SETGID => ids::sys_setgid(1);
+    SETREUID => ids::sys_setreuid(2);
+    SETREGID => ids::sys_setregid(2);
+    SETRESUID => ids::sys_setresuid(3);
+    SETRESGID => ids::sys_setresgid(3);
+    SETFSUID => ids::sys_setfsuid(1);
+    SETFSGID => ids::sys_setfsgid(1);
+    GETGROUPS => ids::sys_getgroups(2);
+    SETGROUPS => ids::sys_setgroups(2);
+    CAPGET => ids::sys_capget(2);
+    CAPSET => ids::sys_capset(2);
+    PRCTL => prctl::sys_prctl(5);
+    ARCH_PRCTL => prctl::sys_arch_prctl(2);
+    // Scheduling, limits, usage.
+    SCHED_YIELD => sched::sys_sched_yield(0);
+    SCHED_GETAFFINITY => sched::sys_sched_getaffinity(3);
+    SCHED_SETAFFINITY => sched::sys_sched_setaffinity(3);
+    SCHED_GETSCHEDULER => sched::sys_sched_getscheduler(1);
+    SCHED_SETSCHEDULER => sched::sys_sched_setscheduler(3);
+    SCHED_GETPARAM => sched::sys_sched_getparam(2);
+    SCHED_SETPARAM => sched::sys_sched_setparam(2);
+    SCHED_GET_PRIORITY_MAX => sched::sys_sched_get_priority_max(1);
+    SCHED_GET_PRIORITY_MIN => sched::sys_sched_get_priority_min(1);
+    SCHED_RR_GET_INTERVAL => sched::sys_sched_rr_get_interval(2);
+    GETPRIORITY => sched::sys_getpriority(2);
+    SETPRIORITY => sched::sys_setpriority(3);
+    IOPRIO_GET => sched::sys_ioprio_get(2);
+    IOPRIO_SET => sched::sys_ioprio_set(3);
+    GETRLIMIT => sched::sys_getrlimit(2);
+    SETRLIMIT => sched::sys_setrlimit(2);
+    PRLIMIT64 => sched::sys_prlimit64(4);
+    GETRUSAGE => sched::sys_getrusage(2);
+    TIMES => sched::sys_times(1);
+    // The system itself.
+    UNAME => info::sys_uname(1);
+    SETHOSTNAME => info::sys_sethostname(2);
+    SETDOMAINNAME => info::sys_setdomainname(2);
+    SYSINFO => info::sys_sysinfo(1);
+    GETCPU => info::sys_getcpu(3);
+    GETRANDOM => info::sys_getrandom(3);
+    PERSONALITY => info::sys_personality(1);
     // Signals.
     RT_SIGACTION => signal::sys_rt_sigaction(4);
     RT_SIGPROCMASK => signal::sys_rt_sigprocmask(4);
@@ -148,7 +205,10 @@ fn a<T: FromArg>(args: &[u64; 6], index: usize) -> T {
 }
 
 fn unserved(number: u64, args: &[u64; 6]) -> HandlerResult {
-    crate::unsupported::note(&format!("syscall_{number:#x}"), args);
+    match syscalls::table::lookup(number) {
+        Some(info) => crate::unsupported::note(info.name, args),
+        None => crate::unsupported::note(&format!("syscall_{number:#x}"), args),
+    }
     Err(Errno::ENOSYS.into())
 }
 

@@ -326,9 +326,16 @@ pub(super) fn sys_tkill(task: &CurrentTask, tid: i32, sig: i32) -> HandlerResult
 }
 
 /// Checks that a record given by the guest does not pretend to come from the kernel or `kill(2)`.
-fn check_queued(task: &CurrentTask, target: &ThreadGroup, sig: i32, info: &mut Siginfo) -> SysResult<()> {
+fn check_queued(
+    task: &CurrentTask,
+    target: &ThreadGroup,
+    sig: i32,
+    info: &mut Siginfo,
+) -> SysResult<()> {
     info.si_signo = sig;
-    if (info.si_code >= 0 || info.si_code == SI_TKILL) && !std::ptr::eq(target, &raw const *task.group) {
+    if (info.si_code >= 0 || info.si_code == SI_TKILL)
+        && !std::ptr::eq(target, &raw const *task.group)
+    {
         return Err(Errno::EPERM);
     }
     Ok(())

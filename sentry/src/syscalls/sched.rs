@@ -1,0 +1,405 @@
+//! Scheduling, limits and usage.
+
+use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
+use syscalls::abi::resource::{
+    PRIO_PGRP, PRIO_PROCESS, PRIO_USER, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD,
+    Rlimit, Rusage,
+};
+use syscalls::abi::sched::{
+    SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR, SchedParam,
+};
+use syscalls::abi::time::{Timespec, Timeval, Tms};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+use zerocopy::FromZeros;
+
+use super::ids::target;
+use crate::task::limits::N_LIMITS;
+use crate::task::{CurrentTask, HandlerResult, Task};
+
+/// The most descriptors that `RLIMIT_NOFILE` may allow: `fs.nr_open`.
+const NR_OPEN: u64 = 1 << 20;
+
+/// Implements `sched_yield(2)`.
+pub(super) fn sys_sched_yield(_task: &CurrentTask) -> HandlerResult<()> {
+    Ok(())
+}
+
+/// Returns the number of processors that the guest sees.
+pub(crate) fn n_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn all_cpus() -> Vec<u8> {
+    let n = n_cpus();
+    let mut mask = vec![0; n.div_ceil(64) * 8];
+    for cpu in 0..n {
+        if let Some(byte) = mask.get_mut(cpu / 8) {
+            *byte |= 1 << (cpu % 8);
+        }
+    }
+    mask
+}
+
+/// Implements `sched_getaffinity(2)`.
+pub(super) fn sys_sched_getaffinity(
+    task: &CurrentTask,
+    pid: i32,
+    len: usize,
+    mask: UserAddr,
+) -> HandlerResult<usize> {
+    let all = all_cpus();
+    if len < all.len() || len % 8 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let target = target(task, pid)?;
+    let own = target.misc.lock().affinity.clone();
+    let shown = if own.is_empty() { all } else { own };
+    task.write_bytes(mask, &shown)?;
+    Ok(shown.len())
+}
+
+/// Implements `sched_setaffinity(2)`. The mask is kept and shown; threads are placed by the host.
+pub(super) fn sys_sched_setaffinity(
+    task: &CurrentTask,
+    pid: i32,
+    len: usize,
+    mask: UserAddr,
+) -> HandlerResult<()> {
+    let all = all_cpus();
+    let mut wanted = vec![0; all.len()];
+    let n = len.min(all.len());
+    if let Some(head) = wanted.get_mut(..n) {
+        task.read_bytes(mask, head)?;
+    }
+    for (byte, existing) in wanted.iter_mut().zip(&all) {
+        *byte &= existing;
+    }
+    if wanted.iter().all(|byte| *byte == 0) {
+        return Err(Errno::EINVAL.into());
+    }
+    let target = target(task, pid)?;
+    if !may_schedule(task, &target) {
+        return Err(Errno::EPERM.into());
+    }
+    target.misc.lock().affinity = wanted;
+    Ok(())
+}
+
+fn may_schedule(task: &CurrentTask, target: &Task) -> bool {
+    let own = task.creds();
+    let theirs = target.creds();
+    own.euid == theirs.uid || own.euid == theirs.euid || own.has_capability(CAP_SYS_NICE)
+}
+
+/// Implements `sched_getscheduler(2)`.
+pub(super) fn sys_sched_getscheduler(task: &CurrentTask, pid: i32) -> HandlerResult<u32> {
+    if pid < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(target(task, pid)?.misc.lock().sched_policy)
+}
+
+fn is_priority_valid(policy: i32, priority: i32) -> bool {
+    match policy {
+        SCHED_FIFO | SCHED_RR => (1..=99).contains(&priority),
+        SCHED_NORMAL | SCHED_BATCH | SCHED_IDLE => priority == 0,
+        _ => false,
+    }
+}
+
+/// Implements `sched_setscheduler(2)`: real-time policies are kept and shown but not honoured by
+/// the host, so an unprivileged caller is refused as on Linux.
+pub(super) fn sys_sched_setscheduler(
+    task: &CurrentTask,
+    pid: i32,
+    policy: i32,
+    param: UserPtr<SchedParam>,
+) -> HandlerResult<()> {
+    if pid < 0 || policy < 0 || param.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
+    let param = task.read_obj(param)?;
+    let kind = policy & !SCHED_RESET_ON_FORK;
+    if !is_priority_valid(kind, param.sched_priority) {
+        return Err(Errno::EINVAL.into());
+    }
+    set_policy(task, pid, policy.unsigned_abs(), kind, param.sched_priority)
+}
+
+fn set_policy(
+    task: &CurrentTask,
+    pid: i32,
+    policy: u32,
+    kind: i32,
+    priority: i32,
+) -> HandlerResult<()> {
+    let target = target(task, pid)?;
+    let realtime = matches!(kind, SCHED_FIFO | SCHED_RR);
+    if !may_schedule(task, &target) || (realtime && !task.creds().has_capability(CAP_SYS_NICE)) {
+        return Err(Errno::EPERM.into());
+    }
+    let mut misc = target.misc.lock();
+    misc.sched_policy = policy;
+    misc.sched_priority = priority;
+    Ok(())
+}
+
+/// Implements `sched_setparam(2)`.
+pub(super) fn sys_sched_setparam(
+    task: &CurrentTask,
+    pid: i32,
+    param: UserPtr<SchedParam>,
+) -> HandlerResult<()> {
+    if pid < 0 || param.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
+    let param = task.read_obj(param)?;
+    let policy = target(task, pid)?.misc.lock().sched_policy;
+    let kind = i32::try_from(policy).map_err(|_| Errno::EINVAL)? & !SCHED_RESET_ON_FORK;
+    if !is_priority_valid(kind, param.sched_priority) {
+        return Err(Errno::EINVAL.into());
+    }
+    set_policy(task, pid, policy, kind, param.sched_priority)
+}
+
+/// Implements `sched_getparam(2)`.
+pub(super) fn sys_sched_getparam(
+    task: &CurrentTask,
+    pid: i32,
+    param: UserPtr<SchedParam>,
+) -> HandlerResult<()> {
+    if pid < 0 || param.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
+    let sched_priority = target(task, pid)?.misc.lock().sched_priority;
+    Ok(task.write_obj(param, &SchedParam { sched_priority })?)
+}
+
+/// Implements `sched_get_priority_max(2)`.
+pub(super) fn sys_sched_get_priority_max(_task: &CurrentTask, policy: i32) -> HandlerResult<u32> {
+    priority_bound(policy, 99)
+}
+
+/// Implements `sched_get_priority_min(2)`.
+pub(super) fn sys_sched_get_priority_min(_task: &CurrentTask, policy: i32) -> HandlerResult<u32> {
+    priority_bound(policy, 1)
+}
+
+fn priority_bound(policy: i32, realtime: u32) -> HandlerResult<u32> {
+    match policy {
+        SCHED_FIFO | SCHED_RR => Ok(realtime),
+        SCHED_NORMAL | SCHED_BATCH | SCHED_IDLE | syscalls::abi::sched::SCHED_DEADLINE => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// Implements `sched_rr_get_interval(2)`.
+pub(super) fn sys_sched_rr_get_interval(
+    task: &CurrentTask,
+    pid: i32,
+    tp: UserPtr<Timespec>,
+) -> HandlerResult<()> {
+    if pid < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    target(task, pid)?;
+    Ok(task.write_obj(tp, &Timespec::from_ns(100_000_000))?)
+}
+
+fn priority_targets(
+    task: &CurrentTask,
+    which: i32,
+    who: i32,
+) -> SysResult<Vec<std::sync::Arc<Task>>> {
+    let namespace = task.pid_namespace();
+    let all = || namespace.tasks().into_iter().map(|(_, task)| task);
+    Ok(match which {
+        PRIO_PROCESS => vec![target(task, who)?],
+        PRIO_PGRP => {
+            let id = match who {
+                0 => task.group.process_group().id_in(&namespace),
+                who => u32::try_from(who).map_err(|_| Errno::ESRCH)?,
+            };
+            all().filter(|task| task.group.process_group().id_in(&namespace) == id).collect()
+        }
+        PRIO_USER => {
+            let uid = if who == 0 { task.creds().uid } else { who.cast_unsigned() };
+            all().filter(|task| task.creds().uid == uid).collect()
+        }
+        _ => return Err(Errno::EINVAL),
+    })
+}
+
+/// Implements `getpriority(2)`: returns 20 minus the nice value.
+pub(super) fn sys_getpriority(task: &CurrentTask, which: i32, who: i32) -> HandlerResult<i32> {
+    let targets = priority_targets(task, which, who)?;
+    let best = targets.iter().map(|target| 20 - target.misc.lock().nice).max();
+    Ok(best.ok_or(Errno::ESRCH)?)
+}
+
+/// Implements `setpriority(2)`.
+pub(super) fn sys_setpriority(
+    task: &CurrentTask,
+    which: i32,
+    who: i32,
+    prio: i32,
+) -> HandlerResult<()> {
+    let targets = priority_targets(task, which, who)?;
+    if targets.is_empty() {
+        return Err(Errno::ESRCH.into());
+    }
+    let nice = prio.clamp(-20, 19);
+    for target in targets {
+        if !may_schedule(task, &target) {
+            return Err(Errno::EPERM.into());
+        }
+        let mut misc = target.misc.lock();
+        if nice < misc.nice && !task.creds().has_capability(CAP_SYS_NICE) {
+            return Err(Errno::EACCES.into());
+        }
+        misc.nice = nice;
+    }
+    Ok(())
+}
+
+/// Implements `ioprio_get(2)`.
+pub(super) fn sys_ioprio_get(task: &CurrentTask, which: i32, who: i32) -> HandlerResult<i32> {
+    let targets = priority_targets(task, which.wrapping_sub(1), who)?;
+    let first = targets.first().ok_or(Errno::ESRCH)?;
+    let ioprio = first.misc.lock().ioprio;
+    Ok(ioprio)
+}
+
+/// Implements `ioprio_set(2)`: kept and shown.
+pub(super) fn sys_ioprio_set(
+    task: &CurrentTask,
+    which: i32,
+    who: i32,
+    ioprio: i32,
+) -> HandlerResult<()> {
+    let class = ioprio >> syscalls::abi::sched::IOPRIO_CLASS_SHIFT;
+    if !(0..=3).contains(&class) {
+        return Err(Errno::EINVAL.into());
+    }
+    if class == 1 && !task.creds().has_capability(CAP_SYS_NICE) {
+        return Err(Errno::EPERM.into());
+    }
+    for target in priority_targets(task, which.wrapping_sub(1), who)? {
+        target.misc.lock().ioprio = ioprio;
+    }
+    Ok(())
+}
+
+/// Implements `getrlimit(2)`.
+pub(super) fn sys_getrlimit(
+    task: &CurrentTask,
+    resource: u32,
+    rlim: UserPtr<Rlimit>,
+) -> HandlerResult<()> {
+    let limit = task.group.limits.lock().get(resource).ok_or(Errno::EINVAL)?;
+    Ok(task.write_obj(rlim, &Rlimit { rlim_cur: limit.0, rlim_max: limit.1 })?)
+}
+
+/// Implements `setrlimit(2)`.
+pub(super) fn sys_setrlimit(
+    task: &CurrentTask,
+    resource: u32,
+    rlim: UserPtr<Rlimit>,
+) -> HandlerResult<()> {
+    sys_prlimit64(task, 0, resource, rlim, UserPtr::new(UserAddr::NULL))
+}
+
+/// Implements `prlimit64(2)`.
+pub(super) fn sys_prlimit64(
+    task: &CurrentTask,
+    pid: i32,
+    resource: u32,
+    new_limit: UserPtr<Rlimit>,
+    old_limit: UserPtr<Rlimit>,
+) -> HandlerResult<()> {
+    if usize::try_from(resource).unwrap_or(usize::MAX) >= N_LIMITS {
+        return Err(Errno::EINVAL.into());
+    }
+    let new = if new_limit.is_null() { None } else { Some(task.read_obj(new_limit)?) };
+    let target = target(task, pid)?;
+    let own = task.creds();
+    let theirs = target.creds();
+    let same = own.uid == theirs.uid && own.uid == theirs.euid && own.uid == theirs.suid;
+    if !std::sync::Arc::ptr_eq(&target.group, &task.group)
+        && !same
+        && !own.has_capability(CAP_SYS_RESOURCE)
+    {
+        return Err(Errno::EPERM.into());
+    }
+    let old = {
+        let mut limits = target.group.limits.lock();
+        let old = limits.get(resource).ok_or(Errno::EINVAL)?;
+        if let Some(new) = new {
+            if new.rlim_cur > new.rlim_max {
+                return Err(Errno::EINVAL.into());
+            }
+            if i32::try_from(resource).unwrap_or(-1) == i32::try_from(RLIMIT_NOFILE).unwrap_or(7)
+                && new.rlim_max > NR_OPEN
+            {
+                return Err(Errno::EPERM.into());
+            }
+            if new.rlim_max > old.1 && !own.has_capability(CAP_SYS_RESOURCE) {
+                return Err(Errno::EPERM.into());
+            }
+            limits.set(resource, (new.rlim_cur, new.rlim_max));
+        }
+        old
+    };
+    if !old_limit.is_null() {
+        task.write_obj(old_limit, &Rlimit { rlim_cur: old.0, rlim_max: old.1 })?;
+    }
+    Ok(())
+}
+
+fn timeval(ns: u64) -> Timeval {
+    Timeval::from_ns(i64::try_from(ns).unwrap_or(i64::MAX))
+}
+
+/// Implements `getrusage(2)`.
+pub(super) fn sys_getrusage(
+    task: &CurrentTask,
+    who: i32,
+    usage: UserPtr<Rusage>,
+) -> HandlerResult<()> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let (user, system) = match who {
+        RUSAGE_SELF => task.group.cpu_ns(),
+        RUSAGE_THREAD => task.cpu_ns(),
+        RUSAGE_CHILDREN => {
+            let of = &task.group.child_cpu_ns;
+            (of.0.load(Relaxed), of.1.load(Relaxed))
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let mut out = Rusage::new_zeroed();
+    out.ru_utime = timeval(user);
+    out.ru_stime = timeval(system);
+    if who != RUSAGE_CHILDREN {
+        let resident = task.context().address_space().resident_bytes();
+        out.ru_maxrss = i64::try_from(resident / 1024).unwrap_or(0);
+    }
+    Ok(task.write_obj(usage, &out)?)
+}
+
+/// Implements `times(2)`: clock ticks of 10 ms.
+pub(super) fn sys_times(task: &CurrentTask, buf: UserPtr<Tms>) -> HandlerResult {
+    use std::sync::atomic::Ordering::Relaxed;
+    let ticks = |ns: u64| i64::try_from(ns / 10_000_000).unwrap_or(i64::MAX);
+    if !buf.is_null() {
+        let (user, system) = task.group.cpu_ns();
+        let children = &task.group.child_cpu_ns;
+        let tms = Tms {
+            tms_utime: ticks(user),
+            tms_stime: ticks(system),
+            tms_cutime: ticks(children.0.load(Relaxed)),
+            tms_cstime: ticks(children.1.load(Relaxed)),
+        };
+        task.write_obj(buf, &tms)?;
+    }
+    Ok(task.kernel.clock.monotonic_ns() / 10_000_000)
+}
