@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+pub mod systrap;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 

@@ -1,8 +1,15 @@
-//! The stub: freestanding code mapped into application address spaces.
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![no_main]
 
+mod entry;
+mod frame;
+mod host;
+mod serve;
+mod signal;
+mod start;
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+    host::exit_group(127)
 }

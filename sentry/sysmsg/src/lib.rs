@@ -1,1 +1,8 @@
-//! To be written.
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![warn(missing_docs)]
+
+pub mod layout;
+pub mod slot;
+
+pub use slot::{CallEntry, Slot};

@@ -1,0 +1,197 @@
+//! The default platform: application code runs in stub processes, whose system calls a seccomp
+//! filter turns into traps that the stub reports through shared memory.
+//!
+//! - [`zygote`]: the first stub; all others are its descendants and share its filter and listener.
+//! - [`space`], [`context`]: a stub process and its threads.
+//! - [`serve`]: receives rings of the doorbell, hands events to their owners, reaps processes.
+//! - [`filter`]: what a stub may ask of the host.
+//!
+//! Architecture Invariant: nothing here depends on the stub being intact. A ring says which thread
+//! rings (the kernel vouches for that), and a slot belongs to one process; everything else that
+//! they claim is checked, and a process that breaks the protocol is killed.
+
+mod calls;
+mod context;
+mod filter;
+mod listener;
+mod region;
+mod serve;
+mod space;
+mod xstate;
+mod zygote;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+
+use sentry_host::Rule;
+use syscalls::arch::x86_64::Regs;
+use syscalls::{Errno, SysResult};
+
+use self::context::SystrapContext;
+use self::listener::Listener;
+use self::space::Space;
+use crate::{Context, ContextOwner, Event, Platform, Work, XsaveLayout};
+
+/// What can be chosen about the platform.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {}
+
+/// The platform.
+#[derive(Debug)]
+pub struct Systrap {
+    inner: Arc<Inner>,
+}
+
+/// What waits for a serving thread.
+enum Job {
+    Work(Arc<dyn Work>),
+    Event(Arc<SystrapContext>, Event),
+    Exited(Arc<SystrapContext>, i32),
+}
+
+/// The state that contexts share.
+struct Inner {
+    listener: Listener,
+    xsave: XsaveLayout,
+    zygote: Mutex<Option<Arc<SystrapContext>>>,
+    /// Held while the zygote forks.
+    forking: Mutex<()>,
+    next_token: AtomicU64,
+    /// Threads by host id.
+    tasks: RwLock<HashMap<u32, Arc<SystrapContext>>>,
+    spaces: RwLock<HashMap<u64, Arc<Space>>>,
+    processes: Mutex<Processes>,
+    jobs: Mutex<VecDeque<Job>>,
+    jobs_ready: Condvar,
+    /// Held by the thread that receives rings.
+    lead: Mutex<()>,
+    /// Counts rings that have been taken, for those who wait for one without the lead.
+    rings: Mutex<u64>,
+    rung: Condvar,
+    n_waiting: AtomicUsize,
+    stopping: AtomicBool,
+    /// The thread that is receiving a ring, zero where none is.
+    receiver: AtomicU32,
+}
+
+/// Host processes.
+#[derive(Default)]
+struct Processes {
+    by_pid: HashMap<i32, Arc<Space>>,
+    /// Processes that have ended before the sentry knew them.
+    orphans: VecDeque<(i32, i32)>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}
+
+impl Systrap {
+    /// Starts the zygote. To be called before the sentry gives up what that takes: fork, exec and
+    /// `pidfd_getfd`.
+    ///
+    /// # Errors
+    /// `ENOSYS` where the processor or the kernel lacks what the stub needs (FSGSBASE, XSAVE, the
+    /// listener), else the error of the call that failed.
+    pub fn new(_options: Options) -> SysResult<Self> {
+        zygote::check_host()?;
+        let zygote = zygote::Zygote::start()?;
+        let inner = Arc::new(Inner {
+            listener: Listener::new(zygote.listener),
+            xsave: xstate::layout(),
+            zygote: Mutex::new(None),
+            forking: Mutex::new(()),
+            next_token: AtomicU64::new(1),
+            tasks: RwLock::new(HashMap::new()),
+            spaces: RwLock::new(HashMap::new()),
+            processes: Mutex::new(Processes::default()),
+            jobs: Mutex::new(VecDeque::new()),
+            jobs_ready: Condvar::new(),
+            lead: Mutex::new(()),
+            rings: Mutex::new(0),
+            rung: Condvar::new(),
+            n_waiting: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            receiver: AtomicU32::new(0),
+        });
+        inner.adopt_zygote(zygote.space, zygote.pid)?;
+        Ok(Self { inner })
+    }
+}
+
+/// Returns the host calls that the platform makes at run time.
+pub fn rules() -> Vec<Rule> {
+    [listener::RULES, region::RULES, space::RULES, serve::RULES].concat()
+}
+
+impl Platform for Systrap {
+    fn name(&self) -> &'static str {
+        "systrap"
+    }
+
+    fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        let inner = &self.inner;
+        let space = Arc::new(Space::new(inner.new_token()?)?);
+        let regs = Regs { orig_rax: u64::MAX, eflags: 0x202, ..Regs::default() };
+        let child = space
+            .add_thread(0, |index| SystrapContext::new(inner, &space, index, Some(owner), regs))?;
+        inner.add_space(&space);
+        let forking = lock(&inner.forking);
+        let zygote = lock(&inner.zygote).clone().ok_or(Errno::EAGAIN)?;
+        inner.wait_for(|| zygote.is_dead() || zygote.is_waiting());
+        zygote.fork_from_zygote(&child)?;
+        inner.wait_for(|| zygote.is_dead() || zygote.is_waiting());
+        drop(forking);
+        if zygote.is_dead() || zygote.last_birth() <= 0 {
+            child.abandon();
+            inner.forget(&child);
+            return Err(Errno::EAGAIN);
+        }
+        inner.announced(&child, zygote.last_birth());
+        inner.wait_for(|| child.is_dead() || child.is_waiting());
+        if child.is_dead() { Err(Errno::EAGAIN) } else { Ok(child) }
+    }
+
+    fn vdso(&self) -> &[u8] {
+        &[]
+    }
+
+    fn xsave_layout(&self) -> XsaveLayout {
+        self.inner.xsave
+    }
+
+    fn serve(&self) {
+        self.inner.serve();
+    }
+
+    fn shutdown(&self) {
+        self.inner.shut_down();
+    }
+
+    fn submit(&self, work: Arc<dyn Work>) {
+        self.inner.post(Job::Work(work));
+    }
+}
+
+impl Inner {
+    /// Returns an unguessable name for a new address space.
+    fn new_token(&self) -> SysResult<u64> {
+        let random = zygote::random()?;
+        // The lower bits make it unique, the upper ones secret.
+        let serial = self.next_token.fetch_add(1, Ordering::Relaxed);
+        Ok(random << 24 | serial & 0xff_ffff)
+    }
+}
+
+/// Locks a mutex; a panic elsewhere aborts the process, so poison does not exist.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the error of the last host call.
+fn last_errno() -> Errno {
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,0 +1,198 @@
+//! Host calls in the form in which the stub makes them.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sentry_sysmsg::layout;
+use sentry_sysmsg::slot::{
+    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_REFUSED, CallEntry, DATA_LEN, MAX_CALLS, Slot,
+};
+use syscalls::{Errno, SysResult};
+
+use super::listener::Listener;
+use super::space::Space;
+use crate::{HostCall, USER_ADDRESS_LIMIT};
+
+const NO_FD: u64 = u64::MAX;
+const PAGE: u64 = 4096;
+/// How many calls one reply gets; one entry stays free for the error of a clone.
+const BATCH: usize = MAX_CALLS - 1;
+/// How many pages one `mincore` may ask for.
+const MINCORE_MAX: u64 = 4096;
+
+/// What [`fill`] has put into a slot.
+pub(super) struct Batch {
+    /// How many calls.
+    pub(super) n_calls: usize,
+    /// How many bytes of data the calls bring.
+    pub(super) data_len: usize,
+}
+
+/// Moves calls from `todo` into the slot, as many as fit. Stops before a call that needs a
+/// descriptor which only a ring could bring where there is none: the empty or short batch makes
+/// the stub ring.
+pub(super) fn fill(
+    slot: &Slot,
+    space: &Space,
+    listener: &Listener,
+    ring: Option<u64>,
+    todo: &mut VecDeque<HostCall>,
+) -> Batch {
+    let mut batch = Batch { n_calls: 0, data_len: 0 };
+    while let Some(entry) = slot.calls.0.get(batch.n_calls).filter(|_| batch.n_calls < BATCH) {
+        let Some(call) = todo.front() else { break };
+        if batch.data_len != 0 {
+            break;
+        }
+        match encode(call, slot, space, listener, ring) {
+            Encoded::Call(nr, args) => write(entry, nr, args),
+            Encoded::NeedsRing => break,
+            Encoded::Refused => write(entry, CALL_REFUSED, [0; 6]),
+        }
+        if let HostCall::Mincore { len, .. } = call {
+            batch.data_len = usize::try_from(len.div_ceil(PAGE).min(MINCORE_MAX)).unwrap_or(0);
+        }
+        batch.n_calls += 1;
+        todo.pop_front();
+    }
+    batch
+}
+
+enum Encoded {
+    Call(u32, [u64; 6]),
+    NeedsRing,
+    /// Would reach memory that is not the application's.
+    Refused,
+}
+
+fn encode(
+    call: &HostCall,
+    slot: &Slot,
+    space: &Space,
+    listener: &Listener,
+    ring: Option<u64>,
+) -> Encoded {
+    if !ranges(call).iter().all(|(addr, len)| guest_range(*addr, *len).is_ok()) {
+        return Encoded::Refused;
+    }
+    let (nr, args) = match *call {
+        HostCall::Mmap { addr, len, prot, flags, ref file, offset } => {
+            let fd = match file {
+                None => NO_FD,
+                Some(file) => {
+                    let mut fds = space.fds();
+                    match fds.get(file) {
+                        Some(number) => u64::from(number.cast_unsigned()),
+                        None => {
+                            let Some(id) = ring else { return Encoded::NeedsRing };
+                            let number = fds.insert(file).unwrap_or(-1);
+                            match listener.add_fd(id, file.as_fd(), number) {
+                                Ok(()) => u64::from(number.cast_unsigned()),
+                                Err(_) => {
+                                    fds.remove(file);
+                                    NO_FD
+                                }
+                            }
+                        }
+                    }
+                }
+            };
+            let anonymous = if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
+            let flags = u64::from((flags | libc::MAP_FIXED | anonymous).cast_unsigned());
+            (libc::SYS_mmap, [addr, len, u64::from(prot.cast_unsigned()), flags, fd, offset])
+        }
+        HostCall::Munmap { addr, len } => (libc::SYS_munmap, [addr, len, 0, 0, 0, 0]),
+        HostCall::Mprotect { addr, len, prot } => {
+            (libc::SYS_mprotect, [addr, len, u64::from(prot.cast_unsigned()), 0, 0, 0])
+        }
+        HostCall::Mremap { addr, old_len, new_len, new_addr, flags } => {
+            let moving =
+                if addr == new_addr { 0 } else { libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED };
+            (
+                libc::SYS_mremap,
+                [addr, old_len, new_len, u64::from((flags | moving).cast_unsigned()), new_addr, 0],
+            )
+        }
+        HostCall::Madvise { addr, len, advice } => {
+            (libc::SYS_madvise, [addr, len, u64::from(advice.cast_unsigned()), 0, 0, 0])
+        }
+        HostCall::Msync { addr, len, flags } => {
+            (libc::SYS_msync, [addr, len, u64::from(flags.cast_unsigned()), 0, 0, 0])
+        }
+        HostCall::Mincore { addr, len } => {
+            (libc::SYS_mincore, [addr, len, data_addr(space, slot), 0, 0, 0])
+        }
+        HostCall::AtomicUpdate { addr, and, xor, add } => {
+            let args = [addr, u64::from(and), u64::from(xor), u64::from(add), 0, 0];
+            return Encoded::Call(CALL_ATOMIC_UPDATE, args);
+        }
+        HostCall::CompareExchange { addr, old, new } => {
+            return Encoded::Call(
+                CALL_COMPARE_EXCHANGE,
+                [addr, u64::from(old), u64::from(new), 0, 0, 0],
+            );
+        }
+        HostCall::Rseq { addr, len, flags, signature } => {
+            let args = [
+                addr,
+                u64::from(len),
+                u64::from(flags.cast_unsigned()),
+                u64::from(signature),
+                0,
+                0,
+            ];
+            (libc::SYS_rseq, args)
+        }
+    };
+    Encoded::Call(u32::try_from(nr).unwrap_or(u32::MAX), args)
+}
+
+/// Returns the memory that a call is about. The sentry has chosen or checked it; this is the last
+/// line that keeps the stub's own pages out of its reach.
+fn ranges(call: &HostCall) -> [(u64, u64); 2] {
+    match *call {
+        HostCall::Mmap { addr, len, .. }
+        | HostCall::Munmap { addr, len }
+        | HostCall::Mprotect { addr, len, .. }
+        | HostCall::Madvise { addr, len, .. }
+        | HostCall::Msync { addr, len, .. }
+        | HostCall::Mincore { addr, len } => [(addr, len), (0, 0)],
+        HostCall::Mremap { addr, old_len, new_len, new_addr, .. } => {
+            [(addr, old_len), (new_addr, new_len)]
+        }
+        HostCall::AtomicUpdate { addr, .. } | HostCall::CompareExchange { addr, .. } => {
+            [(addr, 4), (0, 0)]
+        }
+        HostCall::Rseq { addr, len, .. } => [(addr, u64::from(len)), (0, 0)],
+    }
+}
+
+/// Returns where the stub sees the slot's data area. The index is the sentry's own.
+fn data_addr(_space: &Space, slot: &Slot) -> u64 {
+    let offset = u64::try_from(std::mem::offset_of!(Slot, data)).unwrap_or(0);
+    layout::slot_addr(slot.index.load(Relaxed).min(layout::MAX_THREADS - 1)) + offset
+}
+
+fn write(entry: &CallEntry, nr: u32, args: [u64; 6]) {
+    entry.nr.store(nr, Relaxed);
+    for (place, arg) in entry.args.iter().zip(args) {
+        place.store(arg, Relaxed);
+    }
+}
+
+/// Copies the first `len` bytes of the data area.
+pub(super) fn read_data(slot: &Slot, len: usize) -> Vec<u8> {
+    let words = slot.data.iter().take(len.min(DATA_LEN).div_ceil(8));
+    let mut bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Checks that `len` bytes at `addr` are the application's.
+pub(super) fn guest_range(addr: u64, len: u64) -> SysResult<u64> {
+    match addr.checked_add(len) {
+        Some(end) if end <= USER_ADDRESS_LIMIT => Ok(addr),
+        _ => Err(Errno::EFAULT),
+    }
+}

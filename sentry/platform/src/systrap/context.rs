@@ -1,0 +1,586 @@
+//! A guest thread: its slot, its registers, and the conversation with its stub.
+//!
+//! A context is *running* from the moment its reply is published until the next request is taken,
+//! and *stopped* in between; `State` says which, and a request is only taken from a running one,
+//! whatever its slot claims. What a request needs is copied out of the slot once, when it is taken.
+//!
+//! Lock order: a context's `state`, then its space's locks, then the platform's tables.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex};
+
+use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
+use syscalls::arch::x86_64::Regs;
+use syscalls::{Errno, SysResult, UserAddr};
+
+use super::region::SlotMapping;
+use super::space::Space;
+use super::{Inner, Job, calls, lock};
+use crate::{
+    AddressSpace, Context, ContextOwner, Event, FastPathFacts, Fault, HostCall, HostCallResults,
+    SyscallArgs,
+};
+use sentry_sysmsg::layout;
+
+/// What comes after a list of host calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The application.
+    Resume,
+    /// `Event::HostCallsDone`.
+    Report,
+    /// Somebody waits in `call_now`.
+    Wake,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Stopped,
+    Dead,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// The ring that waits for an answer.
+    ring: Option<u64>,
+    /// The last request that was taken.
+    taken: u32,
+    /// Whether a reply without return to the application is out, so that only its outcome can follow.
+    expects_outcome: bool,
+    regs: Regs,
+    /// Whether all registers must be loaded, or only `rax`.
+    regs_dirty: bool,
+    ret_dirty: bool,
+    /// Whether `regs` describes a system call.
+    in_syscall: bool,
+    xsave: Option<u64>,
+    xrestore: Option<u64>,
+    /// The contexts to be born with the next replies, one with each.
+    births: VecDeque<Arc<SystrapContext>>,
+    /// The one that is born with the current reply.
+    birth: Option<Arc<SystrapContext>>,
+    todo: VecDeque<HostCall>,
+    then: Then,
+    /// How many calls the current reply has, and the data that the last of them brings.
+    sent: usize,
+    data_len: usize,
+    results: HostCallResults,
+}
+
+/// A guest thread.
+pub(super) struct SystrapContext {
+    inner: Arc<Inner>,
+    pub(super) space: Arc<Space>,
+    pub(super) index: u32,
+    slot: SlotMapping,
+    owner: Mutex<Option<Arc<dyn ContextOwner>>>,
+    /// The host thread, zero until it is known.
+    tid: AtomicU32,
+    /// Whether the application may be running; only a hint for `interrupt`.
+    running: AtomicBool,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for SystrapContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "thread {} of process {}", self.tid(), self.space.pid())
+    }
+}
+
+impl SystrapContext {
+    /// Creates a context that is stopped, and whose host thread is still to be born.
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        space: &Arc<Space>,
+        index: u32,
+        owner: Option<Arc<dyn ContextOwner>>,
+        regs: Regs,
+    ) -> SysResult<Arc<Self>> {
+        let slot = SlotMapping::new(&space.region, index)?;
+        slot.space.store(space.token, Relaxed);
+        slot.index.store(index, Relaxed);
+        slot.interrupt.store(0, Relaxed);
+        slot.seq.store(1, Relaxed);
+        slot.done.store(0, Release);
+        Ok(Arc::new(Self {
+            inner: Arc::clone(inner),
+            space: Arc::clone(space),
+            index,
+            slot,
+            owner: Mutex::new(owner),
+            tid: AtomicU32::new(0),
+            running: AtomicBool::new(false),
+            state: Mutex::new(State {
+                phase: Phase::Stopped,
+                ring: None,
+                taken: 1,
+                expects_outcome: false,
+                regs,
+                regs_dirty: true,
+                ret_dirty: false,
+                in_syscall: true,
+                xsave: None,
+                xrestore: None,
+                births: VecDeque::new(),
+                birth: None,
+                todo: VecDeque::new(),
+                then: Then::Resume,
+                sent: 0,
+                data_len: 0,
+                results: HostCallResults::default(),
+            }),
+        }))
+    }
+
+    /// Returns the host thread, zero where it is not known yet.
+    pub(super) fn tid(&self) -> u32 {
+        self.tid.load(SeqCst)
+    }
+
+    /// Records the host thread; an interrupt that came before is sent on.
+    pub(super) fn set_tid(&self, tid: u32) {
+        self.tid.store(tid, SeqCst);
+        if self.slot.interrupt.load(SeqCst) != 0 {
+            let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
+        }
+    }
+
+    /// Returns the slot.
+    pub(super) fn slot(&self) -> &SlotMapping {
+        &self.slot
+    }
+
+    /// Marks the zygote as started: its first request will be taken.
+    pub(super) fn start_zygote(&self, tid: u32) {
+        self.slot.seq.store(0, Relaxed);
+        self.tid.store(tid, SeqCst);
+        let mut state = lock(&self.state);
+        state.taken = 0;
+        state.phase = Phase::Running;
+        state.expects_outcome = true;
+        state.then = Then::Wake;
+    }
+
+    /// Returns whether the context is stopped with a ring to answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Stopped && state.ring.is_some()
+    }
+
+    /// Returns what the stub said about the last clone.
+    pub(super) fn last_birth(&self) -> i32 {
+        self.slot.birth.load(Relaxed).cast_signed()
+    }
+
+    /// Gives up a context that nobody will hear of.
+    pub(super) fn abandon(&self) {
+        lock(&self.owner).take();
+        lock(&self.state).phase = Phase::Dead;
+    }
+
+    /// Returns whether the host thread is gone.
+    pub(super) fn is_dead(&self) -> bool {
+        lock(&self.state).phase == Phase::Dead
+    }
+
+    /// Takes a ring of this thread: returns the event that its new request is, if it is one.
+    pub(super) fn ring(&self, id: u64) -> Option<Event> {
+        let mut state = lock(&self.state);
+        state.ring = Some(id);
+        if state.phase != Phase::Running {
+            return None;
+        }
+        let seq = self.slot.seq.load(Acquire);
+        if seq == state.taken {
+            // The answer came between the thread's look and its ring.
+            self.answer_ring(&mut state);
+            return None;
+        }
+        state.taken = seq;
+        state.phase = Phase::Stopped;
+        self.running.store(false, SeqCst);
+        self.take(&mut state)
+    }
+
+    /// Hands an event to the owner.
+    pub(super) fn deliver(&self, event: Event) {
+        let owner = match event {
+            Event::Exited { .. } => lock(&self.owner).take(),
+            _ => lock(&self.owner).clone(),
+        };
+        if let Some(owner) = owner {
+            owner.on_event(event);
+        }
+    }
+
+    /// Copies a request out of the slot.
+    fn take(&self, state: &mut State) -> Option<Event> {
+        let kind = self.slot.kind.load(Relaxed);
+        let outcome = kind == slot::KIND_CALLS_DONE || kind == slot::KIND_CALL_FAILED;
+        let expected = if state.expects_outcome { outcome } else { kind != slot::KIND_CALLS_DONE };
+        if !expected {
+            return self.violation();
+        }
+        self.take_birth(state, kind);
+        if outcome {
+            return self.take_outcome(state, kind == slot::KIND_CALL_FAILED);
+        }
+        self.slot.interrupt.store(0, SeqCst);
+        let values: [u64; N_REGS] = std::array::from_fn(|i| self.slot.regs[i].load(Relaxed));
+        state.regs = zerocopy::transmute!(values);
+        state.regs_dirty = false;
+        state.ret_dirty = false;
+        state.in_syscall = kind == slot::KIND_SYSCALL;
+        match kind {
+            slot::KIND_SYSCALL => {
+                state.regs.rax = Errno::ENOSYS.to_return();
+                Some(Event::Syscall)
+            }
+            slot::KIND_INTERRUPTED => Some(Event::Interrupted),
+            slot::KIND_FAULT => Some(Event::Fault(Fault {
+                signo: self.slot.fault_signo.load(Relaxed).cast_signed(),
+                code: self.slot.fault_code.load(Relaxed).cast_signed(),
+                addr: self.slot.fault_addr.load(Relaxed),
+                trap_no: self.slot.fault_trap_no.load(Relaxed),
+                error_code: self.slot.fault_error_code.load(Relaxed),
+            })),
+            _ => self.violation(),
+        }
+    }
+
+    /// Kills a process whose stub does not keep to the protocol.
+    fn violation(&self) -> Option<Event> {
+        self.space.kill();
+        None
+    }
+
+    /// Learns what became of a clone that the last reply asked for.
+    fn take_birth(&self, state: &mut State, kind: u32) {
+        let Some(child) = state.birth.take() else { return };
+        let born = self.slot.birth.load(Relaxed).cast_signed();
+        if kind == slot::KIND_CALL_FAILED || born <= 0 {
+            self.inner.stillborn(&child);
+        } else {
+            self.inner.announced(&child, born);
+        }
+    }
+
+    /// Collects the results of host calls and goes on with what is left to do.
+    fn take_outcome(&self, state: &mut State, failed: bool) -> Option<Event> {
+        let n = usize::try_from(self.slot.n_results.load(Relaxed))
+            .unwrap_or(0)
+            .min(state.sent + usize::from(failed));
+        for call in self.slot.calls.0.iter().take(n) {
+            let raw = call.result.load(Relaxed);
+            state.results.values.push(Errno::from_return(raw));
+        }
+        if failed {
+            state.todo.clear();
+            for child in state.births.drain(..) {
+                self.inner.stillborn(&child);
+            }
+            let error = state.results.values.last().and_then(|last| last.err());
+            let Some(errno) = error else { return self.violation() };
+            if state.then == Then::Resume {
+                return Some(Event::HostCallFailed {
+                    index: state.results.values.len() - 1,
+                    errno,
+                });
+            }
+        } else {
+            if state.data_len != 0 {
+                state.results.data = calls::read_data(&self.slot, state.data_len);
+            }
+            if !state.todo.is_empty() || !state.births.is_empty() || state.then == Then::Resume {
+                self.send(state);
+                return None;
+            }
+        }
+        match state.then {
+            Then::Resume | Then::Report => Some(Event::HostCallsDone),
+            Then::Wake => None,
+        }
+    }
+
+    /// Starts a list of host calls.
+    fn start(&self, calls: &[HostCall], then: Then) {
+        let mut state = lock(&self.state);
+        if state.phase != Phase::Stopped {
+            return;
+        }
+        state.todo.extend(calls.iter().cloned());
+        state.then = then;
+        state.results = HostCallResults::default();
+        self.send(&mut state);
+    }
+
+    /// Publishes the next reply: as many calls as fit, and after the last ones what comes then.
+    fn send(&self, state: &mut State) {
+        let slot = &self.slot;
+        let batch =
+            calls::fill(slot, &self.space, &self.inner.listener, state.ring, &mut state.todo);
+        state.sent = batch.n_calls;
+        state.data_len = batch.data_len;
+        slot.n_calls.store(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0), Relaxed);
+        let mut reply = 0;
+        if state.todo.is_empty()
+            && let Some(child) = state.births.pop_front()
+        {
+            slot.birth.store(0, Relaxed);
+            reply |= child.fill_birth(self);
+            state.birth = Some(child);
+        }
+        let last = state.todo.is_empty() && state.births.is_empty();
+        if last && let Some(addr) = state.xsave.take() {
+            slot.xsave_addr.store(addr, Relaxed);
+            reply |= slot::REPLY_XSAVE;
+        }
+        state.expects_outcome = !(last && state.then == Then::Resume);
+        if last && state.then == Then::Resume {
+            reply |= self.fill_resume(state);
+            self.running.store(true, SeqCst);
+        }
+        slot.reply.store(reply, Relaxed);
+        state.phase = Phase::Running;
+        slot.done.store(state.taken, SeqCst);
+        self.answer_ring(state);
+    }
+
+    /// Fills the fields for the way back to the application.
+    fn fill_resume(&self, state: &mut State) -> u32 {
+        let slot = &self.slot;
+        let mut reply = slot::REPLY_RESUME;
+        if state.regs_dirty {
+            let values: [u64; N_REGS] = zerocopy::transmute!(state.regs);
+            for (place, value) in slot.regs.iter().zip(values) {
+                place.store(value, Relaxed);
+            }
+            reply |= slot::REPLY_REGS;
+        } else if state.ret_dirty || state.in_syscall {
+            slot.ret.store(state.regs.rax, Relaxed);
+            reply |= slot::REPLY_RET;
+        }
+        if let Some(addr) = state.xrestore.take() {
+            slot.xrestore_addr.store(addr, Relaxed);
+            reply |= slot::REPLY_XRESTORE;
+        }
+        reply
+    }
+
+    /// Fills the parent's slot for the birth of this context.
+    fn fill_birth(&self, parent: &Self) -> u32 {
+        if Arc::ptr_eq(&self.space, &parent.space) {
+            parent.slot.birth_index.store(self.index, Relaxed);
+            slot::REPLY_THREAD
+        } else {
+            parent.slot.birth_token.store(self.space.token, Relaxed);
+            slot::REPLY_FORK
+        }
+    }
+
+    fn answer_ring(&self, state: &mut State) {
+        if let Some(id) = state.ring.take() {
+            self.inner.listener.answer(id, layout::RUNG_LOOK);
+        }
+    }
+
+    /// Ends the context: `Exited` is delivered soon. Idempotent.
+    pub(super) fn die(self: &Arc<Self>, signal: i32) {
+        let births = {
+            let mut state = lock(&self.state);
+            if state.phase == Phase::Dead {
+                return;
+            }
+            state.phase = Phase::Dead;
+            self.running.store(false, SeqCst);
+            let sent = state.birth.take();
+            state.births.drain(..).chain(sent).collect::<Vec<_>>()
+        };
+        for child in births {
+            self.inner.stillborn(&child);
+        }
+        self.inner.forget(self);
+        self.inner.post(Job::Exited(Arc::clone(self), signal));
+    }
+
+    /// Lets the stopped zygote fork `child`; it reports afterwards.
+    pub(super) fn fork_from_zygote(&self, child: &Arc<Self>) -> SysResult<()> {
+        let mut state = lock(&self.state);
+        if state.phase != Phase::Stopped {
+            return Err(Errno::EAGAIN);
+        }
+        self.slot.birth.store(0, Relaxed);
+        self.slot.n_calls.store(0, Relaxed);
+        let reply = child.fill_birth(self);
+        self.slot.reply.store(reply, Relaxed);
+        state.then = Then::Wake;
+        state.sent = 0;
+        state.expects_outcome = true;
+        state.results = HostCallResults::default();
+        state.phase = Phase::Running;
+        self.slot.done.store(state.taken, SeqCst);
+        self.answer_ring(&mut state);
+        Ok(())
+    }
+
+    /// Prepares a context that is born when this one is resumed.
+    fn prepare(
+        &self,
+        owner: Arc<dyn ContextOwner>,
+        space: &Arc<Space>,
+        index: u32,
+    ) -> SysResult<Arc<Self>> {
+        let mut state = lock(&self.state);
+        if state.phase == Phase::Dead {
+            return Err(Errno::ESRCH);
+        }
+        let regs = state.regs;
+        let child = space
+            .add_thread(index, |index| Self::new(&self.inner, space, index, Some(owner), regs))?;
+        {
+            let mut child_state = lock(&child.state);
+            child_state.in_syscall = state.in_syscall;
+        }
+        self.inner.add_space(space);
+        state.births.push_back(Arc::clone(&child));
+        Ok(child)
+    }
+}
+
+impl Context for SystrapContext {
+    fn address_space(&self) -> Arc<dyn AddressSpace> {
+        Arc::<Space>::clone(&self.space)
+    }
+
+    fn syscall(&self) -> SyscallArgs {
+        let regs = lock(&self.state).regs;
+        SyscallArgs {
+            number: regs.orig_rax & u64::from(u32::MAX),
+            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+        }
+    }
+
+    fn regs(&self) -> Regs {
+        let mut regs = lock(&self.state).regs;
+        regs.cs = 0x33;
+        regs.ss = 0x2b;
+        regs
+    }
+
+    fn set_regs(&self, regs: &Regs) {
+        let mut state = lock(&self.state);
+        state.regs = *regs;
+        state.regs_dirty = true;
+    }
+
+    fn set_return(&self, value: u64) {
+        let mut state = lock(&self.state);
+        state.regs.rax = value;
+        state.ret_dirty = true;
+    }
+
+    fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
+        self.space.read(addr, dst)
+    }
+
+    fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
+        if self.space.write_at_birth(addr, src) {
+            Ok(src.len())
+        } else {
+            self.space.write(addr, src)
+        }
+    }
+
+    fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
+        lock(&self.state).xsave =
+            Some(calls::guest_range(addr.0, u64::from(self.inner.xsave.size) + 4)?);
+        Ok(())
+    }
+
+    fn restore_xstate(&self, addr: UserAddr) -> SysResult<()> {
+        lock(&self.state).xrestore = Some(calls::guest_range(addr.0, 0)?);
+        Ok(())
+    }
+
+    fn resume(&self, calls: &[HostCall]) {
+        self.start(calls, Then::Resume);
+    }
+
+    fn start_host_calls(&self, calls: &[HostCall]) {
+        self.start(calls, Then::Report);
+    }
+
+    fn host_call_results(&self) -> HostCallResults {
+        lock(&self.state).results.clone()
+    }
+
+    fn call_now(&self, calls: &[HostCall]) -> SysResult<()> {
+        self.inner.wait_for(|| self.is_dead() || self.is_waiting());
+        self.start(calls, Then::Wake);
+        self.inner.wait_for(|| self.is_dead() || self.is_waiting());
+        let state = lock(&self.state);
+        if state.phase == Phase::Dead {
+            return Err(Errno::ESRCH);
+        }
+        match state.results.values.last() {
+            Some(Err(errno)) => Err(*errno),
+            _ => Ok(()),
+        }
+    }
+
+    fn fork(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        let space = Arc::new(Space::new(self.inner.new_token()?)?);
+        let child = self.prepare(owner, &space, self.index)?;
+        Ok(child)
+    }
+
+    fn clone_thread(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        let child = self.prepare(owner, &self.space, 0)?;
+        Ok(child)
+    }
+
+    fn interrupt(&self) {
+        // Remembered in any case: a stopped context sees it when it is resumed, so an owner that
+        // looks for reasons before it resumes loses none. The flag goes with the next event.
+        self.slot.interrupt.store(1, SeqCst);
+        let tid = self.tid();
+        if self.running.load(SeqCst) && tid != 0 {
+            let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
+        }
+    }
+
+    fn exit(&self) {
+        self.inner.exit(self);
+    }
+
+    fn cpu_time_ns(&self) -> (u64, u64) {
+        self.space.cpu_time_ns()
+    }
+
+    fn set_fast_path(&self, _facts: Option<FastPathFacts>) {}
+}
+
+impl SystrapContext {
+    /// Tells the stub to end the thread (`whole`: the process).
+    pub(super) fn send_exit(&self, whole: bool) -> SysResult<()> {
+        let mut state = lock(&self.state);
+        if state.phase != Phase::Stopped {
+            return Err(Errno::ESRCH);
+        }
+        self.slot.n_calls.store(0, Relaxed);
+        self.slot
+            .reply
+            .store(if whole { slot::REPLY_EXIT_GROUP } else { slot::REPLY_EXIT }, Relaxed);
+        state.phase = Phase::Running;
+        state.expects_outcome = true;
+        self.slot.done.store(state.taken, SeqCst);
+        self.answer_ring(&mut state);
+        Ok(())
+    }
+}
+
+const _: () = assert!(reg::ORIG_RAX == 15 && size_of::<Regs>() == N_REGS * 8);

@@ -1,0 +1,446 @@
+//! Receiving rings, handing events to their owners, and reaping processes.
+//!
+//! One thread at a time has the *lead*: it alone receives from the listener. It gives the lead back
+//! before it serves what it has received, but wakes nobody for it: it will mostly be the next to
+//! take it. Who must wait for a particular ring (`create`, `call_now`) takes the lead where it is
+//! free and leaves other threads' events in the queue of jobs.
+//!
+//! # Safety
+//! The host calls here pass numbers and local structures.
+#![expect(unsafe_code, reason = "waitid and signals")]
+
+use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use sentry_host::Rule;
+use sentry_sysmsg::layout;
+use syscalls::arch::x86_64::Regs;
+use syscalls::{Errno, SysResult};
+
+use super::context::SystrapContext;
+use super::listener::{self, Notification};
+use super::space::{REGION_FD, Space};
+use super::{Inner, Job, lock};
+use crate::{AddressSpace, Event};
+
+/// The host calls of this module.
+pub(super) const RULES: &[Rule] = &[
+    Rule::any(libc::SYS_waitid),
+    Rule::any(libc::SYS_futex),
+    Rule::any(libc::SYS_gettid),
+    Rule::any(libc::SYS_getrandom),
+    Rule::any(libc::SYS_rt_sigaction),
+    Rule::any(libc::SYS_rt_sigreturn),
+];
+
+/// How many ended strangers are remembered.
+const MAX_ORPHANS: usize = 1024;
+/// The signal that takes the leader out of its wait at the end.
+const STOP_SIGNAL: i32 = libc::SIGURG;
+const STACK_LEN: usize = 512 * 1024;
+
+thread_local! {
+    /// The host id of this thread, zero before it was needed.
+    static TID: Cell<u32> = const { Cell::new(0) };
+    /// Whether this thread serves and looks at the queue after what it does now.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Inner {
+    /// Serves until `shut_down`.
+    pub(super) fn serve(self: &Arc<Self>) {
+        install_stop_handler();
+        let reaper = Arc::clone(self);
+        let helper = Arc::clone(self);
+        let builder = || std::thread::Builder::new().stack_size(STACK_LEN);
+        let reaper = builder().name("reaper".into()).spawn(move || reaper.reap());
+        let helper = builder().name("worker".into()).spawn(move || helper.run_jobs_until_end());
+        SERVES.set(true);
+        while !self.stopping.load(SeqCst) {
+            while let Some(job) = self.next_job() {
+                run(job);
+            }
+            let lead = lock(&self.lead);
+            let received = self.receive();
+            drop(lead);
+            match received {
+                Ok(ring) => {
+                    if let Some((context, event)) = self.route(&ring) {
+                        context.deliver(event);
+                    }
+                }
+                Err(listener::GONE) if lock(&self.processes).by_pid.is_empty() => break,
+                Err(_) => {}
+            }
+        }
+        self.stopping.store(true, SeqCst);
+        self.jobs_ready.notify_all();
+        for thread in [reaper, helper].into_iter().flatten() {
+            let _ = thread.join();
+        }
+        while let Some(job) = self.next_job() {
+            run(job);
+        }
+        SERVES.set(false);
+        *lock(&self.zygote) = None;
+    }
+
+    /// Kills every process and ends `serve`.
+    pub(super) fn shut_down(&self) {
+        self.stopping.store(true, SeqCst);
+        let spaces: Vec<Arc<Space>> = lock(&self.processes).by_pid.values().cloned().collect();
+        for space in spaces {
+            space.kill();
+        }
+        self.jobs_ready.notify_all();
+        loop {
+            let receiver = self.receiver.load(SeqCst);
+            if receiver == 0 || receiver == own_tid() {
+                return;
+            }
+            // SAFETY: passes numbers; the signal has a handler.
+            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), receiver, STOP_SIGNAL) };
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until `done`, receiving rings where nobody else does.
+    pub(super) fn wait_for(self: &Arc<Self>, done: impl Fn() -> bool) {
+        loop {
+            if done() {
+                return;
+            }
+            if let Ok(lead) = self.lead.try_lock() {
+                if !done() {
+                    self.receive_for_later();
+                }
+                drop(lead);
+                continue;
+            }
+            self.n_waiting.fetch_add(1, SeqCst);
+            let rings = lock(&self.rings);
+            if !done() {
+                // The time-out covers a leader that gave up the lead without a ring.
+                drop(self.rung.wait_timeout(rings, Duration::from_millis(20)));
+            }
+            self.n_waiting.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// Receives one ring and leaves its event in the queue.
+    fn receive_for_later(self: &Arc<Self>) {
+        if let Ok(ring) = self.receive()
+            && let Some((context, event)) = self.route(&ring)
+        {
+            lock(&self.jobs).push_back(Job::Event(context, event));
+            self.jobs_ready.notify_one();
+        }
+    }
+
+    /// Receives one ring; the caller has the lead.
+    fn receive(&self) -> SysResult<Notification> {
+        self.receiver.store(own_tid(), SeqCst);
+        let received =
+            if self.stopping.load(SeqCst) { Err(Errno::EINTR) } else { self.listener.receive() };
+        self.receiver.store(0, SeqCst);
+        received
+    }
+
+    /// Finds whose ring this is, and what it means.
+    fn route(self: &Arc<Self>, ring: &Notification) -> Option<(Arc<SystrapContext>, Event)> {
+        let known =
+            self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&ring.tid).cloned();
+        let result = match known {
+            Some(context) => Some(context),
+            None => self.born(ring),
+        };
+        let event = result.and_then(|context| context.ring(ring.id).map(|event| (context, event)));
+        if self.n_waiting.load(SeqCst) != 0 {
+            *lock(&self.rings) += 1;
+            self.rung.notify_all();
+        }
+        event
+    }
+
+    /// Takes the first ring of a host thread: it must be one that the sentry expects.
+    fn born(&self, ring: &Notification) -> Option<Arc<SystrapContext>> {
+        let [what, token, index, ..] = ring.args;
+        let space = self.spaces.read().unwrap_or_else(PoisonError::into_inner).get(&token).cloned();
+        let welcome = match (space, what) {
+            (Some(space), layout::RING_BORN) if space.pid() == 0 => {
+                return self.born_process(ring, &space);
+            }
+            (Some(space), layout::RING_REQUEST) => space
+                .thread(index)
+                .filter(|context| context.tid() == 0 && space.signal_thread(ring.tid, 0).is_ok()),
+            _ => None,
+        };
+        match &welcome {
+            Some(context) => self.set_tid(context, ring.tid),
+            None => self.kill_stranger(ring.tid),
+        }
+        welcome
+    }
+
+    /// Gives a newborn process its slots.
+    fn born_process(&self, ring: &Notification, space: &Arc<Space>) -> Option<Arc<SystrapContext>> {
+        let pid = ring.tid.cast_signed();
+        let context = space.threads().into_iter().next();
+        let Some(context) = context.filter(|_| is_process(pid)) else {
+            self.kill_stranger(ring.tid);
+            return None;
+        };
+        self.set_tid(&context, ring.tid);
+        {
+            let mut processes = lock(&self.processes);
+            space.set_pid(pid);
+            processes.by_pid.insert(pid, Arc::clone(space));
+        }
+        let given = self.listener.add_fd(ring.id, space.region.as_fd(), REGION_FD);
+        let answer = if given.is_ok() { i64::from(REGION_FD) } else { -1 };
+        self.listener.answer(ring.id, answer);
+        // Its end may have been seen before it was known.
+        self.claim_orphan(space, pid);
+        None
+    }
+
+    /// Learns the host id of a birth from the thread that made it.
+    pub(super) fn announced(&self, child: &Arc<SystrapContext>, id: i32) {
+        let space = &child.space;
+        if space.pid() == 0 {
+            lock(&self.processes).by_pid.entry(id).or_insert_with(|| Arc::clone(space));
+            self.claim_orphan(space, id);
+        } else if child.tid() == 0 && space.signal_thread(id.cast_unsigned(), 0).is_ok() {
+            let taken = self
+                .tasks
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(&id.cast_unsigned());
+            if !taken {
+                self.set_tid(child, id.cast_unsigned());
+            }
+        }
+    }
+
+    /// Ends a space whose process `pid` has been reaped already.
+    fn claim_orphan(&self, space: &Arc<Space>, pid: i32) {
+        let signal = {
+            let mut processes = lock(&self.processes);
+            let found = processes.orphans.iter().position(|(orphan, _)| *orphan == pid);
+            let Some(found) = found.filter(|_| !is_process(pid)) else { return };
+            let Some((_, signal)) = processes.orphans.remove(found) else { return };
+            processes.by_pid.remove(&pid);
+            signal
+        };
+        self.ended(space, signal);
+    }
+
+    /// Ends the contexts of a process that is gone.
+    fn ended(&self, space: &Arc<Space>, signal: i32) {
+        space.set_dead();
+        for context in space.threads() {
+            context.die(signal);
+        }
+        self.spaces.write().unwrap_or_else(PoisonError::into_inner).remove(&space.token);
+        if self.n_waiting.load(SeqCst) != 0 {
+            self.rung.notify_all();
+        }
+    }
+
+    /// Ends a context whose clone failed.
+    pub(super) fn stillborn(&self, child: &Arc<SystrapContext>) {
+        if child.space.pid() == 0 {
+            self.ended(&child.space, 0);
+        } else {
+            child.die(0);
+        }
+    }
+
+    /// Makes a space known, so that its first thread can ring.
+    pub(super) fn add_space(&self, space: &Arc<Space>) {
+        self.spaces
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(space.token)
+            .or_insert_with(|| Arc::clone(space));
+    }
+
+    fn set_tid(&self, context: &Arc<SystrapContext>, tid: u32) {
+        self.tasks.write().unwrap_or_else(PoisonError::into_inner).insert(tid, Arc::clone(context));
+        context.set_tid(tid);
+    }
+
+    /// Removes a context that has ended from all tables.
+    pub(super) fn forget(&self, context: &Arc<SystrapContext>) {
+        let tid = context.tid();
+        if tid != 0 {
+            let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+            if tasks.get(&tid).is_some_and(|known| Arc::ptr_eq(known, context)) {
+                tasks.remove(&tid);
+            }
+        }
+        context.space.remove_thread(context.index, tid != 0);
+    }
+
+    /// Ends the host thread of a stopped context.
+    pub(super) fn exit(&self, context: &SystrapContext) {
+        let threads = context.space.threads();
+        let own = threads.iter().find(|thread| std::ptr::eq(Arc::as_ptr(thread), context));
+        let whole = threads.len() <= 1;
+        if context.send_exit(whole).is_err() || whole {
+            return;
+        }
+        if let Some(own) = own {
+            own.die(0);
+        }
+    }
+
+    /// Kills the process of a host thread that rings without having been made by the sentry.
+    fn kill_stranger(&self, tid: u32) {
+        // SAFETY: passes numbers; the thread waits for its answer, so the id is still its own.
+        unsafe { libc::kill(tid.cast_signed(), libc::SIGKILL) };
+    }
+
+    /// Makes the first stub a context like any other.
+    pub(super) fn adopt_zygote(self: &Arc<Self>, space: Space, pid: i32) -> SysResult<()> {
+        let space = Arc::new(space);
+        space.set_pid(pid);
+        let zygote = space.add_thread(0, |index| {
+            SystrapContext::new(self, &space, index, None, Regs::default())
+        })?;
+        zygote.start_zygote(pid.cast_unsigned());
+        self.tasks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pid.cast_unsigned(), Arc::clone(&zygote));
+        self.add_space(&space);
+        lock(&self.processes).by_pid.insert(pid, space);
+        *lock(&self.zygote) = Some(Arc::clone(&zygote));
+        super::zygote::let_go(zygote.slot());
+        Ok(())
+    }
+
+    /// Leaves a job for a serving thread.
+    pub(super) fn post(&self, job: Job) {
+        lock(&self.jobs).push_back(job);
+        if !SERVES.get() || self.stopping.load(SeqCst) {
+            self.jobs_ready.notify_one();
+        }
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        lock(&self.jobs).pop_front()
+    }
+
+    /// Runs jobs on a thread that does not receive.
+    fn run_jobs_until_end(self: &Arc<Self>) {
+        SERVES.set(true);
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if let Some(job) = jobs.pop_front() {
+                drop(jobs);
+                run(job);
+                jobs = lock(&self.jobs);
+            } else if self.stopping.load(SeqCst) && lock(&self.processes).by_pid.is_empty() {
+                return;
+            } else {
+                jobs = self.jobs_ready.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Waits for the end of processes.
+    fn reap(self: &Arc<Self>) {
+        loop {
+            let Some((pid, signal)) = wait_for_child() else {
+                return;
+            };
+            let space = {
+                let mut processes = lock(&self.processes);
+                let space = processes.by_pid.remove(&pid);
+                if space.is_none() {
+                    processes.orphans.push_back((pid, signal));
+                    if processes.orphans.len() > MAX_ORPHANS {
+                        processes.orphans.pop_front();
+                    }
+                }
+                space
+            };
+            if let Some(space) = &space {
+                // From here on nobody signals the pid; then it can be given back.
+                space.set_dead();
+            }
+            reap_child(pid);
+            if let Some(space) = space {
+                self.ended(&space, signal);
+            }
+            if self.stopping.load(SeqCst) && lock(&self.processes).by_pid.is_empty() {
+                self.jobs_ready.notify_all();
+                return;
+            }
+        }
+    }
+}
+
+fn own_tid() -> u32 {
+    if TID.get() == 0 {
+        // SAFETY: no arguments.
+        TID.set(unsafe { libc::gettid() }.cast_unsigned());
+    }
+    TID.get()
+}
+
+fn run(job: Job) {
+    match job {
+        Job::Work(work) => work.run(),
+        Job::Event(context, event) => context.deliver(event),
+        Job::Exited(context, signal) => context.deliver(Event::Exited { signal }),
+    }
+}
+
+/// Waits for a child to end without reaping it: its pid and the signal that ended it, or `None`
+/// where there are no children.
+fn wait_for_child() -> Option<(i32, i32)> {
+    loop {
+        // SAFETY: all zeroes are a valid siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` lives.
+        let done =
+            unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOWAIT) };
+        if done == 0 {
+            // SAFETY: waitid fills these fields.
+            let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+            let signal = if info.si_code == libc::CLD_EXITED { 0 } else { status };
+            return Some((pid, signal));
+        }
+        if super::last_errno() != Errno::EINTR {
+            return None;
+        }
+    }
+}
+
+fn reap_child(pid: i32) {
+    // SAFETY: all zeroes are a valid siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` lives.
+    unsafe { libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, libc::WEXITED) };
+}
+
+/// Returns whether `pid` is the id of a process and not of a further thread, or of nothing.
+fn is_process(pid: i32) -> bool {
+    // SAFETY: passes numbers; signal zero only checks.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) == 0 }
+}
+
+/// Gives the stop signal a handler that does nothing, so that it interrupts a host call.
+fn install_stop_handler() {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: all zeroes are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as *const () as usize;
+    // SAFETY: the handler does nothing, hence is safe at any time.
+    unsafe { libc::sigaction(STOP_SIGNAL, &raw const action, std::ptr::null_mut()) };
+}

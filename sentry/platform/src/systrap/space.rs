@@ -1,0 +1,302 @@
+//! A guest address space: one host process with its slots.
+//!
+//! # Safety
+//! Host calls that take another process's addresses get local buffers of the length they are told.
+#![expect(unsafe_code, reason = "process_vm_readv and signals")]
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use sentry_host::Rule;
+use sentry_sysmsg::layout;
+use syscalls::{Errno, SysResult, UserAddr};
+
+use super::context::SystrapContext;
+use super::{last_errno, lock, region};
+use crate::{AddressSpace, USER_ADDRESS_LIMIT};
+
+/// The host calls of this module.
+pub(super) const RULES: &[Rule] = &[
+    Rule::any(libc::SYS_process_vm_readv),
+    Rule::any(libc::SYS_process_vm_writev),
+    Rule::any(libc::SYS_kill),
+    Rule::any(libc::SYS_tgkill),
+    Rule::any(libc::SYS_clock_gettime),
+];
+
+/// The kinds of processor clocks (`CPUCLOCK_*`): user and system time, user time.
+const CPUCLOCK_PROF: i32 = 0;
+const CPUCLOCK_VIRT: i32 = 1;
+
+/// How many descriptors a process keeps for mappings to come.
+const CACHED_FDS: usize = 16;
+/// The first of their numbers.
+const FIRST_CACHED_FD: i32 = 3;
+/// The number under which a newborn process finds its slots.
+pub(super) const REGION_FD: i32 = 2;
+
+/// What is at one thread index.
+#[derive(Debug)]
+enum Place {
+    Free,
+    Used(Arc<SystrapContext>),
+    /// Given up before the host thread was born: it will still use the slot when it is.
+    Lost,
+}
+
+/// A guest address space.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// What its threads say when they ring; also the key in the platform's table.
+    pub(super) token: u64,
+    /// The file of its slots.
+    pub(super) region: OwnedFd,
+    /// The host process, zero before the birth. Fixed afterwards.
+    pid: AtomicI32,
+    /// Whether the process exists; held for reading while its pid is used.
+    alive: RwLock<bool>,
+    threads: Mutex<Vec<Place>>,
+    /// Whether the process shall die as soon as it is born.
+    killed: AtomicBool,
+    fds: Mutex<FdCache>,
+    /// What is to be written to the process's memory as soon as it is born; `None` from then on.
+    at_birth: Mutex<Option<Vec<(UserAddr, Vec<u8>)>>>,
+}
+
+impl Space {
+    /// Creates the sentry's side of an address space.
+    pub(super) fn new(token: u64) -> SysResult<Self> {
+        Ok(Self {
+            token,
+            region: region::memory_file(c"slots", layout::REGION_LEN)?,
+            pid: AtomicI32::new(0),
+            alive: RwLock::new(true),
+            threads: Mutex::new(Vec::new()),
+            killed: AtomicBool::new(false),
+            fds: Mutex::new(FdCache::default()),
+            at_birth: Mutex::new(Some(Vec::new())),
+        })
+    }
+
+    /// Returns the host process, zero before the birth.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Acquire)
+    }
+
+    /// Keeps a write for the birth; returns whether the process is not born yet.
+    pub(super) fn write_at_birth(&self, addr: UserAddr, src: &[u8]) -> bool {
+        if self.pid() != 0 {
+            return false;
+        }
+        let mut writes = lock(&self.at_birth);
+        writes.as_mut().map(|writes| writes.push((addr, src.to_vec()))).is_some()
+    }
+
+    /// Records the birth.
+    pub(super) fn set_pid(&self, pid: i32) {
+        let mut writes = lock(&self.at_birth);
+        self.pid.store(pid, Ordering::SeqCst);
+        for (addr, bytes) in writes.take().unwrap_or_default() {
+            // As on Linux, where the address is the application's own mistake.
+            let _ = self.write(addr, &bytes);
+        }
+        drop(writes);
+        if self.killed.load(Ordering::SeqCst) {
+            self.kill();
+        }
+    }
+
+    /// Records that the process is gone; its pid is not used from now on.
+    pub(super) fn set_dead(&self) {
+        *self.alive.write().unwrap_or_else(std::sync::PoisonError::into_inner) = false;
+    }
+
+    /// Runs `f` with the pid of the living process.
+    pub(super) fn with_pid<T>(&self, f: impl FnOnce(i32) -> SysResult<T>) -> SysResult<T> {
+        let alive = self.alive.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pid = self.pid();
+        if *alive && pid > 0 { f(pid) } else { Err(Errno::ESRCH) }
+    }
+
+    /// Sends `signo` to thread `tid` of this process; zero only checks that it is one.
+    pub(super) fn signal_thread(&self, tid: u32, signo: i32) -> SysResult<()> {
+        self.with_pid(|pid| {
+            // SAFETY: passes numbers only.
+            let done = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signo) };
+            if done < 0 { Err(last_errno()) } else { Ok(()) }
+        })
+    }
+
+    /// Claims the lowest free index at or above `wanted` for a thread made by `make`.
+    pub(super) fn add_thread(
+        &self,
+        wanted: u32,
+        make: impl FnOnce(u32) -> SysResult<Arc<SystrapContext>>,
+    ) -> SysResult<Arc<SystrapContext>> {
+        let mut threads = lock(&self.threads);
+        let start = usize::try_from(wanted).map_err(|_| Errno::EAGAIN)?;
+        while threads.len() < start {
+            threads.push(Place::Free);
+        }
+        let free = threads.iter().skip(start).position(|place| matches!(place, Place::Free));
+        let free = free.map_or(threads.len(), |i| i + start);
+        let index = u32::try_from(free).map_err(|_| Errno::EAGAIN)?;
+        if index >= layout::MAX_THREADS {
+            return Err(Errno::EAGAIN);
+        }
+        let context = make(index)?;
+        if free == threads.len() {
+            threads.push(Place::Free);
+        }
+        if let Some(place) = threads.get_mut(free) {
+            *place = Place::Used(Arc::clone(&context));
+        }
+        Ok(context)
+    }
+
+    /// Frees the place of a thread, which must not be used again where the host thread is still to
+    /// come.
+    pub(super) fn remove_thread(&self, index: u32, reusable: bool) {
+        let mut threads = lock(&self.threads);
+        if let Some(place) = usize::try_from(index).ok().and_then(|i| threads.get_mut(i)) {
+            *place = if reusable { Place::Free } else { Place::Lost };
+        }
+    }
+
+    /// Returns the thread with this index.
+    pub(super) fn thread(&self, index: u64) -> Option<Arc<SystrapContext>> {
+        match lock(&self.threads).get(usize::try_from(index).ok()?)? {
+            Place::Used(context) => Some(Arc::clone(context)),
+            _ => None,
+        }
+    }
+
+    /// Returns all threads.
+    pub(super) fn threads(&self) -> Vec<Arc<SystrapContext>> {
+        let threads = lock(&self.threads);
+        let used = threads.iter().filter_map(|place| match place {
+            Place::Used(context) => Some(Arc::clone(context)),
+            _ => None,
+        });
+        used.collect()
+    }
+
+    /// Returns the cache of descriptors.
+    pub(super) fn fds(&self) -> MutexGuard<'_, FdCache> {
+        lock(&self.fds)
+    }
+
+    /// Returns user and system time of the process.
+    pub(super) fn cpu_time_ns(&self) -> (u64, u64) {
+        let times = self.with_pid(|pid| {
+            Ok((process_clock(pid, CPUCLOCK_VIRT), process_clock(pid, CPUCLOCK_PROF)))
+        });
+        let (user, both) = times.unwrap_or_default();
+        (user, both.saturating_sub(user))
+    }
+
+    /// Copies between `local` and the process.
+    fn transfer(
+        &self,
+        nr: libc::c_long,
+        addr: UserAddr,
+        local: *mut u8,
+        len: usize,
+    ) -> SysResult<usize> {
+        let room = USER_ADDRESS_LIMIT.saturating_sub(addr.0);
+        let len = len.min(usize::try_from(room).unwrap_or(usize::MAX));
+        if len == 0 {
+            return if room == 0 { Err(Errno::EFAULT) } else { Ok(0) };
+        }
+        self.with_pid(|pid| {
+            let local = libc::iovec { iov_base: local.cast(), iov_len: len };
+            let remote = libc::iovec { iov_base: addr.0 as *mut libc::c_void, iov_len: len };
+            // SAFETY: the callers pass a buffer of at least `len` bytes, exclusive where it is
+            // written; the kernel checks the remote side.
+            let n = unsafe {
+                libc::syscall(nr, pid, &raw const local, 1_u64, &raw const remote, 1_u64, 0_u64)
+            };
+            usize::try_from(n).map_err(|_| last_errno())
+        })
+    }
+}
+
+impl AddressSpace for Space {
+    fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
+        self.transfer(libc::SYS_process_vm_readv, addr, dst.as_mut_ptr(), dst.len())
+    }
+
+    fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
+        self.transfer(libc::SYS_process_vm_writev, addr, src.as_ptr().cast_mut(), src.len())
+    }
+
+    fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        let _ = self.with_pid(|pid| {
+            // SAFETY: passes numbers only; the pid is not reaped while the closure runs.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            Ok(())
+        });
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Which files the process holds under which descriptor.
+#[derive(Debug, Default)]
+pub(super) struct FdCache {
+    entries: Vec<(Option<Arc<OwnedFd>>, u64)>,
+    clock: u64,
+}
+
+impl FdCache {
+    /// Returns the number under which the process holds `file`.
+    pub(super) fn get(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
+        self.clock += 1;
+        let clock = self.clock;
+        let (i, entry) =
+            self.entries.iter_mut().enumerate().find(|(_, (held, _))| holds(held, file))?;
+        entry.1 = clock;
+        number(i)
+    }
+
+    /// Chooses a number for `file`, whose former file is no longer held.
+    pub(super) fn insert(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
+        self.clock += 1;
+        let entry = (Some(Arc::clone(file)), self.clock);
+        if self.entries.len() < CACHED_FDS {
+            self.entries.push(entry);
+            return number(self.entries.len() - 1);
+        }
+        let (i, oldest) = self.entries.iter_mut().enumerate().min_by_key(|(_, (_, used))| *used)?;
+        *oldest = entry;
+        number(i)
+    }
+
+    /// Forgets `file`, which could not be handed over.
+    pub(super) fn remove(&mut self, file: &Arc<OwnedFd>) {
+        if let Some(entry) = self.entries.iter_mut().find(|(held, _)| holds(held, file)) {
+            *entry = (None, 0);
+        }
+    }
+}
+
+/// Reads a processor clock of a process, in nanoseconds.
+fn process_clock(pid: i32, which: i32) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the result is a local.
+    unsafe { libc::clock_gettime(!pid << 3 | which, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn holds(held: &Option<Arc<OwnedFd>>, file: &Arc<OwnedFd>) -> bool {
+    held.as_ref().is_some_and(|held| Arc::ptr_eq(held, file))
+}
+
+fn number(index: usize) -> Option<i32> {
+    i32::try_from(index).ok()?.checked_add(FIRST_CACHED_FD)
+}

@@ -1,0 +1,199 @@
+//! The zygote: the first stub, started while the sentry may still fork and exec.
+//!
+//! # Safety
+//! Between fork and exec the child makes only raw host calls on memory prepared before.
+#![expect(unsafe_code, reason = "fork, exec, pidfd_getfd")]
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use sentry_sysmsg::{Slot, layout};
+use syscalls::{Errno, SysResult};
+
+use super::region::{SlotMapping, memory_file};
+use super::space::Space;
+use super::{filter, last_errno};
+
+/// The image that the build script made.
+const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
+
+const HWCAP2_FSGSBASE: u64 = 1 << 1;
+const FILTER_FLAG_NEW_LISTENER: u32 = 1 << 3;
+const FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
+/// Where descriptors wait in the child for their final numbers.
+const HIGH_FD: i32 = 20;
+/// How many descriptors a stub may have.
+const MAX_FDS: u64 = 64;
+
+/// A zygote that waits to be let go.
+pub(super) struct Zygote {
+    pub(super) space: Space,
+    pub(super) pid: i32,
+    pub(super) listener: OwnedFd,
+}
+
+/// Checks that processor and kernel have what the stub needs.
+pub(super) fn check_host() -> SysResult<()> {
+    // SAFETY: no memory is involved.
+    let hwcap2 = unsafe { libc::getauxval(libc::AT_HWCAP2) };
+    let fsgsbase = u64::from(hwcap2) & HWCAP2_FSGSBASE != 0;
+    let xsave = std::arch::is_x86_feature_detected!("xsave");
+    if fsgsbase && xsave { Ok(()) } else { Err(Errno::ENOSYS) }
+}
+
+impl Zygote {
+    /// Starts the stub and takes its listener.
+    pub(super) fn start() -> SysResult<Self> {
+        Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV)
+            .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER))
+    }
+
+    fn start_with(flags: u32) -> SysResult<Self> {
+        let space = Space::new(random()?)?;
+        let slot = SlotMapping::new(&space.region, 0)?;
+        fill_filter(&slot, flags)?;
+        let config = memory_file(c"config", layout::CONFIG_LEN)?;
+        let stub = stub_file()?;
+        let pid = spawn(&stub, &space.region, &config)?;
+        let listener = take_listener(&slot, pid).inspect_err(|_| {
+            // SAFETY: kills and reaps our own child.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, std::ptr::null_mut(), 0);
+            }
+        })?;
+        Ok(Self { space, pid, listener })
+    }
+}
+
+/// Lets the zygote go on to its first request.
+pub(super) fn let_go(slot: &Slot) {
+    slot.listener_taken.store(1, Release);
+    futex_wake(&slot.listener_taken);
+}
+
+/// Returns a random number.
+pub(super) fn random() -> SysResult<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the buffer is that long.
+    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if n == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(Errno::EIO) }
+}
+
+/// Puts the filter where the stub will look for it.
+fn fill_filter(slot: &Slot, flags: u32) -> SysResult<()> {
+    let program = filter::program();
+    if program.len() > slot.data.len() {
+        return Err(Errno::E2BIG);
+    }
+    for (place, instruction) in slot.data.iter().zip(&program) {
+        place.store(instruction.to_word(), Relaxed);
+    }
+    slot.filter_len.store(u32::try_from(program.len()).map_err(|_| Errno::E2BIG)?, Relaxed);
+    slot.filter_flags.store(flags, Relaxed);
+    Ok(())
+}
+
+/// Returns a memory file with the stub.
+fn stub_file() -> SysResult<OwnedFd> {
+    // SAFETY: the name is a C string.
+    let fd = unsafe {
+        libc::memfd_create(c"stub".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+    };
+    if fd < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the descriptor is fresh.
+    let mut file = unsafe { std::fs::File::from_raw_fd(fd) };
+    file.write_all(STUB).map_err(|_| Errno::ENOMEM)?;
+    Ok(file.into())
+}
+
+/// Forks and executes the stub with its two descriptors and nothing else.
+fn spawn(stub: &OwnedFd, region: &OwnedFd, config: &OwnedFd) -> SysResult<i32> {
+    let argv = [c"stub".as_ptr(), std::ptr::null()];
+    let envp = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: the child only makes host calls on the arrays above, then executes or exits.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(last_errno());
+    }
+    if pid > 0 {
+        return Ok(pid);
+    }
+    // SAFETY: as above.
+    unsafe {
+        let high = |fd: &OwnedFd, offset: i32| {
+            libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, HIGH_FD + offset)
+        };
+        let (stub, region, config) = (high(stub, 0), high(region, 1), high(config, 2));
+        libc::dup2(region, layout::ZYGOTE_REGION_FD);
+        libc::dup2(config, layout::ZYGOTE_CONFIG_FD);
+        let keep = 5;
+        libc::dup2(stub, keep);
+        libc::fcntl(keep, libc::F_SETFD, libc::FD_CLOEXEC);
+        for fd in 0..layout::ZYGOTE_REGION_FD {
+            libc::close(fd);
+        }
+        libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0);
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        let few = libc::rlimit { rlim_cur: MAX_FDS, rlim_max: MAX_FDS };
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const few);
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut mask);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::syscall(
+            libc::SYS_execveat,
+            keep,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+        libc::_exit(117)
+    }
+}
+
+/// Waits for the zygote to install its filter and takes the listener out of it.
+fn take_listener(slot: &Slot, pid: i32) -> SysResult<OwnedFd> {
+    let number = loop {
+        let number = slot.listener.load(Acquire);
+        if number != 0 {
+            break number - 1;
+        }
+        let wait = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        // SAFETY: the word lives in the mapping; the time-out is a local.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                slot.listener.as_ptr(),
+                libc::FUTEX_WAIT,
+                0,
+                &raw const wait,
+            );
+        }
+        let mut status = 0;
+        // SAFETY: the status is a local.
+        if unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == pid {
+            return Err(Errno::ENOSYS);
+        }
+    };
+    // SAFETY: passes numbers.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let pidfd = i32::try_from(pidfd).ok().filter(|fd| *fd >= 0).ok_or_else(last_errno)?;
+    // SAFETY: the descriptor is fresh.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // SAFETY: passes numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(last_errno)?;
+    // SAFETY: the descriptor is fresh.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn futex_wake(word: &std::sync::atomic::AtomicU32) {
+    // SAFETY: the word lives in a mapping.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}

@@ -1,0 +1,303 @@
+//! The conversation with the sentry about one stop of a thread.
+//!
+//! # Safety
+//! A frame belongs to the thread that stopped with it; frames lie on the stub stack above
+//! everything that this module itself keeps there, so `rt_sigreturn` may drop the rest.
+#![expect(unsafe_code, reason = "works on signal frames and makes the sentry's host calls")]
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use sentry_sysmsg::layout;
+use sentry_sysmsg::slot::{
+    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_REFUSED, KIND_CALL_FAILED, KIND_CALLS_DONE,
+    KIND_INTERRUPTED, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_REGS,
+    REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
+};
+
+use crate::frame::{G_RAX, Ucontext};
+use crate::{entry, frame, host, signal};
+
+const EFAULT: i64 = -14;
+const EINTR: i64 = -4;
+const EINVAL: i64 = -22;
+const ENOSYS: i64 = -38;
+const SHARED_FIXED: u64 = 0x11;
+const PRIVATE_FIXED_ANON: u64 = 0x32 | 0x4000;
+const READ_WRITE: u64 = 3;
+const MADV_DONTFORK: u64 = 10;
+/// The largest extended state that a frame can hold here.
+const XSTATE_MAX: u64 = 0x4000;
+/// Where `struct _fpx_sw_bytes` lies in the legacy area, and what it starts with.
+const SW_BYTES: u64 = 464;
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+/// The legacy area alone.
+const FXSAVE_LEN: u64 = 512;
+
+/// Goes on with a thread that found its `interrupt` word set when it was about to leave.
+pub(crate) extern "C" fn interrupted(frame: *mut Ucontext, slot: *const Slot) -> ! {
+    // SAFETY: the caller passes on what `serve` gave it.
+    serve(frame, unsafe { &*slot }, KIND_INTERRUPTED, u64::MAX)
+}
+
+/// The first code of a new thread, on its own stack, with the frame that its maker prepared.
+pub(crate) extern "C" fn thread_main(frame: *mut Ucontext) -> ! {
+    let slot = signal::slot_of(frame.addr() as u64);
+    // SAFETY: the maker has finished with the frame.
+    let stack = unsafe { &(*frame).stack };
+    host::sigaltstack(core::ptr::from_ref(stack).addr() as u64);
+    answer(frame, slot)
+}
+
+/// Reports a stop and does what the sentry answers, until the thread goes back.
+pub(crate) fn serve(frame: *mut Ucontext, slot: &'static Slot, kind: u32, orig_rax: u64) -> ! {
+    // SAFETY: the frame is this thread's.
+    unsafe { (*frame).store(slot, orig_rax) };
+    post(slot, kind);
+    answer(frame, slot)
+}
+
+/// Publishes a request.
+pub(crate) fn post(slot: &Slot, kind: u32) {
+    slot.kind.store(kind, Relaxed);
+    slot.seq.store(slot.seq.load(Relaxed).wrapping_add(1), Release);
+}
+
+/// Waits until the last request is answered.
+pub(crate) fn wait(slot: &Slot) {
+    loop {
+        let seq = slot.seq.load(Relaxed);
+        let done = slot.done.load(Acquire);
+        if done == seq {
+            return;
+        }
+        let space = slot.space.load(Relaxed);
+        let index = slot.index.load(Relaxed);
+        match host::ring(layout::RING_REQUEST, space, u64::from(index)) {
+            layout::RUNG_PARK => {
+                host::futex_wait(core::ptr::from_ref(&slot.done).addr() as u64, done);
+            }
+            // Nobody listens any more.
+            ENOSYS => host::exit_group(124),
+            _ => {}
+        }
+    }
+}
+
+/// Does what the sentry answers.
+fn answer(frame: *mut Ucontext, slot: &'static Slot) -> ! {
+    loop {
+        wait(slot);
+        let reply = slot.reply.load(Relaxed);
+        let kind = act(frame, slot, reply);
+        if kind == 0 {
+            // SAFETY: the frame is complete, and this function keeps nothing that must survive.
+            unsafe { entry::stub_enter_app(frame, slot) }
+        }
+        if kind == BORN {
+            continue;
+        }
+        post(slot, kind);
+    }
+}
+
+/// What [`act`] returns in a forked child: the reply to wait for is that of the birth.
+const BORN: u32 = u32::MAX;
+
+/// Carries out one reply. Returns what to report, or zero to go back to the application.
+fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
+    if let Err(kind) = make_calls(slot) {
+        return kind;
+    }
+    if reply & REPLY_FORK != 0 {
+        let token = slot.birth_token.load(Relaxed);
+        let result = host::fork();
+        if result == 0 {
+            born(token, slot);
+            return BORN;
+        }
+        if !report_birth(slot, result) {
+            return KIND_CALL_FAILED;
+        }
+    }
+    if reply & REPLY_THREAD != 0 {
+        let result = make_thread(frame, slot.birth_index.load(Relaxed));
+        if !report_birth(slot, result) {
+            return KIND_CALL_FAILED;
+        }
+    }
+    if reply & REPLY_EXIT_GROUP != 0 {
+        host::exit_group(0);
+    }
+    if reply & REPLY_EXIT != 0 {
+        host::exit();
+    }
+    // SAFETY: the frame is this thread's, and no other reference to it is alive.
+    let context = unsafe { &mut *frame };
+    if reply & REPLY_XSAVE != 0 && !save_xstate(context, slot.xsave_addr.load(Relaxed)) {
+        return fail(slot, EFAULT);
+    }
+    if reply & REPLY_XRESTORE != 0 {
+        context.fpstate = slot.xrestore_addr.load(Relaxed);
+    }
+    if reply & REPLY_REGS != 0 {
+        context.load(slot);
+    } else if reply & REPLY_RET != 0 {
+        context.gregs[G_RAX] = slot.ret.load(Relaxed);
+    }
+    if reply & REPLY_RESUME != 0 { 0 } else { KIND_CALLS_DONE }
+}
+
+/// Records the result of a clone; returns whether it succeeded.
+fn report_birth(slot: &Slot, result: i64) -> bool {
+    slot.birth.store((result as i32).cast_unsigned(), Relaxed);
+    if result < 0 {
+        fail(slot, result);
+    }
+    result >= 0
+}
+
+/// Appends an error to the results.
+fn fail(slot: &Slot, result: i64) -> u32 {
+    let n = slot.n_results.load(Relaxed);
+    if let Some(call) = slot.calls.0.get(n as usize) {
+        call.result.store(result.cast_unsigned(), Relaxed);
+    }
+    slot.n_results.store(n.wrapping_add(1), Relaxed);
+    KIND_CALL_FAILED
+}
+
+/// Makes the host calls of a reply.
+fn make_calls(slot: &Slot) -> Result<(), u32> {
+    let n = slot.n_calls.load(Relaxed) as usize;
+    slot.n_results.store(0, Relaxed);
+    for (i, call) in slot.calls.0.iter().take(n.min(MAX_CALLS)).enumerate() {
+        let args = [0, 1, 2, 3, 4, 5].map(|a: usize| call.args[a].load(Relaxed));
+        let result = match call.nr.load(Relaxed) {
+            CALL_ATOMIC_UPDATE => atomic_update(args),
+            // SAFETY: the routine survives any address.
+            CALL_COMPARE_EXCHANGE => {
+                word_result(unsafe { entry::stub_cmpxchg(args[0], args[1] as u32, args[2] as u32) })
+            }
+            CALL_REFUSED => EINVAL,
+            // SAFETY: the sentry names no memory of the stub's.
+            nr => unsafe { host::syscall6(u64::from(nr), args) },
+        };
+        call.result.store(result.cast_unsigned(), Relaxed);
+        slot.n_results.store(i as u32 + 1, Relaxed);
+        if (-4095..0).contains(&result) {
+            return Err(KIND_CALL_FAILED);
+        }
+    }
+    Ok(())
+}
+
+fn word_result(raw: u64) -> i64 {
+    if raw == u64::MAX { EFAULT } else { raw as i64 }
+}
+
+fn atomic_update([addr, and, xor, add, ..]: [u64; 6]) -> i64 {
+    loop {
+        // SAFETY: the routine survives any address.
+        let old = unsafe { entry::stub_load(addr) };
+        if old == u64::MAX {
+            return EFAULT;
+        }
+        let old = old as u32;
+        let new =
+            if add != 0 { old.wrapping_add(xor as u32) } else { (old & and as u32) ^ xor as u32 };
+        // SAFETY: as above.
+        let seen = unsafe { entry::stub_cmpxchg(addr, old, new) };
+        if seen == u64::MAX {
+            return EFAULT;
+        }
+        if seen as u32 == old {
+            return i64::from(old);
+        }
+    }
+}
+
+/// Returns how many bytes of extended state lie at `fpstate`, the trailing magic included, or
+/// `None` where that cannot be read.
+fn xstate_len(fpstate: u64) -> Option<u64> {
+    let mut sw = [0u32; 2];
+    let to = sw.as_mut_ptr().addr() as u64;
+    // SAFETY: the destination is a local of that size; the routine survives any source.
+    if unsafe { entry::stub_copy(to, fpstate.wrapping_add(SW_BYTES), 8) } != 0 {
+        return None;
+    }
+    // SAFETY: the array has been written by assembly that the compiler does not see.
+    let [magic, len] = unsafe { core::ptr::read_volatile(&raw const sw) };
+    if magic == FP_XSTATE_MAGIC1 { Some(u64::from(len).min(XSTATE_MAX)) } else { Some(FXSAVE_LEN) }
+}
+
+/// Copies the frame's extended state to the application.
+fn save_xstate(context: &Ucontext, to: u64) -> bool {
+    let Some(len) = xstate_len(context.fpstate) else { return false };
+    // SAFETY: the routine survives any address.
+    unsafe { entry::stub_copy(to, context.fpstate, len) == 0 }
+}
+
+/// Makes a thread with a copy of this one's frame on a new stack.
+fn make_thread(frame: *const Ucontext, index: u32) -> i64 {
+    if index >= layout::MAX_THREADS {
+        return EINVAL;
+    }
+    let base = layout::stack_addr(index) + layout::STACK_GUARD;
+    let len = layout::STACK_STRIDE - layout::STACK_GUARD;
+    let mapped = host::mmap(base, len, READ_WRITE, PRIVATE_FIXED_ANON, u64::MAX, 0);
+    if mapped < 0 {
+        return mapped;
+    }
+    // SAFETY: the frame is this thread's.
+    let mut context = unsafe { *frame };
+    context.stack = frame::alternate_stack(index);
+    let mut top = layout::stack_addr(index) + layout::STACK_TOP;
+    if context.fpstate != 0 {
+        let Some(len) = xstate_len(context.fpstate) else { return EFAULT };
+        top = (top - len) & !63;
+        // SAFETY: the destination is the new stack, larger than any state.
+        if unsafe { entry::stub_copy(top, context.fpstate, len) } != 0 {
+            return EFAULT;
+        }
+        context.fpstate = top;
+    }
+    top = (top - size_of::<Ucontext>() as u64) & !63;
+    let copy = core::ptr::with_exposed_provenance_mut::<Ucontext>(top as usize);
+    // SAFETY: as above.
+    unsafe {
+        copy.write(context);
+        entry::stub_clone_thread(top, copy)
+    }
+}
+
+/// Makes a forked child a process of its own: asks for its slots and maps them.
+fn born(token: u64, slot: &'static Slot) {
+    let fd = loop {
+        match host::ring(layout::RING_BORN, token, 0) {
+            EINTR => {}
+            fd if fd >= 0 => break fd as u64,
+            _ => host::exit_group(123),
+        }
+    };
+    map_region(fd);
+    let _ = slot;
+}
+
+/// Maps the slots of this process from `fd` and closes it.
+pub(crate) fn map_region(fd: u64) {
+    let mapped = host::mmap(layout::SLOT_BASE, layout::REGION_LEN, READ_WRITE, SHARED_FIXED, fd, 0);
+    if mapped < 0 {
+        host::exit_group(122);
+    }
+    host::madvise(layout::SLOT_BASE, layout::REGION_LEN, MADV_DONTFORK);
+    host::close(fd);
+}
+
+/// Maps the stack of the thread `index`.
+pub(crate) fn map_stack(index: u32) {
+    let base = layout::stack_addr(index) + layout::STACK_GUARD;
+    let len = layout::STACK_STRIDE - layout::STACK_GUARD;
+    if host::mmap(base, len, READ_WRITE, PRIVATE_FIXED_ANON, u64::MAX, 0) < 0 {
+        host::exit_group(121);
+    }
+}

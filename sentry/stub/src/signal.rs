@@ -1,0 +1,105 @@
+//! The handler of all host signals.
+//!
+//! # Safety
+//! The kernel calls [`handler`] on the thread's alternate stack with pointers into the frame that
+//! it has just made there.
+#![expect(unsafe_code, reason = "dereferences what the kernel passes to a signal handler")]
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use sentry_sysmsg::layout;
+use sentry_sysmsg::slot::{KIND_FAULT, KIND_INTERRUPTED, KIND_SYSCALL, Slot};
+
+use crate::frame::{G_RIP, Ucontext};
+use crate::{entry, host, serve};
+
+const SIGSYS: i32 = 31;
+const SIGSEGV: i32 = 11;
+const SYS_SECCOMP: i32 = 1;
+const SI_KERNEL: i32 = 0x80;
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+/// What the processor reports for `int 0x80` without a gate: a general protection fault.
+const TRAP_GP: u64 = 13;
+const INT80_ERROR_CODE: u64 = 0x80 << 3 | 2;
+
+/// `siginfo_t` as SIGSYS and the faults fill it.
+#[repr(C)]
+pub(crate) struct SigInfo {
+    signo: i32,
+    errno: i32,
+    code: i32,
+    pad: i32,
+    addr: u64,
+    syscall: i32,
+    arch: u32,
+}
+
+/// Returns the slot of the thread on whose stub stack `sp` lies.
+pub(crate) fn slot_of(sp: u64) -> &'static Slot {
+    let index = sp.wrapping_sub(layout::STACK_BASE) / layout::STACK_STRIDE;
+    if index >= u64::from(layout::MAX_THREADS) {
+        host::exit_group(126);
+    }
+    let addr = layout::SLOT_BASE + index * layout::SLOT_SIZE;
+    // SAFETY: the address lies in the region of slots, which is mapped as long as the process runs
+    // stub code that asks for it; all fields are atomics, valid for any content.
+    unsafe { &*core::ptr::with_exposed_provenance::<Slot>(addr as usize) }
+}
+
+/// Handles a signal: returns where the stub itself was interrupted, serves the event otherwise.
+pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, frame: *mut Ucontext) {
+    // SAFETY: see the module; nothing else refers to the frame now.
+    let (info, context) = unsafe { (&*info, &mut *frame) };
+    let rip = context.gregs[G_RIP];
+    let in_stub = rip.wrapping_sub(layout::STUB_BASE) < layout::STUB_LEN;
+    let slot = slot_of(frame.addr() as u64);
+    match signo {
+        layout::INTERRUPT_SIGNAL => {
+            if in_stub {
+                if let Some(start) = entry::window_start(rip) {
+                    context.gregs[G_RIP] = start;
+                }
+                return;
+            }
+            if slot.interrupt.load(Relaxed) == 0 {
+                return;
+            }
+            serve::serve(frame, slot, KIND_INTERRUPTED, u64::MAX)
+        }
+        SIGSYS if info.code == SYS_SECCOMP => {
+            // The kernel may have taken a large call number for an error that asks it to restart a
+            // call, and have changed both registers: the numbers of the trap are the true ones.
+            context.gregs[G_RIP] = info.addr;
+            if info.arch == AUDIT_ARCH_X86_64 {
+                serve::serve(frame, slot, KIND_SYSCALL, i64::from(info.syscall).cast_unsigned())
+            }
+            // As on a kernel without the 32-bit entries: a fault at the instruction.
+            context.gregs[G_RIP] = info.addr.wrapping_sub(2);
+            slot.fault_signo.store(SIGSEGV.cast_unsigned(), Relaxed);
+            slot.fault_code.store(SI_KERNEL.cast_unsigned(), Relaxed);
+            slot.fault_addr.store(0, Relaxed);
+            slot.fault_trap_no.store(TRAP_GP, Relaxed);
+            slot.fault_error_code.store(INT80_ERROR_CODE, Relaxed);
+            serve::serve(frame, slot, KIND_FAULT, u64::MAX)
+        }
+        _ => {
+            if info.code <= 0 {
+                // Sent by a process, not by an exception.
+                return;
+            }
+            if in_stub {
+                match entry::fixup(rip) {
+                    Some(target) => context.gregs[G_RIP] = target,
+                    None => host::exit_group(125),
+                }
+                return;
+            }
+            slot.fault_signo.store(signo.cast_unsigned(), Relaxed);
+            slot.fault_code.store(info.code.cast_unsigned(), Relaxed);
+            slot.fault_addr.store(info.addr, Relaxed);
+            slot.fault_trap_no.store(context.trapno, Relaxed);
+            slot.fault_error_code.store(context.err, Relaxed);
+            serve::serve(frame, slot, KIND_FAULT, u64::MAX)
+        }
+    }
+}

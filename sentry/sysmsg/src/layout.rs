@@ -1,0 +1,75 @@
+//! Where the stub's pages lie in an application's address space, and how it rings.
+//!
+//! Everything here is above the addresses that the sentry gives to applications and below what the
+//! host kernel uses for its own stack and vDSO.
+
+/// Where the stub's image is linked and loaded.
+pub const STUB_BASE: u64 = 0x7e80_0000_0000;
+/// The size of the window behind [`STUB_BASE`] whose `syscall` instructions the filter lets through
+/// to its list. The whole image fits into it.
+pub const STUB_LEN: u64 = 0x2_0000;
+
+/// Where a process maps its slots.
+pub const SLOT_BASE: u64 = 0x7e90_0000_0000;
+/// The distance between two slots.
+pub const SLOT_SIZE: u64 = 0x4000;
+/// How many threads a process may have.
+pub const MAX_THREADS: u32 = 8192;
+/// The size of all slots of a process. The memory is sparse: only used slots take pages.
+pub const REGION_LEN: u64 = SLOT_SIZE * MAX_THREADS as u64;
+
+/// Where the stub's stacks lie; the stack of thread `i` is at `STACK_BASE + i * STACK_STRIDE`.
+pub const STACK_BASE: u64 = 0x7ea0_0000_0000;
+/// The distance between two stacks.
+pub const STACK_STRIDE: u64 = 0x2_0000;
+/// What lies unmapped below each stack.
+pub const STACK_GUARD: u64 = 0x8000;
+/// The end of the part that signal handlers use as their alternate stack. It leaves room for the
+/// frames of at least three nested signals with AMX state.
+pub const STACK_TOP: u64 = 0x1_f000;
+/// The thread's private page, where a patched call keeps the registers: outside of the alternate
+/// stack, because a signal that arrives on the application's stack starts at the stack's top.
+pub const PRIVATE_PAGE: u64 = STACK_TOP;
+
+/// A page that the zygote maps for all its descendants, read-only: `Config`.
+pub const CONFIG_BASE: u64 = 0x7e84_0000_0000;
+/// The size of the configuration.
+pub const CONFIG_LEN: u64 = 0x2000;
+
+/// The number of the doorbell call: one that Linux has dropped (`nfsservctl`), and which the
+/// filter answers with a notification, so that it never reaches the table.
+pub const DOORBELL_NR: u32 = 180;
+/// First argument of the doorbell: the thread's slot has (or may have) a new request.
+/// The second argument is the space's token, the third the index of the thread.
+pub const RING_REQUEST: u64 = 0;
+/// First argument of the doorbell: a process was born and has no slot yet; the second argument is
+/// the token of the birth. The answer is the descriptor of the child's slots.
+pub const RING_BORN: u64 = 1;
+/// A doorbell's answer: look at the slot again.
+pub const RUNG_LOOK: i64 = 0;
+/// A doorbell's answer: sleep on the futex of the slot's `done` word.
+pub const RUNG_PARK: i64 = 1;
+
+/// The host signal that makes a thread look at its slot's `interrupt` word.
+pub const INTERRUPT_SIGNAL: i32 = 10;
+
+/// The flags with which a stub clones itself: a new process that is the sentry's child.
+pub const FORK_FLAGS: u64 = 0x8000 | 17;
+/// The flags with which a stub makes a thread: `CLONE_VM | CLONE_FS | CLONE_FILES |
+/// CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM`.
+pub const THREAD_FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+
+/// The descriptor at which the zygote finds its slots when it starts.
+pub const ZYGOTE_REGION_FD: i32 = 3;
+/// The descriptor at which the zygote finds the configuration when it starts.
+pub const ZYGOTE_CONFIG_FD: i32 = 4;
+
+/// Returns the address of slot `index`.
+pub const fn slot_addr(index: u32) -> u64 {
+    SLOT_BASE + index as u64 * SLOT_SIZE
+}
+
+/// Returns the lowest address of the stack of thread `index`, its guard included.
+pub const fn stack_addr(index: u32) -> u64 {
+    STACK_BASE + index as u64 * STACK_STRIDE
+}

@@ -1,0 +1,164 @@
+//! The slot: one guest thread's shared memory.
+//!
+//! The stub fills the request fields, then increments `seq`; the sentry fills the reply fields,
+//! then sets `done` to the sequence number that it answers. Between the two the slot belongs to
+//! the sentry, before and after it to the stub. The doorbell is only an edge.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// How many registers [`Slot::regs`] holds, in the order of `struct user_regs_struct`.
+pub const N_REGS: usize = 27;
+/// How many host calls one reply can hold.
+pub const MAX_CALLS: usize = 96;
+/// The size of the area for bulk data.
+pub const DATA_LEN: usize = 8192;
+
+/// The request is a system call of the application.
+pub const KIND_SYSCALL: u32 = 1;
+/// The request is an exception of the application.
+pub const KIND_FAULT: u32 = 2;
+/// The thread has seen its `interrupt` word.
+pub const KIND_INTERRUPTED: u32 = 3;
+/// The host calls have been made, as asked without [`REPLY_RESUME`].
+pub const KIND_CALLS_DONE: u32 = 4;
+/// A host call has failed: `n_results` counts the results, the last of which is the error.
+pub const KIND_CALL_FAILED: u32 = 5;
+
+/// Go back to the application after everything else.
+pub const REPLY_RESUME: u32 = 1;
+/// Load all registers from [`Slot::regs`].
+pub const REPLY_REGS: u32 = 1 << 1;
+/// Load `rax` from [`Slot::ret`].
+pub const REPLY_RET: u32 = 1 << 2;
+/// Store the extended state at [`Slot::xsave_addr`].
+pub const REPLY_XSAVE: u32 = 1 << 3;
+/// Load the extended state from [`Slot::xrestore_addr`] (null: the initial state).
+pub const REPLY_XRESTORE: u32 = 1 << 4;
+/// Fork; the child's token is [`Slot::birth_token`].
+pub const REPLY_FORK: u32 = 1 << 5;
+/// Make a thread with the index [`Slot::birth_index`].
+pub const REPLY_THREAD: u32 = 1 << 6;
+/// End this thread.
+pub const REPLY_EXIT: u32 = 1 << 7;
+/// End this process.
+pub const REPLY_EXIT_GROUP: u32 = 1 << 8;
+
+/// A pseudo call number: `HostCall::AtomicUpdate` (address, and, xor, add).
+pub const CALL_ATOMIC_UPDATE: u32 = 0x1_0000;
+/// A pseudo call number: `HostCall::CompareExchange` (address, old, new).
+pub const CALL_COMPARE_EXCHANGE: u32 = 0x1_0001;
+/// A pseudo call number: fails with `EINVAL`.
+pub const CALL_REFUSED: u32 = 0x1_0002;
+
+/// One host call of a reply.
+#[repr(C)]
+#[derive(Debug)]
+pub struct CallEntry {
+    /// The call's number.
+    pub nr: AtomicU32,
+    /// Unused.
+    pub flags: AtomicU32,
+    /// The arguments; the first one is overwritten with the result.
+    pub args: [AtomicU64; 6],
+    /// What the call returned.
+    pub result: AtomicU64,
+}
+
+/// The shared memory of one guest thread.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Slot {
+    /// The number of the last request.
+    pub seq: AtomicU32,
+    /// What the request is: `KIND_*`.
+    pub kind: AtomicU32,
+    /// How many calls of the last list have a result.
+    pub n_results: AtomicU32,
+    /// The host id of the last thread or process that this thread made, or the negated error.
+    pub birth: AtomicU32,
+    /// The exception's signal.
+    pub fault_signo: AtomicU32,
+    /// The exception's `si_code`.
+    pub fault_code: AtomicU32,
+    /// The exception's `si_addr`.
+    pub fault_addr: AtomicU64,
+    /// The exception's number.
+    pub fault_trap_no: AtomicU64,
+    /// The exception's error code.
+    pub fault_error_code: AtomicU64,
+    /// The registers, in the order of `struct user_regs_struct`; both ways.
+    pub regs: [AtomicU64; N_REGS],
+
+    /// The number of the last request that has been answered. A futex word.
+    pub done: AtomicU32,
+    /// Whether the thread should stop before it goes back to the application.
+    pub interrupt: AtomicU32,
+    /// What to do: `REPLY_*`.
+    pub reply: AtomicU32,
+    /// How many of [`Slot::calls`] to make.
+    pub n_calls: AtomicU32,
+    /// The value of `rax`.
+    pub ret: AtomicU64,
+    /// Where to store the extended state.
+    pub xsave_addr: AtomicU64,
+    /// Where to load the extended state from.
+    pub xrestore_addr: AtomicU64,
+    /// What a forked child says when it rings.
+    pub birth_token: AtomicU64,
+    /// The index of a new thread.
+    pub birth_index: AtomicU32,
+    /// The thread's own index.
+    pub index: AtomicU32,
+    /// The token of the address space.
+    pub space: AtomicU64,
+    /// The zygote only: the number of the listener plus one, once there is one.
+    pub listener: AtomicU32,
+    /// The zygote only: set when the sentry has taken the listener.
+    pub listener_taken: AtomicU32,
+    /// The zygote only: how many instructions the filter in `data` has.
+    pub filter_len: AtomicU32,
+    /// The zygote only: the flags for the installation of the filter.
+    pub filter_flags: AtomicU32,
+
+    /// Host calls.
+    pub calls: Align2K<[CallEntry; MAX_CALLS]>,
+    /// Bulk data: the filter (zygote), the vector of `mincore`.
+    pub data: [AtomicU64; DATA_LEN / 8],
+}
+
+/// Puts a field on a boundary of two KiB.
+#[repr(C, align(2048))]
+#[derive(Debug)]
+pub struct Align2K<T>(pub T);
+
+const _: () = assert!(size_of::<CallEntry>() == 64);
+const _: () = assert!(core::mem::offset_of!(Slot, calls) == 2048);
+const _: () = assert!(size_of::<Slot>() as u64 == crate::layout::SLOT_SIZE);
+
+/// Indices into [`Slot::regs`].
+#[expect(missing_docs, reason = "the names are the registers' own")]
+pub mod reg {
+    pub const R15: usize = 0;
+    pub const R14: usize = 1;
+    pub const R13: usize = 2;
+    pub const R12: usize = 3;
+    pub const RBP: usize = 4;
+    pub const RBX: usize = 5;
+    pub const R11: usize = 6;
+    pub const R10: usize = 7;
+    pub const R9: usize = 8;
+    pub const R8: usize = 9;
+    pub const RAX: usize = 10;
+    pub const RCX: usize = 11;
+    pub const RDX: usize = 12;
+    pub const RSI: usize = 13;
+    pub const RDI: usize = 14;
+    pub const ORIG_RAX: usize = 15;
+    pub const RIP: usize = 16;
+    pub const CS: usize = 17;
+    pub const EFLAGS: usize = 18;
+    pub const RSP: usize = 19;
+    pub const SS: usize = 20;
+    pub const FS_BASE: usize = 21;
+    pub const GS_BASE: usize = 22;
+}
