@@ -13,6 +13,7 @@ pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
+mod syscall_table;
 pub(crate) mod wait;
 
 use std::path::PathBuf;

@@ -29,15 +29,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
         control: take(sentry_fd::CONTROL)?,
         log: (log == "log").then_some(log_fd),
     };
-    let config: Config = read_config(&config)?;
-    Ok(sentry::boot(config, descriptors))
+    Ok(sentry::boot(read_config(config)?, descriptors))
 }
 
-/// Reads the configuration from its start, wherever the writer has left the position.
-fn read_config(file: &File) -> anyhow::Result<Config> {
+/// Reads the configuration from its start, wherever the writer has left the position, and closes it.
+fn read_config(file: File) -> anyhow::Result<Config> {
     use std::os::unix::fs::FileExt as _;
     let len = usize::try_from(file.metadata()?.len())?;
     let mut text = vec![0; len];
     file.read_exact_at(&mut text, 0).context("reading the configuration")?;
+    drop(file);
     serde_json::from_slice(&text).context("reading the configuration")
 }
