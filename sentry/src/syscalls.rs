@@ -3,6 +3,7 @@
 pub mod dispatch;
 mod ids;
 pub(crate) mod info;
+mod mmap;
 mod prctl;
 mod process;
 pub(crate) mod sched;

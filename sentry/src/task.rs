@@ -62,6 +62,8 @@ pub struct Task {
     pub(crate) block: Mutex<block::Block>,
     /// Host calls to be made before the task returns to the application.
     pub(crate) host_calls: Mutex<Vec<HostCall>>,
+    /// What memory operations of the task are under way.
+    pub(crate) memory: crate::mm::in_flight::TaskMemory,
     /// The address space. Shared by threads and vfork children.
     pub(crate) mm: Mutex<Arc<MemoryManager>>,
     /// The descriptor table.

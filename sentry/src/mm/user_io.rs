@@ -1,6 +1,7 @@
 //! Copying between guest memory and ours: every access is bounded, can fail with `EFAULT`, and
 //! copies once.
 
+use sentry_platform::USER_ADDRESS_LIMIT;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -24,7 +25,7 @@ impl CurrentTask {
         if dst.is_empty() {
             return Ok(());
         }
-        if self.context().read(addr, dst)? == dst.len() { Ok(()) } else { Err(Errno::EFAULT) }
+        if self.read_some(addr, dst)? == dst.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
     /// Copies `src` to guest memory.
@@ -35,7 +36,34 @@ impl CurrentTask {
         if src.is_empty() {
             return Ok(());
         }
-        if self.context().write(addr, src)? == src.len() { Ok(()) } else { Err(Errno::EFAULT) }
+        if self.write_some(addr, src)? == src.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// Reads what can be read from the start of `dst.len()` bytes at `addr`.
+    ///
+    /// # Errors
+    /// `EFAULT` where nothing can.
+    fn read_some(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
+        let room = USER_ADDRESS_LIMIT.saturating_sub(addr.0);
+        let n = usize::try_from(room).unwrap_or(usize::MAX).min(dst.len());
+        match dst.get_mut(..n) {
+            Some(dst) if n > 0 => self.context().read(addr, dst),
+            _ => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Writes what can be written of `src` at `addr`. The areas say what that is: the platform
+    /// may store the bytes only when the application goes on, and then nothing may fail.
+    ///
+    /// # Errors
+    /// `EFAULT` where nothing can.
+    fn write_some(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
+        let room = self.mm().writable_prefix(addr.0, src.len() as u64);
+        let n = usize::try_from(room).unwrap_or(usize::MAX).min(src.len());
+        match src.get(..n) {
+            Some(src) if n > 0 => self.context().write(addr, src),
+            _ => Err(Errno::EFAULT),
+        }
     }
 
     /// Reads a structure.
@@ -90,7 +118,7 @@ impl CurrentTask {
             let start = text.len();
             text.resize(start + n, 0);
             let Some(chunk) = text.get_mut(start..) else { break };
-            let got = self.context().read(UserAddr(at), chunk)?;
+            let got = self.read_some(UserAddr(at), chunk)?;
             let chunk = chunk.get(..got).unwrap_or_default();
             if let Some(end) = chunk.iter().position(|byte| *byte == 0) {
                 text.truncate(start + end);
@@ -218,7 +246,7 @@ impl IoSink for UserBuf<'_> {
         let total = data.len().min(self.remaining);
         self.transfer(total, |task, addr, done, n| {
             let piece = data.get(done..done + n).ok_or(Errno::EFAULT)?;
-            task.context().write(addr, piece)
+            task.write_some(addr, piece)
         })
     }
 }
@@ -232,7 +260,7 @@ impl IoSource for UserBuf<'_> {
         let total = dst.len().min(self.remaining);
         self.transfer(total, |task, addr, done, n| {
             let piece = dst.get_mut(done..done + n).ok_or(Errno::EFAULT)?;
-            task.context().read(addr, piece)
+            task.read_some(addr, piece)
         })
     }
 }

@@ -116,6 +116,23 @@ macro_rules! rows {
 }
 
 rows! {
+    // Memory.
+    MMAP => mmap::sys_mmap(6);
+    MPROTECT => mmap::sys_mprotect(3);
+    MUNMAP => mmap::sys_munmap(2);
+    BRK => mmap::sys_brk(1);
+    MREMAP => mmap::sys_mremap(5);
+    MSYNC => mmap::sys_msync(3);
+    MINCORE => mmap::sys_mincore(3);
+    MADVISE => mmap::sys_madvise(3);
+    MLOCK => mmap::sys_mlock(2);
+    MUNLOCK => mmap::sys_munlock(2);
+    MLOCKALL => mmap::sys_mlockall(1);
+    MUNLOCKALL => mmap::sys_munlockall(0);
+    MLOCK2 => mmap::sys_mlock2(3);
+    PKEY_MPROTECT => mmap::sys_pkey_mprotect(4);
+    PKEY_ALLOC => mmap::sys_pkey_alloc(0);
+    PKEY_FREE => mmap::sys_pkey_free(0);
     // Processes.
     CLONE => process::sys_clone(5);
     FORK => process::sys_fork(0);

@@ -78,6 +78,7 @@ impl Task {
             restart: Mutex::new(None),
             block: Mutex::new(block::Block::default()),
             host_calls: Mutex::new(Vec::new()),
+            memory: crate::mm::in_flight::TaskMemory::default(),
             mm: Mutex::new(new.mm),
             files: Mutex::new(new.files),
             fs: Mutex::new(new.fs),
@@ -156,6 +157,9 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
         && !current.creds().has_capability(syscalls::abi::capability::CAP_SYS_ADMIN)
     {
         return Err(Errno::EPERM.into());
+    }
+    if !flags.contains(CloneFlags::VM) {
+        current.mm().before_fork(current)?;
     }
     if !current.kernel.may_create_task(current) {
         return Err(Errno::EAGAIN.into());

@@ -19,6 +19,7 @@ use syscalls::Errno;
 
 use super::signal::deliver;
 use super::{Control, CurrentTask, Restart, Task, exit, signal};
+use crate::mm::in_flight;
 use crate::syscalls::dispatch;
 
 pub(crate) const GUEST: u8 = 0;
@@ -71,6 +72,7 @@ impl ContextOwner for Owner {
         }
         if let Event::Exited { signal } = event {
             task.run_state.store(DEAD, Ordering::SeqCst);
+            in_flight::retire(task);
             exit::context_ended(task, signal);
             return;
         }
@@ -148,6 +150,14 @@ pub(crate) fn interrupt(task: &Arc<Task>) {
         context.interrupt();
     } else {
         wake(task);
+    }
+}
+
+/// Makes a task that runs application code, or is about to, report an event soon.
+pub(crate) fn hurry(task: &Arc<Task>) {
+    if task.run_state.load(Ordering::SeqCst) == GUEST {
+        let context = task.context.lock().clone();
+        context.interrupt();
     }
 }
 
@@ -239,8 +249,10 @@ fn resume(current: &CurrentTask) -> bool {
 /// or of mappings. The present call fails with its error.
 fn host_call_failed(current: &CurrentTask, index: usize, errno: Errno) {
     crate::log::debug(format_args!("task {}: host call {index} failed: {errno}", current.tid()));
-    if !super::clone::failed(current, errno) {
-        current.mm().host_call_failed(current, index, errno);
-    }
-    current.context().set_return(errno.to_return());
+    let answer = if super::clone::failed(current, errno) {
+        None
+    } else {
+        current.mm().host_call_failed(current, index, errno)
+    };
+    current.context().set_return(answer.unwrap_or(errno.to_return()));
 }
