@@ -15,28 +15,48 @@ pub trait FromArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(pub i32);
 
-macro_rules! truncating {
-    ($($ty:ty),*) => {$(
-        impl FromArg for $ty {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_possible_wrap,
-                clippy::allow_attributes,
-                reason = "the ABI passes the low bits of the register"
-            )]
-            fn from_arg(raw: u64) -> Self {
-                raw as Self
-            }
-        }
-    )*};
+impl FromArg for u8 {
+    fn from_arg(raw: u64) -> Self {
+        let [low, ..] = raw.to_le_bytes();
+        low
+    }
 }
 
-truncating!(i16, u16, i32, u32, i64, usize, isize);
-
-impl FromArg for u8 {
-    #[expect(clippy::cast_possible_truncation, reason = "the ABI passes the low bits")]
+impl FromArg for u16 {
     fn from_arg(raw: u64) -> Self {
-        raw as Self
+        let [b0, b1, ..] = raw.to_le_bytes();
+        Self::from_le_bytes([b0, b1])
+    }
+}
+
+impl FromArg for u32 {
+    fn from_arg(raw: u64) -> Self {
+        let [b0, b1, b2, b3, ..] = raw.to_le_bytes();
+        Self::from_le_bytes([b0, b1, b2, b3])
+    }
+}
+
+impl FromArg for usize {
+    fn from_arg(raw: u64) -> Self {
+        Self::from_le_bytes(raw.to_le_bytes())
+    }
+}
+
+impl FromArg for i16 {
+    fn from_arg(raw: u64) -> Self {
+        u16::from_arg(raw).cast_signed()
+    }
+}
+
+impl FromArg for i32 {
+    fn from_arg(raw: u64) -> Self {
+        u32::from_arg(raw).cast_signed()
+    }
+}
+
+impl FromArg for i64 {
+    fn from_arg(raw: u64) -> Self {
+        raw.cast_signed()
     }
 }
 

@@ -100,8 +100,7 @@ fn structures_are_shown_by_member() {
         call("fstat", [3, BASE, 0, 0, 0, 0], 0, stat.as_bytes()),
         "fstat(3, {st_mode=S_IFREG|0644, st_size=7, ...}) = 0"
     );
-    let mut memory = Vec::new();
-    memory.extend([3i32, 0x1_0000_0005u64 as i32].map(i32::to_le_bytes).concat());
+    let memory = [3i32, 5].map(i32::to_le_bytes).concat();
     assert_eq!(call("pipe", [BASE, 0, 0, 0, 0, 0], 0, &memory), "pipe([3, 5]) = 0");
     assert_eq!(
         entry("rt_sigprocmask", [0, BASE, 0, 8, 0, 0], &0x1_0002u64.to_le_bytes()),
