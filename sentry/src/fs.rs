@@ -1,3 +1,4 @@
 //! Concrete file systems and special files: each imports `vfs`, never a sibling.
 
+pub mod host_fd;
 pub mod pidfd;

@@ -183,3 +183,16 @@ impl Kernel {
 
 /// The inode number of the first namespace: Linux's `PROC_DYNAMIC_FIRST` and what follows.
 const FIRST_NAMESPACE_INO: u64 = 0xf000_0000;
+
+/// The stack of a sentry thread in bytes.
+const THREAD_STACK: usize = 256 << 10;
+
+/// Starts a thread of the sentry with a small stack. A host that gives no thread ends the sentry:
+/// every guest thread that relied on it would hang.
+pub fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) {
+    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK);
+    if let Err(error) = builder.spawn(body) {
+        crate::log::warn(format_args!("no host thread for `{name}`: {error}"));
+        std::process::abort();
+    }
+}

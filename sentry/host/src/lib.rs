@@ -7,10 +7,12 @@ pub mod file;
 pub mod filter;
 pub mod memory_info;
 pub mod packet;
+pub mod poll;
 pub mod random;
 pub mod rule;
 mod runtime;
 pub mod startup;
+pub mod stream;
 
 use syscalls::Errno;
 
@@ -21,6 +23,8 @@ const MODULES: &[(&str, &[Rule])] = &[
     ("runtime", runtime::RULES),
     ("clock", clock::RULES),
     ("random", random::RULES),
+    ("poll", poll::RULES),
+    ("stream", stream::RULES),
     ("memory_info", memory_info::RULES),
     ("control", control::RULES),
     ("file", file::RULES),

@@ -1,0 +1,273 @@
+//! Files over host descriptors that the sandbox was started with: standard input and outputs.
+//!
+//! They are shared with whoever started the sandbox, so their flags (`O_NONBLOCK`) are left
+//! alone: before each transfer the sentry asks whether the host would block. One thread waits for
+//! all of them, started with the first wait.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use sentry_host::poll::{Poller, ready_now};
+use sentry_host::stream::{self, GetRequest, SetRequest};
+use syscalls::{Errno, SysResult, UserAddr};
+
+use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
+use crate::task::{CurrentTask, HandlerResult};
+use crate::vfs::{Attr, File, IoSink, IoSource, OpenFile, WriteOffset};
+
+/// What a pipe is sure to take at once when it is ready: `PIPE_BUF`.
+const CHUNK: usize = 4096;
+
+const EPOLL_IN: u32 = 0x1;
+const EPOLL_OUT: u32 = 0x4;
+
+const TCGETS: u32 = 0x5401;
+const TCSETS: u32 = 0x5402;
+const TCSETSW: u32 = 0x5403;
+const TCSETSF: u32 = 0x5404;
+const TIOCGWINSZ: u32 = 0x5413;
+const TIOCSWINSZ: u32 = 0x5414;
+const FIONREAD: u32 = 0x541b;
+
+/// Waits for host descriptors on behalf of all [`HostFile`]s.
+pub struct HostPoller {
+    poller: Poller,
+    files: Mutex<BTreeMap<u64, Weak<HostFile>>>,
+    next_key: AtomicU64,
+    is_running: AtomicBool,
+}
+
+impl HostPoller {
+    /// Creates a poller; before the sentry's filter is installed.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn new() -> SysResult<Arc<Self>> {
+        Ok(Arc::new(Self {
+            poller: Poller::new()?,
+            files: Mutex::new(BTreeMap::new()),
+            next_key: AtomicU64::new(1),
+            is_running: AtomicBool::new(false),
+        }))
+    }
+
+    fn watch(self: &Arc<Self>, file: &HostFile, events: Events) {
+        if !self.is_running.swap(true, Ordering::SeqCst) {
+            let this = self.clone();
+            crate::kernel::spawn_thread("host-poll", move || this.serve());
+        }
+        let mut wanted = 0;
+        if events.intersects(Events::READABLE) {
+            wanted |= EPOLL_IN;
+        }
+        if events.intersects(Events::WRITABLE) {
+            wanted |= EPOLL_OUT;
+        }
+        if self.poller.watch_once(file.fd.as_fd(), wanted, file.key).is_err() {
+            // Always ready: nothing to wait for.
+            file.queue.notify(events);
+        }
+    }
+
+    fn serve(&self) {
+        loop {
+            for (key, events) in self.poller.wait() {
+                let file = self.files.lock().get(&key).and_then(Weak::upgrade);
+                if let Some(file) = file {
+                    let mut ready = Events::from_bits_truncate(events);
+                    if ready.contains(Events::IN) {
+                        ready |= Events::RDNORM;
+                    }
+                    if ready.contains(Events::OUT) {
+                        ready |= Events::WRNORM;
+                    }
+                    file.queue.notify(ready);
+                }
+            }
+        }
+    }
+}
+
+/// A file over a host descriptor.
+pub struct HostFile {
+    fd: OwnedFd,
+    key: u64,
+    poller: Arc<HostPoller>,
+    queue: WaitQueue,
+    /// The host's attributes at the start, with an inode number of ours.
+    attr: Attr,
+    is_terminal: bool,
+    is_regular: bool,
+}
+
+impl HostFile {
+    /// Creates a file over `fd`.
+    ///
+    /// # Errors
+    /// The host's, for a descriptor without attributes.
+    pub fn new(poller: &Arc<HostPoller>, fd: OwnedFd) -> SysResult<Arc<Self>> {
+        let stat = sentry_host::file::stat(fd.as_fd())?;
+        let key = poller.next_key.fetch_add(1, Ordering::Relaxed);
+        let mut scratch = [0; 36];
+        let is_terminal =
+            stream::terminal_get(fd.as_fd(), GetRequest::Attributes, &mut scratch).is_ok();
+        let attr = Attr {
+            dev: 0x17,
+            ino: key,
+            mode: stat.st_mode,
+            nlink: 1,
+            rdev: stat.st_rdev,
+            blksize: 4096,
+            ..Attr::default()
+        };
+        let is_regular = attr.file_type() == crate::vfs::FileType::Regular;
+        let file = Arc::new(Self {
+            fd,
+            key,
+            poller: poller.clone(),
+            queue: WaitQueue::new(),
+            attr,
+            is_terminal,
+            is_regular,
+        });
+        poller.files.lock().insert(key, Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    fn ready(&self) -> Events {
+        // POLLIN | POLLPRI | POLLOUT | POLLRDHUP
+        let ready = ready_now(self.fd.as_fd(), 0x2007);
+        Events::from_bits_truncate(u32::from(ready.cast_unsigned()))
+    }
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        self.poller.files.lock().remove(&self.key);
+    }
+}
+
+impl File for HostFile {
+    fn attr(&self) -> SysResult<Attr> {
+        let mut attr = self.attr;
+        if self.is_regular {
+            attr.size = sentry_host::file::stat(self.fd.as_fd())?.st_size.try_into().unwrap_or(0);
+        }
+        Ok(attr)
+    }
+
+    fn anonymous_name(&self) -> String {
+        match self.attr.file_type() {
+            crate::vfs::FileType::Fifo => format!("pipe:[{}]", self.key),
+            crate::vfs::FileType::Socket => format!("socket:[{}]", self.key),
+            _ if self.is_terminal => String::from("/dev/console"),
+            _ => format!("host:[{}]", self.key),
+        }
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _task: &CurrentTask, dst: &mut dyn IoSink, _offset: u64) -> SysResult<usize> {
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
+        if !self.is_regular && !self.ready().intersects(Events::IN | Events::HUP | Events::ERR) {
+            return Err(Errno::EAGAIN);
+        }
+        let mut buffer = vec![0; dst.remaining().min(64 << 10)];
+        let n = stream::read(self.fd.as_fd(), &mut buffer)?;
+        if n == 0 {
+            return Ok(0);
+        }
+        dst.put(buffer.get(..n).unwrap_or_default())
+    }
+
+    fn write(
+        &self,
+        _task: &CurrentTask,
+        src: &mut dyn IoSource,
+        _offset: WriteOffset,
+    ) -> SysResult<(usize, u64)> {
+        let mut done = 0;
+        let mut buffer = [0; CHUNK];
+        while src.remaining() > 0 {
+            if !self.is_regular && !self.ready().intersects(Events::OUT | Events::HUP | Events::ERR)
+            {
+                return if done == 0 { Err(Errno::EAGAIN) } else { Ok((done, 0)) };
+            }
+            let n = match src.get(&mut buffer) {
+                Ok(n) => n,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            };
+            match stream::write(self.fd.as_fd(), buffer.get(..n).unwrap_or_default()) {
+                Ok(written) => {
+                    done += written;
+                    if written < n {
+                        break;
+                    }
+                }
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok((done, 0))
+    }
+
+    fn poll(&self) -> Events {
+        let mut ready = self.ready();
+        if ready.contains(Events::IN) {
+            ready |= Events::RDNORM;
+        }
+        if ready.contains(Events::OUT) {
+            ready |= Events::WRNORM;
+        }
+        ready
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        let registration = self.queue.register(waiter, mask, key);
+        self.poller.watch(self, mask);
+        vec![registration]
+    }
+
+    fn is_pollable(&self) -> bool {
+        !self.is_regular
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        let mut data = [0; 36];
+        let get = |kind, size: usize, data: &mut [u8; 36]| -> HandlerResult {
+            stream::terminal_get(self.fd.as_fd(), kind, data)?;
+            task.write_bytes(UserAddr(arg), data.get(..size).unwrap_or_default())?;
+            Ok(0)
+        };
+        let set = |kind, size: usize| -> HandlerResult {
+            let mut data = [0; 36];
+            if let Some(head) = data.get_mut(..size) {
+                task.read_bytes(UserAddr(arg), head)?;
+            }
+            stream::terminal_set(self.fd.as_fd(), kind, &data)?;
+            Ok(0)
+        };
+        match request {
+            FIONREAD => get(GetRequest::Pending, 4, &mut data),
+            _ if !self.is_terminal => Err(Errno::ENOTTY.into()),
+            TCGETS => get(GetRequest::Attributes, 36, &mut data),
+            TIOCGWINSZ => get(GetRequest::WindowSize, 8, &mut data),
+            TCSETS => set(SetRequest::Attributes, 36),
+            TCSETSW => set(SetRequest::AttributesDrain, 36),
+            TCSETSF => set(SetRequest::AttributesFlush, 36),
+            TIOCSWINSZ => set(SetRequest::WindowSize, 8),
+            _ => Err(Errno::ENOTTY.into()),
+        }
+    }
+
+    fn sync(&self, _data_only: bool) -> SysResult<()> {
+        if self.is_regular { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+}
