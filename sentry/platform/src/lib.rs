@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+pub mod ptrace;
 pub mod systrap;
+mod xstate;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -344,6 +346,9 @@ pub trait Context: Send + Sync {
     /// stopped), with one context whose registers are a copy of this one's (the
     /// caller then changes what differs with `set_regs`). The child starts to run as soon as it
     /// exists and its `resume` has been called.
+    ///
+    /// What is written to the child before it exists ([`Context::write`],
+    /// [`Context::save_xstate`]) is written as soon as it does and before it runs.
     ///
     /// Where the host refuses, this context gets [`Event::HostCallFailed`] with the index one past
     /// the host calls given to `resume`, and the child gets [`Event::Exited`].

@@ -1,0 +1,650 @@
+//! Contexts: one host thread each, stopped or running.
+
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Instant;
+
+use syscalls::arch::x86_64::Regs;
+use syscalls::{Errno, SysResult, UserAddr};
+
+use super::space::Space;
+use super::tracer::{Job, SYSCALL_STOP, Tracer, lock, user_regs};
+use super::{calls, rseq, sys};
+use crate::{
+    AddressSpace, Context, ContextOwner, Event, FastPathFacts, Fault, HostCall, HostCallResults,
+    SyscallArgs, xstate,
+};
+
+/// Bits of [`Thread::flow`]: whether the host thread runs, and whether it shall stop.
+const RUNNING: u8 = 1;
+const INTERRUPT: u8 = 2;
+
+/// More than any processor's extended state in the standard format.
+const XSTATE_MAX: usize = 16384;
+
+/// How far a context has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its host thread is cloned when its parent goes on.
+    Unborn,
+    Stopped,
+    Running,
+    /// Ended, but its host thread leads a process that others still run in, and stays stopped.
+    Parked,
+    /// On its way out.
+    Exiting,
+    Gone,
+}
+
+/// What an unborn context does as soon as it exists.
+enum AtBirth {
+    Write(UserAddr, Vec<u8>),
+    SaveXstate(UserAddr),
+    RestoreXstate(UserAddr),
+    Resume(Vec<HostCall>),
+    Start(Vec<HostCall>),
+    Exit,
+}
+
+struct State {
+    phase: Phase,
+    regs: Regs,
+    syscall: SyscallArgs,
+    /// Contexts to be cloned from this one.
+    births: Vec<Arc<Thread>>,
+    at_birth: Vec<AtBirth>,
+    results: HostCallResults,
+    rseq: Option<rseq::Area>,
+    /// Processor time up to the last resume, as far as it is known, and when that was.
+    used_ns: u64,
+    resumed: Option<Instant>,
+}
+
+/// A context. Its locks are leaves.
+pub(super) struct Thread {
+    me: Weak<Thread>,
+    tracer: Arc<Tracer>,
+    space: Arc<Space>,
+    owner: Arc<dyn ContextOwner>,
+    /// Whether its host thread leads its process.
+    leader: bool,
+    tid: AtomicI32,
+    flow: AtomicU8,
+    /// Set before the host thread is reaped.
+    gone: RwLock<bool>,
+    state: Mutex<State>,
+}
+
+impl Thread {
+    /// Creates a context without a host thread.
+    pub(super) fn new(
+        tracer: &Arc<Tracer>,
+        space: Arc<Space>,
+        owner: Arc<dyn ContextOwner>,
+        leader: bool,
+        regs: Regs,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            tracer: Arc::clone(tracer),
+            space,
+            owner,
+            leader,
+            tid: AtomicI32::new(0),
+            flow: AtomicU8::new(0),
+            gone: RwLock::new(false),
+            state: Mutex::new(State {
+                phase: Phase::Unborn,
+                regs,
+                syscall: SyscallArgs::default(),
+                births: Vec::new(),
+                at_birth: Vec::new(),
+                results: HostCallResults::default(),
+                rseq: None,
+                used_ns: 0,
+                resumed: None,
+            }),
+        })
+    }
+
+    pub(super) fn owner(&self) -> Arc<dyn ContextOwner> {
+        Arc::clone(&self.owner)
+    }
+
+    pub(super) fn kill_space(&self) {
+        self.space.kill();
+    }
+
+    fn tid(&self) -> i32 {
+        self.tid.load(Ordering::Acquire)
+    }
+
+    fn phase(&self) -> Phase {
+        lock(&self.state).phase
+    }
+
+    /// Queues an event for the owner.
+    fn push_event(&self, event: Event) {
+        if let Some(me) = self.me.upgrade() {
+            self.tracer.push_event(me, event);
+        }
+    }
+
+    /// Takes over the stopped host thread `tid`, and does what was waiting for it.
+    pub(super) fn attach(&self, tid: i32) {
+        self.tid.store(tid, Ordering::Release);
+        self.space.n_live.fetch_add(1, Ordering::Relaxed);
+        if let Some(me) = self.me.upgrade() {
+            self.tracer.register(tid, me);
+        }
+        if self.leader {
+            self.space.set_pid(tid);
+        }
+        let waiting = {
+            let mut state = lock(&self.state);
+            state.phase = Phase::Stopped;
+            std::mem::take(&mut state.at_birth)
+        };
+        for action in waiting {
+            // Memory that cannot be written here could not be written after the resume either.
+            let _ = match action {
+                AtBirth::Write(addr, bytes) => self.space.write(addr, &bytes).map(drop),
+                AtBirth::SaveXstate(addr) => self.save_xstate_now(addr),
+                AtBirth::RestoreXstate(addr) => self.restore_xstate_now(addr),
+                AtBirth::Resume(calls) => {
+                    self.resume_now(&calls);
+                    Ok(())
+                }
+                AtBirth::Start(calls) => {
+                    self.start_now(&calls);
+                    Ok(())
+                }
+                AtBirth::Exit => {
+                    self.exit_now();
+                    Ok(())
+                }
+            };
+        }
+    }
+
+    /// Reports the end of a context that its parent could not or did not clone.
+    fn never_born(&self) {
+        lock(&self.state).phase = Phase::Gone;
+        self.push_event(Event::Exited { signal: 0 });
+    }
+
+    /// Handles a stop of the running host thread.
+    pub(super) fn on_stop(&self, status: i32) {
+        let tid = self.tid();
+        match self.phase() {
+            Phase::Running => {}
+            Phase::Exiting => {
+                let _ = sys::cont(tid);
+                return;
+            }
+            // The host may report one stop twice.
+            _ => return,
+        }
+        match self.classify(tid, status) {
+            Ok(Some(event)) => {
+                self.flow.store(0, Ordering::SeqCst);
+                let mut state = lock(&self.state);
+                state.phase = Phase::Stopped;
+                if let Some(resumed) = state.resumed.take() {
+                    state.used_ns += elapsed_ns(resumed);
+                }
+                drop(state);
+                self.push_event(event);
+            }
+            Ok(None) => {
+                let _ = sys::sysemu(tid);
+            }
+            // Killed meanwhile: the end is reported when it is reaped.
+            Err(_) => {}
+        }
+    }
+
+    /// Finds out what a stop means, and stores the registers where it is an event.
+    fn classify(&self, tid: i32, status: i32) -> SysResult<Option<Event>> {
+        if status == SYSCALL_STOP {
+            let mut regs = sys::regs(tid)?;
+            // The `syscall` instruction copies `rip` and the flags; `int 0x80` does not.
+            let plain = regs.rcx == regs.rip && regs.r11 == regs.eflags;
+            let mut state = lock(&self.state);
+            if !plain && !sys::is_64_bit_syscall(tid)? {
+                // What Linux does where the 32-bit entries are compiled out: a general protection
+                // fault at the two bytes of `int 0x80`.
+                regs.rip = regs.rip.wrapping_sub(2);
+                regs.rax = regs.orig_rax;
+                regs.orig_rax = u64::MAX;
+                state.regs = regs;
+                return Ok(Some(Event::Fault(Fault {
+                    signo: libc::SIGSEGV,
+                    code: 0x80,
+                    addr: 0,
+                    trap_no: 13,
+                    error_code: 0x402,
+                })));
+            }
+            state.syscall = SyscallArgs {
+                // Linux looks at 32 bits.
+                number: regs.orig_rax & 0xffff_ffff,
+                args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+            };
+            state.regs = regs;
+            return Ok(Some(Event::Syscall));
+        }
+        if status >> 8 != 0 {
+            return Ok(None);
+        }
+        let event = match status {
+            libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
+                let info = sys::siginfo(tid)?;
+                if info.code <= 0 {
+                    return Ok(None);
+                }
+                Event::Fault(describe(&info))
+            }
+            sys::KICK_SIGNAL if self.flow.load(Ordering::SeqCst) & INTERRUPT != 0 => {
+                Event::Interrupted
+            }
+            _ => return Ok(None),
+        };
+        let mut regs = sys::regs(tid)?;
+        regs.orig_rax = u64::MAX;
+        let area = lock(&self.state).rseq;
+        if let Some(area) = area {
+            rseq::abort_critical_section(&self.space, area, &mut regs);
+        }
+        lock(&self.state).regs = regs;
+        Ok(Some(event))
+    }
+
+    /// Handles the end of the host thread; `reap` gives its number back to the host.
+    pub(super) fn on_end(&self, signal: i32, reap: impl FnOnce()) {
+        {
+            let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
+            *gone = true;
+            if self.leader {
+                self.space.end(reap);
+            } else {
+                reap();
+            }
+        }
+        let (phase, births) = {
+            let mut state = lock(&self.state);
+            if let Some(resumed) = state.resumed.take() {
+                state.used_ns += elapsed_ns(resumed);
+            }
+            let phase = std::mem::replace(&mut state.phase, Phase::Gone);
+            (phase, std::mem::take(&mut state.births))
+        };
+        for child in births {
+            child.never_born();
+        }
+        if phase != Phase::Parked {
+            self.left();
+            let signal = if phase == Phase::Exiting { 0 } else { signal };
+            self.push_event(Event::Exited { signal });
+        }
+    }
+
+    /// Counts a context out of its address space; the last one takes the process along, whose
+    /// leader may be parked.
+    fn left(&self) {
+        if self.space.n_live.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.space.kill();
+        }
+    }
+
+    /// Makes calls in the stopped host thread, then clones what waits to be born.
+    fn run_calls(&self, calls: &[HostCall]) -> HostCallResults {
+        let tid = self.tid();
+        let mut results = calls::run(&self.tracer, tid, &self.space, calls);
+        for (call, value) in calls.iter().zip(&results.values) {
+            if let (HostCall::Rseq { addr, len, flags, signature }, Ok(_)) = (call, value) {
+                let registered = *len != 0 && flags & rseq::UNREGISTER == 0;
+                lock(&self.state).rseq =
+                    registered.then_some(rseq::Area { addr: *addr, signature: *signature });
+            }
+        }
+        if results.values.iter().any(Result::is_err) {
+            return results;
+        }
+        let births = std::mem::take(&mut lock(&self.state).births);
+        let mut failed = None;
+        for child in births {
+            if failed.is_none() {
+                failed = self.give_birth(&child).err();
+            }
+            if failed.is_some() {
+                child.never_born();
+            }
+        }
+        results.values.extend(failed.map(Err));
+        results
+    }
+
+    fn give_birth(&self, child: &Thread) -> SysResult<()> {
+        let flags = if child.leader {
+            libc::CLONE_PARENT | libc::SIGCHLD
+        } else {
+            libc::CLONE_VM
+                | libc::CLONE_FS
+                | libc::CLONE_FILES
+                | libc::CLONE_SIGHAND
+                | libc::CLONE_THREAD
+                | libc::CLONE_SYSVSEM
+        };
+        let tid = self.tracer.clone_host_thread(self.tid(), flags)?;
+        if child.leader {
+            let area = lock(&self.state).rseq;
+            lock(&child.state).rseq = area;
+        }
+        child.attach(tid);
+        Ok(())
+    }
+
+    fn resume_now(&self, calls: &[HostCall]) {
+        if self.phase() != Phase::Stopped {
+            return;
+        }
+        let results = self.run_calls(calls);
+        let failed = results.values.iter().enumerate().find_map(|(i, v)| v.err().map(|e| (i, e)));
+        lock(&self.state).results = results;
+        if self.phase() != Phase::Stopped {
+            return;
+        }
+        if let Some((index, errno)) = failed {
+            self.push_event(Event::HostCallFailed { index, errno });
+            return;
+        }
+        self.run_guest();
+    }
+
+    /// Lets the application run, unless it has been asked to stop.
+    fn run_guest(&self) {
+        let mut state = lock(&self.state);
+        if self.flow.fetch_or(RUNNING, Ordering::SeqCst) & INTERRUPT != 0 {
+            self.flow.store(0, Ordering::SeqCst);
+            state.regs.orig_rax = u64::MAX;
+            drop(state);
+            self.push_event(Event::Interrupted);
+            return;
+        }
+        let tid = self.tid();
+        // Without a call's number the host restarts nothing, whatever `rax` holds.
+        let regs = Regs { orig_rax: u64::MAX, ..state.regs };
+        self.tracer.forget_stops(tid);
+        match sys::set_regs(tid, &regs).and_then(|()| sys::sysemu(tid)) {
+            // A killed thread will be reported as ended.
+            Ok(()) | Err(Errno::ESRCH) => {
+                state.phase = Phase::Running;
+                state.resumed = Some(Instant::now());
+            }
+            // A segment base that no application can have.
+            Err(_) => {
+                self.flow.store(0, Ordering::SeqCst);
+                drop(state);
+                let fault =
+                    Fault { signo: libc::SIGSEGV, code: 0x80, trap_no: 13, ..Fault::default() };
+                self.push_event(Event::Fault(fault));
+            }
+        }
+    }
+
+    fn start_now(&self, calls: &[HostCall]) {
+        if self.phase() != Phase::Stopped {
+            return;
+        }
+        let results = self.run_calls(calls);
+        lock(&self.state).results = results;
+        if self.phase() == Phase::Stopped {
+            self.push_event(Event::HostCallsDone);
+        }
+    }
+
+    fn exit_now(&self) {
+        if self.phase() != Phase::Stopped {
+            return;
+        }
+        if self.leader && self.space.n_live.load(Ordering::Relaxed) > 1 {
+            // The host would report the end of a leader only after all others.
+            let births = {
+                let mut state = lock(&self.state);
+                state.phase = Phase::Parked;
+                std::mem::take(&mut state.births)
+            };
+            for child in births {
+                child.never_born();
+            }
+            self.left();
+            self.push_event(Event::Exited { signal: 0 });
+            return;
+        }
+        lock(&self.state).phase = Phase::Exiting;
+        let tid = self.tid();
+        let number = u64::try_from(libc::SYS_exit).unwrap_or(0);
+        let regs = Regs {
+            rax: number,
+            rip: super::stub::address(super::stub::Piece::Syscall),
+            ..user_regs()
+        };
+        // Fails only where the thread has been killed, which ends it as well.
+        let _ = sys::set_regs(tid, &regs).and_then(|()| sys::cont(tid));
+    }
+
+    fn save_xstate_now(&self, addr: UserAddr) -> SysResult<()> {
+        let mut area = vec![0; XSTATE_MAX];
+        let len = sys::xstate(self.tid(), &mut area)?;
+        let frame = xstate::to_frame(area.get(..len).unwrap_or_default(), xstate::layout());
+        if self.space.write(addr, &frame)? == frame.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    fn restore_xstate_now(&self, addr: UserAddr) -> SysResult<()> {
+        let layout = xstate::layout();
+        let mut area = vec![0; XSTATE_MAX];
+        let len = sys::xstate(self.tid(), &mut area)?;
+        let area = area.get_mut(..len).unwrap_or_default();
+        if addr.is_null() {
+            xstate::reset(area, layout);
+        } else {
+            let mut frame = vec![0; usize::try_from(layout.size).unwrap_or(0) + 4];
+            let len = self.space.read(addr, &mut frame)?;
+            xstate::from_frame(area, frame.get(..len).unwrap_or_default(), layout)?;
+        }
+        sys::set_xstate(self.tid(), area).map_err(|_| Errno::EFAULT)
+    }
+
+    /// Runs `f` on the tracer thread now, or when the context is born, or soon.
+    fn act(&self, action: AtBirth) {
+        let mut state = lock(&self.state);
+        if state.phase == Phase::Unborn {
+            state.at_birth.push(action);
+            return;
+        }
+        drop(state);
+        let Some(me) = self.me.upgrade() else { return };
+        let run = move || match action {
+            AtBirth::Resume(calls) => me.resume_now(&calls),
+            AtBirth::Start(calls) => me.start_now(&calls),
+            AtBirth::Exit => me.exit_now(),
+            AtBirth::Write(..) | AtBirth::SaveXstate(_) | AtBirth::RestoreXstate(_) => {}
+        };
+        if self.tracer.is_current() {
+            run();
+        } else {
+            self.tracer.post(Job::Call(Box::new(run)));
+        }
+    }
+
+    /// Puts off what an unborn context cannot do yet; returns whether it was put off.
+    fn put_off(&self, action: impl FnOnce() -> AtBirth) -> bool {
+        let mut state = lock(&self.state);
+        let unborn = state.phase == Phase::Unborn;
+        if unborn {
+            state.at_birth.push(action());
+        }
+        unborn
+    }
+
+    fn prepare_child(
+        &self,
+        space: Arc<Space>,
+        owner: Arc<dyn ContextOwner>,
+        leader: bool,
+    ) -> SysResult<Arc<dyn Context>> {
+        let mut state = lock(&self.state);
+        if state.phase != Phase::Stopped {
+            return Err(Errno::EAGAIN);
+        }
+        let child = Self::new(&self.tracer, space, owner, leader, state.regs);
+        state.births.push(Arc::clone(&child));
+        Ok(child)
+    }
+}
+
+fn elapsed_ns(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Describes a fault. Ptrace does not show the exception's number and error code, so these are
+/// what usually lies behind such a signal.
+fn describe(info: &sys::SigInfo) -> Fault {
+    let (trap_no, error_code) = match (info.signo, info.code) {
+        (libc::SIGSEGV | libc::SIGBUS, 0x80) => (13, 0),
+        (libc::SIGSEGV, 2) => (14, 7), // SEGV_ACCERR: user, present, most often a write
+        (libc::SIGSEGV, _) => (14, 4),
+        (libc::SIGBUS, 1) => (17, 0), // BUS_ADRALN
+        (libc::SIGBUS, _) => (14, 4),
+        (libc::SIGFPE, 1) => (0, 0), // FPE_INTDIV
+        (libc::SIGFPE, _) => (19, 0),
+        (libc::SIGILL, _) => (6, 0),
+        (libc::SIGTRAP, 0x80) => (3, 0),
+        _ => (1, 0),
+    };
+    Fault { signo: info.signo, code: info.code, addr: info.addr, trap_no, error_code }
+}
+
+impl Context for Thread {
+    fn address_space(&self) -> Arc<dyn AddressSpace> {
+        Arc::<Space>::clone(&self.space)
+    }
+
+    fn syscall(&self) -> SyscallArgs {
+        lock(&self.state).syscall
+    }
+
+    fn regs(&self) -> Regs {
+        lock(&self.state).regs
+    }
+
+    fn set_regs(&self, regs: &Regs) {
+        /// Carry, parity, adjust, zero, sign, trap, direction, overflow, resume, alignment check.
+        const SETTABLE_FLAGS: u64 = 0x5_0dd5;
+        let mut state = lock(&self.state);
+        let old = state.regs;
+        let eflags = regs.eflags & SETTABLE_FLAGS | old.eflags & !SETTABLE_FLAGS;
+        state.regs = Regs {
+            eflags,
+            cs: old.cs,
+            ss: old.ss,
+            ds: old.ds,
+            es: old.es,
+            fs: old.fs,
+            gs: old.gs,
+            ..*regs
+        };
+    }
+
+    fn set_return(&self, value: u64) {
+        lock(&self.state).regs.rax = value;
+    }
+
+    fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
+        self.space.read(addr, dst)
+    }
+
+    fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
+        if self.put_off(|| AtBirth::Write(addr, src.to_vec())) {
+            return Ok(src.len());
+        }
+        self.space.write(addr, src)
+    }
+
+    fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
+        if self.put_off(|| AtBirth::SaveXstate(addr)) {
+            return Ok(());
+        }
+        let me = self.me.upgrade().ok_or(Errno::ESRCH)?;
+        self.tracer.call(move || me.save_xstate_now(addr))
+    }
+
+    fn restore_xstate(&self, addr: UserAddr) -> SysResult<()> {
+        if self.put_off(|| AtBirth::RestoreXstate(addr)) {
+            return Ok(());
+        }
+        let me = self.me.upgrade().ok_or(Errno::ESRCH)?;
+        self.tracer.call(move || me.restore_xstate_now(addr))
+    }
+
+    fn resume(&self, calls: &[HostCall]) {
+        self.act(AtBirth::Resume(calls.to_vec()));
+    }
+
+    fn start_host_calls(&self, calls: &[HostCall]) {
+        self.act(AtBirth::Start(calls.to_vec()));
+    }
+
+    fn host_call_results(&self) -> HostCallResults {
+        lock(&self.state).results.clone()
+    }
+
+    fn call_now(&self, calls: &[HostCall]) -> SysResult<()> {
+        let me = self.me.upgrade().ok_or(Errno::ESRCH)?;
+        let calls = calls.to_vec();
+        self.tracer.call(move || {
+            if me.phase() != Phase::Stopped {
+                return Err(Errno::ESRCH);
+            }
+            let results = me.run_calls(&calls);
+            let failed = results.values.into_iter().find_map(Result::err);
+            failed.map_or(Ok(()), Err)
+        })
+    }
+
+    fn fork(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        self.prepare_child(Arc::default(), owner, true)
+    }
+
+    fn clone_thread(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        self.prepare_child(Arc::clone(&self.space), owner, false)
+    }
+
+    fn interrupt(&self) {
+        if self.flow.fetch_or(INTERRUPT, Ordering::SeqCst) == RUNNING {
+            let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+            if !*gone {
+                // A thread that has been killed needs no signal.
+                let _ = self.space.signal_thread(self.tid(), sys::KICK_SIGNAL);
+            }
+        }
+    }
+
+    fn exit(&self) {
+        self.act(AtBirth::Exit);
+    }
+
+    fn cpu_time_ns(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        let wall = state.used_ns + state.resumed.map_or(0, elapsed_ns);
+        drop(state);
+        // The host counts whole processes only; no thread has used more than its process.
+        match self.space.cpu_ns() {
+            0 => (wall, 0),
+            process => (wall.min(process), 0),
+        }
+    }
+
+    fn set_fast_path(&self, _facts: Option<FastPathFacts>) {}
+}

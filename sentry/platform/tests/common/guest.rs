@@ -1,0 +1,183 @@
+//! Guest programs: position-independent code that the tests load at [`CODE`].
+//!
+//! # Safety
+//! The code is data to this process: it is read as bytes and never executed here.
+#![expect(unsafe_code, reason = "the guest's code is assembled here and read as bytes")]
+
+use std::arch::global_asm;
+
+/// Where the code is loaded.
+pub const CODE: u64 = 0x40_0000;
+/// Where 128 KiB of zeroed memory lie.
+pub const DATA: u64 = 0x1000_0000;
+/// The initial stack pointer.
+pub const STACK: u64 = DATA + 0x1_0000;
+
+macro_rules! programs {
+    ($($(#[$doc:meta])* $name:ident = $symbol:ident: [$($line:literal),* $(,)?];)*) => {
+        global_asm!(
+            ".pushsection .rodata.guest_programs, \"a\", @progbits",
+            ".balign 64",
+            ".globl guest_programs_start",
+            "guest_programs_start:",
+            $(
+                concat!(".globl ", stringify!($symbol)),
+                concat!(stringify!($symbol), ":"),
+                $($line,)*
+            )*
+            ".globl guest_programs_end",
+            "guest_programs_end:",
+            ".popsection",
+        );
+
+        unsafe extern "C" {
+            static guest_programs_start: u8;
+            static guest_programs_end: u8;
+            $(static $symbol: u8;)*
+        }
+
+        /// The guest programs.
+        #[derive(Clone, Copy, Debug)]
+        pub enum Program {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// Returns the address of a program in the guest.
+        pub fn address(program: Program) -> u64 {
+            let symbol = match program {
+                $(Program::$name => &raw const $symbol,)*
+            };
+            CODE + u64::try_from(symbol.addr() - (&raw const guest_programs_start).addr()).unwrap()
+        }
+    };
+}
+
+/// Returns the bytes of all programs.
+pub fn code() -> &'static [u8] {
+    let start = &raw const guest_programs_start;
+    let len = (&raw const guest_programs_end).addr() - start.addr();
+    // SAFETY: the assembler laid the bytes between both symbols into one read-only section.
+    unsafe { std::slice::from_raw_parts(start, len) }
+}
+
+programs! {
+    /// Calls getpid for ever, by the site that systrap patches; `rbx` counts.
+    Getpid = guest_getpid: [
+        "2:",
+        "mov eax, 39",
+        "syscall",
+        "inc rbx",
+        "jmp 2b",
+    ];
+    /// Calls whatever `rax` says.
+    Call = guest_call: [
+        "syscall",
+        "jmp guest_call",
+    ];
+    /// Sets every register to a value of its own and makes system call 1000.
+    AllRegisters = guest_all_registers: [
+        "mov rbx, 0x1001",
+        "mov rdx, 0x1003",
+        "mov rsi, 0x1004",
+        "mov rdi, 0x1005",
+        "mov rbp, 0x1006",
+        "mov r8, 0x1008",
+        "mov r9, 0x1009",
+        "mov r10, 0x100a",
+        "mov r12, 0x100c",
+        "mov r13, 0x100d",
+        "mov r14, 0x100e",
+        "mov r15, 0x100f",
+        "mov rax, 1000",
+        "syscall",
+        "hlt",
+    ];
+    /// Spins without system calls; `rbx` counts.
+    Spin = guest_spin: [
+        "inc rbx",
+        "jmp guest_spin",
+    ];
+    /// Loads from the address in `rdi`.
+    Load = guest_load: [
+        "mov rax, [rdi]",
+        "mov eax, 1001",
+        "syscall",
+    ];
+    /// Stores `rsi` to the address in `rdi`, then makes system call 1001.
+    Store = guest_store: [
+        "mov [rdi], rsi",
+        "mov eax, 1001",
+        "syscall",
+        "hlt",
+    ];
+    /// Executes an undefined instruction.
+    Undefined = guest_undefined: [
+        "ud2",
+    ];
+    /// Divides by zero.
+    Divide = guest_divide: [
+        "xor ecx, ecx",
+        "mov eax, 1",
+        "xor edx, edx",
+        "div ecx",
+    ];
+    /// Hits a breakpoint.
+    Breakpoint = guest_breakpoint: [
+        "int3",
+        "hlt",
+    ];
+    /// Executes a privileged instruction.
+    Privileged = guest_privileged: [
+        "hlt",
+    ];
+    /// The 32-bit entry: exit(7) of i386.
+    Int80 = guest_int80: [
+        "mov eax, 1",
+        "mov ebx, 7",
+        "mov ecx, 0x55",
+        "int 0x80",
+        "hlt",
+    ];
+    /// getpid with the bit of the x32 table.
+    X32 = guest_x32: [
+        "mov eax, 0x40000027",
+        "syscall",
+        "hlt",
+    ];
+    /// Loads the vector registers from 64 bytes at `rdi`, makes system call 1002, and stores them
+    /// to `rdi` again.
+    Vectors = guest_vectors: [
+        "movdqu xmm0, [rdi]",
+        "movdqu xmm15, [rdi + 16]",
+        "fldz",
+        "fld1",
+        "mov eax, 1002",
+        "syscall",
+        "movdqu [rdi], xmm0",
+        "movdqu [rdi + 16], xmm15",
+        "fstp qword ptr [rdi + 32]",
+        "fstp qword ptr [rdi + 40]",
+        "mov eax, 1003",
+        "syscall",
+        "hlt",
+    ];
+    /// Calls the function at `rbx`, then makes system call 1004 with its result as argument.
+    Function = guest_function: [
+        "call rbx",
+        "mov rdi, rax",
+        "mov eax, 1004",
+        "syscall",
+        "hlt",
+    ];
+    /// Increments the word at `rdi` a million times, atomically, then makes system call 1005.
+    Increment = guest_increment: [
+        "mov ecx, 1000000",
+        "2:",
+        "lock inc dword ptr [rdi]",
+        "dec ecx",
+        "jnz 2b",
+        "mov eax, 1005",
+        "syscall",
+        "hlt",
+    ];
+}

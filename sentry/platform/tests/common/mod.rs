@@ -1,0 +1,24 @@
+//! What the tests of all platforms share: a kernel of a few lines, guest programs, and the cases.
+//!
+//! A case is a function over `&Machine`; `cases!` makes one test per case and platform.
+
+pub mod basic;
+pub mod guest;
+pub mod machine;
+
+pub use machine::Machine;
+
+/// Defines a test for each case, on the platform that the expression makes.
+#[macro_export]
+macro_rules! cases {
+    ($new:expr; $($module:ident::$case:ident)*) => {
+        $(
+            #[test]
+            fn $case() {
+                let machine = $crate::common::Machine::start(std::sync::Arc::new($new));
+                $crate::common::$module::$case(&machine);
+                machine.stop();
+            }
+        )*
+    };
+}
