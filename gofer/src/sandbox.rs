@@ -18,15 +18,23 @@ use crate::MountOptions;
 /// Descriptors that are not fids: sockets, roots, directory streams, and those of one operation.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
+/// The most descriptors that are asked for, which is the host's usual `fs.nr_open`.
+const MAX_DESCRIPTORS: u64 = 1 << 20;
+
 /// Raises the limit on descriptors as far as it goes, and returns how many fids fit in it.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => raised.current,
-        Err(_) => limit.current,
-    };
-    let descriptors = current.unwrap_or(1 << 20).min(1 << 20);
+    let most = |number| Rlimit { current: number, maximum: number };
+    // Above the hard limit goes whoever has CAP_SYS_RESOURCE, and up to fs.nr_open.
+    for raised in [most(Some(MAX_DESCRIPTORS)), most(limit.maximum)] {
+        if raised.maximum >= limit.maximum
+            && rustix::process::setrlimit(Resource::Nofile, raised).is_ok()
+        {
+            break;
+        }
+    }
+    let current = rustix::process::getrlimit(Resource::Nofile).current;
+    let descriptors = current.unwrap_or(MAX_DESCRIPTORS).min(MAX_DESCRIPTORS);
     // Half of them, so that each directory can have a stream, too.
     usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(0)
 }
@@ -86,6 +94,7 @@ const FILE_CALLS: &[libc::c_long] = &[
     libc::SYS_ftruncate,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    libc::SYS_syncfs,
     libc::SYS_fchownat,
     libc::SYS_fchmodat,
     libc::SYS_utimensat,

@@ -104,6 +104,7 @@ impl Session {
             }
             Request::TmpFile { dir } => ops::open::tmpfile(self, dir),
             Request::Fsync { fid, data_only } => ops::open::fsync(self, reopener, fid, data_only),
+            Request::SyncFs { fid } => ops::open::sync_fs(self, reopener, fid),
             Request::Mkdir { dir, name, ref ownership } => {
                 self.check_writable()?;
                 ops::name::mkdir(self, reopener, dir, name, ownership)

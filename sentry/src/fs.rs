@@ -1,4 +1,5 @@
 //! Concrete file systems and special files: each imports `vfs`, never a sibling.
 
+pub mod gofer;
 pub mod host_fd;
 pub mod pidfd;

@@ -1,5 +1,7 @@
 //! Descriptors of regular files: `Open`, `Create`, `TmpFile`, `Fsync`.
 
+use std::os::fd::OwnedFd;
+
 use gofer_wire::request::Ownership;
 use gofer_wire::{Attr, Fid, Name, OpenFlags, reply};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -89,14 +91,24 @@ pub(crate) fn fsync(
     fid: Fid,
     data_only: bool,
 ) -> SysResult<Outcome> {
+    let file = open_to_sync(session, reopener, fid)?;
+    let synced = if data_only { fs::fdatasync(&file) } else { fs::fsync(&file) };
+    synced.map_err(errno)?;
+    Ok(Outcome::Done)
+}
+
+/// Writes the file system that holds a file or directory to its device.
+pub(crate) fn sync_fs(session: &Session, reopener: &Reopener, fid: Fid) -> SysResult<Outcome> {
+    fs::syncfs(open_to_sync(session, reopener, fid)?).map_err(errno)?;
+    Ok(Outcome::Done)
+}
+
+fn open_to_sync(session: &Session, reopener: &Reopener, fid: Fid) -> SysResult<OwnedFd> {
     let node = session.fids.get(fid)?;
     if node.file_type != Attr::REGULAR && node.file_type != Attr::DIRECTORY {
         return Err(Errno::EINVAL);
     }
-    let file = reopener.open(&node.fd, OFlags::RDONLY).map_err(errno)?;
-    let synced = if data_only { fs::fdatasync(&file) } else { fs::fsync(&file) };
-    synced.map_err(errno)?;
-    Ok(Outcome::Done)
+    reopener.open(&node.fd, OFlags::RDONLY).map_err(errno)
 }
 
 /// Translates the flags of the wire.

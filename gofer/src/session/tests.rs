@@ -614,7 +614,7 @@ fn random_requests_leave_the_outside_alone() {
     for _ in 0..20_000 {
         // Opcode, small numbers (so that some are fids), and short names.
         let [opcode, fill, length, ..] = random().to_le_bytes();
-        let opcode = opcode % 26;
+        let opcode = opcode % 27;
         message.clear();
         message.extend_from_slice(&[0; 4]);
         message.extend_from_slice(&[opcode, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -781,6 +781,7 @@ fn a_jailed_gofer_serves_everything() {
         (Request::Setattr { fid: file, attr }, true),
         (Request::Fsync { fid: file, data_only: false }, true),
         (Request::Fsync { fid: root, data_only: true }, true),
+        (Request::SyncFs { fid: root }, true),
         (Request::TmpFile { dir: root }, false),
         (Request::Bind { dir: root, name: name("s"), ownership, kind }, true),
         (Request::Connect { fid: file, kind }, false),

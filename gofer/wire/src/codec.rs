@@ -123,6 +123,8 @@ opcodes! {
     TmpFile = 23,
     /// Releases fids. Has no reply.
     Close = 24,
+    /// Writes a whole file system to its device.
+    SyncFs = 25,
 }
 
 /// The start of every message.

@@ -203,6 +203,11 @@ pub enum Request<'a> {
         /// A directory on the file system that is to hold it.
         dir: Fid,
     },
+    /// Reply: nothing.
+    SyncFs {
+        /// A regular file or directory on the file system.
+        fid: Fid,
+    },
     /// No reply.
     Close {
         /// The fids. Unknown ones and the root's are ignored.
@@ -331,6 +336,7 @@ impl<'a> Request<'a> {
             Self::Connect { .. } => Opcode::Connect,
             Self::Bind { .. } => Opcode::Bind,
             Self::TmpFile { .. } => Opcode::TmpFile,
+            Self::SyncFs { .. } => Opcode::SyncFs,
             Self::Close { .. } => Opcode::Close,
         }
     }
@@ -427,6 +433,7 @@ impl<'a> Request<'a> {
                 name: r.name()?,
             },
             Opcode::TmpFile => Self::TmpFile { dir: r.u32()? },
+            Opcode::SyncFs => Self::SyncFs { fid: r.u32()? },
             Opcode::Close => Self::Close { fids: Fids::decode(r)? },
         })
     }
@@ -451,6 +458,7 @@ impl<'a> Request<'a> {
             | Self::Readlink { fid }
             | Self::Statfs { fid }
             | Self::ListXattr { fid }
+            | Self::SyncFs { fid }
             | Self::TmpFile { dir: fid } => w.write(fid),
             Self::Setattr { fid, attr } => {
                 w.write(fid);

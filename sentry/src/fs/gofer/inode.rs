@@ -1,0 +1,479 @@
+//! [`GoferInode`]: a file that the gofer knows by a fid.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use gofer_wire::request::{Names, Ownership};
+use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
+use syscalls::{Errno, SysResult};
+
+use super::directory::{GoferDirectory, Listing};
+use super::file::GoferFile;
+use super::{Caching, Identity, Store, attr};
+use crate::sync::Mutex;
+use crate::task::CurrentTask;
+use crate::vfs::inode;
+use crate::vfs::{
+    Attr, File, FileType, Inode, InodeExtras, LookupPolicy, MapMode, Mappable, Mapping, NewNode,
+    NodeKind, SetAttr, XattrFlags,
+};
+
+/// How long attributes that a walk has fetched serve the rest of the same system call, on a mount
+/// that others may change.
+const FRESH: Duration = Duration::from_micros(200);
+
+/// A file that the gofer knows by a fid.
+pub struct GoferInode {
+    store: Arc<Store>,
+    fid: Fid,
+    identity: Identity,
+    file_type: FileType,
+    extras: InodeExtras,
+    state: Mutex<State>,
+    /// The target of a symbolic link, which never changes.
+    target: OnceLock<Vec<u8>>,
+    /// Makes `O_APPEND` writes of this sandbox follow one another.
+    pub(super) append: Mutex<()>,
+}
+
+struct State {
+    attr: Attr,
+    /// When `attr` was fetched: `Store::epoch` and time.
+    epoch: u64,
+    fetched: Instant,
+    /// Set where `attr` is known to be old.
+    is_stale: bool,
+    /// Donated descriptors: for reading, and for reading and writing. Held by open files, mappings
+    /// and `Store::recent`.
+    read: Weak<OwnedFd>,
+    write: Weak<OwnedFd>,
+    /// The entries of a directory, under [`Caching::Exclusive`].
+    listing: Option<(u64, Listing)>,
+}
+
+impl GoferInode {
+    pub(super) fn new(store: Arc<Store>, node: reply::Node, target: Option<Vec<u8>>) -> Arc<Self> {
+        let state = State {
+            attr: attr::from_wire(&node.attr),
+            epoch: store.epoch(),
+            fetched: Instant::now(),
+            is_stale: false,
+            read: Weak::new(),
+            write: Weak::new(),
+            listing: None,
+        };
+        Arc::new(Self {
+            store,
+            fid: node.fid,
+            identity: (node.attr.dev_major, node.attr.dev_minor, node.attr.ino),
+            file_type: FileType::from_mode(node.attr.mode),
+            extras: InodeExtras::default(),
+            state: Mutex::new(state),
+            target: target.map_or_else(OnceLock::new, OnceLock::from),
+            append: Mutex::new(()),
+        })
+    }
+
+    pub(super) const fn fid(&self) -> Fid {
+        self.fid
+    }
+
+    pub(super) const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Takes over attributes that the gofer has just sent.
+    pub(super) fn update(&self, new: &gofer_wire::Attr) {
+        let mut state = self.state.lock();
+        state.attr = attr::from_wire(new);
+        state.epoch = self.store.epoch();
+        state.fetched = Instant::now();
+        state.is_stale = false;
+    }
+
+    /// Is told that this sandbox has changed the file.
+    pub(super) fn set_stale(&self) {
+        let mut state = self.state.lock();
+        state.is_stale = true;
+        state.listing = None;
+    }
+
+    /// Returns a descriptor for reading, read-only.
+    ///
+    /// # Errors
+    /// Those of the gofer's open.
+    pub(super) fn read_descriptor(&self) -> SysResult<Arc<OwnedFd>> {
+        self.descriptor(OpenFlags::READ, |state| &mut state.read)
+    }
+
+    /// Returns a descriptor for reading and writing.
+    ///
+    /// # Errors
+    /// Those of the gofer's open.
+    pub(super) fn write_descriptor(&self) -> SysResult<Arc<OwnedFd>> {
+        self.descriptor(OpenFlags::READ | OpenFlags::WRITE, |state| &mut state.write)
+    }
+
+    fn descriptor(
+        &self,
+        flags: OpenFlags,
+        place: impl Fn(&mut State) -> &mut Weak<OwnedFd>,
+    ) -> SysResult<Arc<OwnedFd>> {
+        let known = place(&mut self.state.lock()).upgrade();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let opened =
+            self.store.connection.call_descriptor(&Request::Open { fid: self.fid, flags })?;
+        let opened = Arc::new(opened);
+        let mut state = self.state.lock();
+        // Somebody else may have been quicker; mappings want to see the same one.
+        let descriptor = match place(&mut state).upgrade() {
+            Some(known) => known,
+            None => {
+                *place(&mut state) = Arc::downgrade(&opened);
+                opened
+            }
+        };
+        drop(state);
+        self.store.remember(&descriptor);
+        Ok(descriptor)
+    }
+
+    /// Resolves one name below this directory.
+    ///
+    /// # Errors
+    /// `ENOENT` and others of the gofer's walk.
+    fn walk(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+        let names = [Name::new(name)?];
+        let request = Request::Walk { fid: self.fid, names: Names::new(&names) };
+        let (node, stopped, target) = self.store.connection.call(&request, |body, _| {
+            let walk = reply::Walk::decode(body)?;
+            Ok((walk.nodes().next(), walk.stopped, walk.target.map(<[u8]>::to_vec)))
+        })?;
+        match node {
+            Some(node) => Ok(self.store.adopt(node, target)),
+            None => Err(stopped.unwrap_or(Errno::ENOENT)),
+        }
+    }
+
+    /// Returns the entries of this directory.
+    ///
+    /// # Errors
+    /// Those of the gofer.
+    pub(super) fn listing(&self) -> SysResult<Listing> {
+        let epoch = self.store.epoch();
+        if let Some((fetched, listing)) = &self.state.lock().listing
+            && *fetched == epoch
+        {
+            return Ok(listing.clone());
+        }
+        let listing = super::directory::fetch(&self.store.connection, self.fid)?;
+        if self.store.caching == Caching::Exclusive {
+            self.state.lock().listing = Some((epoch, listing.clone()));
+        }
+        Ok(listing)
+    }
+
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// `EINVAL` for anything else.
+    pub(super) fn link_target(&self) -> SysResult<Vec<u8>> {
+        if self.file_type != FileType::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(target) = self.target.get() {
+            return Ok(target.clone());
+        }
+        let target = self.store.connection.call_bytes(&Request::Readlink { fid: self.fid })?;
+        Ok(self.target.get_or_init(|| target).clone())
+    }
+
+    /// Connects to the unix socket that this inode is the name of.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED` where the mount does not permit it, or nobody listens; `EAGAIN`.
+    pub fn connect(&self, kind: BindKind) -> SysResult<OwnedFd> {
+        self.store.connection.call_descriptor(&Request::Connect { fid: self.fid, kind })
+    }
+
+    /// Creates a unix socket below this directory, bound to `name`.
+    ///
+    /// # Errors
+    /// `EPERM` where the mount does not permit it; `EADDRINUSE`.
+    pub fn bind(
+        &self,
+        name: &[u8],
+        node: &NewNode,
+        kind: BindKind,
+    ) -> SysResult<(Arc<Self>, OwnedFd)> {
+        let request = Request::Bind {
+            dir: self.fid,
+            name: Name::new(name)?,
+            ownership: ownership(node),
+            kind,
+        };
+        let (node, socket) = self.store.connection.call_with_descriptor(&request)?;
+        self.changed();
+        Ok((self.store.adopt(node, None), socket))
+    }
+
+    /// Is told that names below this directory have changed.
+    fn changed(&self) {
+        self.store.advance_epoch();
+        self.set_stale();
+    }
+
+    fn remove(&self, name: &[u8], flags: UnlinkFlags) -> SysResult<()> {
+        let request = Request::Unlink { dir: self.fid, name: Name::new(name)?, flags };
+        self.store.connection.call_status(&request)?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Returns the attributes that are known, where they are good.
+    fn known_attr(&self) -> Option<Attr> {
+        let mut state = self.state.lock();
+        // A file that is open for writing changes without our being told: mappings write to it. On
+        // a shared mount, any open file is asked itself.
+        let open = match (state.write.upgrade(), self.store.caching) {
+            (Some(write), _) => Some(write),
+            (None, Caching::Shared) => state.read.upgrade(),
+            (None, Caching::Exclusive) => None,
+        };
+        if let Some(open) = open {
+            let stat = sentry_host::file::stat(open.as_fd()).ok()?;
+            attr::refresh(&mut state.attr, &stat);
+            // When the last writer has gone, the attributes are fetched once more.
+            state.is_stale = true;
+            return Some(state.attr);
+        }
+        if state.is_stale || state.epoch != self.store.epoch() {
+            return None;
+        }
+        let is_good = self.store.caching == Caching::Exclusive || state.fetched.elapsed() < FRESH;
+        is_good.then_some(state.attr)
+    }
+}
+
+impl Drop for GoferInode {
+    fn drop(&mut self) {
+        self.store.retire(self.identity, self.fid);
+    }
+}
+
+impl Inode for GoferInode {
+    fn extras(&self) -> &InodeExtras {
+        &self.extras
+    }
+
+    fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    fn attr(&self) -> SysResult<Attr> {
+        if let Some(attr) = self.known_attr() {
+            return Ok(attr);
+        }
+        let new: gofer_wire::Attr =
+            self.store.connection.call_fixed(&Request::Getattr { fid: self.fid })?;
+        self.update(&new);
+        Ok(attr::from_wire(&new))
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
+        let only_size = SetAttr { size: change.size, ..SetAttr::default() };
+        let open = self.state.lock().write.upgrade();
+        if let (Some(size), Some(open)) = (change.size, open)
+            && *change == only_size
+        {
+            sentry_host::file::truncate(open.as_fd(), size)?;
+            self.set_stale();
+            return Ok(());
+        }
+        let request = Request::Setattr { fid: self.fid, attr: attr::change(change) };
+        let new = self.store.connection.call_fixed(&request)?;
+        self.update(&new);
+        Ok(())
+    }
+
+    fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
+        let child = self.walk(name)?;
+        Ok(child)
+    }
+
+    fn lookup_policy(&self) -> LookupPolicy {
+        match self.store.caching {
+            Caching::Exclusive => LookupPolicy::Cache,
+            Caching::Shared => LookupPolicy::Revalidate,
+        }
+    }
+
+    fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
+        match (self.walk(name), child) {
+            (Ok(found), Some(child)) => {
+                let found: Arc<dyn Inode> = found;
+                Arc::ptr_eq(&found, child)
+            }
+            (Err(Errno::ENOENT), None) => true,
+            _ => false,
+        }
+    }
+
+    fn create(&self, name: &[u8], node: &NewNode) -> SysResult<Arc<dyn Inode>> {
+        let (dir, name, ownership) = (self.fid, Name::new(name)?, ownership(node));
+        let connection = &self.store.connection;
+        let special = |type_bits: FileType, device| {
+            let (major, minor) = attr::split_device(device);
+            let mode = ownership.mode | type_bits.mode_bits();
+            let ownership = Ownership { mode, ..ownership };
+            connection.call_fixed(&Request::Mknod { dir, name, ownership, major, minor })
+        };
+        let new: reply::Node = match &node.kind {
+            NodeKind::Regular => {
+                let flags = OpenFlags::READ | OpenFlags::WRITE;
+                let request = Request::Create { dir, name, flags, ownership };
+                let (new, file) = connection.call_with_descriptor(&request)?;
+                self.changed();
+                let inode = self.store.adopt(new, None);
+                let file = Arc::new(file);
+                inode.state.lock().write = Arc::downgrade(&file);
+                self.store.remember(&file);
+                return Ok(inode);
+            }
+            NodeKind::Directory => connection.call_fixed(&Request::Mkdir { dir, name, ownership }),
+            NodeKind::Symlink(target) => {
+                connection.call_fixed(&Request::Symlink { dir, name, target, ownership })
+            }
+            NodeKind::Fifo => special(FileType::Fifo, 0),
+            NodeKind::Socket => special(FileType::Socket, 0),
+            NodeKind::CharDevice(device) => special(FileType::CharDevice, *device),
+            NodeKind::BlockDevice(device) => special(FileType::BlockDevice, *device),
+        }?;
+        self.changed();
+        Ok(self.store.adopt(new, None))
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> SysResult<()> {
+        let target = self.sibling(target)?;
+        let request = Request::Link { fid: target.fid, dir: self.fid, name: Name::new(name)? };
+        let new = self.store.connection.call_fixed(&request)?;
+        self.changed();
+        target.update(&new);
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> SysResult<()> {
+        self.remove(name, UnlinkFlags::empty())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> SysResult<()> {
+        self.remove(name, UnlinkFlags::DIRECTORY)
+    }
+
+    fn rename(
+        &self,
+        name: &[u8],
+        new_dir: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: u32,
+    ) -> SysResult<()> {
+        let new_dir = self.sibling(new_dir)?;
+        let request = Request::Rename {
+            old_dir: self.fid,
+            old_name: Name::new(name)?,
+            new_dir: new_dir.fid,
+            new_name: Name::new(new_name)?,
+            flags: gofer_wire::RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?,
+        };
+        self.store.connection.call_status(&request)?;
+        self.changed();
+        new_dir.set_stale();
+        Ok(())
+    }
+
+    fn readlink(&self, _task: Option<&CurrentTask>) -> SysResult<Vec<u8>> {
+        self.link_target()
+    }
+
+    fn open(self: Arc<Self>, _task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {
+        match self.file_type {
+            FileType::Regular => Ok(Arc::new(GoferFile::open(self, flags)?)),
+            FileType::Directory => Ok(Arc::new(GoferDirectory::new(self))),
+            FileType::Symlink => Err(Errno::ELOOP),
+            // Devices and FIFOs of the host are never opened; those of the guest are the caller's.
+            _ => Err(Errno::ENXIO),
+        }
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
+        self.store
+            .connection
+            .call_bytes(&Request::GetXattr { fid: self.fid, name: xattr_name(name)? })
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> SysResult<()> {
+        if value.len() > gofer_wire::XATTR_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let flags = gofer_wire::XattrFlags::from_bits(flags.bits()).ok_or(Errno::EINVAL)?;
+        let name = xattr_name(name)?;
+        let request = Request::SetXattr { fid: self.fid, name, value, flags };
+        self.store.connection.call_status(&request)?;
+        self.set_stale();
+        Ok(())
+    }
+
+    fn list_xattr(&self) -> SysResult<Vec<Vec<u8>>> {
+        let names = self.store.connection.call_bytes(&Request::ListXattr { fid: self.fid })?;
+        Ok(names
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect())
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
+        let name = xattr_name(name)?;
+        self.store.connection.call_status(&Request::RemoveXattr { fid: self.fid, name })?;
+        self.set_stale();
+        Ok(())
+    }
+}
+
+impl GoferInode {
+    /// Returns another inode of the same mount as what it is.
+    ///
+    /// # Errors
+    /// `EXDEV` for an inode of another.
+    fn sibling(&self, other: &Arc<dyn Inode>) -> SysResult<Arc<Self>> {
+        inode::downcast::<Self>(other)
+            .filter(|other| Arc::ptr_eq(&other.store, &self.store))
+            .ok_or(Errno::EXDEV)
+    }
+}
+
+impl Mappable for GoferInode {
+    fn map(&self, mode: MapMode, _offset: u64, _len: u64) -> SysResult<Mapping> {
+        let fd = match mode {
+            MapMode::Private | MapMode::SharedRead => self.read_descriptor()?,
+            MapMode::SharedWrite => self.write_descriptor()?,
+        };
+        Ok(Mapping { fd, delta: 0 })
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        (attr::device(self.identity.0, self.identity.1), self.identity.2)
+    }
+}
+
+fn ownership(node: &NewNode) -> Ownership {
+    Ownership { mode: node.mode & 0o7777, uid: node.uid, gid: node.gid }
+}
+
+/// Checks an attribute's name. Linux lets it hold any byte; the gofer serves none with a slash.
+fn xattr_name(name: &[u8]) -> SysResult<Name<'_>> {
+    Name::new(name).map_err(|_| Errno::EOPNOTSUPP)
+}
