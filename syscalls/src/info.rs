@@ -6,8 +6,8 @@
 use core::fmt;
 
 use crate::abi::{
-    Name, NamedFlags, capability, clone, fs, futex, ipc, mm, mount, poll, resource, sched, signal,
-    socket, time, uts,
+    Name, NamedFlags, capability, clone, fs, futex, ioctl, ipc, mm, mount, poll, resource, sched,
+    signal, socket, time, uts,
 };
 
 /// How far a call is served.
@@ -149,6 +149,10 @@ pub enum Kind {
     SockOpt,
     /// The argument of the `fcntl(2)` command at an index.
     Fcntl(u8),
+    /// The argument of the `ioctl(2)` request at an index.
+    Ioctl(u8),
+    /// The second argument of the `prctl(2)` option at an index.
+    Prctl(u8),
     /// The fourth argument of the `futex(2)` command at an index: a time or a number.
     FutexTimeout(u8),
 }
@@ -269,6 +273,7 @@ structs! {
     Statx = fs::Statx, "`struct statx`";
     Sysinfo = uts::Sysinfo, "`struct sysinfo`";
     Timespec = time::Timespec, "`struct timespec`";
+    Termios = ioctl::Termios, "`struct termios`";
     TimespecPair = [time::Timespec; 2], "`struct timespec[2]`";
     Timeval = time::Timeval, "`struct timeval`";
     TimevalPair = [time::Timeval; 2], "`struct timeval[2]`";
@@ -278,5 +283,6 @@ structs! {
     UInt = u32, "`unsigned int`";
     Utimbuf = fs::Utimbuf, "`struct utimbuf`";
     Utsname = uts::Utsname, "`struct utsname`";
+    Winsize = ioctl::Winsize, "`struct winsize`";
     WaitStatus = i32, "The status of `wait4(2)`.";
 }

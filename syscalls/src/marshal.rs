@@ -12,7 +12,7 @@ use crate::table::ALL;
 /// What to copy for one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Copy {
+pub enum CopyKind {
     /// Nothing.
     None,
     /// A string up to and with its NUL.
@@ -32,7 +32,7 @@ pub enum Copy {
 #[repr(C)]
 pub struct Input {
     /// What to copy.
-    pub copy: Copy,
+    pub copy: CopyKind,
     /// The index of the argument that holds a count, below six.
     pub count_arg: u8,
     /// The size of the whole or of one element.
@@ -40,27 +40,40 @@ pub struct Input {
 }
 
 impl Input {
-    const NONE: Self = Self { copy: Copy::None, count_arg: 0, size: 0 };
+    const NONE: Self = Self { copy: CopyKind::None, count_arg: 0, size: 0 };
+
+    /// Returns how many bytes to copy for a call with these arguments: zero for nothing, and for a
+    /// string, whose length is not known. `None` where the guest's count makes no sense.
+    pub fn len(&self, args: &[u64; 6]) -> Option<u64> {
+        let size = u64::from(self.size);
+        let count = || args.get(usize::from(self.count_arg)).copied();
+        match self.copy {
+            CopyKind::None | CopyKind::Str => Some(0),
+            CopyKind::Fixed => Some(size),
+            CopyKind::Counted | CopyKind::Gather => count()?.checked_mul(size),
+            CopyKind::Bits => count()?.checked_add(63).map(|bits| bits / 64 * size),
+        }
+    }
 
     const fn fixed(structure: Struct) -> Self {
-        Self { copy: Copy::Fixed, count_arg: 0, size: size_of_struct(structure) }
+        Self { copy: CopyKind::Fixed, count_arg: 0, size: size_of_struct(structure) }
     }
 
     const fn counted(structure: Struct, count_arg: u8) -> Self {
-        Self { copy: Copy::Counted, count_arg, size: size_of_struct(structure) }
+        Self { copy: CopyKind::Counted, count_arg, size: size_of_struct(structure) }
     }
 
     const fn of(kind: Kind) -> Self {
         match kind {
-            Kind::InStr => Self { copy: Copy::Str, count_arg: 0, size: 0 },
+            Kind::InStr => Self { copy: CopyKind::Str, count_arg: 0, size: 0 },
             Kind::InStruct(s) | Kind::InOutStruct(s) => Self::fixed(s),
             Kind::InArray(s, n) | Kind::InOutArray(s, n) => Self::counted(s, n),
             Kind::InBuf(n) | Kind::InSized(_, n) => Self::counted(Struct::Bytes, n),
             Kind::OutIovec(n) => Self::counted(Struct::Iovec, n),
             Kind::InIovec(n) => {
-                Self { copy: Copy::Gather, count_arg: n, size: size_of_struct(Struct::Iovec) }
+                Self { copy: CopyKind::Gather, count_arg: n, size: size_of_struct(Struct::Iovec) }
             }
-            Kind::FdSet(n) => Self { copy: Copy::Bits, count_arg: n, size: 8 },
+            Kind::FdSet(n) => Self { copy: CopyKind::Bits, count_arg: n, size: 8 },
             _ => Self::NONE,
         }
     }
@@ -93,7 +106,7 @@ const fn inputs(all: &[SyscallInfo]) -> [[Input; 6]; nr::COUNT] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Copy, INPUTS, Input};
+    use super::{CopyKind, INPUTS, Input};
     use crate::arch::x86_64::nr;
 
     fn inputs(number: u64) -> [Input; 6] {
@@ -102,12 +115,26 @@ mod tests {
 
     #[test]
     fn inputs_follow_from_the_table() {
-        assert_eq!(inputs(nr::OPENAT)[1].copy, Copy::Str);
+        assert_eq!(inputs(nr::OPENAT)[1].copy, CopyKind::Str);
         assert_eq!(inputs(nr::OPENAT)[0], Input::NONE);
-        assert_eq!(inputs(nr::WRITE)[1], Input { copy: Copy::Counted, count_arg: 2, size: 1 });
+        assert_eq!(inputs(nr::WRITE)[1], Input { copy: CopyKind::Counted, count_arg: 2, size: 1 });
         assert_eq!(inputs(nr::READ)[1], Input::NONE);
-        assert_eq!(inputs(nr::NANOSLEEP)[0], Input { copy: Copy::Fixed, count_arg: 0, size: 16 });
-        assert_eq!(inputs(nr::POLL)[0], Input { copy: Copy::Counted, count_arg: 1, size: 8 });
-        assert_eq!(inputs(nr::SELECT)[1], Input { copy: Copy::Bits, count_arg: 0, size: 8 });
+        assert_eq!(
+            inputs(nr::NANOSLEEP)[0],
+            Input { copy: CopyKind::Fixed, count_arg: 0, size: 16 }
+        );
+        assert_eq!(inputs(nr::POLL)[0], Input { copy: CopyKind::Counted, count_arg: 1, size: 8 });
+        assert_eq!(inputs(nr::SELECT)[1], Input { copy: CopyKind::Bits, count_arg: 0, size: 8 });
+    }
+
+    #[test]
+    fn length_follows_from_the_arguments() {
+        let args = [65, 0, 3, 0, 0, 0];
+        assert_eq!(inputs(nr::WRITE)[1].len(&args), Some(3));
+        assert_eq!(inputs(nr::WRITEV)[1].len(&args), Some(48));
+        assert_eq!(inputs(nr::WRITEV)[1].len(&[0, 0, u64::MAX, 0, 0, 0]), None);
+        assert_eq!(inputs(nr::SELECT)[1].len(&args), Some(16));
+        assert_eq!(inputs(nr::OPENAT)[1].len(&args), Some(0));
+        assert_eq!(inputs(nr::NANOSLEEP)[0].len(&args), Some(16));
     }
 }

@@ -10,7 +10,7 @@ mod value;
 
 use core::fmt::{self, Write};
 
-use crate::abi::{fs, socket};
+use crate::abi::{capability, fs, prctl, socket};
 use crate::arg::FromArg as _;
 use crate::errno::Errno;
 use crate::info::{Arg, FlagSet, Kind, Returns, Struct, SyscallInfo};
@@ -160,6 +160,7 @@ impl Renderer<'_, '_> {
                 | Kind::OutIovec(_)
                 | Kind::FdSet(_) => true,
                 Kind::Fcntl(_) => value::fcntl_writes(u32::from_arg(self.args[1])),
+                Kind::Ioctl(_) => value::ioctl_writes(u32::from_arg(self.args[1])).is_some(),
                 _ => false,
             };
             if is_output && raw != 0 {
@@ -222,6 +223,8 @@ impl Renderer<'_, '_> {
                 }
             }
             Kind::Fcntl(n) => self.fcntl(u32::from_arg(self.other(n)), raw),
+            Kind::Ioctl(n) => self.ioctl(u32::from_arg(self.other(n)), raw),
+            Kind::Prctl(n) => self.prctl(i32::from_arg(self.other(n)), raw),
             Kind::FutexTimeout(n) if value::futex_waits(u32::from_arg(self.other(n))) => {
                 self.structure(Struct::Timespec, raw)
             }
@@ -487,6 +490,31 @@ impl Renderer<'_, '_> {
             | fs::F_GETPIPE_SZ
             | fs::F_GET_SEALS => write!(self.out, "{raw:#x}"),
             _ => write!(self.out, "{}", raw.cast_signed()),
+        }
+    }
+
+    fn ioctl(&mut self, request: u32, raw: u64) -> fmt::Result {
+        let structure = match value::ioctl_writes(request) {
+            Some(structure) if self.done.is_some() => Some(structure),
+            Some(_) => None,
+            None => value::ioctl_reads(request),
+        };
+        match structure {
+            Some(structure) => self.structure(structure, raw),
+            None => write!(self.out, "{raw:#x}"),
+        }
+    }
+
+    fn prctl(&mut self, op: i32, raw: u64) -> fmt::Result {
+        match op {
+            prctl::PR_SET_NAME => self.string(raw, prctl::TASK_COMM_LEN),
+            prctl::PR_GET_NAME if self.done.is_some() => self.string(raw, prctl::TASK_COMM_LEN),
+            prctl::PR_SET_PDEATHSIG => value::signal(i32::from_arg(raw), self.out),
+            prctl::PR_CAPBSET_READ | prctl::PR_CAPBSET_DROP => {
+                value::enumeration(capability::CAP_NAMES, raw, self.out)
+            }
+            prctl::PR_CAP_AMBIENT => value::enumeration(prctl::PR_CAP_AMBIENT_NAMES, raw, self.out),
+            _ => write!(self.out, "{raw:#x}"),
         }
     }
 }

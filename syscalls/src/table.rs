@@ -41,7 +41,7 @@ macro_rules! for_each_syscall {
             RT_SIGACTION rt_sigaction(signum: Signal, act: InStruct(Sigaction), oldact: OutStruct(Sigaction), sigsetsize: Size) -> Int, Full, signal, "";
             RT_SIGPROCMASK rt_sigprocmask(how: Enum(signal::SIGPROCMASK_NAMES), set: InStruct(SigSet), oldset: OutStruct(SigSet), sigsetsize: Size) -> Int, Full, signal, "";
             RT_SIGRETURN rt_sigreturn() -> Int, Full, signal, "";
-            IOCTL ioctl(fd: Fd, request: Enum(ioctl::IOCTL_NAMES), argp: Hex) -> Int, Partial, fd, "requests of terminals, files and the devices that exist here";
+            IOCTL ioctl(fd: Fd, request: Enum(ioctl::IOCTL_NAMES), argp: Ioctl(1)) -> Int, Partial, fd, "requests of terminals, files and the devices that exist here";
             PREAD64 pread64(fd: Fd, buf: OutBuf(2), count: Size, offset: Long) -> Int, Full, io, "";
             PWRITE64 pwrite64(fd: Fd, buf: InBuf(2), count: Size, offset: Long) -> Int, Full, io, "";
             READV readv(fd: Fd, iov: OutIovec(2), iovcnt: Int) -> Int, Full, io, "";
@@ -182,7 +182,7 @@ macro_rules! for_each_syscall {
             MODIFY_LDT modify_ldt(func: Int, ptr: Ptr, bytecount: Size) -> Int, Unsupported, process, "";
             PIVOT_ROOT pivot_root(new_root: InStr, put_old: InStr) -> Int, Unsupported, mount, "";
             _SYSCTL _sysctl(args: Ptr) -> Int, Unsupported, system, "removed from Linux";
-            PRCTL prctl(op: Enum(prctl::PRCTL_NAMES), arg2: Hex, arg3: Hex, arg4: Hex, arg5: Hex) -> Int, Partial, process, "those options that programs use";
+            PRCTL prctl(op: Enum(prctl::PRCTL_NAMES), arg2: Prctl(0), arg3: Hex, arg4: Hex, arg5: Hex) -> Int, Partial, process, "those options that programs use";
             ARCH_PRCTL arch_prctl(op: Enum(prctl::ARCH_PRCTL_NAMES), addr: Hex) -> Int, Partial, process, "segment bases";
             ADJTIMEX adjtimex(buf: InOutStruct(Timex)) -> Int, Partial, time, "reading only";
             SETRLIMIT setrlimit(resource: Enum(resource::RLIMIT_NAMES), rlim: InStruct(Rlimit)) -> Int, Full, resource, "";
@@ -517,6 +517,8 @@ mod tests {
                 | Kind::OutIovec(n)
                 | Kind::FdSet(n)
                 | Kind::Fcntl(n)
+                | Kind::Ioctl(n)
+                | Kind::Prctl(n)
                 | Kind::FutexTimeout(n)) = arg.kind
                 else {
                     continue;
@@ -524,7 +526,9 @@ mod tests {
                 let length = info.args[usize::from(n)].kind;
                 let fits = match arg.kind {
                     Kind::OutSized(..) => matches!(length, Kind::InOutStruct(Struct::Int)),
-                    Kind::Fcntl(_) => matches!(length, Kind::Enum(_)),
+                    Kind::Fcntl(_) | Kind::Ioctl(_) | Kind::Prctl(_) => {
+                        matches!(length, Kind::Enum(_))
+                    }
                     Kind::FutexTimeout(_) => matches!(length, Kind::Mixed(_)),
                     _ => matches!(length, Kind::Int | Kind::UInt | Kind::Size | Kind::ULong),
                 };

@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use zerocopy::FromBytes;
 
 use super::value::{self, Octal, read_prefix};
-use crate::abi::{capability, clone, fs, poll, resource, sched, signal, socket, time, uts};
+use crate::abi::{capability, clone, fs, ioctl, poll, resource, sched, signal, socket, time, uts};
 use crate::info::{FlagSet, OPEN, Struct};
 
 /// Prints a structure from its bytes; `addr` stands for one that has no notation.
@@ -89,6 +89,15 @@ fn try_structure(structure: Struct, bytes: &[u8], out: &mut dyn Write) -> Option
         }
         Struct::Utsname => utsname(&read_prefix(bytes)?, out),
         Struct::Sysinfo => sysinfo(&read_prefix(bytes)?, out),
+        Struct::Winsize => {
+            let size = read_prefix::<ioctl::Winsize>(bytes)?;
+            write!(
+                out,
+                "{{ws_row={}, ws_col={}, ws_xpixel={}, ws_ypixel={}}}",
+                size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel
+            )
+        }
+        Struct::Termios => termios(&read_prefix(bytes)?, out),
         Struct::Tms => {
             let tms = read_prefix::<time::Tms>(bytes)?;
             write!(
@@ -436,4 +445,14 @@ fn sysinfo(info: &uts::Sysinfo, out: &mut dyn Write) -> fmt::Result {
         "{{uptime={}, totalram={}, freeram={}, procs={}, mem_unit={}, ...}}",
         info.uptime, info.totalram, info.freeram, info.procs, info.mem_unit
     )
+}
+
+fn termios(termios: &ioctl::Termios, out: &mut dyn Write) -> fmt::Result {
+    let (iflag, oflag) = (termios.c_iflag.into(), termios.c_oflag.into());
+    let (cflag, lflag) = (termios.c_cflag.into(), termios.c_lflag.into());
+    field_flags("{c_iflag=", FlagSet::of::<ioctl::InputModes>(), iflag, out)?;
+    field_flags(", c_oflag=", FlagSet::of::<ioctl::OutputModes>(), oflag, out)?;
+    write!(out, ", c_cflag={}", Octal(cflag))?;
+    field_flags(", c_lflag=", FlagSet::of::<ioctl::LocalModes>(), lflag, out)?;
+    out.write_str(", ...}")
 }

@@ -133,6 +133,21 @@ fn words_with_a_number_and_flags_are_taken_apart() {
 }
 
 #[test]
+fn arguments_that_depend_on_a_command_are_taken_apart() {
+    let size = [24u8, 0, 80, 0, 0, 0, 0, 0];
+    assert_eq!(entry("ioctl", [0, 0x5413, BASE, 0, 0, 0], &size), "ioctl(0, TIOCGWINSZ, 0x1000)");
+    assert_eq!(
+        returned("ioctl", [0, 0x5413, BASE, 0, 0, 0], 0, &size),
+        " = 0 {argp={ws_row=24, ws_col=80, ws_xpixel=0, ws_ypixel=0}}"
+    );
+    assert_eq!(
+        entry("prctl", [15, BASE, 0, 0, 0, 0], b"worker\0"),
+        r#"prctl(PR_SET_NAME, "worker", 0x0, 0x0, 0x0)"#
+    );
+    assert_eq!(returned("fcntl", [0, 3, 0, 0, 0, 0], 2, &[]), " = 2 (flags O_RDWR)");
+}
+
+#[test]
 fn no_input_panics() {
     // A linear congruential generator: the same cases in every run.
     let mut state = 1u64;

@@ -4,9 +4,9 @@ use core::fmt::{self, Write};
 
 use zerocopy::FromBytes;
 
-use crate::abi::{Name, fs, futex, signal, socket};
+use crate::abi::{Name, fs, futex, ioctl, signal, socket};
 use crate::arg::FromArg as _;
-use crate::info::{FlagSet, Mixed};
+use crate::info::{FlagSet, Mixed, Struct};
 
 /// A number in octal with a leading zero.
 pub(super) struct Octal(pub(super) u64);
@@ -193,6 +193,33 @@ pub(super) fn futex_waits(op: u32) -> bool {
 /// Returns whether a `fcntl(2)` command writes through its argument.
 pub(super) fn fcntl_writes(op: u32) -> bool {
     matches!(op, fs::F_GETLK | fs::F_OFD_GETLK)
+}
+
+/// Returns the structure that an `ioctl(2)` request writes.
+pub(super) fn ioctl_writes(request: u32) -> Option<Struct> {
+    Some(match request {
+        ioctl::TIOCGWINSZ => Struct::Winsize,
+        ioctl::TCGETS => Struct::Termios,
+        ioctl::FIONREAD
+        | ioctl::TIOCOUTQ
+        | ioctl::TIOCGPGRP
+        | ioctl::TIOCGSID
+        | ioctl::TIOCGPTN
+        | ioctl::TIOCGPTLCK
+        | ioctl::SIOCATMARK
+        | ioctl::FIGETBSZ => Struct::Int,
+        _ => return None,
+    })
+}
+
+/// Returns the structure that an `ioctl(2)` request reads.
+pub(super) fn ioctl_reads(request: u32) -> Option<Struct> {
+    Some(match request {
+        ioctl::TIOCSWINSZ => Struct::Winsize,
+        ioctl::TCSETS | ioctl::TCSETSW | ioctl::TCSETSF => Struct::Termios,
+        ioctl::FIONBIO | ioctl::FIOASYNC | ioctl::TIOCSPGRP | ioctl::TIOCSPTLCK => Struct::Int,
+        _ => return None,
+    })
 }
 
 /// Returns the name of a result that asks for the call to be restarted; applications never see it.
