@@ -27,6 +27,8 @@ pub struct Kernel {
     pub(crate) tree: Mutex<()>,
     /// The namespace of the container's first process.
     pub root_pid_namespace: Arc<PidNamespace>,
+    /// Who waits for which futex.
+    pub(crate) futexes: crate::mm::futex::FutexTable,
     n_tasks: AtomicUsize,
     next_ino: AtomicU64,
     /// Processes started since boot, for `/proc/stat`.
@@ -74,6 +76,7 @@ impl Kernel {
             timers: TimerQueue::new(),
             tree: Mutex::new(()),
             root_pid_namespace: PidNamespace::new(None, FIRST_NAMESPACE_INO),
+            futexes: Default::default(),
             n_tasks: AtomicUsize::new(0),
             next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
             n_forks: AtomicU64::new(0),

@@ -1,15 +1,314 @@
-//! Futexes.
+//! Futexes: queues of waiters, found by what identifies the word they wait for.
+//!
+//! The word itself lies in guest memory and is read once, under the lock of its bucket; whoever
+//! changes it from the application calls wake afterwards, which takes the same lock.
 
-use syscalls::UserAddr;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-use crate::task::CurrentTask;
+use syscalls::abi::futex::{
+    FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, ROBUST_LIST_LIMIT, RobustListHead,
+};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-/// Wakes up to `n` waiters at an address.
-pub(crate) fn wake_address(current: &CurrentTask, addr: UserAddr, n: u32) {
-    let _ = (current, addr, n);
+use super::FutexKey;
+use crate::sync::Mutex;
+use crate::task::block::Wait;
+use crate::task::{Control, CurrentTask, HandlerResult, Restart, Task, run};
+
+const N_BUCKETS: usize = 64;
+
+type Bucket = HashMap<FutexKey, VecDeque<Arc<FutexWaiter>>>;
+
+/// All futex queues of a sandbox.
+pub struct FutexTable {
+    hasher: RandomState,
+    buckets: Vec<Mutex<Bucket>>,
+    /// Serialises requeues, which hold two buckets.
+    requeue: Mutex<()>,
 }
 
-/// Marks the robust futexes that an exiting thread holds as owned by a dead thread.
+/// One waiting thread.
+struct FutexWaiter {
+    /// What it waits for; changes when it is requeued, under both buckets' locks.
+    key: Mutex<FutexKey>,
+    bitset: u32,
+    is_woken: AtomicBool,
+    task: Weak<Task>,
+}
+
+/// A thread's place in a queue, left when dropped.
+struct Place {
+    task: Arc<Task>,
+    waiter: Arc<FutexWaiter>,
+}
+
+impl Default for FutexTable {
+    fn default() -> Self {
+        let buckets = (0..N_BUCKETS).map(|_| Mutex::new(Bucket::new())).collect();
+        Self { hasher: RandomState::new(), buckets, requeue: Mutex::new(()) }
+    }
+}
+
+impl FutexTable {
+    fn index(&self, key: &FutexKey) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % N_BUCKETS as u64).unwrap_or(0)
+    }
+
+    fn bucket(&self, key: &FutexKey) -> &Mutex<Bucket> {
+        // The index is below the number of buckets, which is never zero.
+        self.buckets.get(self.index(key)).unwrap_or(&self.buckets[0])
+    }
+
+    fn wake(&self, key: &FutexKey, n: u32, bitset: u32) -> u32 {
+        let mut woken = Vec::new();
+        {
+            let mut bucket = self.bucket(key).lock();
+            let Some(queue) = bucket.get_mut(key) else { return 0 };
+            let mut index = 0;
+            while woken.len() < n as usize
+                && let Some(waiter) = queue.get(index)
+            {
+                if waiter.bitset & bitset == 0 {
+                    index += 1;
+                    continue;
+                }
+                waiter.is_woken.store(true, Ordering::SeqCst);
+                woken.extend(queue.remove(index));
+            }
+            if queue.is_empty() {
+                bucket.remove(key);
+            }
+        }
+        let n_woken = u32::try_from(woken.len()).unwrap_or(u32::MAX);
+        for waiter in woken {
+            if let Some(task) = waiter.task.upgrade() {
+                run::wake(&task);
+            }
+        }
+        n_woken
+    }
+
+    fn leave(&self, waiter: &Arc<FutexWaiter>) {
+        loop {
+            let key = waiter.key.lock().clone();
+            let mut bucket = self.bucket(&key).lock();
+            if *waiter.key.lock() != key {
+                continue;
+            }
+            if let Some(queue) = bucket.get_mut(&key) {
+                queue.retain(|other| !Arc::ptr_eq(other, waiter));
+                if queue.is_empty() {
+                    bucket.remove(&key);
+                }
+            }
+            return;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.waiter.is_woken.load(Ordering::SeqCst) {
+            self.task.kernel.futexes.leave(&self.waiter);
+        }
+    }
+}
+
+fn read_word(current: &CurrentTask, addr: UserAddr) -> SysResult<u32> {
+    current.read_obj::<u32>(UserPtr::new(addr))
+}
+
+fn check_aligned(addr: UserAddr) -> SysResult<()> {
+    if addr.0 % 4 == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Waits while the word at `addr` holds `expected`.
+///
+/// # Errors
+/// `EAGAIN` where it does not, `ETIMEDOUT`, `EFAULT`, `EINVAL`; a signal interrupts.
+pub(crate) fn wait(
+    current: &CurrentTask,
+    addr: UserAddr,
+    private: bool,
+    expected: u32,
+    bitset: u32,
+    deadline_ns: Option<u64>,
+) -> HandlerResult<()> {
+    let place = match current.recall::<Place>() {
+        Some(place) => place,
+        None => enqueue(current, addr, private, expected, bitset)?,
+    };
+    let waiter = place.waiter.clone();
+    let restart = if deadline_ns.is_some() { Restart::RestartBlock } else { Restart::Sys };
+    let waited = current.wait_for(
+        deadline_ns,
+        restart,
+        |_| Vec::new(),
+        || Ok(waiter.is_woken.load(Ordering::SeqCst).then_some(())),
+    );
+    if let Err(Control::Block) = waited {
+        current.remember(place);
+        return Err(Control::Block);
+    }
+    drop(place);
+    if waiter.is_woken.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    match waited {
+        Ok(Wait::Ready(())) => Ok(()),
+        Ok(Wait::TimedOut) => Err(Errno::ETIMEDOUT.into()),
+        Err(control) => Err(control),
+    }
+}
+
+fn enqueue(
+    current: &CurrentTask,
+    addr: UserAddr,
+    private: bool,
+    expected: u32,
+    bitset: u32,
+) -> SysResult<Place> {
+    check_aligned(addr)?;
+    if bitset == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = current.mm().futex_key(addr.0, private)?;
+    let waiter = Arc::new(FutexWaiter {
+        key: Mutex::new(key.clone()),
+        bitset,
+        is_woken: AtomicBool::new(false),
+        task: Arc::downgrade(current.task()),
+    });
+    let mut bucket = current.kernel.futexes.bucket(&key).lock();
+    if read_word(current, addr)? != expected {
+        return Err(Errno::EAGAIN);
+    }
+    bucket.entry(key).or_default().push_back(waiter.clone());
+    Ok(Place { task: current.task().clone(), waiter })
+}
+
+/// Wakes up to `n` waiters at `addr` whose bitset intersects `bitset`; returns how many.
+///
+/// # Errors
+/// `EFAULT`, `EINVAL`.
+pub(crate) fn wake(
+    current: &CurrentTask,
+    addr: UserAddr,
+    private: bool,
+    n: u32,
+    bitset: u32,
+) -> SysResult<u32> {
+    check_aligned(addr)?;
+    if bitset == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = current.mm().futex_key(addr.0, private)?;
+    Ok(current.kernel.futexes.wake(&key, n, bitset))
+}
+
+/// Wakes up to `n_wake` waiters at `addr` and moves up to `n_requeue` others to `to`. With
+/// `expected`, only where the word at `addr` holds it. Returns how many were woken and moved.
+///
+/// # Errors
+/// `EAGAIN`, `EFAULT`, `EINVAL`.
+pub(crate) fn requeue(
+    current: &CurrentTask,
+    addr: UserAddr,
+    to: UserAddr,
+    private: bool,
+    n_wake: u32,
+    n_requeue: u32,
+    expected: Option<u32>,
+) -> SysResult<(u32, u32)> {
+    check_aligned(addr)?;
+    check_aligned(to)?;
+    let table = &current.kernel.futexes;
+    let from_key = current.mm().futex_key(addr.0, private)?;
+    let to_key = current.mm().futex_key(to.0, private)?;
+    let _guard = table.requeue.lock();
+    let mut moved = VecDeque::new();
+    {
+        let mut bucket = table.bucket(&from_key).lock();
+        if let Some(expected) = expected
+            && read_word(current, addr)? != expected
+        {
+            return Err(Errno::EAGAIN);
+        }
+        if from_key != to_key
+            && let Some(queue) = bucket.get_mut(&from_key)
+        {
+            let n = (n_requeue as usize).min(queue.len().saturating_sub(n_wake as usize));
+            let keep = (n_wake as usize).min(queue.len());
+            for _ in 0..n {
+                if let Some(waiter) = queue.remove(keep) {
+                    *waiter.key.lock() = to_key.clone();
+                    moved.push_back(waiter);
+                }
+            }
+        }
+        // A waiter on its way from one bucket to the other may be leaving: it then finds its new
+        // key, and the bucket lock below decides.
+    }
+    let n_moved = u32::try_from(moved.len()).unwrap_or(u32::MAX);
+    if !moved.is_empty() {
+        let mut bucket = table.bucket(&to_key).lock();
+        bucket.entry(to_key).or_default().extend(moved);
+    }
+    let n_woken = table.wake(&from_key, n_wake, u32::MAX);
+    Ok((n_woken, n_moved))
+}
+
+/// Wakes up to `n` waiters at an address that the kernel itself has changed.
+pub(crate) fn wake_address(current: &CurrentTask, addr: UserAddr, n: u32) {
+    for private in [true, false] {
+        // A word that is not there has no waiters.
+        let _ = wake(current, addr, private, n, u32::MAX);
+    }
+}
+
+/// Marks the robust futexes that an exiting thread holds as owned by a dead thread, and wakes one
+/// waiter of each (`Documentation/locking/robust-futexes.rst`). The list is the guest's: every
+/// entry is an allegation, and the walk is bounded.
 pub(crate) fn exit_robust_list(current: &CurrentTask) {
-    let _ = current;
+    let head_addr = current.robust_list.swap(0, Ordering::Relaxed);
+    if head_addr == 0 {
+        return;
+    }
+    let head_ptr = UserPtr::<RobustListHead>::new(UserAddr(head_addr));
+    let Ok(head) = current.read_obj(head_ptr) else { return };
+    let mut entry = head.list & !1;
+    let pending = head.list_op_pending & !1;
+    for _ in 0..ROBUST_LIST_LIMIT {
+        if entry == head_addr || entry == 0 {
+            break;
+        }
+        let Ok(next) = current.read_obj::<u64>(UserPtr::new(UserAddr(entry))) else { break };
+        if entry != pending {
+            abandon(current, entry.wrapping_add_signed(head.futex_offset));
+        }
+        entry = next & !1;
+    }
+    if pending != 0 {
+        abandon(current, pending.wrapping_add_signed(head.futex_offset));
+    }
+}
+
+fn abandon(current: &CurrentTask, addr: u64) {
+    let addr = UserAddr(addr);
+    if check_aligned(addr).is_err() {
+        return;
+    }
+    let Ok(word) = read_word(current, addr) else { return };
+    if word & FUTEX_TID_MASK != current.tid_in(&current.pid_namespace()) {
+        return;
+    }
+    // A waiter that sets FUTEX_WAITERS at this very moment finds another value when it comes to
+    // wait, so the bit may be lost but never the wake-up.
+    let dead = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+    if current.write_obj(UserPtr::new(addr), &dead).is_ok() {
+        wake_address(current, addr, 1);
+    }
 }

@@ -202,6 +202,11 @@ rows! {
     GETCPU => info::sys_getcpu(3);
     GETRANDOM => info::sys_getrandom(3);
     PERSONALITY => info::sys_personality(1);
+    // Futexes.
+    FUTEX => futex::sys_futex(6);
+    SET_ROBUST_LIST => futex::sys_set_robust_list(2);
+    GET_ROBUST_LIST => futex::sys_get_robust_list(3);
+    RSEQ => futex::sys_rseq(4);
     // Signals.
     RT_SIGACTION => signal::sys_rt_sigaction(4);
     RT_SIGPROCMASK => signal::sys_rt_sigprocmask(4);
