@@ -144,13 +144,14 @@ impl Platform for Systrap {
         inner.wait_for(|| zygote.is_dead() || zygote.is_waiting());
         zygote.fork_from_zygote(&child)?;
         inner.wait_for(|| zygote.is_dead() || zygote.is_waiting());
+        let born = if zygote.is_dead() { 0 } else { zygote.last_birth() };
         drop(forking);
-        if zygote.is_dead() || zygote.last_birth() <= 0 {
+        if born <= 0 {
             child.abandon();
             inner.forget(&child);
             return Err(Errno::EAGAIN);
         }
-        inner.announced(&child, zygote.last_birth());
+        inner.announced(&child, born);
         inner.wait_for(|| child.is_dead() || child.is_waiting());
         if child.is_dead() { Err(Errno::EAGAIN) } else { Ok(child) }
     }

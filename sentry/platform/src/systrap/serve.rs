@@ -64,14 +64,12 @@ impl Inner {
                 run(job);
             }
             let lead = lock(&self.lead);
-            let received = self.receive();
+            // Told apart before the lead goes: who then takes it can rely on every ring so far.
+            let received = self.receive().map(|ring| self.route(&ring));
             drop(lead);
             match received {
-                Ok(ring) => {
-                    if let Some((context, event)) = self.route(&ring) {
-                        context.deliver(event);
-                    }
-                }
+                Ok(Some((context, event))) => context.deliver(event),
+                Ok(None) => {}
                 Err(listener::GONE) if lock(&self.processes).by_pid.is_empty() => break,
                 Err(_) => {}
             }
