@@ -3,3 +3,4 @@
 pub mod gofer;
 pub mod host_fd;
 pub mod pidfd;
+pub mod tmpfs;

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod control;
 pub mod file;
 pub mod filter;
+pub mod memfd;
 pub mod memory_info;
 pub mod packet;
 pub mod poll;
@@ -28,6 +29,7 @@ const MODULES: &[(&str, &[Rule])] = &[
     ("memory_info", memory_info::RULES),
     ("control", control::RULES),
     ("file", file::RULES),
+    ("memfd", memfd::RULES),
     ("packet", packet::RULES),
 ];
 
