@@ -3,6 +3,7 @@
 
 pub mod ptrace;
 pub mod systrap;
+pub mod vdso;
 mod xstate;
 
 use std::os::fd::OwnedFd;

@@ -28,6 +28,7 @@ use syscalls::{Errno, SysResult};
 use self::space::Space;
 use self::thread::Thread;
 use self::tracer::{Job, Tracer};
+use crate::vdso::{self, VdsoEntries};
 use crate::{Context, ContextOwner, Platform, Work, XsaveLayout, xstate};
 
 /// The platform.
@@ -46,7 +47,7 @@ impl Ptrace {
     /// start.
     pub fn new() -> SysResult<Self> {
         let zygote = zygote::start()?;
-        let vdso = Vec::new();
+        let vdso = vdso::build(&VdsoEntries::of_host(zygote.host_vdso));
         Ok(Self { tracer: Arc::new(Tracer::new(zygote)), vdso })
     }
 }

@@ -24,5 +24,6 @@ cases! {
     basic::killing_ends_every_thread
     basic::extended_state_survives_a_signal_frame
     basic::many_processes_come_and_go
+    basic::the_vdso_tells_the_time
     basic::processor_time_passes
 }

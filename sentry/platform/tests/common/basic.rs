@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use sentry_platform::vdso::Image;
 use sentry_platform::{Context, ContextOwner, Event, HostCall, Work};
 use syscalls::{Errno, UserAddr};
 
@@ -527,6 +528,43 @@ pub fn many_processes_come_and_go(machine: &Machine) {
         child.end();
     }
     parent.end();
+}
+
+pub fn the_vdso_tells_the_time(machine: &Machine) {
+    let image = machine.platform.vdso().to_vec();
+    assert_eq!(image.len() % 4096, 0);
+    let Some(entry) = Image::new(image.clone()).symbol("__vdso_clock_gettime") else {
+        panic!("no __vdso_clock_gettime");
+    };
+    let task = machine.load(Program::Function);
+    let base = 0x5000_0000;
+    let len = u64::try_from(image.len()).unwrap();
+    task.context.call_now(&[map(base, len, RW)]).unwrap();
+    let space = task.context.address_space();
+    assert_eq!(space.write(UserAddr(base), &image), Ok(image.len()));
+    let prot = libc::PROT_READ | libc::PROT_EXEC;
+    task.context.call_now(&[HostCall::Mprotect { addr: base, len, prot }]).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    task.set(|regs| (regs.rbx, regs.rdi, regs.rsi) = (base + entry, 0, DATA));
+    task.context.resume(&[]);
+    assert_eq!(task.next(), Event::Syscall);
+    let args = task.context.syscall();
+    if args.number == 228 {
+        // A host without a vDSO, or a platform that serves the call.
+        assert_eq!(args.args[..2], [0, DATA]);
+    } else {
+        assert_eq!((args.number, args.args[0]), (1004, 0));
+        assert!(task.word(DATA).abs_diff(now.as_secs()) <= 1);
+    }
+    // A clock that no vDSO serves makes a system call that the sentry sees.
+    task.set(|regs| {
+        (regs.rip, regs.rbx) = (guest::address(Program::Function), base + entry);
+        (regs.rdi, regs.rsi, regs.rsp) = (2, DATA, STACK);
+    });
+    assert_eq!(task.go(228)[..2], [2, DATA]);
+    task.reply(5, 1004);
+    assert_eq!(task.context.syscall().args[0], 5);
+    task.end();
 }
 
 pub fn processor_time_passes(machine: &Machine) {
