@@ -19,10 +19,8 @@ pub(crate) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_sendto),
     // `wait_readable`
     Rule::any(libc::SYS_poll),
-    // `event`
+    // `event`; `event_clear` and `event_notify` are a `read` and a `write`, which are in other lists.
     Rule::any(libc::SYS_eventfd2),
-    // `event_clear`; `event_notify` is a `write`, which the runtime's list has.
-    Rule::any(libc::SYS_read),
 ];
 
 /// Takes the next connection of a listening socket.
