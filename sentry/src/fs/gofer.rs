@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use gofer_wire::flags::MountFlags;
 use gofer_wire::{Fid, ROOT_FID, Request, VERSION, reply};
@@ -36,6 +37,10 @@ pub use inode::GoferInode;
 
 /// How many donated descriptors are kept beyond their last use.
 const MAX_RECENT: usize = 128;
+
+/// How long what a walk has fetched serves the rest of the same system call, on a mount that others
+/// may change.
+const FRESH: Duration = Duration::from_micros(200);
 
 /// Who else may change the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub(crate) struct Store {
     connection: Connection,
     caching: Caching,
     flags: MountFlags,
+    /// [`FRESH`], but in tests.
+    fresh: Duration,
     /// Every inode that is in use, by the host's device and inode number. The fid keeps the host's
     /// inode in being, so the numbers are not used for another file meanwhile.
     inodes: Mutex<HashMap<Identity, Weak<GoferInode>>>,
@@ -78,12 +85,17 @@ impl GoferFs {
     /// # Errors
     /// `EIO` where nobody answers, `EPROTO` where somebody answers who speaks another version.
     pub fn attach(socket: OwnedFd, caching: Caching) -> SysResult<Self> {
+        Self::attach_with(socket, caching, FRESH)
+    }
+
+    fn attach_with(socket: OwnedFd, caching: Caching, fresh: Duration) -> SysResult<Self> {
         let connection = Connection::new(socket);
         let attach: reply::Attach = connection.call_fixed(&Request::Attach { version: VERSION })?;
         let store = Arc::new(Store {
             connection,
             caching,
             flags: attach.mount_flags(),
+            fresh,
             inodes: Mutex::new(HashMap::new()),
             recent: Mutex::new(VecDeque::new()),
             epoch: AtomicU64::new(0),

@@ -212,6 +212,15 @@ impl Dentry {
         self.cached(name)
     }
 
+    /// Returns whether the file system will be asked about `name`.
+    pub(super) fn is_asked_about(&self, name: &[u8]) -> bool {
+        match self.inode.lookup_policy() {
+            LookupPolicy::Cache => !self.children.read().contains_key(name),
+            LookupPolicy::Revalidate => true,
+            LookupPolicy::Never => false,
+        }
+    }
+
     /// Looks up a child, in the cache first.
     ///
     /// # Errors

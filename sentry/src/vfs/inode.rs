@@ -162,6 +162,13 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::ENOTDIR)
     }
 
+    /// Is told which path is about to be walked from this directory, and that the lookup of its first
+    /// component is not answered by the cache. A file system whose lookups are dear may look up
+    /// several components at once and have the results ready. The components are not checked yet.
+    fn prefetch(&self, path: &[u8]) {
+        let _ = path;
+    }
+
     /// Says how long lookups below this directory may be cached.
     fn lookup_policy(&self) -> LookupPolicy {
         LookupPolicy::Cache

@@ -299,6 +299,7 @@ impl<'a> Walk<'a> {
                 };
                 return Ok(Step { dir: at, last });
             }
+            let ahead = rest;
             rest = tail;
             match name {
                 b"." => self.check_search(&at)?,
@@ -307,6 +308,9 @@ impl<'a> Walk<'a> {
                     at = self.parent(at)?;
                 }
                 name => {
+                    if at.dentry.is_dir() && at.dentry.is_asked_about(name) {
+                        at.inode().prefetch(ahead);
+                    }
                     let child = self.child(&at, name)?;
                     if child.inode().file_type() != FileType::Symlink {
                         at = child;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gofer_wire::request::{Names, Ownership};
 use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
@@ -19,9 +19,8 @@ use crate::vfs::{
     NodeKind, SetAttr, XattrFlags,
 };
 
-/// How long attributes that a walk has fetched serve the rest of the same system call, on a mount
-/// that others may change.
-const FRESH: Duration = Duration::from_micros(200);
+/// How many components are looked up together.
+const MAX_AHEAD: usize = 16;
 
 /// A file that the gofer knows by a fid.
 pub struct GoferInode {
@@ -48,8 +47,17 @@ struct State {
     /// and `Store::recent`.
     read: Weak<OwnedFd>,
     write: Weak<OwnedFd>,
+    /// What a walk ahead has found below this directory, until it is asked for.
+    ahead: Option<Ahead>,
     /// The entries of a directory, under [`Caching::Exclusive`].
     listing: Option<(u64, Listing)>,
+}
+
+/// The result of a lookup that was made before it was asked for.
+struct Ahead {
+    name: Box<[u8]>,
+    result: SysResult<Arc<GoferInode>>,
+    found: Instant,
 }
 
 impl GoferInode {
@@ -61,6 +69,7 @@ impl GoferInode {
             is_stale: false,
             read: Weak::new(),
             write: Weak::new(),
+            ahead: None,
             listing: None,
         };
         Arc::new(Self {
@@ -97,6 +106,23 @@ impl GoferInode {
         let mut state = self.state.lock();
         state.is_stale = true;
         state.listing = None;
+        let ahead = state.ahead.take();
+        drop(state);
+        drop(ahead);
+    }
+
+    /// Keeps the result of a lookup for the moment that follows.
+    fn set_ahead(&self, name: Name<'_>, result: SysResult<Arc<Self>>) {
+        let ahead = Ahead { name: Box::from(name.as_bytes()), result, found: Instant::now() };
+        let old = self.state.lock().ahead.replace(ahead);
+        drop(old);
+    }
+
+    /// Takes the result of a lookup that was made a moment before.
+    fn take_ahead(&self, name: &[u8]) -> Option<SysResult<Arc<Self>>> {
+        let ahead = self.state.lock().ahead.take()?;
+        let is_good = *ahead.name == *name && ahead.found.elapsed() < self.store.fresh;
+        is_good.then_some(ahead.result)
     }
 
     /// Returns a descriptor for reading, read-only.
@@ -141,11 +167,23 @@ impl GoferInode {
         Ok(descriptor)
     }
 
+    /// Returns whether the first name is known from a walk ahead.
+    fn is_ahead(&self, names: &[Name<'_>]) -> bool {
+        let state = self.state.lock();
+        state.ahead.as_ref().is_some_and(|ahead| {
+            names.first().is_some_and(|name| *ahead.name == *name.as_bytes())
+                && ahead.found.elapsed() < self.store.fresh
+        })
+    }
+
     /// Resolves one name below this directory.
     ///
     /// # Errors
     /// `ENOENT` and others of the gofer's walk.
     fn walk(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+        if let Some(result) = self.take_ahead(name) {
+            return result;
+        }
         let names = [Name::new(name)?];
         let request = Request::Walk { fid: self.fid, names: Names::new(&names) };
         let (node, stopped, target) = self.store.connection.call(&request, |body, _| {
@@ -253,7 +291,8 @@ impl GoferInode {
         if state.is_stale || state.epoch != self.store.epoch() {
             return None;
         }
-        let is_good = self.store.caching == Caching::Exclusive || state.fetched.elapsed() < FRESH;
+        let is_good =
+            self.store.caching == Caching::Exclusive || state.fetched.elapsed() < self.store.fresh;
         is_good.then_some(state.attr)
     }
 }
@@ -302,6 +341,38 @@ impl Inode for GoferInode {
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
         let child = self.walk(name)?;
         Ok(child)
+    }
+
+    fn prefetch(&self, path: &[u8]) {
+        // What is not a plain name ends the walk ahead, and so does what is more than usual.
+        let names: Vec<Name<'_>> = path
+            .split(|&byte| byte == b'/')
+            .filter(|name| !name.is_empty())
+            .take(MAX_AHEAD)
+            .map_while(|name| Name::new(name).ok())
+            .collect();
+        if names.len() < 2 || self.is_ahead(&names) {
+            return;
+        }
+        let request = Request::Walk { fid: self.fid, names: Names::new(&names) };
+        let found = self.store.connection.call(&request, |body, _| {
+            let walk = reply::Walk::decode(body)?;
+            let nodes: Vec<_> = walk.nodes().collect();
+            Ok((nodes, walk.stopped, walk.target.map(<[u8]>::to_vec)))
+        });
+        // Where even that is impossible, the single lookups say why.
+        let Ok((nodes, stopped, mut target)) = found else { return };
+        let n_nodes = nodes.len();
+        let mut above: Option<Arc<Self>> = None;
+        for (index, (node, name)) in nodes.into_iter().zip(&names).enumerate() {
+            let target = if index + 1 == n_nodes { target.take() } else { None };
+            let inode = self.store.adopt(node, target);
+            above.as_deref().unwrap_or(self).set_ahead(*name, Ok(inode.clone()));
+            above = Some(inode);
+        }
+        if let (Some(errno), Some(name)) = (stopped, names.get(n_nodes)) {
+            above.as_deref().unwrap_or(self).set_ahead(*name, Err(errno));
+        }
     }
 
     fn lookup_policy(&self) -> LookupPolicy {

@@ -28,6 +28,10 @@ struct Rig {
 
 impl Rig {
     fn new(caching: Caching, options: MountOptions) -> Self {
+        Self::with_freshness(caching, options, FRESH)
+    }
+
+    fn with_freshness(caching: Caching, options: MountOptions, fresh: Duration) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("client-{}-{number}", std::process::id()));
@@ -40,7 +44,7 @@ impl Rig {
         let mounts = vec![MountConfig { socket: server, root, options }];
         let config = Config { mounts, proc_self_fd: None };
         let serving = std::thread::spawn(move || gofer::run(config));
-        let fs = GoferFs::attach(socket, caching).expect("attach");
+        let fs = GoferFs::attach_with(socket, caching, fresh).expect("attach");
         Self { dir, fs: Some(fs), serving: Some(serving) }
     }
 
@@ -295,4 +299,37 @@ fn a_gofer_that_has_gone_is_an_input_output_error() {
     let (socket, server) = packet_pair();
     drop(server);
     assert_eq!(GoferFs::attach(socket, Caching::Shared).err(), Some(Errno::EIO));
+}
+
+#[test]
+fn a_walk_ahead_serves_the_lookups_that_follow_and_no_later_ones() {
+    let options = MountOptions::default();
+    let rig = Rig::with_freshness(Caching::Shared, options, Duration::MAX);
+    fs::create_dir_all(rig.dir.join("a/b/c")).expect("mkdir");
+    let root = rig.fs().root();
+    root.prefetch(b"/a//b/c/none/x");
+    // Gone on the host; found as it was a moment ago, once.
+    fs::remove_dir_all(rig.dir.join("a")).expect("remove");
+    let mut at = root.clone();
+    let results: Vec<_> = [&b"a"[..], b"b", b"c", b"none"]
+        .into_iter()
+        .map(|name| {
+            let found = at.lookup(name);
+            if let Ok(found) = &found {
+                at = found.clone();
+            }
+            found.err()
+        })
+        .collect();
+    assert_eq!(results, [None, None, None, Some(Errno::ENOENT)]);
+    assert_eq!(root.lookup(b"a").err(), Some(Errno::ENOENT));
+
+    let rig = Rig::with_freshness(Caching::Shared, options, Duration::ZERO);
+    let root = rig.fs().root();
+    root.prefetch(b"dir/file");
+    fs::remove_dir_all(rig.dir.join("dir")).expect("remove");
+    assert_eq!(root.lookup(b"dir").err(), Some(Errno::ENOENT));
+    for path in [&b""[..], b"/", b"..", b"x/../y", b"x", b"a\0/b"] {
+        root.prefetch(path);
+    }
 }
