@@ -9,3 +9,4 @@ mod prctl;
 mod process;
 pub(crate) mod sched;
 mod signal;
+pub(crate) mod time;

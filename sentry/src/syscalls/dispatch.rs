@@ -207,6 +207,24 @@ rows! {
     SET_ROBUST_LIST => futex::sys_set_robust_list(2);
     GET_ROBUST_LIST => futex::sys_get_robust_list(3);
     RSEQ => futex::sys_rseq(4);
+    // Time.
+    CLOCK_GETTIME => time::sys_clock_gettime(2);
+    CLOCK_GETRES => time::sys_clock_getres(2);
+    CLOCK_SETTIME => time::sys_clock_settime(2);
+    GETTIMEOFDAY => time::sys_gettimeofday(2);
+    SETTIMEOFDAY => time::sys_settimeofday(2);
+    TIME => time::sys_time(1);
+    ADJTIMEX => time::sys_adjtimex(1);
+    NANOSLEEP => time::sys_nanosleep(2);
+    CLOCK_NANOSLEEP => time::sys_clock_nanosleep(4);
+    GETITIMER => time::sys_getitimer(2);
+    SETITIMER => time::sys_setitimer(3);
+    ALARM => time::sys_alarm(1);
+    TIMER_CREATE => time::sys_timer_create(3);
+    TIMER_SETTIME => time::sys_timer_settime(4);
+    TIMER_GETTIME => time::sys_timer_gettime(2);
+    TIMER_GETOVERRUN => time::sys_timer_getoverrun(1);
+    TIMER_DELETE => time::sys_timer_delete(1);
     // Signals.
     RT_SIGACTION => signal::sys_rt_sigaction(4);
     RT_SIGPROCMASK => signal::sys_rt_sigprocmask(4);

@@ -145,10 +145,10 @@ pub(super) fn sys_rt_sigtimedwait(
         let mut group = task.group.signals.lock();
         let mut signals = task.signals.lock();
         signals.waiting_for = SigSet::EMPTY;
-        let taken = signals.pending.take(wanted).or_else(|| group.pending.take(wanted));
+        let mut taken = signals.pending.take(wanted).or_else(|| group.pending.take(wanted));
         drop(signals);
         drop(group);
-        if let Some(info) = &taken {
+        if let Some(info) = &mut taken {
             task.group.timers.signal_delivered(info);
         }
         Ok(taken)

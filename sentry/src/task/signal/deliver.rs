@@ -72,10 +72,10 @@ fn take_signal(current: &CurrentTask) -> Option<Siginfo> {
     let mut group = current.group.signals.lock();
     let mut signals = current.signals.lock();
     let wanted = signals.mask.complement();
-    let info = signals.pending.take(wanted).or_else(|| group.pending.take(wanted));
+    let mut info = signals.pending.take(wanted).or_else(|| group.pending.take(wanted));
     drop(signals);
     drop(group);
-    if let Some(info) = &info {
+    if let Some(info) = &mut info {
         current.group.timers.signal_delivered(info);
     }
     info
