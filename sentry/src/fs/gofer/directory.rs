@@ -13,18 +13,10 @@ use super::connection::Connection;
 use super::inode::GoferInode;
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
-use crate::vfs::{DirEntry, DirSink, File, FileType, Inode};
+use crate::vfs::{DirEntry, DirSink, File, FileType, Inode, ListEntry};
 
 /// The entries of a directory at one time, without `.` and `..`.
-pub(super) type Listing = Arc<[ListedEntry]>;
-
-/// An entry of a [`Listing`].
-#[derive(Debug)]
-pub(super) struct ListedEntry {
-    name: Box<[u8]>,
-    ino: u64,
-    file_type: FileType,
-}
+pub(super) type Listing = Arc<[ListEntry]>;
 
 /// Reads a whole directory.
 ///
@@ -41,8 +33,8 @@ pub(super) fn fetch(connection: &Connection, fid: Fid) -> SysResult<Listing> {
                 .map(|entry| {
                     next = Some(entry.next);
                     let file_type = FileType::from_mode(u32::from(entry.kind) << 12);
-                    let name = Box::from(entry.name.as_bytes());
-                    ListedEntry { name, ino: entry.ino, file_type }
+                    let name = entry.name.as_bytes().to_vec();
+                    ListEntry { name, ino: entry.ino, file_type }
                 })
                 .collect();
             Ok(next.map(|next| (batch, next)))

@@ -15,8 +15,8 @@ use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::inode;
 use crate::vfs::{
-    Attr, File, FileType, Inode, InodeExtras, LookupPolicy, MapMode, Mappable, Mapping, NewNode,
-    NodeKind, SetAttr, XattrFlags,
+    Attr, File, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, MapMode, Mappable, Mapping,
+    NewNode, NodeKind, SetAttr, XattrFlags,
 };
 
 /// How many components are looked up together.
@@ -469,14 +469,33 @@ impl Inode for GoferInode {
         self.link_target()
     }
 
-    fn open(self: Arc<Self>, _task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {
+    fn open(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {
         match self.file_type {
             FileType::Regular => Ok(Arc::new(GoferFile::open(self, flags)?)),
             FileType::Directory => Ok(Arc::new(GoferDirectory::new(self))),
             FileType::Symlink => Err(Errno::ELOOP),
-            // Devices and FIFOs of the host are never opened; those of the guest are the caller's.
-            _ => Err(Errno::ENXIO),
+            // Devices and FIFOs of the host are never opened: a node stands for the guest's own.
+            _ => {
+                let rdev = self.attr()?.rdev;
+                let inode: Arc<dyn Inode> = self;
+                task.kernel.special_files.open(task, &inode, rdev, flags)
+            }
         }
+    }
+
+    fn host_content(&self) -> SysResult<Arc<OwnedFd>> {
+        if self.file_type == FileType::Regular {
+            self.read_descriptor()
+        } else {
+            Err(Errno::EOPNOTSUPP)
+        }
+    }
+
+    fn list(&self) -> SysResult<Vec<ListEntry>> {
+        if self.file_type != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(self.listing()?.to_vec())
     }
 
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
