@@ -99,5 +99,8 @@ mod subjects {
         };
     }
 
-    subjects!(read_write);
+    subjects!(
+        creds, dir, exec, fault, fcntl, futex, memfd, mmap, notify, open, path, pipe, poll,
+        process, procfs, read_write, signal, stat, system, terminal, timer, xattr,
+    );
 }

@@ -8,6 +8,13 @@ pub trait Arg {
     fn arg(self) -> usize;
 }
 
+/// Fills up to six arguments with zeros.
+pub fn pack(given: &[usize]) -> [usize; 6] {
+    let mut args = [0; 6];
+    args[..given.len()].copy_from_slice(given);
+    args
+}
+
 macro_rules! number {
     ($($int:ty),*) => {$(
         impl Arg for $int {

@@ -45,12 +45,10 @@ pub fn raw(nr: i64, args: [usize; 6]) -> SysResult {
 /// Makes a system call by the name of its number: `sys!(SYS_dup2, 1, 7)`.
 #[macro_export]
 macro_rules! sys {
-    ($nr:ident $(, $arg:expr)* $(,)?) => {{
-        let given: &[usize] = &[$($crate::arg::Arg::arg($arg)),*];
-        let mut args = [0usize; 6];
-        args[..given.len()].copy_from_slice(given);
-        $crate::raw(libc::$nr, args)
-    }};
+    // One expression, so that temporaries among the arguments live until the call is over.
+    ($nr:ident $(, $arg:expr)* $(,)?) => {
+        $crate::raw(libc::$nr, $crate::arg::pack(&[$($crate::arg::Arg::arg($arg)),*]))
+    };
 }
 
 /// Unwraps a result; a failure ends the case with the place and the error.

@@ -2,6 +2,8 @@
 //! their owner.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ impl Rootfs {
         for name in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"] {
             std::fs::create_dir(dir.join(name)).expect("cannot make a root file system");
         }
+        std::fs::set_permissions(dir.join("tmp"), Permissions::from_mode(0o1777))
+            .expect("cannot open /tmp to all");
         for name in names {
             std::fs::copy(locate::binary(name), dir.join("bin").join(name))
                 .expect("cannot copy a guest program");

@@ -1,0 +1,173 @@
+//! `inotify(7)`: events of files and directories, masks, removal, overflow of small buffers.
+
+use core::ffi::CStr;
+
+use guest_tests::fs::{close, open, put, read, write};
+use guest_tests::{Outcome, check, eq, fails, ok, sys};
+use libc::{
+    IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_DELETE_SELF,
+    IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO, IN_NONBLOCK,
+    IN_ONESHOT, IN_ONLYDIR, IN_OPEN, O_RDONLY, O_RDWR,
+};
+
+fn init() -> Result<i32, i32> {
+    sys!(SYS_inotify_init1, IN_NONBLOCK).map(|fd| fd as i32)
+}
+
+fn add(fd: i32, path: &CStr, mask: u32) -> Result<i32, i32> {
+    sys!(SYS_inotify_add_watch, fd, path, mask).map(|watch| watch as i32)
+}
+
+/// Reads all events as (watch, mask, name).
+fn events(fd: i32) -> Result<Vec<(i32, u32, String)>, i32> {
+    let mut all = Vec::new();
+    let mut buf = [0u8; 4096];
+    loop {
+        let n = match read(fd, &mut buf) {
+            Ok(n) => n,
+            Err(libc::EAGAIN) => return Ok(all),
+            Err(errno) => return Err(errno),
+        };
+        let mut rest = &buf[..n];
+        while rest.len() >= 16 {
+            let word = |at: usize| {
+                u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]])
+            };
+            let (watch, mask, len) = (word(0) as i32, word(4), word(12) as usize);
+            let name = rest[16..16 + len].split(|byte| *byte == 0).next().unwrap_or_default();
+            all.push((watch, mask, String::from_utf8_lossy(name).into_owned()));
+            rest = &rest[16 + len..];
+        }
+    }
+}
+
+fn event(watch: i32, mask: u32, name: &str) -> (i32, u32, String) {
+    (watch, mask, name.to_owned())
+}
+
+fn directory_events() -> Outcome {
+    let fd = ok!(init());
+    let w =
+        ok!(add(fd, c".", IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE));
+    ok!(put(c"a", b"x"));
+    ok!(sys!(SYS_rename, c"a", c"b"));
+    ok!(sys!(SYS_unlink, c"b"));
+    ok!(sys!(SYS_mkdir, c"d", 0o755));
+    eq!(
+        ok!(events(fd)),
+        [
+            event(w, IN_CREATE, "a"),
+            event(w, IN_CLOSE_WRITE, "a"),
+            event(w, IN_MOVED_FROM, "a"),
+            event(w, IN_MOVED_TO, "b"),
+            event(w, IN_DELETE, "b"),
+            event(w, IN_CREATE | IN_ISDIR, "d"),
+        ]
+    );
+    Ok(())
+}
+
+fn file_events() -> Outcome {
+    ok!(put(c"f", b"x"));
+    let fd = ok!(init());
+    let w = ok!(add(fd, c"f", libc::IN_ALL_EVENTS));
+    let file = ok!(open(c"f", O_RDWR));
+    let mut byte = [0u8];
+    ok!(read(file, &mut byte));
+    ok!(write(file, b"y"));
+    ok!(sys!(SYS_fchmod, file, 0o600));
+    ok!(close(file));
+    ok!(close(ok!(open(c"f", O_RDONLY))));
+    ok!(sys!(SYS_rename, c"f", c"g"));
+    ok!(sys!(SYS_unlink, c"g"));
+    let masks: Vec<u32> = ok!(events(fd)).into_iter().map(|(_, mask, _)| mask).collect();
+    eq!(
+        masks,
+        [
+            IN_OPEN,
+            IN_ACCESS,
+            IN_MODIFY,
+            IN_ATTRIB,
+            IN_CLOSE_WRITE,
+            IN_OPEN,
+            IN_CLOSE_NOWRITE,
+            IN_MOVE_SELF,
+            IN_ATTRIB,
+            IN_DELETE_SELF,
+            IN_IGNORED
+        ]
+    );
+    fails!(sys!(SYS_inotify_rm_watch, fd, w), EINVAL);
+    Ok(())
+}
+
+fn same_events_merge() -> Outcome {
+    ok!(put(c"f", b""));
+    let fd = ok!(init());
+    let w = ok!(add(fd, c"f", IN_MODIFY));
+    let file = ok!(open(c"f", O_RDWR));
+    for _ in 0..5 {
+        ok!(write(file, b"x"));
+    }
+    eq!(ok!(events(fd)), [event(w, IN_MODIFY, "")]);
+    Ok(())
+}
+
+fn one_shot_and_mask_changes() -> Outcome {
+    ok!(put(c"f", b""));
+    let fd = ok!(init());
+    let w = ok!(add(fd, c"f", IN_MODIFY | IN_ONESHOT));
+    let file = ok!(open(c"f", O_RDWR));
+    ok!(write(file, b"x"));
+    eq!(ok!(events(fd)), [event(w, IN_MODIFY, ""), event(w, IN_IGNORED, "")]);
+    let w = ok!(add(fd, c"f", IN_MODIFY));
+    eq!(ok!(add(fd, c"f", IN_ATTRIB)), w);
+    ok!(write(file, b"x"));
+    eq!(ok!(events(fd)), []);
+    ok!(add(fd, c"f", IN_MODIFY | libc::IN_MASK_ADD));
+    ok!(write(file, b"x"));
+    eq!(ok!(events(fd)), [event(w, IN_MODIFY, "")]);
+    ok!(sys!(SYS_inotify_rm_watch, fd, w));
+    eq!(ok!(events(fd)), [event(w, IN_IGNORED, "")]);
+    Ok(())
+}
+
+fn errors() -> Outcome {
+    let fd = ok!(init());
+    fails!(add(fd, c"none", IN_MODIFY), ENOENT);
+    fails!(add(fd, c".", 0), EINVAL);
+    fails!(add(0, c".", IN_MODIFY), EINVAL);
+    fails!(add(999, c".", IN_MODIFY), EBADF);
+    ok!(put(c"f", b""));
+    fails!(add(fd, c"f", IN_MODIFY | IN_ONLYDIR), ENOTDIR);
+    fails!(sys!(SYS_inotify_init1, 1), EINVAL);
+    ok!(sys!(SYS_inotify_init));
+    let w = ok!(add(fd, c".", IN_CREATE));
+    ok!(put(c"g", b""));
+    let mut small = [0u8; 10];
+    fails!(read(fd, &mut small), EINVAL);
+    eq!(ok!(events(fd)), [event(w, IN_CREATE, "g")]);
+    Ok(())
+}
+
+fn readiness() -> Outcome {
+    let fd = ok!(init());
+    ok!(add(fd, c".", IN_CREATE));
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    eq!(ok!(sys!(SYS_poll, &mut poll, 1, 0)), 0);
+    ok!(put(c"f", b""));
+    eq!(ok!(sys!(SYS_poll, &mut poll, 1, 1000)), 1);
+    let mut pending = 0i32;
+    ok!(sys!(SYS_ioctl, fd, libc::FIONREAD, &mut pending));
+    check!(pending >= 32);
+    Ok(())
+}
+
+guest_tests::cases!(
+    directory_events,
+    file_events,
+    same_events_merge,
+    one_shot_and_mask_changes,
+    errors,
+    readiness
+);

@@ -1,0 +1,313 @@
+//! `/proc`: what programs read there, in Linux's format.
+
+use guest_tests::fs::{open, text};
+use guest_tests::mem::{Map, PAGE};
+use guest_tests::proc::{self, child, pid, sleep, until, wait};
+use guest_tests::{Outcome, check, eq, fails, ok, sys};
+
+fn file(path: &str) -> Result<String, std::io::Error> {
+    std::fs::read_to_string(path)
+}
+
+fn listing_has_processes() -> Outcome {
+    let child = ok!(child(|| {
+        sleep(std::time::Duration::from_secs(20));
+        0
+    }));
+    let names: Vec<String> = ok!(std::fs::read_dir("/proc"))
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    for name in [
+        pid().to_string(),
+        child.to_string(),
+        "self".into(),
+        "meminfo".into(),
+        "mounts".into(),
+        "stat".into(),
+    ] {
+        check!(names.contains(&name), "no {name}");
+    }
+    ok!(sys!(SYS_kill, child, libc::SIGKILL));
+    ok!(wait(child));
+    check!(file(&format!("/proc/{child}/stat")).is_err());
+    Ok(())
+}
+
+fn stat_fields() -> Outcome {
+    let line = ok!(file("/proc/self/stat"));
+    let (head, tail) = ok!(line.split_once(" (").ok_or("no name"));
+    eq!(head, pid().to_string());
+    let (name, rest) = ok!(tail.rsplit_once(") ").ok_or("no end of name"));
+    eq!(name, "procfs");
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    eq!(fields.len(), 50);
+    eq!(fields[0], "R");
+    eq!(fields[1], ok!(sys!(SYS_getppid)).to_string());
+    eq!(fields[2], ok!(sys!(SYS_getpgrp)).to_string());
+    eq!(fields[17], "1");
+    for field in &fields[1..] {
+        check!(field.parse::<i128>().is_ok(), "not a number: {field}");
+    }
+    Ok(())
+}
+
+fn status_fields() -> Outcome {
+    let status = ok!(file("/proc/self/status"));
+    for start in [
+        "Name:\tprocfs\n",
+        "State:\tR (running)\n",
+        "Umask:\t",
+        "Tgid:\t",
+        "Pid:\t",
+        "PPid:\t",
+        "TracerPid:\t0\n",
+        "Uid:\t0\t0\t0\t0\n",
+        "Gid:\t0\t0\t0\t0\n",
+        "FDSize:\t",
+        "VmPeak:\t",
+        "VmSize:\t",
+        "VmRSS:\t",
+        "VmData:\t",
+        "Threads:\t1\n",
+        "SigQ:\t",
+        "SigPnd:\t0000000000000000\n",
+        "SigBlk:\t0000000000000000\n",
+        "SigIgn:\t",
+        "SigCgt:\t",
+        "CapInh:\t",
+        "CapPrm:\t",
+        "CapEff:\t",
+        "CapBnd:\t",
+        "CapAmb:\t",
+        "NoNewPrivs:\t0\n",
+        "Seccomp:\t",
+        "Cpus_allowed:\t",
+        "Cpus_allowed_list:\t",
+        "voluntary_ctxt_switches:\t",
+        "nonvoluntary_ctxt_switches:\t",
+    ] {
+        check!(status.contains(start), "no {start:?}");
+    }
+    Ok(())
+}
+
+fn statm_has_seven_numbers() -> Outcome {
+    let line = ok!(file("/proc/self/statm"));
+    let numbers: Vec<u64> = line.split_whitespace().flat_map(str::parse).collect();
+    eq!(numbers.len(), 7);
+    check!(numbers[0] > 0 && numbers[0] >= numbers[1]);
+    Ok(())
+}
+
+fn descriptors_and_their_info() -> Outcome {
+    let fd = ok!(open(c"file-here", libc::O_CREAT | libc::O_RDWR | libc::O_APPEND));
+    ok!(guest_tests::fs::write(fd, b"12345"));
+    let link = ok!(std::fs::read_link(format!("/proc/self/fd/{fd}")));
+    check!(link.ends_with("procfs_case/file-here") || link.ends_with("file-here"));
+    let info = ok!(file(&format!("/proc/self/fdinfo/{fd}")));
+    check!(info.starts_with("pos:\t5\nflags:\t0102002\nmnt_id:\t"), "{info}");
+    let (reader, _writer) = ok!(guest_tests::fs::pipe(0));
+    let link = ok!(std::fs::read_link(format!("/proc/self/fd/{reader}")));
+    let link = link.display().to_string();
+    check!(link.starts_with("pipe:[") && link.ends_with(']'));
+    let listed = ok!(std::fs::read_dir("/proc/self/fd")).count();
+    check!(listed >= 5);
+    let stat = ok!(guest_tests::fs::stat_at(
+        libc::AT_FDCWD,
+        c"/proc/self/fd/0",
+        libc::AT_SYMLINK_NOFOLLOW
+    ));
+    eq!(stat.st_mode & libc::S_IFMT, libc::S_IFLNK);
+    fails!(open(c"/proc/self/fd/999", 0), ENOENT);
+    Ok(())
+}
+
+fn command_line_and_environment() -> Outcome {
+    let line = ok!(std::fs::read("/proc/self/cmdline"));
+    check!(line.ends_with(b"\0"));
+    let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    check!(first.ends_with(b"procfs"));
+    let env = ok!(std::fs::read("/proc/self/environ"));
+    check!(env.split(|byte| *byte == 0).any(|var| var.starts_with(b"PATH=")));
+    let exe = ok!(std::fs::read_link("/proc/self/exe"));
+    check!(exe.ends_with("procfs"));
+    Ok(())
+}
+
+fn name_can_be_written() -> Outcome {
+    ok!(std::fs::write("/proc/self/comm", "new-name"));
+    eq!(ok!(text(c"/proc/self/comm")), "new-name\n");
+    let mut name = [0u8; 16];
+    ok!(sys!(SYS_prctl, libc::PR_GET_NAME, &mut name, 0, 0, 0));
+    check!(name.starts_with(b"new-name\0"));
+    Ok(())
+}
+
+fn threads_are_listed() -> Outcome {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || receiver.recv().is_err());
+    let tasks = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    check!(until(|| tasks() == 2));
+    drop(sender);
+    check!(thread.join().unwrap_or(false));
+    check!(until(|| tasks() == 1));
+    Ok(())
+}
+
+fn memory_maps_of_another_process() -> Outcome {
+    let map = ok!(Map::anonymous(3 * PAGE, libc::MAP_PRIVATE));
+    let pid = ok!(child(|| {
+        sleep(std::time::Duration::from_secs(20));
+        0
+    }));
+    let maps = ok!(file(&format!("/proc/{pid}/maps")));
+    check!(maps.lines().any(|line| {
+        let mut ends = line.split([' ', '-']);
+        let start = usize::from_str_radix(ends.next().unwrap_or_default(), 16).unwrap_or_default();
+        let end = usize::from_str_radix(ends.next().unwrap_or_default(), 16).unwrap_or_default();
+        start <= map.addr && map.addr + map.len <= end
+    }));
+    let smaps = ok!(file(&format!("/proc/{pid}/smaps")));
+    check!(smaps.contains("\nSize:") && smaps.contains("\nRss:") && smaps.contains("\nVmFlags:"));
+    ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+    ok!(wait(pid));
+    Ok(())
+}
+
+fn memory_file_reads() -> Outcome {
+    use std::os::unix::fs::FileExt;
+    let map = ok!(Map::anonymous(PAGE, libc::MAP_PRIVATE));
+    map.bytes()[..5].copy_from_slice(b"found");
+    let mem = ok!(std::fs::File::open("/proc/self/mem"));
+    let mut buf = [0u8; 5];
+    ok!(mem.read_exact_at(&mut buf, map.addr as u64));
+    eq!(&buf, b"found");
+    check!(mem.read_exact_at(&mut buf, 0x1000).is_err());
+    Ok(())
+}
+
+fn system_files() -> Outcome {
+    let meminfo = ok!(file("/proc/meminfo"));
+    for start in ["MemTotal:", "MemFree:", "MemAvailable:", "Buffers:", "Cached:", "SwapTotal:"] {
+        check!(meminfo.contains(start), "no {start}");
+    }
+    let cpuinfo = ok!(file("/proc/cpuinfo"));
+    check!(cpuinfo.contains("processor\t: 0\n") && cpuinfo.contains("flags\t"));
+    let stat = ok!(file("/proc/stat"));
+    for start in ["cpu  ", "cpu0 ", "\nbtime ", "\nprocesses "] {
+        check!(stat.contains(start), "no {start}");
+    }
+    let uptime = ok!(file("/proc/uptime"));
+    check!(uptime.split_whitespace().filter_map(|word| word.parse::<f64>().ok()).count() == 2);
+    check!(ok!(file("/proc/loadavg")).split_whitespace().count() == 5);
+    check!(ok!(file("/proc/version")).starts_with("Linux version "));
+    let systems = ok!(file("/proc/filesystems"));
+    check!(systems.contains("nodev\tproc\n") && systems.contains("nodev\ttmpfs\n"));
+    check!(ok!(file("/proc/mounts")).lines().any(|line| line.contains(" / ")));
+    check!(ok!(file("/proc/self/mountinfo")).lines().any(|line| line.contains(" - proc ")));
+    check!(ok!(file("/proc/cmdline")).ends_with('\n'));
+    Ok(())
+}
+
+fn sysctls() -> Outcome {
+    for (path, least) in [
+        ("/proc/sys/kernel/pid_max", 1000u64),
+        ("/proc/sys/fs/pipe-max-size", 4096),
+        ("/proc/sys/fs/nr_open", 1024),
+        ("/proc/sys/kernel/cap_last_cap", 30),
+        ("/proc/sys/kernel/ngroups_max", 1000),
+        ("/proc/sys/vm/max_map_count", 1000),
+    ] {
+        let value = ok!(file(path));
+        check!(value.trim().parse::<u64>().is_ok_and(|value| value >= least), "{path}: {value}");
+    }
+    eq!(ok!(file("/proc/sys/kernel/ostype")), "Linux\n");
+    check!(ok!(file("/proc/sys/kernel/osrelease")).contains('.'));
+    eq!(ok!(file("/proc/sys/kernel/random/uuid")).len(), 37);
+    check!(ok!(file("/proc/sys/kernel/random/uuid")) != ok!(file("/proc/sys/kernel/random/uuid")));
+    ok!(file("/proc/sys/vm/overcommit_memory"));
+    ok!(file("/proc/sys/kernel/randomize_va_space"));
+    Ok(())
+}
+
+fn limits_file() -> Outcome {
+    let limits = ok!(file("/proc/self/limits"));
+    check!(limits.starts_with(
+        "Limit                     Soft Limit           Hard Limit           Units     \n"
+    ));
+    check!(limits.contains("\nMax open files            "));
+    eq!(limits.lines().count(), 17);
+    Ok(())
+}
+
+fn oom_score_can_be_set() -> Outcome {
+    let before = ok!(file("/proc/self/oom_score_adj"));
+    check!(before.trim().parse::<i32>().is_ok());
+    ok!(std::fs::write("/proc/self/oom_score_adj", "500"));
+    eq!(ok!(file("/proc/self/oom_score_adj")), "500\n");
+    check!(std::fs::write("/proc/self/oom_score_adj", "5000").is_err());
+    Ok(())
+}
+
+fn most_files_are_read_only() -> Outcome {
+    proc::in_child(|| {
+        ok!(proc::drop_root());
+        fails!(open(c"/proc/meminfo", libc::O_WRONLY), EACCES);
+        fails!(open(c"/proc/sys/kernel/pid_max", libc::O_WRONLY), EACCES);
+        fails!(sys!(SYS_mkdir, c"/proc/new", 0o755), ENOENT);
+        fails!(open(c"/proc/1/environ", libc::O_RDONLY), EACCES);
+        Ok(())
+    })
+}
+
+fn cgroup_and_namespaces() -> Outcome {
+    check!(!ok!(file("/proc/self/cgroup")).is_empty());
+    for (name, start) in [
+        ("pid", "pid:["),
+        ("mnt", "mnt:["),
+        ("net", "net:["),
+        ("user", "user:["),
+        ("uts", "uts:["),
+        ("ipc", "ipc:["),
+    ] {
+        let link = ok!(std::fs::read_link(format!("/proc/self/ns/{name}")));
+        check!(link.display().to_string().starts_with(start));
+    }
+    check!(ok!(file("/proc/self/uid_map")).split_whitespace().count() == 3);
+    Ok(())
+}
+
+fn partial_and_positioned_reads() -> Outcome {
+    let fd = ok!(open(c"/proc/self/status", 0));
+    let whole = ok!(guest_tests::fs::read_all(fd));
+    let mut middle = [0u8; 10];
+    eq!(ok!(sys!(SYS_pread64, fd, &mut middle, 10, 3)), 10);
+    eq!(&middle[..], &whole[3..13]);
+    ok!(guest_tests::fs::seek(fd, 0, libc::SEEK_SET));
+    let mut first = [0u8; 4];
+    ok!(guest_tests::fs::read(fd, &mut first));
+    eq!(&first, b"Name");
+    eq!(ok!(guest_tests::fs::fstat(fd)).st_size, 0);
+    Ok(())
+}
+
+guest_tests::cases!(
+    listing_has_processes,
+    stat_fields,
+    status_fields,
+    statm_has_seven_numbers,
+    descriptors_and_their_info,
+    command_line_and_environment,
+    name_can_be_written,
+    threads_are_listed,
+    memory_maps_of_another_process,
+    memory_file_reads,
+    system_files,
+    sysctls,
+    limits_file,
+    oom_score_can_be_set,
+    most_files_are_read_only,
+    cgroup_and_namespaces,
+    partial_and_positioned_reads,
+);
