@@ -12,6 +12,7 @@ use sentry_host::Rule;
 use sentry_host::filter::{self, Violation};
 use sentry_host::startup;
 use sentry_platform::Platform;
+use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, Systrap};
 
 use crate::config::{Config, Descriptors, PlatformKind};
@@ -37,7 +38,10 @@ fn start_platform(config: &Config) -> Result<(Arc<dyn Platform>, Vec<Rule>), Sta
                 .map_err(|errno| failure("starting systrap (see --platform)", errno))?;
             Ok((Arc::new(platform), systrap::rules()))
         }
-        PlatformKind::Ptrace => Err(failure("starting ptrace", Errno::ENOSYS)),
+        PlatformKind::Ptrace => {
+            let platform = Ptrace::new().map_err(|errno| failure("starting ptrace", errno))?;
+            Ok((Arc::new(platform), ptrace::rules()))
+        }
     }
 }
 

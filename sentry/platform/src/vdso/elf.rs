@@ -10,7 +10,6 @@ pub struct Image(Vec<u8>);
 
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
-const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
 
@@ -80,14 +79,10 @@ impl Image {
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<u64> {
         let table = self.dynamic(DT_SYMTAB)?;
-        // The string table follows; where it does not, the search ends with the image.
-        let symbols = (1u64..4096).map_while(|i| {
-            let symbol = table.checked_add(i * 24)?;
-            self.u64(symbol + 16).map(|_| symbol)
-        });
-        let symbols = symbols.take_while(|symbol| {
-            Some(*symbol) < self.dynamic(DT_STRTAB).filter(|&s| s > table).or(Some(u64::MAX))
-        });
+        // Nothing says how many there are; in a vDSO the strings follow the symbols.
+        let end = self.dynamic(DT_STRTAB).filter(|&strings| strings > table).unwrap_or(u64::MAX);
+        let n_symbols = (end.saturating_sub(table) / 24).min(4096);
+        let symbols = (1..n_symbols).map(|i| table.saturating_add(i * 24));
         let mut found = symbols.filter(|&symbol| {
             self.name_is(symbol, name) == Some(true) && self.u16(symbol + 6) != Some(0)
         });
@@ -99,7 +94,7 @@ impl Image {
 impl Image {
     /// Finds a symbol as the loader of musl does.
     pub(super) fn symbol_by_hash(&self, name: &str) -> Option<u64> {
-        let hash = self.dynamic(DT_HASH)?;
+        let hash = self.dynamic(4)?;
         let table = self.dynamic(DT_SYMTAB)?;
         let n_buckets = self.u32(hash)?;
         let at = |i: u32| self.u32(hash + 8 + 4 * u64::from(i));

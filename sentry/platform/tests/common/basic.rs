@@ -15,7 +15,7 @@ use super::machine::{Machine, Task, map};
 
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
-pub fn system_calls_show_and_restore_all_registers(machine: &Machine) {
+pub(crate) fn system_calls_show_and_restore_all_registers(machine: &Machine) {
     let task = machine.load(Program::AllRegisters);
     let args = task.go(1000);
     assert_eq!(args, [0x1005, 0x1004, 0x1003, 0x100a, 0x1008, 0x1009]);
@@ -48,7 +48,7 @@ pub fn system_calls_show_and_restore_all_registers(machine: &Machine) {
     task.end();
 }
 
-pub fn results_reach_the_application(machine: &Machine) {
+pub(crate) fn results_reach_the_application(machine: &Machine) {
     let task = machine.load(Program::Call);
     task.set(|regs| regs.rax = 39);
     task.go(39);
@@ -65,7 +65,7 @@ pub fn results_reach_the_application(machine: &Machine) {
     task.end();
 }
 
-pub fn memory_is_read_and_written(machine: &Machine) {
+pub(crate) fn memory_is_read_and_written(machine: &Machine) {
     let task = machine.load(Program::Store);
     task.set(|regs| (regs.rdi, regs.rsi) = (DATA + 8, 0x1122_3344_5566));
     task.go(1001);
@@ -107,7 +107,7 @@ fn file(content: &[u8]) -> Arc<OwnedFd> {
     Arc::new(file.into())
 }
 
-pub fn host_calls_change_the_address_space(machine: &Machine) {
+pub(crate) fn host_calls_change_the_address_space(machine: &Machine) {
     let task = machine.load(Program::Getpid);
     task.go(39);
     let fd = file(&[b'x'; 0x3000]);
@@ -163,7 +163,7 @@ pub fn host_calls_change_the_address_space(machine: &Machine) {
     task.end();
 }
 
-pub fn host_calls_cannot_reach_beyond_the_application(machine: &Machine) {
+pub(crate) fn host_calls_cannot_reach_beyond_the_application(machine: &Machine) {
     let task = machine.load(Program::Getpid);
     task.go(39);
     let limit = sentry_platform::USER_ADDRESS_LIMIT;
@@ -175,7 +175,7 @@ pub fn host_calls_cannot_reach_beyond_the_application(machine: &Machine) {
     task.end();
 }
 
-pub fn atomic_operations(machine: &Machine) {
+pub(crate) fn atomic_operations(machine: &Machine) {
     let task = machine.load(Program::Increment);
     task.set(|regs| regs.rdi = DATA);
     task.go(1005);
@@ -198,7 +198,7 @@ pub fn atomic_operations(machine: &Machine) {
     task.end();
 }
 
-pub fn processes_are_copies(machine: &Machine) {
+pub(crate) fn processes_are_copies(machine: &Machine) {
     let parent = machine.load(Program::Store);
     parent.set(|regs| (regs.rdi, regs.rsi) = (DATA, 1));
     parent.go(1001);
@@ -227,7 +227,7 @@ pub fn processes_are_copies(machine: &Machine) {
     child.end();
 }
 
-pub fn threads_share_memory(machine: &Machine) {
+pub(crate) fn threads_share_memory(machine: &Machine) {
     let leader = machine.load(Program::Getpid);
     leader.go(39);
     let others: Vec<Task> = (0..4)
@@ -263,7 +263,7 @@ pub fn threads_share_memory(machine: &Machine) {
     }
 }
 
-pub fn births_need_no_resume_of_the_parent(machine: &Machine) {
+pub(crate) fn births_need_no_resume_of_the_parent(machine: &Machine) {
     // vfork: the parent stays stopped.
     let parent = machine.load(Program::Getpid);
     parent.go(39);
@@ -276,7 +276,7 @@ pub fn births_need_no_resume_of_the_parent(machine: &Machine) {
     parent.end();
 }
 
-pub fn exceptions_are_reported(machine: &Machine) {
+pub(crate) fn exceptions_are_reported(machine: &Machine) {
     let task = machine.load(Program::Load);
     let expect = |program, addr: u64, signo, code, rip: u64, fault_addr| {
         task.set(|regs| (regs.rip, regs.rdi) = (guest::address(program), addr));
@@ -313,7 +313,7 @@ pub fn exceptions_are_reported(machine: &Machine) {
     task.end();
 }
 
-pub fn foreign_entries_do_not_reach_the_host(machine: &Machine) {
+pub(crate) fn foreign_entries_do_not_reach_the_host(machine: &Machine) {
     let task = machine.load(Program::Int80);
     let event = task.run();
     let Event::Fault(fault) = event else { panic!("{event:?}") };
@@ -326,7 +326,7 @@ pub fn foreign_entries_do_not_reach_the_host(machine: &Machine) {
     task.end();
 }
 
-pub fn a_spinning_context_is_interrupted(machine: &Machine) {
+pub(crate) fn a_spinning_context_is_interrupted(machine: &Machine) {
     let task = machine.load(Program::Spin);
     let mut last = 0;
     for i in 0..5_000u64 {
@@ -405,7 +405,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub fn interrupts_of_a_busy_context_are_not_lost(machine: &Machine) {
+pub(crate) fn interrupts_of_a_busy_context_are_not_lost(machine: &Machine) {
     let (server, end) = serve(machine, Program::Getpid);
     let context = server.context.get().unwrap();
     for _ in 0..2_000 {
@@ -419,7 +419,7 @@ pub fn interrupts_of_a_busy_context_are_not_lost(machine: &Machine) {
     assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(Event::Exited { signal: 9 }));
 }
 
-pub fn interrupts_from_several_threads_arrive(machine: &Machine) {
+pub(crate) fn interrupts_from_several_threads_arrive(machine: &Machine) {
     let (server, end) = serve(machine, Program::Spin);
     let context = server.context.get().unwrap();
     std::thread::scope(|scope| {
@@ -439,7 +439,7 @@ pub fn interrupts_from_several_threads_arrive(machine: &Machine) {
     assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(Event::Exited { signal: 9 }));
 }
 
-pub fn killing_ends_every_thread(machine: &Machine) {
+pub(crate) fn killing_ends_every_thread(machine: &Machine) {
     let leader = machine.load(Program::Getpid);
     leader.go(39);
     let spinning = leader.thread();
@@ -476,7 +476,7 @@ impl ContextOwner for NoOwner {
     fn on_event(self: Arc<Self>, _event: Event) {}
 }
 
-pub fn extended_state_survives_a_signal_frame(machine: &Machine) {
+pub(crate) fn extended_state_survives_a_signal_frame(machine: &Machine) {
     let task = machine.load(Program::Vectors);
     let (vectors, frame) = (DATA, DATA + 0x4000);
     for i in 0..4 {
@@ -517,7 +517,7 @@ pub fn extended_state_survives_a_signal_frame(machine: &Machine) {
     task.end();
 }
 
-pub fn many_processes_come_and_go(machine: &Machine) {
+pub(crate) fn many_processes_come_and_go(machine: &Machine) {
     let parent = machine.load(Program::Getpid);
     parent.go(39);
     for _ in 0..200 {
@@ -530,7 +530,7 @@ pub fn many_processes_come_and_go(machine: &Machine) {
     parent.end();
 }
 
-pub fn the_vdso_tells_the_time(machine: &Machine) {
+pub(crate) fn the_vdso_tells_the_time(machine: &Machine) {
     let image = machine.platform.vdso().to_vec();
     assert_eq!(image.len() % 4096, 0);
     let Some(entry) = Image::new(image.clone()).symbol("__vdso_clock_gettime") else {
@@ -567,7 +567,7 @@ pub fn the_vdso_tells_the_time(machine: &Machine) {
     task.end();
 }
 
-pub fn processor_time_passes(machine: &Machine) {
+pub(crate) fn processor_time_passes(machine: &Machine) {
     let task = machine.load(Program::Spin);
     task.context.resume(&[]);
     wait_until("processor time", || task.context.cpu_time_ns().0 > 3_000_000);

@@ -7,11 +7,11 @@
 use std::arch::global_asm;
 
 /// Where the code is loaded.
-pub const CODE: u64 = 0x40_0000;
+pub(crate) const CODE: u64 = 0x40_0000;
 /// Where 128 KiB of zeroed memory lie.
-pub const DATA: u64 = 0x1000_0000;
+pub(crate) const DATA: u64 = 0x1000_0000;
 /// The initial stack pointer.
-pub const STACK: u64 = DATA + 0x1_0000;
+pub(crate) const STACK: u64 = DATA + 0x1_0000;
 
 macro_rules! programs {
     ($($(#[$doc:meta])* $name:ident = $symbol:ident: [$($line:literal),* $(,)?];)*) => {
@@ -38,12 +38,12 @@ macro_rules! programs {
 
         /// The guest programs.
         #[derive(Clone, Copy, Debug)]
-        pub enum Program {
+        pub(crate) enum Program {
             $($(#[$doc])* $name,)*
         }
 
         /// Returns the address of a program in the guest.
-        pub fn address(program: Program) -> u64 {
+        pub(crate) fn address(program: Program) -> u64 {
             let symbol = match program {
                 $(Program::$name => &raw const $symbol,)*
             };
@@ -53,7 +53,7 @@ macro_rules! programs {
 }
 
 /// Returns the bytes of all programs.
-pub fn code() -> &'static [u8] {
+pub(crate) fn code() -> &'static [u8] {
     let start = &raw const guest_programs_start;
     let len = (&raw const guest_programs_end).addr() - start.addr();
     // SAFETY: the assembler laid the bytes between both symbols into one read-only section.

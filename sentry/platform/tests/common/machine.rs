@@ -14,14 +14,14 @@ use super::guest;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A platform and the thread that serves it.
-pub struct Machine {
-    pub platform: Arc<dyn Platform>,
+pub(crate) struct Machine {
+    pub(crate) platform: Arc<dyn Platform>,
     serving: JoinHandle<()>,
 }
 
 /// A guest thread whose events the test takes one by one.
-pub struct Task {
-    pub context: Arc<dyn Context>,
+pub(crate) struct Task {
+    pub(crate) context: Arc<dyn Context>,
     events: Receiver<Event>,
 }
 
@@ -43,25 +43,25 @@ fn forward() -> (Arc<Forward>, Receiver<Event>) {
 }
 
 /// A mapping of fresh memory.
-pub fn map(addr: u64, len: u64, prot: i32) -> HostCall {
+pub(crate) fn map(addr: u64, len: u64, prot: i32) -> HostCall {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     HostCall::Mmap { addr, len, prot, flags, file: None, offset: 0 }
 }
 
 impl Machine {
-    pub fn start(platform: Arc<dyn Platform>) -> Self {
+    pub(crate) fn start(platform: Arc<dyn Platform>) -> Self {
         let server = Arc::clone(&platform);
         let serving = std::thread::spawn(move || server.serve());
         Self { platform, serving }
     }
 
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.platform.shutdown();
         self.serving.join().unwrap();
     }
 
     /// Makes an address space with the guest's code and a stack, ready to run `program`.
-    pub fn load(&self, program: guest::Program) -> Task {
+    pub(crate) fn load(&self, program: guest::Program) -> Task {
         let (owner, events) = forward();
         let task = Task { context: self.platform.create(owner).unwrap(), events };
         self.fill(&task.context);
@@ -70,7 +70,7 @@ impl Machine {
     }
 
     /// Maps and fills what the guest programs expect, and sets the stack pointer.
-    pub fn fill(&self, context: &Arc<dyn Context>) {
+    pub(crate) fn fill(&self, context: &Arc<dyn Context>) {
         let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         let data = libc::PROT_READ | libc::PROT_WRITE;
         let code = guest::code();
@@ -83,33 +83,33 @@ impl Machine {
 
 impl Task {
     /// Points the context at a program.
-    pub fn enter(&self, program: guest::Program) {
+    pub(crate) fn enter(&self, program: guest::Program) {
         self.set(|regs| {
             regs.rip = guest::address(program);
             regs.rsp = guest::STACK;
         });
     }
 
-    pub fn set(&self, change: impl FnOnce(&mut syscalls::arch::x86_64::Regs)) {
+    pub(crate) fn set(&self, change: impl FnOnce(&mut syscalls::arch::x86_64::Regs)) {
         let mut regs = self.context.regs();
         change(&mut regs);
         self.context.set_regs(&regs);
     }
 
     /// Waits for the next event.
-    pub fn next(&self) -> Event {
+    pub(crate) fn next(&self) -> Event {
         self.events.recv_timeout(PATIENCE).expect("an event")
     }
 
     /// Lets the context go on and waits for the next event.
-    pub fn run(&self) -> Event {
+    pub(crate) fn run(&self) -> Event {
         self.context.resume(&[]);
         self.next()
     }
 
     /// Waits for a system call with this number; returns its arguments.
     #[track_caller]
-    pub fn syscall(&self, number: u64) -> [u64; 6] {
+    pub(crate) fn syscall(&self, number: u64) -> [u64; 6] {
         assert_eq!(self.next(), Event::Syscall);
         let args = self.context.syscall();
         assert_eq!(args.number, number, "{args:x?} {:x?}", self.context.regs());
@@ -118,7 +118,7 @@ impl Task {
 
     /// Lets the context go on with this result and waits for the next system call.
     #[track_caller]
-    pub fn reply(&self, value: u64, number: u64) -> [u64; 6] {
+    pub(crate) fn reply(&self, value: u64, number: u64) -> [u64; 6] {
         self.context.set_return(value);
         self.context.resume(&[]);
         self.syscall(number)
@@ -126,40 +126,40 @@ impl Task {
 
     /// Lets the context go on to its first system call.
     #[track_caller]
-    pub fn go(&self, number: u64) -> [u64; 6] {
+    pub(crate) fn go(&self, number: u64) -> [u64; 6] {
         self.context.resume(&[]);
         self.syscall(number)
     }
 
     /// Makes host calls and returns their results.
     #[track_caller]
-    pub fn host(&self, calls: &[HostCall]) -> sentry_platform::HostCallResults {
+    pub(crate) fn host(&self, calls: &[HostCall]) -> sentry_platform::HostCallResults {
         self.context.start_host_calls(calls);
         assert_eq!(self.next(), Event::HostCallsDone);
         self.context.host_call_results()
     }
 
     /// Prepares a child process.
-    pub fn fork(&self) -> Task {
+    pub(crate) fn fork(&self) -> Task {
         let (owner, events) = forward();
         Task { context: self.context.fork(owner).unwrap(), events }
     }
 
     /// Prepares a further thread.
-    pub fn thread(&self) -> Task {
+    pub(crate) fn thread(&self) -> Task {
         let (owner, events) = forward();
         Task { context: self.context.clone_thread(owner).unwrap(), events }
     }
 
     /// Ends the context and waits until it is gone.
     #[track_caller]
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.context.exit();
         assert_eq!(self.next(), Event::Exited { signal: 0 });
     }
 
     /// Reads a word of guest memory.
-    pub fn word(&self, addr: u64) -> u64 {
+    pub(crate) fn word(&self, addr: u64) -> u64 {
         let mut bytes = [0; 8];
         let space = self.context.address_space();
         assert_eq!(space.read(UserAddr(addr), &mut bytes), Ok(8));
@@ -167,7 +167,7 @@ impl Task {
     }
 
     /// Writes a word of guest memory.
-    pub fn put(&self, addr: u64, value: u64) {
+    pub(crate) fn put(&self, addr: u64, value: u64) {
         let space = self.context.address_space();
         assert_eq!(space.write(UserAddr(addr), &value.to_le_bytes()), Ok(8));
     }

@@ -2,11 +2,11 @@
 //!
 //! A case is a function over `&Machine`; `cases!` makes one test per case and platform.
 
-pub mod basic;
-pub mod guest;
-pub mod machine;
+pub(crate) mod basic;
+pub(crate) mod guest;
+pub(crate) mod machine;
 
-pub use machine::Machine;
+pub(crate) use machine::Machine;
 
 /// Defines a test for each case, on the platform that the expression makes.
 #[macro_export]
