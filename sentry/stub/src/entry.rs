@@ -70,6 +70,13 @@ global_asm!(
     "xor ebp, ebp",
     "call {thread_main}",
     "ud2",
+    // exit() -> !, without a stack: another thread may have it already.
+    ".globl stub_exit",
+    "stub_exit:",
+    "mov eax, 60",
+    "xor edi, edi",
+    "syscall",
+    "ud2",
     // copy(dst, src, len) -> bytes not copied.
     ".globl stub_copy",
     ".globl stub_copy_at",
@@ -114,6 +121,7 @@ unsafe extern "C" {
     pub(crate) fn stub_enter_app(frame: *mut Ucontext, slot: *const Slot) -> !;
     fn stub_enter_app_end();
     pub(crate) fn stub_clone_thread(stack: u64, frame: *mut Ucontext) -> i64;
+    fn stub_exit() -> !;
     pub(crate) fn stub_copy(dst: u64, src: u64, len: u64) -> u64;
     fn stub_copy_at();
     fn stub_copy_fix();
@@ -122,6 +130,12 @@ unsafe extern "C" {
     fn stub_word_fix();
     pub(crate) fn stub_load(word: u64) -> u64;
     fn stub_load_at();
+}
+
+/// Ends the thread.
+pub(crate) fn exit() -> ! {
+    // SAFETY: touches no memory.
+    unsafe { stub_exit() }
 }
 
 fn addr(function: unsafe extern "C" fn()) -> u64 {

@@ -89,13 +89,6 @@ pub(crate) fn ring(what: u64, token: u64, index: u64) -> i64 {
     call!(sentry_sysmsg::layout::DOORBELL_NR as u64, what, token, index)
 }
 
-/// `exit`.
-pub(crate) fn exit() -> ! {
-    loop {
-        call!(60, 0);
-    }
-}
-
 /// `exit_group`.
 pub(crate) fn exit_group(code: u64) -> ! {
     loop {

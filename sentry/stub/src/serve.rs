@@ -10,8 +10,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_REFUSED, KIND_CALL_FAILED, KIND_CALLS_DONE,
-    KIND_INTERRUPTED, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_REGS,
-    REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
+    KIND_INTERRUPTED, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_MAP_STACK,
+    REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
 };
 
 use crate::frame::{G_RAX, Ucontext};
@@ -120,7 +120,8 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
         }
     }
     if reply & REPLY_THREAD != 0 {
-        let result = make_thread(frame, slot.birth_index.load(Relaxed));
+        let index = slot.birth_index.load(Relaxed);
+        let result = make_thread(frame, index, reply & REPLY_MAP_STACK != 0);
         if !report_birth(slot, result) {
             return KIND_CALL_FAILED;
         }
@@ -129,7 +130,8 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
         host::exit_group(0);
     }
     if reply & REPLY_EXIT != 0 {
-        host::exit();
+        slot.left.store(1, Release);
+        entry::exit();
     }
     // SAFETY: the frame is this thread's, and no other reference to it is alive.
     let context = unsafe { &mut *frame };
@@ -238,15 +240,15 @@ fn save_xstate(context: &Ucontext, to: u64) -> bool {
 }
 
 /// Makes a thread with a copy of this one's frame on a new stack.
-fn make_thread(frame: *const Ucontext, index: u32) -> i64 {
+fn make_thread(frame: *const Ucontext, index: u32, map: bool) -> i64 {
     if index >= layout::MAX_THREADS {
         return EINVAL;
     }
-    let base = layout::stack_addr(index) + layout::STACK_GUARD;
-    let len = layout::STACK_STRIDE - layout::STACK_GUARD;
-    let mapped = host::mmap(base, len, READ_WRITE, PRIVATE_FIXED_ANON, u64::MAX, 0);
-    if mapped < 0 {
-        return mapped;
+    if map {
+        let mapped = map_stack(index);
+        if mapped < 0 {
+            return mapped;
+        }
     }
     // SAFETY: the frame is this thread's.
     let mut context = unsafe { *frame };
@@ -294,10 +296,8 @@ pub(crate) fn map_region(fd: u64) {
 }
 
 /// Maps the stack of the thread `index`.
-pub(crate) fn map_stack(index: u32) {
+pub(crate) fn map_stack(index: u32) -> i64 {
     let base = layout::stack_addr(index) + layout::STACK_GUARD;
     let len = layout::STACK_STRIDE - layout::STACK_GUARD;
-    if host::mmap(base, len, READ_WRITE, PRIVATE_FIXED_ANON, u64::MAX, 0) < 0 {
-        host::exit_group(121);
-    }
+    host::mmap(base, len, READ_WRITE, PRIVATE_FIXED_ANON, u64::MAX, 0)
 }

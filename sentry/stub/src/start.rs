@@ -54,7 +54,9 @@ pub(crate) extern "C" fn start(initial_stack: u64) -> ! {
         host::exit_group(120);
     }
     host::close(layout::ZYGOTE_CONFIG_FD as u64);
-    serve::map_stack(0);
+    if serve::map_stack(0) < 0 {
+        host::exit_group(121);
+    }
     // SAFETY: the stack has just been mapped; `main` does not return.
     unsafe {
         entry::stub_switch_stack(initial_stack, layout::stack_addr(0) + layout::STACK_TOP, main)

@@ -38,6 +38,8 @@ pub const REPLY_XRESTORE: u32 = 1 << 4;
 pub const REPLY_FORK: u32 = 1 << 5;
 /// Make a thread with the index [`Slot::birth_index`].
 pub const REPLY_THREAD: u32 = 1 << 6;
+/// With [`REPLY_THREAD`]: the index has not had a thread before, its stack must be mapped.
+pub const REPLY_MAP_STACK: u32 = 1 << 9;
 /// End this thread.
 pub const REPLY_EXIT: u32 = 1 << 7;
 /// End this process.
@@ -86,6 +88,10 @@ pub struct Slot {
     pub fault_trap_no: AtomicU64,
     /// The exception's error code.
     pub fault_error_code: AtomicU64,
+    /// Set by a thread that is about to end and will not look at its slot or stack again.
+    pub left: AtomicU32,
+    /// Unused.
+    pub pad: AtomicU32,
     /// The registers, in the order of `struct user_regs_struct`; both ways.
     pub regs: [AtomicU64; N_REGS],
 

@@ -104,6 +104,7 @@ impl SystrapContext {
         slot.space.store(space.token, Relaxed);
         slot.index.store(index, Relaxed);
         slot.interrupt.store(0, Relaxed);
+        slot.left.store(0, Relaxed);
         slot.seq.store(1, Relaxed);
         slot.done.store(0, Release);
         Ok(Arc::new(Self {
@@ -265,6 +266,7 @@ impl SystrapContext {
         if kind == slot::KIND_CALL_FAILED || born <= 0 {
             self.inner.stillborn(&child);
         } else {
+            child.space.set_stack(child.index);
             self.inner.announced(&child, born);
         }
     }
@@ -375,7 +377,8 @@ impl SystrapContext {
     fn fill_birth(&self, parent: &Self) -> u32 {
         if Arc::ptr_eq(&self.space, &parent.space) {
             parent.slot.birth_index.store(self.index, Relaxed);
-            slot::REPLY_THREAD
+            let map = if self.space.has_stack(self.index) { 0 } else { slot::REPLY_MAP_STACK };
+            slot::REPLY_THREAD | map
         } else {
             parent.slot.birth_token.store(self.space.token, Relaxed);
             slot::REPLY_FORK
@@ -534,6 +537,7 @@ impl Context for SystrapContext {
 
     fn fork(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
         let space = Arc::new(Space::new(self.inner.new_token()?)?);
+        space.inherit(&self.space);
         let child = self.prepare(owner, &space, self.index)?;
         Ok(child)
     }

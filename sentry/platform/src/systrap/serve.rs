@@ -242,6 +242,7 @@ impl Inner {
         for context in space.threads() {
             context.die(signal);
         }
+        space.clear_threads();
         self.spaces.write().unwrap_or_else(PoisonError::into_inner).remove(&space.token);
         if self.n_waiting.load(SeqCst) != 0 {
             self.rung.notify_all();
@@ -280,7 +281,7 @@ impl Inner {
                 tasks.remove(&tid);
             }
         }
-        context.space.remove_thread(context.index, tid != 0);
+        context.space.remove_thread(context.index);
     }
 
     /// Ends the host thread of a stopped context.

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "process_vm_readv and signals")]
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use sentry_host::Rule;
@@ -41,8 +41,19 @@ pub(super) const REGION_FD: i32 = 2;
 enum Place {
     Free,
     Used(Arc<SystrapContext>),
-    /// Given up before the host thread was born: it will still use the slot when it is.
-    Lost,
+    /// Ended as far as the sentry is concerned, but its host thread still uses slot and stack until
+    /// it says otherwise.
+    Left(Arc<SystrapContext>),
+}
+
+impl Place {
+    fn is_free(&self) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Used(_) => false,
+            Self::Left(context) => context.slot().left.load(Ordering::Acquire) != 0,
+        }
+    }
 }
 
 /// A guest address space.
@@ -59,6 +70,8 @@ pub(super) struct Space {
     threads: Mutex<Vec<Place>>,
     /// Whether the process shall die as soon as it is born.
     killed: AtomicBool,
+    /// How many indices have a mapped stack.
+    stacks: AtomicU32,
     fds: Mutex<FdCache>,
     /// What is to be written to the process's memory as soon as it is born; `None` from then on.
     at_birth: Mutex<Option<Vec<(UserAddr, Vec<u8>)>>>,
@@ -74,6 +87,7 @@ impl Space {
             alive: RwLock::new(true),
             threads: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
+            stacks: AtomicU32::new(1),
             fds: Mutex::new(FdCache::default()),
             at_birth: Mutex::new(Some(Vec::new())),
         })
@@ -82,6 +96,22 @@ impl Space {
     /// Returns the host process, zero before the birth.
     pub(super) fn pid(&self) -> i32 {
         self.pid.load(Ordering::Acquire)
+    }
+
+    /// Returns whether thread `index` finds its stack mapped.
+    pub(super) fn has_stack(&self, index: u32) -> bool {
+        index < self.stacks.load(Ordering::Acquire)
+    }
+
+    /// Records that the stack of thread `index` is mapped, where all below are.
+    pub(super) fn set_stack(&self, index: u32) {
+        let next = index.saturating_add(1);
+        let _ = self.stacks.compare_exchange(index, next, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Takes over what a copy of `parent` has.
+    pub(super) fn inherit(&self, parent: &Self) {
+        self.stacks.store(parent.stacks.load(Ordering::Acquire), Ordering::Release);
     }
 
     /// Keeps a write for the birth; returns whether the process is not born yet.
@@ -139,7 +169,7 @@ impl Space {
         while threads.len() < start {
             threads.push(Place::Free);
         }
-        let free = threads.iter().skip(start).position(|place| matches!(place, Place::Free));
+        let free = threads.iter().skip(start).position(Place::is_free);
         let free = free.map_or(threads.len(), |i| i + start);
         let index = u32::try_from(free).map_err(|_| Errno::EAGAIN)?;
         if index >= layout::MAX_THREADS {
@@ -155,13 +185,19 @@ impl Space {
         Ok(context)
     }
 
-    /// Frees the place of a thread, which must not be used again where the host thread is still to
-    /// come.
-    pub(super) fn remove_thread(&self, index: u32, reusable: bool) {
+    /// Frees the place of a thread as soon as its host thread has left it.
+    pub(super) fn remove_thread(&self, index: u32) {
         let mut threads = lock(&self.threads);
-        if let Some(place) = usize::try_from(index).ok().and_then(|i| threads.get_mut(i)) {
-            *place = if reusable { Place::Free } else { Place::Lost };
+        if let Some(place) = usize::try_from(index).ok().and_then(|i| threads.get_mut(i))
+            && let Place::Used(context) = std::mem::replace(place, Place::Free)
+        {
+            *place = Place::Left(context);
         }
+    }
+
+    /// Forgets all threads, which breaks the circle of references.
+    pub(super) fn clear_threads(&self) {
+        lock(&self.threads).clear();
     }
 
     /// Returns the thread with this index.

@@ -485,6 +485,7 @@ pub(crate) fn extended_state_survives_a_signal_frame(machine: &Machine) {
     task.set(|regs| regs.rdi = vectors);
     task.go(1002);
     task.context.save_xstate(UserAddr(frame)).unwrap();
+    task.host(&[]);
     let layout = machine.platform.xsave_layout();
     // x87 and SSE at least, with the legacy region in its place and both magic numbers.
     assert_eq!(layout.features & 3, 3);

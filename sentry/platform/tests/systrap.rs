@@ -1,0 +1,47 @@
+//! The systrap platform against the cases that all platforms share. One machine serves them all,
+//! side by side.
+#![expect(clippy::tests_outside_test_module, reason = "an integration test")]
+
+mod common;
+
+use std::sync::{Arc, OnceLock};
+
+use common::Machine;
+use sentry_platform::systrap::{Options, Systrap};
+
+fn machine() -> &'static Machine {
+    static MACHINE: OnceLock<Machine> = OnceLock::new();
+    MACHINE.get_or_init(|| Machine::start(Arc::new(Systrap::new(Options::default()).unwrap())))
+}
+
+macro_rules! cases {
+    ($($module:ident::$case:ident)*) => {
+        $(
+            #[test]
+            fn $case() {
+                common::$module::$case(machine());
+            }
+        )*
+    };
+}
+
+cases! {
+    basic::system_calls_show_and_restore_all_registers
+    basic::results_reach_the_application
+    basic::memory_is_read_and_written
+    basic::host_calls_change_the_address_space
+    basic::host_calls_cannot_reach_beyond_the_application
+    basic::atomic_operations
+    basic::processes_are_copies
+    basic::threads_share_memory
+    basic::births_need_no_resume_of_the_parent
+    basic::exceptions_are_reported
+    basic::foreign_entries_do_not_reach_the_host
+    basic::a_spinning_context_is_interrupted
+    basic::interrupts_of_a_busy_context_are_not_lost
+    basic::interrupts_from_several_threads_arrive
+    basic::killing_ends_every_thread
+    basic::extended_state_survives_a_signal_frame
+    basic::many_processes_come_and_go
+    basic::processor_time_passes
+}
