@@ -10,6 +10,7 @@
 pub mod futex;
 pub(crate) mod in_flight;
 pub(crate) mod layout;
+pub(crate) mod loader;
 pub(crate) mod map_file;
 pub mod maps;
 pub(crate) mod ops;

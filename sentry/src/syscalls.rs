@@ -1,6 +1,7 @@
 //! System calls: `dispatch` and one file of thin handlers per family.
 
 pub mod dispatch;
+mod exec;
 mod futex;
 mod ids;
 pub(crate) mod info;

@@ -9,6 +9,7 @@ pub mod block;
 pub mod clone;
 pub mod creds;
 pub mod exec;
+pub(crate) mod exec_creds;
 pub mod exit;
 pub mod job;
 pub mod limits;
@@ -97,6 +98,8 @@ pub struct Task {
     pub(crate) misc: Mutex<TaskMisc>,
     /// Set when the task has begun to exit.
     pub(crate) exiting: AtomicBool,
+    /// Set under `Kernel::tree` when the task is not part of its process any more.
+    pub(crate) has_left: AtomicBool,
 }
 
 /// Per-thread values that have no effect of their own in the sentry.

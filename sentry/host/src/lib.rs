@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+pub mod auxv;
 pub mod clock;
 pub mod control;
 pub mod file;

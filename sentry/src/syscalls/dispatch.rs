@@ -138,6 +138,8 @@ rows! {
     FORK => process::sys_fork(0);
     VFORK => process::sys_vfork(0);
     CLONE3 => process::sys_clone3(2);
+    EXECVE => exec::sys_execve(3);
+    EXECVEAT => exec::sys_execveat(5);
     EXIT => process::sys_exit(1);
     EXIT_GROUP => process::sys_exit_group(1);
     WAIT4 => process::sys_wait4(4);

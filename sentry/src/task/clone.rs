@@ -95,6 +95,7 @@ impl Task {
             pending_clone: Mutex::new(None),
             misc: Mutex::new(new.misc),
             exiting: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         });
         let context = make_context(run::Owner::first(&task))?;
         *task.context.lock() = context;

@@ -71,7 +71,7 @@ pub(crate) fn undo_clone(child: &Arc<Task>) {
 
 /// Writes zero to the address that `set_tid_address(2)` named and wakes one waiter there, where
 /// somebody else still uses the memory.
-fn clear_child_tid(current: &CurrentTask) {
+pub(crate) fn clear_child_tid(current: &CurrentTask) {
     let addr = current.clear_child_tid.swap(0, Ordering::Relaxed);
     if addr == 0 || Arc::strong_count(&current.mm()) <= 2 {
         return;
@@ -93,6 +93,7 @@ fn leave(task: &Arc<Task>, status: i32) {
     drop(files);
     let guard = task.kernel.tree.lock();
     let is_last = task.group.live_tasks().is_empty();
+    task.has_left.store(true, Ordering::SeqCst);
     if !task.is_leader() {
         task.group.tree.lock().tasks.retain(|other| !Arc::ptr_eq(other, task));
         for (namespace, pid) in task.pids.lock().iter() {
@@ -104,6 +105,7 @@ fn leave(task: &Arc<Task>, status: i32) {
         end_group(&task.group, status);
     }
     drop(guard);
+    super::exec::thread_has_left(&task.group);
     task.group.thread_events.notify(Events::READABLE);
 }
 

@@ -12,7 +12,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use sentry_platform::{Context, ContextOwner, Event, Work};
 use syscalls::Errno;
@@ -48,6 +48,8 @@ enum Step {
 pub(crate) struct Owner {
     task: Arc<Task>,
     generation: u32,
+    /// Set where the context has been given up before it became the task's.
+    is_void: AtomicBool,
 }
 
 impl Owner {
@@ -55,19 +57,26 @@ impl Owner {
     /// [`Task::set_context`].
     pub(crate) fn next(task: &Arc<Task>) -> Arc<Self> {
         let generation = task.generation.load(Ordering::SeqCst).wrapping_add(1);
-        Arc::new(Self { task: task.clone(), generation })
+        Arc::new(Self { task: task.clone(), generation, is_void: AtomicBool::new(false) })
     }
 
     /// Returns the owner of a new task's first context.
     pub(crate) fn first(task: &Arc<Task>) -> Arc<Self> {
-        Arc::new(Self { task: task.clone(), generation: 0 })
+        Arc::new(Self { task: task.clone(), generation: 0, is_void: AtomicBool::new(false) })
+    }
+
+    /// Ignores whatever the context still reports.
+    pub(crate) fn make_void(&self) {
+        self.is_void.store(true, Ordering::SeqCst);
     }
 }
 
 impl ContextOwner for Owner {
     fn on_event(self: Arc<Self>, event: Event) {
         let task = &self.task;
-        if task.generation.load(Ordering::SeqCst) != self.generation {
+        if task.generation.load(Ordering::SeqCst) != self.generation
+            || self.is_void.load(Ordering::SeqCst)
+        {
             return;
         }
         if let Event::Exited { signal } = event {
