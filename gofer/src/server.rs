@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use gofer_wire::MAX_MESSAGE;
+use gofer_wire::{MAX_DESCRIPTORS, MAX_MESSAGE};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -125,12 +125,12 @@ impl Connection {
             Err(_) => return Progress::Closed,
         };
         let message = received.get(..length).unwrap_or_default();
-        let descriptor = match self.session.answer(reopener, message, reply) {
-            Answer::Reply(descriptor) => descriptor,
+        let descriptors = match self.session.answer(reopener, message, reply) {
+            Answer::Reply(descriptors) => descriptors,
             Answer::Nothing => return Progress::Open,
             Answer::Disconnect => return Progress::Closed,
         };
-        match send(self.socket.as_fd(), reply, descriptor.as_ref()) {
+        match send(self.socket.as_fd(), reply, &descriptors) {
             Ok(()) => Progress::Open,
             Err(_) => Progress::Closed,
         }
@@ -138,20 +138,13 @@ impl Connection {
 }
 
 /// Sends one packet, at once or not at all.
-fn send(
-    socket: BorrowedFd<'_>,
-    message: &[u8],
-    descriptor: Option<&OwnedFd>,
-) -> rustix::io::Result<()> {
+fn send(socket: BorrowedFd<'_>, message: &[u8], descriptors: &[OwnedFd]) -> rustix::io::Result<()> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let borrowed;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(OwnedFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if let Some(descriptor) = descriptor {
-        borrowed = [descriptor.as_fd()];
-        if !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
-            return Err(Errno::NOBUFS);
-        }
+    if !borrowed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(Errno::NOBUFS);
     }
     rustix::net::sendmsg(socket, &[io::IoSlice::new(message)], &mut control, flags)?;
     Ok(())

@@ -22,8 +22,8 @@ pub(crate) struct Session {
 /// What follows from a message.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The reply is in the buffer; the descriptor goes with it.
-    Reply(Option<OwnedFd>),
+    /// The reply is in the buffer; the descriptors go with it.
+    Reply(Vec<OwnedFd>),
     /// No reply.
     Nothing,
     /// The client does not speak the protocol.
@@ -35,8 +35,8 @@ pub(crate) enum Answer {
 pub(crate) enum Outcome {
     /// Nothing but success.
     Done,
-    /// A descriptor.
-    Descriptor(OwnedFd),
+    /// Descriptors, at most [`gofer_wire::MAX_DESCRIPTORS`].
+    Descriptors(Vec<OwnedFd>),
     /// The root and what the mount permits.
     Attach(reply::Attach),
     /// Attributes.
@@ -102,7 +102,7 @@ impl Session {
                 self.check_writable()?;
                 ops::open::create(self, reopener, dir, name, flags, ownership)
             }
-            Request::TmpFile { dir } => ops::open::tmpfile(self, dir),
+            Request::TmpFile { dir } => ops::open::tmpfile(self, reopener, dir),
             Request::Fsync { fid, data_only } => ops::open::fsync(self, reopener, fid, data_only),
             Request::SyncFs { fid } => ops::open::sync_fs(self, reopener, fid),
             Request::Mkdir { dir, name, ref ownership } => {
@@ -159,28 +159,29 @@ impl Session {
 }
 
 fn encode(opcode: Opcode, tag: u32, outcome: SysResult<Outcome>, buffer: &mut Vec<u8>) -> Answer {
-    let mut descriptor = None;
+    let mut descriptors = Vec::new();
     let encoded = match outcome {
         Ok(Outcome::Silent) => return Answer::Nothing,
         Ok(Outcome::Encoded) => Ok(()),
         Ok(Outcome::Done) => reply::encode_status(opcode, tag, None, 0, buffer),
-        Ok(Outcome::Descriptor(fd)) => {
-            descriptor = Some(fd);
-            reply::encode_status(opcode, tag, None, 1, buffer)
+        Ok(Outcome::Descriptors(fds)) => {
+            let n_fds = u32::try_from(fds.len()).unwrap_or(0);
+            descriptors = fds;
+            reply::encode_status(opcode, tag, None, n_fds, buffer)
         }
         Ok(Outcome::Attach(attach)) => reply::encode_fixed(opcode, tag, &attach, 0, buffer),
         Ok(Outcome::Attr(attr)) => reply::encode_fixed(opcode, tag, &attr, 0, buffer),
         Ok(Outcome::Statfs(statfs)) => reply::encode_fixed(opcode, tag, &statfs, 0, buffer),
         Ok(Outcome::Node(node, fd)) => {
             let n_fds = u32::from(fd.is_some());
-            descriptor = fd;
+            descriptors.extend(fd);
             reply::encode_fixed(opcode, tag, &node, n_fds, buffer)
         }
         Ok(Outcome::Bytes(bytes)) => reply::encode_bytes(opcode, tag, &bytes, buffer),
         Err(errno) => reply::encode_status(opcode, tag, Some(errno), 0, buffer),
     };
     match encoded {
-        Ok(()) => Answer::Reply(descriptor),
+        Ok(()) => Answer::Reply(descriptors),
         Err(_) => Answer::Disconnect,
     }
 }

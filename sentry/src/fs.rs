@@ -1,5 +1,6 @@
 //! Concrete file systems and special files: each imports `vfs`, never a sibling.
 
+pub mod backing;
 pub mod gofer;
 pub mod host_fd;
 pub mod pidfd;

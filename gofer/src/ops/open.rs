@@ -36,7 +36,7 @@ pub(crate) fn open(
         return Err(Errno::EROFS);
     }
     let file = reopener.open(&node.fd, host_flags(flags)?).map_err(errno)?;
-    Ok(Outcome::Descriptor(file))
+    Ok(Outcome::Descriptors(vec![file]))
 }
 
 /// Creates a regular file where none is, and donates a descriptor of it.
@@ -69,11 +69,11 @@ pub(crate) fn create(
     }
 }
 
-/// Donates a descriptor of a file that has no name and can never have one.
+/// Donates descriptors of a file that has no name and can never have one.
 ///
 /// # Errors
 /// `EROFS` where the mount permits it not; `EOPNOTSUPP` where the file system does not.
-pub(crate) fn tmpfile(session: &Session, dir: Fid) -> SysResult<Outcome> {
+pub(crate) fn tmpfile(session: &Session, reopener: &Reopener, dir: Fid) -> SysResult<Outcome> {
     if session.options.readonly && !session.options.tmpfiles {
         return Err(Errno::EROFS);
     }
@@ -81,7 +81,8 @@ pub(crate) fn tmpfile(session: &Session, dir: Fid) -> SysResult<Outcome> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let file = fs::openat(&parent.fd, ".", flags, mode).map_err(errno)?;
-    Ok(Outcome::Descriptor(file))
+    let read_only = reopener.open(&file, OFlags::RDONLY).map_err(errno)?;
+    Ok(Outcome::Descriptors(vec![file, read_only]))
 }
 
 /// Writes a file or directory to its device.

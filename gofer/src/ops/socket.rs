@@ -34,7 +34,7 @@ pub(crate) fn connect(session: &Session, fid: Fid, kind: BindKind) -> SysResult<
     let address = SocketAddrUnix::new(FdPath::new(&node.fd).as_str()).map_err(errno)?;
     let socket = new_socket(kind)?;
     net::connect(&socket, &address).map_err(errno)?;
-    Ok(Outcome::Descriptor(socket))
+    Ok(Outcome::Descriptors(vec![socket]))
 }
 
 /// Creates a socket with a name, and donates it bound.

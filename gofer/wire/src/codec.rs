@@ -119,7 +119,7 @@ opcodes! {
     Connect = 21,
     /// Creates a unix socket, and donates it bound.
     Bind = 22,
-    /// Donates a descriptor of an unlinked file.
+    /// Donates descriptors of an unlinked file.
     TmpFile = 23,
     /// Releases fids. Has no reply.
     Close = 24,

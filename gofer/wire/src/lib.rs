@@ -26,6 +26,9 @@ pub const VERSION: u32 = 1;
 /// The length of the longest message, header included.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
+/// The number of descriptors that may come with a reply.
+pub const MAX_DESCRIPTORS: usize = 2;
+
 /// The number of components that one `Walk` may name.
 pub const MAX_WALK: usize = 64;
 

@@ -198,7 +198,7 @@ pub enum Request<'a> {
         /// Type of the socket.
         kind: BindKind,
     },
-    /// Reply: a descriptor for reading and writing.
+    /// Reply: two descriptors, one for reading and writing and one for reading.
     TmpFile {
         /// A directory on the file system that is to hold it.
         dir: Fid,

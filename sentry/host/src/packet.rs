@@ -17,7 +17,7 @@ pub(crate) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_recvmsg),
 ];
 
-/// Room for the control message of one descriptor, aligned as the kernel wants it.
+/// Room for the control message of a few descriptors, aligned as the kernel wants it.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
@@ -43,12 +43,12 @@ pub fn send(socket: BorrowedFd<'_>, packet: &[u8]) -> SysResult<()> {
     }
 }
 
-/// Waits for one packet. Returns its length, 0 where the peer has gone, and the descriptor that
+/// Waits for one packet. Returns its length, 0 where the peer has gone, and the descriptors that
 /// came with it.
 ///
 /// # Errors
 /// Those of `recvmsg(2)`; `EMSGSIZE` for a packet longer than the buffer.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<(usize, Option<OwnedFd>)> {
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<(usize, Vec<OwnedFd>)> {
     let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: `msghdr` is plain data; all zeroes is the empty one.
@@ -63,11 +63,11 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<(usize, O
             unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match usize::try_from(n) {
             Ok(n) => {
-                let descriptor = take_descriptor(&message);
+                let descriptors = take_descriptors(&message);
                 if message.msg_flags & libc::MSG_TRUNC != 0 {
                     return Err(Errno::EMSGSIZE);
                 }
-                return Ok((n, descriptor));
+                return Ok((n, descriptors));
             }
             Err(_) => match crate::last_errno() {
                 Errno::EINTR => {}
@@ -77,9 +77,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<(usize, O
     }
 }
 
-/// Takes the first descriptor that came with a message, and closes any others.
-fn take_descriptor(message: &libc::msghdr) -> Option<OwnedFd> {
-    let mut first = None;
+/// Takes the descriptors that came with a message.
+fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
     // SAFETY: the kernel has filled the control buffer, which is live, up to `msg_controllen`.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
@@ -98,11 +98,11 @@ fn take_descriptor(message: &libc::msghdr) -> Option<OwnedFd> {
                 let raw = unsafe { data.add(index).read_unaligned() };
                 // SAFETY: it is new in this process and owned by nobody.
                 let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
-                first.get_or_insert(descriptor);
+                descriptors.push(descriptor);
             }
         }
         // SAFETY: both are of the same live message.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
-    first
+    descriptors
 }

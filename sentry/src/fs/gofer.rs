@@ -111,14 +111,14 @@ impl GoferFs {
         self.store.flags.contains(MountFlags::READONLY)
     }
 
-    /// Returns an open host file, for reading and writing, that has no name and never gets one: where
-    /// an overlay keeps a file's data outside of memory.
+    /// Makes a host file that has no name and never gets one, where an overlay keeps a file's data
+    /// outside of memory. Returns it open for reading and writing, and open for reading.
     ///
     /// # Errors
     /// `EROFS` where the gofer does not permit it, `EOPNOTSUPP` where the host's file system has no
     /// such files, `ENOSPC`.
-    pub fn backing_file(&self) -> SysResult<OwnedFd> {
-        self.store.connection.call_descriptor(&Request::TmpFile { dir: ROOT_FID })
+    pub fn backing_file(&self) -> SysResult<[OwnedFd; 2]> {
+        self.store.connection.call_two_descriptors(&Request::TmpFile { dir: ROOT_FID })
     }
 }
 

@@ -41,7 +41,7 @@ impl Connection {
     pub(super) fn call<T>(
         &self,
         request: &Request<'_>,
-        decode: impl Fn(&[u8], Option<OwnedFd>) -> Result<T, WireError>,
+        decode: impl Fn(&[u8], Vec<OwnedFd>) -> Result<T, WireError>,
     ) -> SysResult<T> {
         match self.exchange(request, &decode) {
             // The gofer holds as many files as it can. Those that nobody uses may be enough.
@@ -56,22 +56,22 @@ impl Connection {
     fn exchange<T>(
         &self,
         request: &Request<'_>,
-        decode: &impl Fn(&[u8], Option<OwnedFd>) -> Result<T, WireError>,
+        decode: &impl Fn(&[u8], Vec<OwnedFd>) -> Result<T, WireError>,
     ) -> SysResult<T> {
         let mut guard = self.exchange.lock();
         let exchange = &mut *guard;
         exchange.tag = exchange.tag.wrapping_add(1);
         request.encode(exchange.tag, &mut exchange.request)?;
         packet::send(self.socket.as_fd(), &exchange.request).map_err(|_| Errno::EIO)?;
-        let (length, descriptor) =
+        let (length, descriptors) =
             packet::receive(self.socket.as_fd(), &mut exchange.reply).map_err(|_| Errno::EIO)?;
         let message = exchange.reply.get(..length).ok_or(Errno::EIO)?;
         let (body, n_fds) =
             reply::body(message, request.opcode(), exchange.tag).map_err(|_| Errno::EIO)??;
-        if descriptor.is_some() != (n_fds == 1) {
+        if usize::try_from(n_fds) != Ok(descriptors.len()) {
             return Err(Errno::EIO);
         }
-        decode(body, descriptor).map_err(|_| Errno::EIO)
+        decode(body, descriptors).map_err(|_| Errno::EIO)
     }
 
     /// Makes a request whose reply is one structure.
@@ -90,9 +90,7 @@ impl Connection {
         &self,
         request: &Request<'_>,
     ) -> SysResult<(T, OwnedFd)> {
-        self.call(request, |body, descriptor| {
-            Ok((reply::fixed(body)?, descriptor.ok_or(WireError::Truncated)?))
-        })
+        self.call(request, |body, descriptors| Ok((reply::fixed(body)?, only(descriptors)?)))
     }
 
     /// Makes a request whose reply is a descriptor alone.
@@ -100,7 +98,17 @@ impl Connection {
     /// # Errors
     /// As [`Self::call`].
     pub(super) fn call_descriptor(&self, request: &Request<'_>) -> SysResult<OwnedFd> {
-        self.call(request, |_, descriptor| descriptor.ok_or(WireError::Truncated))
+        self.call(request, |_, descriptors| only(descriptors))
+    }
+
+    /// Makes a request whose reply is two descriptors.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(super) fn call_two_descriptors(&self, request: &Request<'_>) -> SysResult<[OwnedFd; 2]> {
+        self.call(request, |_, descriptors| {
+            descriptors.try_into().map_err(|_| WireError::Truncated)
+        })
     }
 
     /// Makes a request whose reply is a string of bytes.
@@ -143,4 +151,10 @@ impl Connection {
             }
         }
     }
+}
+
+/// Returns the one descriptor that came with a reply.
+fn only(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, WireError> {
+    let [descriptor] = descriptors.try_into().map_err(|_| WireError::Truncated)?;
+    Ok(descriptor)
 }

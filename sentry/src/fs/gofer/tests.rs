@@ -290,8 +290,11 @@ fn many_inodes_come_and_go() {
     assert_eq!(rig.fs().store.inodes.lock().len(), 1);
     rig.fs().sync().expect("sync");
     rig.fs().statfs().expect("statfs");
-    let backing = rig.fs().backing_file().expect("a file without a name");
+    let [backing, read_only] = rig.fs().backing_file().expect("a file without a name");
     assert_eq!(sentry_host::file::write_at(backing.as_fd(), b"data", 1 << 20), Ok(4));
+    let mut data = [0; 8];
+    assert_eq!(sentry_host::file::read_at(read_only.as_fd(), &mut data, 1 << 20), Ok(4));
+    assert_eq!(sentry_host::file::write_at(read_only.as_fd(), b"x", 0), Err(Errno::EBADF));
 }
 
 #[test]
