@@ -46,8 +46,6 @@ pub(crate) struct Program {
     envp: Vec<Vec<u8>>,
     /// What `AT_EXECFN` says.
     execfn: Vec<u8>,
-    /// The file that was named first: a script, or the program.
-    pub(crate) first: Arc<OpenFile>,
 }
 
 /// Where a loaded program starts.
@@ -67,14 +65,12 @@ pub(crate) struct Entry {
 /// interpreter that is none, and those of opening and reading files.
 pub(crate) fn find(
     current: &CurrentTask,
-    file: Arc<OpenFile>,
+    mut file: Arc<OpenFile>,
     filename: &[u8],
     mut argv: Vec<Vec<u8>>,
     envp: Vec<Vec<u8>>,
     is_reachable: bool,
 ) -> SysResult<Program> {
-    let first = file.clone();
-    let mut file = file;
     let mut name = filename.to_vec();
     if argv.is_empty() {
         argv.push(Vec::new());
@@ -90,7 +86,7 @@ pub(crate) fn find(
                 None => None,
             };
             let execfn = filename.to_vec();
-            return Ok(Program { file, elf, interpreter, argv, envp, execfn, first });
+            return Ok(Program { file, elf, interpreter, argv, envp, execfn });
         };
         if !is_reachable {
             return Err(Errno::ENOENT);

@@ -336,6 +336,9 @@ fn build(
     }
     let child = child?;
     let context = child.context.lock().clone();
+    if !shares_memory {
+        child.mm().set_address_space(context.address_space());
+    }
     let mut regs = context.regs();
     regs.rax = 0;
     if clone.stack != 0 {

@@ -86,12 +86,8 @@ impl Elf {
 
     fn add(&mut self, phdr: &Phdr) -> SysResult<()> {
         match phdr.p_type {
-            PT_LOAD => {
-                // Linux maps no pages for a segment without size.
-                if phdr.p_memsz > 0 {
-                    self.segments.push(Segment::new(phdr)?);
-                }
-            }
+            // Linux maps no pages for a segment without size.
+            PT_LOAD if phdr.p_memsz > 0 => self.segments.push(Segment::new(phdr)?),
             PT_INTERP if self.interpreter.is_none() => {
                 let len = usize::try_from(phdr.p_filesz).map_err(|_| Errno::ENOEXEC)?;
                 if !(2..=PATH_MAX).contains(&len) {
