@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -276,6 +276,21 @@ impl ProcessRef {
         }
         Ok(())
     }
+}
+
+/// Refuses a state directory in which somebody else could put a state of their making.
+fn check_owner(root: &Path) -> anyhow::Result<()> {
+    let metadata = fs::metadata(root).with_context(|| root.display().to_string())?;
+    let owners = [0, sys::effective_ids().0];
+    if owners.contains(&metadata.uid())
+        && (metadata.mode() & 0o022 == 0 || metadata.mode() & 0o1000 != 0)
+    {
+        return Ok(());
+    }
+    bail!(
+        "state directory {}: others may write there: use another one (see --root)",
+        root.display()
+    )
 }
 
 /// Returns the start time and the state letter of a process.

@@ -1,6 +1,7 @@
 //! `runsc create`.
 
 use std::fs;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -38,6 +39,9 @@ pub(super) fn prepare(
     let bundle = spec::load(&dir, &args.id, global)?;
     for warning in &bundle.warnings {
         log::warning(&format!("config.json: {warning}"));
+    }
+    if bundle.container.process.terminal && !(foreground && std::io::stdin().is_terminal()) {
+        bail!("process.terminal: standard input is not a terminal: set the field to false");
     }
     let state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
     let container = Container::claim(&super::state_root(global), state)?;

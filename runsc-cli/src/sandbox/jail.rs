@@ -140,7 +140,7 @@ fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
     let mut roots = Vec::new();
     for mount in plan.mounts {
         let tree = sys::clone_mount_tree(&mount.source, mount.readonly && !mount.tmpfiles)
-            .with_context(|| format!("mounting {}", mount.source.display()))?;
+            .with_context(|| format!("mounting {} (needs Linux 5.12)", mount.source.display()))?;
         roots.push(tree);
     }
     let proc_self_fd = proc_self_fd().context("opening /proc/self/fd")?;
