@@ -69,3 +69,6 @@ pub fn run(config: Config) -> io::Result<()> {
     sandbox::enter(&options)?;
     server.serve()
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,6 +185,3 @@ fn encode(opcode: Opcode, tag: u32, outcome: SysResult<Outcome>, buffer: &mut Ve
         Err(_) => Answer::Disconnect,
     }
 }
-
-#[cfg(test)]
-mod tests;
