@@ -228,6 +228,7 @@ rows! {
     MLOCKALL => mmap::sys_mlockall(1);
     MUNLOCKALL => mmap::sys_munlockall(0);
     MLOCK2 => mmap::sys_mlock2(3);
+    MEMBARRIER => mmap::sys_membarrier(2);
     PKEY_MPROTECT => mmap::sys_pkey_mprotect(4);
     PKEY_ALLOC => mmap::sys_pkey_alloc(0);
     PKEY_FREE => mmap::sys_pkey_free(0);
