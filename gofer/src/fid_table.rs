@@ -17,6 +17,8 @@ pub(crate) struct Node {
     /// An open directory that is being read, between the first `Readdir` and the one that finds the
     /// end.
     pub(crate) stream: Option<OwnedFd>,
+    /// Whether this is the root of a pseudo file system, which shows as an empty directory.
+    pub(crate) is_pseudo: bool,
 }
 
 impl Node {
@@ -26,6 +28,7 @@ impl Node {
             file_type: attr.file_type(),
             dev: (attr.dev_major, attr.dev_minor),
             stream: None,
+            is_pseudo: false,
         }
     }
 }
@@ -70,9 +73,12 @@ impl FidTable {
     /// Returns the file of a fid that is a directory.
     ///
     /// # Errors
-    /// `EBADF`, or `ENOTDIR` for anything else.
+    /// `EBADF`, `ENOTDIR` for anything else, `EACCES` for the root of a pseudo file system.
     pub(crate) fn directory(&self, fid: Fid) -> SysResult<&Node> {
         let node = self.get(fid)?;
+        if node.is_pseudo {
+            return Err(Errno::EACCES);
+        }
         if node.file_type == Attr::DIRECTORY { Ok(node) } else { Err(Errno::ENOTDIR) }
     }
 

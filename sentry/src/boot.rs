@@ -4,6 +4,9 @@
 //! Architecture Invariant: nothing of the container (its files, its program) is looked at before
 //! the seccomp filter stands.
 
+mod container;
+mod target;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -16,17 +19,51 @@ use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, Systrap};
 
 use crate::config::{Config, Descriptors, PlatformKind};
-use crate::control::{ControlServer, ControlTarget, StartError};
+use crate::control::{ControlServer, ControlTarget, StartError, StatusNotifier};
+use crate::fs::host_fd::HostPoller;
+use crate::kernel::{Kernel, KernelOptions, spawn_thread};
+
+use self::target::Sandbox;
 
 /// Runs a sandbox to its end and returns the exit status for the process.
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
-    let prepared = start_platform(&config).and_then(|(platform, rules)| {
+    let Descriptors { stdio, gofer, control, log, .. } = descriptors;
+    crate::log::init(log, config.debug);
+    let Ok((server, notifier)) = ControlServer::new(control) else { return 1 };
+    let target = start_platform(&config).and_then(|(platform, rules)| {
+        let poller =
+            HostPoller::new().map_err(|errno| failure("waiting for descriptors", errno))?;
         lock_down(&config, &rules)?;
-        Ok(platform)
+        create(&config, &platform, &poller, notifier, gofer, stdio)
     });
-    let target = prepared.and_then(|_platform| Err(unfinished()));
-    serve(descriptors.control, &target)
+    server.run(&target)
+}
+
+/// Creates the kernel with its container.
+fn create(
+    config: &Config,
+    platform: &Arc<dyn Platform>,
+    poller: &Arc<HostPoller>,
+    notifier: StatusNotifier,
+    gofers: Vec<OwnedFd>,
+    stdio: [OwnedFd; 3],
+) -> Result<Arc<dyn ControlTarget>, StartError> {
+    let kernel = Kernel::new(KernelOptions {
+        strace: config.strace,
+        hostname: config.container.hostname.clone().into_bytes(),
+        domainname: config.container.domainname.clone().into_bytes(),
+        memory_limit: config.container.memory_limit,
+    });
+    kernel.set_platform(platform.clone());
+    let _ = kernel.status_notifier.set(notifier);
+    crate::fs::mem_devices::register(&kernel);
+    let timers = kernel.clone();
+    spawn_thread("timers", move || timers.timers.serve(&timers.clock));
+    let serving = platform.clone();
+    spawn_thread("serve", move || serving.serve());
+    let first = container::create(&kernel, poller, &config.container, gofers, stdio)?;
+    Ok(Arc::new(Sandbox::new(kernel, first)))
 }
 
 /// Starts the platform, which takes fork and exec, and returns it with the host calls that it
@@ -54,17 +91,6 @@ fn lock_down(config: &Config, platform_rules: &[Rule]) -> Result<(), StartError>
         .map_err(|errno| failure("locking down the sentry: seccomp", errno))
 }
 
-fn serve(control: OwnedFd, target: &Result<Arc<dyn ControlTarget>, StartError>) -> i32 {
-    match ControlServer::new(control) {
-        Ok((server, _notifier)) => server.run(target),
-        Err(_) => 1,
-    }
-}
-
 fn failure(step: &str, errno: Errno) -> StartError {
     StartError { message: format!("{step}: {}", errno.text()), exit_code: 1 }
-}
-
-fn unfinished() -> StartError {
-    StartError { message: "the sentry cannot run programs yet".into(), exit_code: 1 }
 }

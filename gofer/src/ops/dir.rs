@@ -27,6 +27,10 @@ pub(crate) fn readdir(
     if node.file_type != Attr::DIRECTORY {
         return Err(Errno::ENOTDIR);
     }
+    if node.is_pseudo {
+        EntriesWriter::new(tag, buffer).finish()?;
+        return Ok(Outcome::Encoded);
+    }
     let stream = match node.stream.take() {
         Some(stream) => stream,
         None => open_stream(&node.fd)?,

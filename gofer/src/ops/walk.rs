@@ -60,15 +60,27 @@ pub(crate) fn walk(
 }
 
 fn step(session: &mut Session, dir: Fid, name: Name<'_>) -> SysResult<reply::Node> {
+    if session.fids.get(dir)?.is_pseudo {
+        return Err(Errno::ENOENT);
+    }
     let parent = session.fids.directory(dir)?;
     let parent_dev = parent.dev;
     let fd = open_child(&parent.fd, name, OFlags::PATH, Mode::empty())?;
     let attr = attr::get(&fd)?;
     let crosses_mount = parent_dev != (attr.dev_major, attr.dev_minor);
-    if crosses_mount && !session.options.pseudo_filesystems && attr::is_on_pseudo_filesystem(&fd)? {
-        return Err(Errno::EACCES);
+    let mut node = Node::new(fd, &attr);
+    if crosses_mount
+        && !session.options.pseudo_filesystems
+        && attr::is_on_pseudo_filesystem(&node.fd)?
+    {
+        // A mount point of such a file system is an empty directory, on which the sentry can mount
+        // its own.
+        if node.file_type != Attr::DIRECTORY {
+            return Err(Errno::EACCES);
+        }
+        node.is_pseudo = true;
     }
-    let fid = session.fids.insert(Node::new(fd, &attr))?;
+    let fid = session.fids.insert(node)?;
     Ok(reply::Node::new(fid, attr))
 }
 

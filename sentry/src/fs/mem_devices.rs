@@ -1,0 +1,109 @@
+//! The memory devices: `null`, `zero`, `full`, `random`, `urandom` (`mem(4)`, `random(4)`).
+
+use std::sync::Arc;
+
+use syscalls::{Errno, SysResult};
+
+use crate::kernel::Kernel;
+use crate::sync::Events;
+use crate::task::CurrentTask;
+use crate::vfs::special::Opener;
+use crate::vfs::{File, Inode, IoSink, IoSource, WriteOffset};
+
+/// The major number of the memory devices.
+const MAJOR: u32 = 1;
+
+/// Which device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Null,
+    Zero,
+    Full,
+    Random,
+}
+
+struct Driver(Kind);
+
+struct Device {
+    kind: Kind,
+    node: Arc<dyn Inode>,
+}
+
+/// Registers the drivers.
+pub fn register(kernel: &Kernel) {
+    let drivers =
+        [(3, Kind::Null), (5, Kind::Zero), (7, Kind::Full), (8, Kind::Random), (9, Kind::Random)];
+    for (minor, kind) in drivers {
+        kernel.special_files.register_device(MAJOR, Some(minor), Arc::new(Driver(kind)));
+    }
+}
+
+impl Opener for Driver {
+    fn open(
+        &self,
+        _task: &CurrentTask,
+        node: &Arc<dyn Inode>,
+        _rdev: u64,
+        _flags: u32,
+    ) -> SysResult<Arc<dyn File>> {
+        Ok(Arc::new(Device { kind: self.0, node: node.clone() }))
+    }
+}
+
+impl File for Device {
+    fn inode(&self) -> Option<Arc<dyn Inode>> {
+        Some(self.node.clone())
+    }
+
+    fn read(&self, _task: &CurrentTask, dst: &mut dyn IoSink, _offset: u64) -> SysResult<usize> {
+        match self.kind {
+            Kind::Null => Ok(0),
+            Kind::Zero | Kind::Full => dst.put_zeros(dst.remaining()),
+            Kind::Random => {
+                let mut done = 0;
+                let mut chunk = [0; 512];
+                while dst.remaining() > 0 {
+                    let n = dst.remaining().min(chunk.len());
+                    sentry_host::random::fill(&mut chunk)?;
+                    match dst.put(chunk.get(..n).unwrap_or_default()) {
+                        Ok(put) => done += put,
+                        Err(errno) if done == 0 => return Err(errno),
+                        Err(_) => break,
+                    }
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        _task: &CurrentTask,
+        src: &mut dyn IoSource,
+        offset: WriteOffset,
+    ) -> SysResult<(usize, u64)> {
+        let at = match offset {
+            WriteOffset::At(at) => at,
+            WriteOffset::Append => 0,
+        };
+        match self.kind {
+            Kind::Full => Err(Errno::ENOSPC),
+            Kind::Null | Kind::Zero | Kind::Random => {
+                let n = src.remaining();
+                Ok((n, at.saturating_add(n as u64)))
+            }
+        }
+    }
+
+    fn seek(&self, _offset: i64, _whence: i32) -> SysResult<u64> {
+        Ok(0)
+    }
+
+    fn poll(&self) -> Events {
+        Events::READABLE | Events::WRITABLE
+    }
+
+    fn is_pollable(&self) -> bool {
+        self.kind == Kind::Random
+    }
+}
