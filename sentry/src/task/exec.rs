@@ -137,8 +137,8 @@ pub(crate) fn execute(
     Err(Control::Detached)
 }
 
-/// Loads the first program of a new process into the context that its task was made with; the
-/// caller then starts the task.
+/// Gives a new task its first program and the context that runs it; the caller then starts the
+/// task.
 ///
 /// # Errors
 /// Those of finding and loading the program.
@@ -150,17 +150,13 @@ pub fn load_init(
 ) -> SysResult<()> {
     let current = CurrentTask::new(task.clone());
     let target = Target::find(&current, AT_FDCWD, path, AtFlags::empty())?;
-    let (filename, reachable) = (target.filename, target.is_reachable);
-    let program = loader::find(&current, target.file, &filename, argv, envp, reachable)?;
-    let creds = new_creds(&current, &program.file)?;
-    let mm = MemoryManager::new();
-    let context = current.context().clone();
-    let entry = loader::load(&current, &program, &creds.creds, creds.is_secure, &mm, &context)?;
-    context.set_regs(&initial_regs(entry));
-    *task.mm.lock() = mm;
-    *task.creds.lock() = Arc::new(creds.creds);
-    *task.comm.lock() = comm(&filename);
-    task.group.has_execed.store(true, Ordering::Relaxed);
+    let mut ready = prepare(&current, target, argv, envp)?;
+    ready.is_taken = true;
+    ready.context.set_regs(&initial_regs(ready.entry));
+    *task.mm.lock() = ready.mm.clone();
+    task.set_context(ready.context.clone());
+    *task.creds.lock() = Arc::new(ready.creds.creds.clone());
+    *task.comm.lock() = std::mem::take(&mut ready.comm);
     Ok(())
 }
 
