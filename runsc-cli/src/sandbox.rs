@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use sentry::config::Config;
 
 use crate::sys::{self, Child, ExitStatus};
+use executable::SealedCopy;
 use jail::{GoferPlan, SentryPlan};
 
 /// Everything that a sandbox is made from.
@@ -59,7 +60,7 @@ pub(crate) fn launch(
     plan: &Plan,
     before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<Sandbox> {
-    let executable = executable::sealed_copy().context("copying the runsc executable")?;
+    let mut executable = SealedCopy::new().context("copying the runsc executable")?;
     let config = config_file(&plan.config).context("writing the sentry's configuration")?;
     let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
     let pairs = plan
@@ -131,7 +132,10 @@ pub(crate) fn launch(
     };
     let sandbox = Sandbox { sentry, gofer };
     drop((errors_writer, gofer_sync, sentry_sync, pairs));
-    let started = release(&sandbox, privileged, gofer_go, sentry_go, before_exec);
+    let started = release(&sandbox, privileged, gofer_go, sentry_go, |sandbox| {
+        executable.complete().context("copying the runsc executable")?;
+        before_exec(sandbox)
+    });
     match started.and_then(|()| collect_errors(errors)) {
         Ok(()) => Ok(sandbox),
         Err(error) => {

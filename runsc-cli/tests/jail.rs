@@ -1,5 +1,10 @@
 //! The jail of a running sandbox, seen from the host: what gofer and sentry have of it.
 
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test is a test module as a whole"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -11,6 +11,7 @@ use crate::sync::Mutex;
 use crate::task::pid_namespace::PidNamespace;
 use crate::task::{CurrentTask, Task, ThreadGroup};
 use crate::time::{Clock, TimerQueue};
+use crate::vfs::fs_types::FileSystemTypes;
 use crate::vfs::special::SpecialFiles;
 
 /// The most tasks in a sandbox: Linux's `threads-max` on a machine of some gigabytes.
@@ -45,6 +46,10 @@ pub struct Kernel {
     pub(crate) memory_limit: Option<u64>,
     /// What device nodes and FIFOs are opened with.
     pub special_files: SpecialFiles,
+    /// The file systems that `mount(2)` makes.
+    pub file_system_types: FileSystemTypes,
+    /// Where memfds live, once there is one.
+    pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
 }
 
 /// The container's first process.
@@ -86,6 +91,8 @@ impl Kernel {
             status_notifier: OnceLock::new(),
             memory_limit: options.memory_limit,
             special_files: SpecialFiles::default(),
+            file_system_types: FileSystemTypes::default(),
+            memfds: OnceLock::new(),
         })
     }
 

@@ -14,6 +14,7 @@ pub mod dentry;
 pub mod fd_table;
 pub mod file;
 pub mod fs_context;
+pub mod fs_types;
 pub mod host_io;
 pub mod inode;
 pub mod io;

@@ -3,6 +3,10 @@
 //! # Safety
 //! Each probe is a fork of this process that makes raw calls only and never returns to the test
 //! harness, whose other threads it lacks.
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "an integration test is a test module as a whole"
+)]
 #![expect(unsafe_code, reason = "probes fork and make calls that have no safe form")]
 
 use sentry_host::filter::{self, Violation};
@@ -107,7 +111,7 @@ fn foreign_architecture_kills() {
         let result: i64;
         // SAFETY: getpid (20) of the 32-bit table, if it got that far, clobbers nothing else.
         unsafe {
-            std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => result, out("r8") _, out("r9") _, out("r10") _, out("r11") _)
+            std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => result, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
         };
         result
     });

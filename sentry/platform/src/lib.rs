@@ -179,6 +179,11 @@ pub enum HostCall {
         /// The value stored where the word holds `old`.
         new: u32,
     },
+    /// `membarrier` with one of the private commands, for all threads of the address space.
+    Membarrier {
+        /// `MEMBARRIER_CMD_*`, of those that concern the calling process only.
+        command: u32,
+    },
     /// Registers (`len` not zero) or unregisters the application's rseq area for this thread.
     Rseq {
         /// The address of `struct rseq`.

@@ -11,6 +11,7 @@ pub mod data;
 pub mod dir;
 pub mod file;
 pub mod node;
+mod options;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use self::node::Node;
 use crate::vfs::inode::{NewNode, NodeKind};
 use crate::vfs::mount::next_anonymous_dev;
 use crate::vfs::{FileSystem, Inode};
+
+pub use options::make;
 
 /// The unit in which memory is counted.
 pub(crate) const PAGE: u64 = 4096;
@@ -261,6 +264,12 @@ impl FileSystem for TmpFs {
 
     fn statfs(&self) -> SysResult<Statfs> {
         Ok(self.statfs_as(TMPFS_MAGIC))
+    }
+
+    fn remount(&self, options: &[u8]) -> SysResult<()> {
+        // A percentage is of a total that is not known here.
+        let parsed = options::parse(options, 0)?;
+        self.set_limits(parsed.max_bytes, parsed.max_inodes)
     }
 
     fn show_options(&self) -> String {

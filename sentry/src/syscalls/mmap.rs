@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use sentry_platform::HostCall;
 use syscalls::abi::mm::{
     MapFlags, Mlock2Flags, MlockallFlags, MremapFlags, MsyncFlags, PAGE_SIZE, ProtFlags,
 };
+use syscalls::abi::prctl::MembarrierCmd;
 use syscalls::{Errno, Fd, SysResult, UserAddr};
 
 use crate::mm::MemoryManager;
@@ -258,7 +260,7 @@ fn mincore_chunks(task: &CurrentTask, mut state: Mincore, vec: UserAddr) -> Hand
             .ok_or(Errno::ENOMEM)?;
         let n = n_pages(&part).min(MINCORE_CHUNK);
         if is_private {
-            let call = sentry_platform::HostCall::Mincore { addr: state.at, len: n * PAGE_SIZE };
+            let call = HostCall::Mincore { addr: state.at, len: n * PAGE_SIZE };
             task.queue_host_call(call);
             state.asked = n;
             task.remember(state);
@@ -333,6 +335,33 @@ pub(super) fn sys_munlockall(task: &CurrentTask) -> HandlerResult<()> {
         space.unlock_all();
         Ok(())
     })
+}
+
+/// The commands of `membarrier(2)` that are served: those that concern the calling process.
+const MEMBARRIER_COMMANDS: MembarrierCmd = MembarrierCmd::PRIVATE_EXPEDITED
+    .union(MembarrierCmd::REGISTER_PRIVATE_EXPEDITED)
+    .union(MembarrierCmd::PRIVATE_EXPEDITED_SYNC_CORE)
+    .union(MembarrierCmd::REGISTER_PRIVATE_EXPEDITED_SYNC_CORE);
+
+/// Marks a `membarrier` whose host call is under way.
+struct MembarrierCalled;
+
+/// Implements `membarrier(2)`.
+pub(super) fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32) -> HandlerResult<u64> {
+    if task.recall::<MembarrierCalled>().is_some() {
+        let results = task.context().host_call_results();
+        return Ok(results.values.last().copied().unwrap_or(Err(Errno::EINVAL))?);
+    }
+    let known = MEMBARRIER_COMMANDS.contains(MembarrierCmd::from_bits_retain(command));
+    if flags != 0 || !known || command.count_ones() > 1 {
+        return Err(Errno::EINVAL.into());
+    }
+    if command == 0 {
+        return Ok(MEMBARRIER_COMMANDS.bits().into());
+    }
+    task.queue_host_call(HostCall::Membarrier { command });
+    task.remember(MembarrierCalled);
+    Err(Control::HostCalls)
 }
 
 /// Returns the file behind a descriptor that is to be mapped.

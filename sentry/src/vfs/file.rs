@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use syscalls::abi::fs::OpenFlags;
 use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType};
@@ -322,6 +323,11 @@ impl OpenFile {
     /// Returns access mode and status flags.
     pub fn flags(&self) -> u32 {
         self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Returns access mode and status flags with their names.
+    pub fn flags_set(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags())
     }
 
     /// Replaces the status flags; the access mode stays.

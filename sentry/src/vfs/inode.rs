@@ -34,6 +34,15 @@ pub trait FileSystem: Send + Sync {
         String::new()
     }
 
+    /// Changes the options specific to the type: `mount -o remount`.
+    ///
+    /// # Errors
+    /// `EINVAL` for an option that is unknown or cannot be changed.
+    fn remount(&self, options: &[u8]) -> SysResult<()> {
+        let _ = options;
+        Ok(())
+    }
+
     /// Writes everything to stable storage.
     ///
     /// # Errors

@@ -85,6 +85,9 @@ fn make(
             }
             Ok(result)
         }
+        HostCall::Membarrier { command } => {
+            host(libc::SYS_membarrier, [command.into(), 0, 0, 0, 0, 0])
+        }
         HostCall::AtomicUpdate { addr, and, xor, add } => {
             check_range(addr, 4)?;
             let regs = Regs {

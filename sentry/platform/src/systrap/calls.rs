@@ -123,6 +123,9 @@ fn encode(
         HostCall::Mincore { addr, len } => {
             (libc::SYS_mincore, [addr, len, data_addr(space, slot), 0, 0, 0])
         }
+        HostCall::Membarrier { command } => {
+            (libc::SYS_membarrier, [u64::from(command), 0, 0, 0, 0, 0])
+        }
         HostCall::AtomicUpdate { addr, and, xor, add } => {
             let args = [addr, u64::from(and), u64::from(xor), u64::from(add), 0, 0];
             return Encoded::Call(CALL_ATOMIC_UPDATE, args);
@@ -165,6 +168,7 @@ fn ranges(call: &HostCall) -> [(u64, u64); 2] {
             [(addr, 4), (0, 0)]
         }
         HostCall::Rseq { addr, len, .. } => [(addr, u64::from(len)), (0, 0)],
+        HostCall::Membarrier { .. } => [(0, 0), (0, 0)],
     }
 }
 

@@ -60,8 +60,8 @@ const MMAP_FLAGS: u32 = 0x0013_f973;
 const FUTEX_MODIFIERS: u32 = 0x180;
 /// `FUTEX_WAIT`, `FUTEX_WAKE`, `FUTEX_WAIT_BITSET`, `FUTEX_WAKE_BITSET`.
 const FUTEX_OPS: [u32; 4] = [0, 1, 9, 10];
-/// `MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE` and its registration.
-const MEMBARRIER_COMMANDS: [u32; 2] = [1 << 5, 1 << 6];
+/// `MEMBARRIER_CMD_PRIVATE_EXPEDITED`, the same with `SYNC_CORE`, and their registrations.
+const MEMBARRIER_COMMANDS: [u32; 4] = [1 << 3, 1 << 4, 1 << 5, 1 << 6];
 
 /// Calls that pass with any arguments: each concerns the calling thread or its address space only.
 const ANY: [libc::c_long; 14] = [
