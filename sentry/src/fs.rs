@@ -3,7 +3,7 @@
 pub mod backing;
 pub mod gofer;
 pub mod host_fd;
-pub mod memfd;
 pub mod mem_devices;
+pub mod memfd;
 pub mod pidfd;
 pub mod tmpfs;

@@ -12,6 +12,7 @@
 //! call can unmap or make writable, and only up to the trap behind the call.
 
 mod calls;
+mod filter;
 mod rseq;
 mod space;
 mod stub;
@@ -70,8 +71,7 @@ impl Platform for Ptrace {
             let flags = libc::CLONE_PARENT | libc::SIGCHLD;
             let pid = tracer.zygote.pid;
             let tid = tracer.with_zygote(|| tracer.clone_host_thread(pid, flags));
-            let tid =
-                tid.map_err(|errno| if errno == Errno::ESRCH { Errno::EAGAIN } else { errno })?;
+            let tid = tid.ok().flatten().ok_or(Errno::EAGAIN)?;
             let regs = tracer::user_regs();
             let thread = Thread::new(&tracer, Arc::<Space>::default(), owner, true, regs);
             thread.attach(tid);

@@ -26,4 +26,19 @@ cases! {
     basic::many_processes_come_and_go
     basic::the_vdso_tells_the_time
     basic::processor_time_passes
+    hostile::segment_bases_and_selectors
+    hostile::flags
+    hostile::code_of_32_bits
+    hostile::signals_from_outside
+    hostile::guests_cannot_confuse_each_others_files
+    hostile::processes_that_die_at_any_moment
+    hostile::system_call_instructions_of_the_platform
+}
+
+#[test]
+#[ignore = "prints costs"]
+fn speed() {
+    let machine = common::Machine::start(std::sync::Arc::new(Ptrace::new().unwrap()));
+    common::basic::speed(&machine);
+    machine.stop();
 }

@@ -168,9 +168,9 @@ impl Thread {
     }
 
     /// Reports the end of a context that its parent could not or did not clone.
-    fn never_born(&self) {
+    fn never_born(&self, signal: i32) {
         lock(&self.state).phase = Phase::Gone;
-        self.push_event(Event::Exited { signal: 0 });
+        self.push_event(Event::Exited { signal });
     }
 
     /// Handles a stop of the running host thread.
@@ -280,7 +280,7 @@ impl Thread {
             (phase, std::mem::take(&mut state.births))
         };
         for child in births {
-            child.never_born();
+            child.never_born(0);
         }
         if phase != Phase::Parked {
             self.left();
@@ -298,7 +298,10 @@ impl Thread {
     }
 
     /// Makes calls in the stopped host thread, then clones what waits to be born.
-    fn run_calls(&self, calls: &[HostCall]) -> HostCallResults {
+    ///
+    /// Returns `None` where the thread has been killed meanwhile: its end is reported when it is
+    /// reaped, and no other event.
+    fn run_calls(&self, calls: &[HostCall]) -> Option<HostCallResults> {
         let tid = self.tid();
         let mut results = calls::run(&self.tracer, tid, &self.space, calls);
         for (call, value) in calls.iter().zip(&results.values) {
@@ -308,8 +311,12 @@ impl Thread {
                     registered.then_some(rseq::Area { addr: *addr, signature: *signature });
             }
         }
+        // None of these calls fails so by itself.
+        if results.values.last() == Some(&Err(Errno::ESRCH)) {
+            return None;
+        }
         if results.values.iter().any(Result::is_err) {
-            return results;
+            return Some(results);
         }
         let births = std::mem::take(&mut lock(&self.state).births);
         let mut failed = None;
@@ -318,11 +325,14 @@ impl Thread {
                 failed = self.give_birth(&child).err();
             }
             if failed.is_some() {
-                child.never_born();
+                child.never_born(0);
             }
         }
+        if failed == Some(Errno::ESRCH) {
+            return None;
+        }
         results.values.extend(failed.map(Err));
-        results
+        Some(results)
     }
 
     fn give_birth(&self, child: &Thread) -> SysResult<()> {
@@ -336,7 +346,10 @@ impl Thread {
                 | libc::CLONE_THREAD
                 | libc::CLONE_SYSVSEM
         };
-        let tid = self.tracer.clone_host_thread(self.tid(), flags)?;
+        let Some(tid) = self.tracer.clone_host_thread(self.tid(), flags)? else {
+            child.never_born(libc::SIGKILL);
+            return Ok(());
+        };
         if child.leader {
             let area = lock(&self.state).rseq;
             lock(&child.state).rseq = area;
@@ -349,12 +362,9 @@ impl Thread {
         if self.phase() != Phase::Stopped {
             return;
         }
-        let results = self.run_calls(calls);
+        let Some(results) = self.run_calls(calls) else { return };
         let failed = results.values.iter().enumerate().find_map(|(i, v)| v.err().map(|e| (i, e)));
         lock(&self.state).results = results;
-        if self.phase() != Phase::Stopped {
-            return;
-        }
         if let Some((index, errno)) = failed {
             self.push_event(Event::HostCallFailed { index, errno });
             return;
@@ -397,11 +407,9 @@ impl Thread {
         if self.phase() != Phase::Stopped {
             return;
         }
-        let results = self.run_calls(calls);
+        let Some(results) = self.run_calls(calls) else { return };
         lock(&self.state).results = results;
-        if self.phase() == Phase::Stopped {
-            self.push_event(Event::HostCallsDone);
-        }
+        self.push_event(Event::HostCallsDone);
     }
 
     fn exit_now(&self) {
@@ -416,7 +424,7 @@ impl Thread {
                 std::mem::take(&mut state.births)
             };
             for child in births {
-                child.never_born();
+                child.never_born(0);
             }
             self.left();
             self.push_event(Event::Exited { signal: 0 });
@@ -607,7 +615,7 @@ impl Context for Thread {
             if me.phase() != Phase::Stopped {
                 return Err(Errno::ESRCH);
             }
-            let results = me.run_calls(&calls);
+            let results = me.run_calls(&calls).ok_or(Errno::ESRCH)?;
             let failed = results.values.into_iter().find_map(Result::err);
             failed.map_or(Ok(()), Err)
         })

@@ -17,7 +17,9 @@ use std::thread::ThreadId;
 
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult};
+use zerocopy::IntoBytes;
 
+use super::filter;
 use super::stub::{self, Piece};
 use super::sys::{self, Wait};
 use super::thread::Thread;
@@ -167,9 +169,24 @@ impl Tracer {
             let clear = [u64::try_from(libc::PR_SET_PDEATHSIG).unwrap_or(0), 0, 0, 0, 0, 0];
             self.host_call(pid, libc::SYS_prctl, clear)?;
             let (start, end) = self.zygote.stack;
-            self.host_call(pid, libc::SYS_munmap, [start, end.saturating_sub(start), 0, 0, 0, 0])
+            self.host_call(pid, libc::SYS_munmap, [start, end.saturating_sub(start), 0, 0, 0, 0])?;
+            self.install_filter(pid)
         })
-        .map(drop)
+    }
+
+    /// Installs the filter in the zygote, for itself and all its clones.
+    fn install_filter(&self, pid: i32) -> SysResult<()> {
+        let program = filter::program();
+        // `struct sock_fprog`, and the program behind it.
+        let mut page = [word(program.len() / 8), stub::DATA + 16].as_bytes().to_vec();
+        page.extend_from_slice(&program);
+        if sys::write_memory(pid, stub::DATA, &page)? != page.len() {
+            return Err(Errno::EFAULT);
+        }
+        // SECCOMP_SET_MODE_FILTER
+        self.host_call(pid, libc::SYS_seccomp, [1, 0, stub::DATA, 0, 0, 0])?;
+        let zeroes = vec![0; page.len()];
+        sys::write_memory(pid, stub::DATA, &zeroes).map(drop)
     }
 
     /// Runs `f` while the zygote is stopped.
@@ -191,8 +208,9 @@ impl Tracer {
                 thread.owner().on_event(event);
             } else if let Some((tid, status)) = pop(&self.stops) {
                 let thread = lock(&self.threads).get(&tid).cloned();
-                if let Some(thread) = thread {
-                    thread.on_stop(status);
+                match thread {
+                    Some(thread) => thread.on_stop(status),
+                    None => kill_orphan(tid),
                 }
             } else if let Some(job) = pop(&self.queue) {
                 match job {
@@ -288,6 +306,9 @@ impl Tracer {
         }
         loop {
             while self.take(None).is_some() {}
+            while let Some((tid, _)) = pop(&self.stops) {
+                kill_orphan(tid);
+            }
             match sys::wait_any() {
                 Ok(()) | Err(Errno::EINTR) => {}
                 Err(_) => break,
@@ -342,8 +363,9 @@ impl Tracer {
         self.run_piece(tid, Piece::Syscall, &regs).and_then(Errno::from_return)
     }
 
-    /// Clones a stopped thread; returns the new thread, stopped.
-    pub(super) fn clone_host_thread(&self, tid: i32, flags: i32) -> SysResult<i32> {
+    /// Clones a stopped thread; returns the new thread, stopped, or `None` where it has been killed
+    /// already.
+    pub(super) fn clone_host_thread(&self, tid: i32, flags: i32) -> SysResult<Option<i32>> {
         let flags = u64::try_from(flags | libc::CLONE_PTRACE).map_err(|_| Errno::EINVAL)?;
         let child = self.host_call(tid, libc::SYS_clone, [flags, 0, 0, 0, 0, 0])?;
         let child = i32::try_from(child).map_err(|_| Errno::EAGAIN)?;
@@ -353,9 +375,9 @@ impl Tracer {
         stops.retain(|&(stopped, _)| stopped != child);
         if stops.len() == n_stops {
             drop(stops);
-            self.wait_for(child)?;
+            return Ok(self.wait_for(child).ok().map(|_| child));
         }
-        Ok(child)
+        Ok(Some(child))
     }
 
     /// Gives a file to the process of a stopped thread, as descriptor [`stub::FILE_FD`].
@@ -378,7 +400,7 @@ impl Tracer {
         // `struct iovec`.
         page[7] = stub::DATA + 72;
         page[8] = 1;
-        let bytes = zerocopy::IntoBytes::as_bytes(&page);
+        let bytes = page.as_bytes();
         if space.write_any(stub::DATA, bytes)? != bytes.len() {
             return Err(Errno::EFAULT);
         }
@@ -390,6 +412,16 @@ impl Tracer {
         }
         result.map(drop)
     }
+}
+
+/// Kills a stopped thread that no context knows: its parent was killed while cloning it.
+fn kill_orphan(tid: i32) {
+    // It may have been killed along with its parent.
+    let _ = sys::kill(tid, libc::SIGKILL);
+}
+
+fn word(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 fn pop<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {

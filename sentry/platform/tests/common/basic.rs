@@ -13,7 +13,7 @@ use syscalls::{Errno, UserAddr};
 use super::guest::{self, DATA, Program, STACK};
 use super::machine::{Machine, Task, map};
 
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+pub(crate) const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 pub(crate) fn system_calls_show_and_restore_all_registers(machine: &Machine) {
     let task = machine.load(Program::AllRegisters);
@@ -93,7 +93,7 @@ pub(crate) fn memory_is_read_and_written(machine: &Machine) {
 }
 
 /// Makes a file with some content.
-fn file(content: &[u8]) -> Arc<OwnedFd> {
+pub(crate) fn file(content: &[u8]) -> Arc<OwnedFd> {
     use std::io::{Seek, Write};
     use std::sync::atomic::AtomicU32;
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -464,10 +464,10 @@ pub(crate) fn killing_ends_every_thread(machine: &Machine) {
 }
 
 /// Wants no events.
-struct NoOwner;
+pub(crate) struct NoOwner;
 
 impl NoOwner {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self)
     }
 }
@@ -575,4 +575,31 @@ pub(crate) fn processor_time_passes(machine: &Machine) {
     task.context.interrupt();
     assert_eq!(task.next(), Event::Interrupted);
     task.end();
+}
+
+/// Prints what things cost. For people; run with `--ignored --nocapture`.
+pub(crate) fn speed(machine: &Machine) {
+    let (server, end) = serve(machine, Program::Getpid);
+    let start = (Instant::now(), server.n_syscalls.load(Ordering::SeqCst));
+    std::thread::sleep(Duration::from_millis(500));
+    let n = server.n_syscalls.load(Ordering::SeqCst) - start.1;
+    let name = machine.platform.name();
+    println!("{name}: {} ns per system call", start.0.elapsed().as_nanos() / u128::from(n.max(1)));
+    server.context.get().unwrap().address_space().kill();
+    end.recv_timeout(Duration::from_secs(20)).unwrap();
+
+    let parent = machine.load(Program::Getpid);
+    parent.go(39);
+    for (what, is_process) in [("process", true), ("thread", false)] {
+        let start = Instant::now();
+        for _ in 0..200 {
+            let child = if is_process { parent.fork() } else { parent.thread() };
+            child.context.resume(&[]);
+            parent.reply(1, 39);
+            child.syscall(39);
+            child.end();
+        }
+        println!("{name}: {} ns to make and end a {what}", start.elapsed().as_nanos() / 200);
+    }
+    parent.end();
 }

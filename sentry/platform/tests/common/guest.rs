@@ -180,4 +180,73 @@ programs! {
         "syscall",
         "hlt",
     ];
+    /// Scribbles over the page at `rdi` for ever.
+    Scribble = guest_scribble: [
+        "xor eax, eax",
+        "2:",
+        "mov [rdi + rax * 8], rsi",
+        "inc eax",
+        "and eax, 511",
+        "add rsi, r8",
+        "jmp 2b",
+    ];
+    /// Sets the base of FS to the value in `rdi`, then makes system call 1007.
+    FsBase = guest_fs_base: [
+        "wrfsbase rdi",
+        "mov eax, 1007",
+        "syscall",
+        "hlt",
+    ];
+    /// Loads data segment registers with the selector in `edi`, then makes system call 1008.
+    Selectors = guest_selectors: [
+        "mov ds, edi",
+        "mov es, edi",
+        "mov gs, edi",
+        "mov eax, 1008",
+        "syscall",
+        "hlt",
+    ];
+    /// Sets the trap flag.
+    SingleStep = guest_single_step: [
+        "pushfq",
+        "or qword ptr [rsp], 0x100",
+        "popfq",
+        "nop",
+        "nop",
+        "hlt",
+    ];
+    /// Sets direction and alignment check flags, then makes system call 1009.
+    Flags = guest_flags: [
+        "pushfq",
+        "or qword ptr [rsp], 0x40400",
+        "popfq",
+        "mov eax, 1009",
+        "syscall",
+        "hlt",
+    ];
+    /// Enters 32-bit code, which executes the two bytes in `di`.
+    Compat = guest_compat: [
+        "lea rax, [rip + 4f]",
+        "mov [rax], di",
+        "push 0x23",
+        "lea rax, [rip + 3f]",
+        "push rax",
+        "retfq",
+        ".code32",
+        "3:",
+        "mov eax, 20",
+        "4:",
+        "nop",
+        "nop",
+        "hlt",
+        ".code64",
+    ];
+    /// Copies a page from `rsi` to `rdi`, then makes system call 1010.
+    Copy = guest_copy: [
+        "mov ecx, 512",
+        "rep movsq",
+        "mov eax, 1010",
+        "syscall",
+        "hlt",
+    ];
 }

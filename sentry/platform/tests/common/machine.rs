@@ -23,6 +23,7 @@ pub(crate) struct Machine {
 pub(crate) struct Task {
     pub(crate) context: Arc<dyn Context>,
     events: Receiver<Event>,
+    owner: Arc<Forward>,
 }
 
 /// Hands every event to the test.
@@ -63,7 +64,8 @@ impl Machine {
     /// Makes an address space with the guest's code and a stack, ready to run `program`.
     pub(crate) fn load(&self, program: guest::Program) -> Task {
         let (owner, events) = forward();
-        let task = Task { context: self.platform.create(owner).unwrap(), events };
+        let context = self.platform.create(owner.clone()).unwrap();
+        let task = Task { context, events, owner };
         self.fill(&task.context);
         task.enter(program);
         task
@@ -141,14 +143,26 @@ impl Task {
 
     /// Prepares a child process.
     pub(crate) fn fork(&self) -> Task {
+        self.try_fork().unwrap()
+    }
+
+    /// Prepares a child process, unless the platform refuses.
+    pub(crate) fn try_fork(&self) -> Option<Task> {
         let (owner, events) = forward();
-        Task { context: self.context.fork(owner).unwrap(), events }
+        let context = self.context.fork(owner.clone()).ok()?;
+        Some(Task { context, events, owner })
+    }
+
+    /// Makes `event` come again.
+    pub(crate) fn put_back(&self, event: Event) {
+        self.owner.clone().on_event(event);
     }
 
     /// Prepares a further thread.
     pub(crate) fn thread(&self) -> Task {
         let (owner, events) = forward();
-        Task { context: self.context.clone_thread(owner).unwrap(), events }
+        let context = self.context.clone_thread(owner.clone()).unwrap();
+        Task { context, events, owner }
     }
 
     /// Ends the context and waits until it is gone.

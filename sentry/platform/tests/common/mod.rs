@@ -4,6 +4,7 @@
 
 pub(crate) mod basic;
 pub(crate) mod guest;
+pub(crate) mod hostile;
 pub(crate) mod machine;
 
 pub(crate) use machine::Machine;
