@@ -230,7 +230,9 @@ pub(crate) mod sentry_fd {
     pub(crate) const CONTROL: i32 = 4;
     /// The log, or `/dev/null`'s place taken by the configuration again where there is none.
     pub(crate) const LOG: i32 = 5;
-    pub(crate) const FIRST_GOFER: i32 = 6;
+    /// This process's own descriptors, as a directory.
+    pub(crate) const PROC_SELF_FD: i32 = 6;
+    pub(crate) const FIRST_GOFER: i32 = 7;
 }
 
 /// The numbers at which a gofer finds its descriptors.

@@ -272,12 +272,14 @@ pub(crate) fn clone_mount_tree(path: &Path, readonly: bool) -> io::Result<OwnedF
     let tree = new_fd(unsafe {
         libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c_path.as_ptr(), flags)
     })?;
-    let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    if readonly {
-        set |= libc::MOUNT_ATTR_RDONLY;
-    }
+    restrict_mount(tree.as_fd(), if readonly { libc::MOUNT_ATTR_RDONLY } else { 0 })?;
+    Ok(tree)
+}
+
+/// Makes a tree of mounts nosuid, nodev, private and what `attributes` say.
+fn restrict_mount(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     let attr = libc::mount_attr {
-        attr_set: set,
+        attr_set: attributes | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
         attr_clr: 0,
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
@@ -292,13 +294,21 @@ pub(crate) fn clone_mount_tree(path: &Path, readonly: bool) -> io::Result<OwnedF
             &raw const attr,
             size_of_val(&attr),
         )
-    })?;
-    Ok(tree)
+    })
+    .map(drop)
 }
 
-/// Mounts a procfs of this process's own pid namespace, detached, which shows processes only.
-pub(crate) fn detached_procfs() -> io::Result<OwnedFd> {
-    detached_mount(c"proc", &[(c"subset", c"pid")], 0)
+/// Returns this process's own descriptor table as a directory that leads nowhere else: a detached
+/// mount of `/proc/self/fd` alone, above whose root there is nothing.
+pub(crate) fn descriptor_directory() -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let path = c"/proc/self/fd";
+    // SAFETY: a C string.
+    let dir = new_fd(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)
+    })?;
+    restrict_mount(dir.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC)?;
+    Ok(dir)
 }
 
 fn detached_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
@@ -330,15 +340,6 @@ fn detached_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> i
         attributes | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     // SAFETY: three integers.
     new_fd(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) })
-}
-
-/// Opens `name` below `dir` as a place, without access to its content.
-pub(crate) fn open_path_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    // SAFETY: a C string.
-    new_fd(
-        unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) }
-            .into(),
-    )
 }
 
 /// Sets all three user and all three group ids of this process and drops its further groups.

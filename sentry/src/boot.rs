@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ::syscalls::Errno;
 use sentry_host::Rule;
 use sentry_host::filter::{self, Violation};
-use sentry_host::startup;
+use sentry_host::{memfd, startup};
 use sentry_platform::Platform;
 use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, Systrap};
@@ -28,7 +28,8 @@ use self::target::Sandbox;
 /// Runs a sandbox to its end and returns the exit status for the process.
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
-    let Descriptors { stdio, gofer, control, log, .. } = descriptors;
+    let Descriptors { stdio, gofer, control, log, proc_self_fd } = descriptors;
+    memfd::set_descriptor_directory(proc_self_fd);
     crate::log::init(log, config.debug);
     let Ok((server, notifier)) = ControlServer::new(control) else { return 1 };
     let target = start_platform(&config).and_then(|(platform, rules)| {

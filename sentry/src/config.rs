@@ -267,6 +267,8 @@ pub struct Descriptors {
     pub control: OwnedFd,
     /// Where the sentry writes its debug log and the system-call log.
     pub log: Option<OwnedFd>,
+    /// A directory of this process's own descriptors that leads nowhere else.
+    pub proc_self_fd: OwnedFd,
 }
 
 /// Arguments and environment are bytes on Linux: a string in JSON where they are UTF-8, an array of

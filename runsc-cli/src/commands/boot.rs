@@ -28,6 +28,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
             .collect::<Result<_, _>>()?,
         control: take(sentry_fd::CONTROL)?,
         log: (log == "log").then_some(log_fd),
+        proc_self_fd: take(sentry_fd::PROC_SELF_FD)?,
     };
     Ok(sentry::boot(read_config(config)?, descriptors))
 }

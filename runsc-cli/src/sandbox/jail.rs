@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -143,7 +143,7 @@ fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
             .with_context(|| format!("mounting {} (needs Linux 5.12)", mount.source.display()))?;
         roots.push(tree);
     }
-    let proc_self_fd = proc_self_fd().context("opening /proc/self/fd")?;
+    let proc_self_fd = sys::descriptor_directory().context("opening /proc/self/fd")?;
     sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
     pass_gate(plan.sync)?;
 
@@ -156,15 +156,6 @@ fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
     exec(plan.executable, plan.errors, &fds, &args)
 }
 
-/// Opens this process's own descriptor table, of a procfs that shows nothing else where possible.
-fn proc_self_fd() -> io::Result<OwnedFd> {
-    match sys::detached_procfs() {
-        Ok(procfs) => sys::open_path_at(procfs.as_fd(), c"self/fd"),
-        // A user namespace may not mount one where the caller's own /proc is partly covered.
-        Err(_) => Ok(fs::File::open("/proc/self/fd")?.into()),
-    }
-}
-
 fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     sys::reset_signals()?;
     sys::new_session()?;
@@ -174,6 +165,7 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     pass_gate(plan.sync)?;
     sys::set_ids(SENTRY_ID, plan.drop_groups).context("changing to an unprivileged id")?;
     sys::make_mounts_private().context("making mounts private")?;
+    let proc_self_fd = sys::descriptor_directory().context("opening /proc/self/fd")?;
     sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
     sys::drop_capabilities().context("dropping capabilities")?;
     sys::set_no_new_privs().context("setting no_new_privs")?;
@@ -185,7 +177,7 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     pass_gate(plan.sync)?;
 
     let mut fds = plan.stdio.to_vec();
-    fds.extend([plan.config, plan.control, plan.log.unwrap_or(plan.config)]);
+    fds.extend([plan.config, plan.control, plan.log.unwrap_or(plan.config), proc_self_fd.as_fd()]);
     fds.extend(&plan.sockets);
     let log = if plan.log.is_some() { "log" } else { "no-log" };
     let gofers = plan.sockets.len().to_string();
