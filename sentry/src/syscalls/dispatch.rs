@@ -339,6 +339,16 @@ rows! {
     KILL => signal::sys_kill(2);
     TKILL => signal::sys_tkill(2);
     TGKILL => signal::sys_tgkill(3);
+    // Pipes, events, waiting for descriptors.
+    PIPE => pipe::sys_pipe(1);
+    PIPE2 => pipe::sys_pipe2(2);
+    EVENTFD => event::sys_eventfd(1);
+    EVENTFD2 => event::sys_eventfd2(2);
+    TIMERFD_CREATE => event::sys_timerfd_create(2);
+    TIMERFD_SETTIME => event::sys_timerfd_settime(4);
+    TIMERFD_GETTIME => event::sys_timerfd_gettime(2);
+    SIGNALFD => event::sys_signalfd(3);
+    SIGNALFD4 => event::sys_signalfd4(4);
 }
 
 fn a<T: FromArg>(args: &[u64; 6], index: usize) -> T {

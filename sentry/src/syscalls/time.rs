@@ -361,7 +361,7 @@ pub(super) fn sys_timer_create(
     Ok(())
 }
 
-fn to_itimerspec(setting: Setting) -> Itimerspec {
+pub(super) fn to_itimerspec(setting: Setting) -> Itimerspec {
     let time = |ns: u64| Timespec::from_ns(i64::try_from(ns).unwrap_or(i64::MAX));
     Itimerspec { it_interval: time(setting.interval_ns), it_value: time(setting.value_ns) }
 }

@@ -1,0 +1,430 @@
+//! Pipes and FIFOs.
+//!
+//! A [`Pipe`] is a bounded ring of bytes; a [`PipeEnd`] is what a descriptor refers to: the reading
+//! end, the writing end, or (a FIFO opened with `O_RDWR`) both. Waiters are told only when a pipe
+//! stops being empty or full, unless somebody polls it: an edge-triggered epoll wants to hear of
+//! every write.
+//!
+//! Locks: [`Pipe::state`] is held while data is copied, which may fault but never waits for the
+//! guest. [`transfer`] takes it before the lock of any other file; two pipes by address.
+
+mod ring;
+pub mod transfer;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::fs::OpenFlags;
+use syscalls::abi::ioctl::FIONREAD;
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+
+use self::ring::{PIPE_BUF, Ring};
+use crate::kernel::Kernel;
+use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
+use crate::task::{CurrentTask, HandlerResult};
+use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::special::Opener;
+use crate::vfs::{Attr, File, Inode, IoSink, IoSource, OpenFile, WriteOffset};
+
+/// The most that `F_SETPIPE_SZ` gives: the default of `/proc/sys/fs/pipe-max-size`.
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// What an end is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    Both,
+}
+
+impl Access {
+    fn reads(self) -> bool {
+        self != Self::Write
+    }
+
+    fn writes(self) -> bool {
+        self != Self::Read
+    }
+}
+
+struct State {
+    ring: Ring,
+    n_readers: usize,
+    n_writers: usize,
+    /// How often an end has been opened, ever: how an open learns that it has met somebody.
+    n_reader_opens: u64,
+    n_writer_opens: u64,
+}
+
+/// A pipe.
+pub struct Pipe {
+    attr: Attr,
+    state: Mutex<State>,
+    read_queue: WaitQueue,
+    write_queue: WaitQueue,
+    /// Whether readiness has been asked for, so that every transfer is announced.
+    is_polled: AtomicBool,
+}
+
+/// One end of a pipe.
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    access: Access,
+    /// The FIFO's inode; none for a pipe without a name.
+    node: Option<Arc<dyn Inode>>,
+    /// `O_DIRECT`: each write is a packet.
+    is_packet: AtomicBool,
+    /// How often the other end had been opened when this one was.
+    seen_opens: u64,
+    /// Whether the open has to wait for the other end.
+    awaits_peer: bool,
+}
+
+impl Pipe {
+    fn new(attr: Attr) -> Arc<Self> {
+        Arc::new(Self {
+            attr,
+            state: Mutex::new(State {
+                ring: Ring::new(),
+                n_readers: 0,
+                n_writers: 0,
+                n_reader_opens: 0,
+                n_writer_opens: 0,
+            }),
+            read_queue: WaitQueue::new(),
+            write_queue: WaitQueue::new(),
+            is_polled: AtomicBool::new(false),
+        })
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        access: Access,
+        node: Option<Arc<dyn Inode>>,
+        is_packet: bool,
+        awaits_peer: bool,
+    ) -> Arc<PipeEnd> {
+        let seen_opens = {
+            let mut state = self.state.lock();
+            let seen =
+                if access == Access::Write { state.n_reader_opens } else { state.n_writer_opens };
+            if access.reads() {
+                state.n_readers += 1;
+                state.n_reader_opens += 1;
+            }
+            if access.writes() {
+                state.n_writers += 1;
+                state.n_writer_opens += 1;
+            }
+            seen
+        };
+        if access.writes() {
+            self.read_queue.notify(Events::READABLE);
+        }
+        if access.reads() {
+            self.write_queue.notify(Events::WRITABLE);
+        }
+        Arc::new(PipeEnd {
+            pipe: self.clone(),
+            access,
+            node,
+            is_packet: AtomicBool::new(is_packet),
+            seen_opens,
+            awaits_peer,
+        })
+    }
+
+    /// Announces what a transfer has changed: the ring was empty or full before and is not now.
+    fn announce(&self, has_data: bool, has_room: bool) {
+        if has_data {
+            self.read_queue.notify(Events::READABLE);
+        }
+        if has_room {
+            self.write_queue.notify(Events::WRITABLE);
+        }
+    }
+
+    fn is_polled(&self) -> bool {
+        self.is_polled.load(Ordering::Relaxed)
+    }
+}
+
+/// Creates a pipe and returns its reading and its writing end.
+pub fn create(task: &CurrentTask, is_packet: bool) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
+    let pipe = Pipe::new(anon::attr(task, AnonMount::Pipe, 0o010_600));
+    let reader = pipe.open(Access::Read, None, is_packet, false);
+    let writer = pipe.open(Access::Write, None, is_packet, false);
+    (reader, writer)
+}
+
+impl PipeEnd {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.pipe.state.lock()
+    }
+
+    fn is_packet(&self) -> bool {
+        self.is_packet.load(Ordering::Relaxed)
+    }
+
+    /// Returns how much of a write of `total` bytes can be done now.
+    ///
+    /// # Errors
+    /// `EPIPE` without a reader; `EAGAIN` where it has to wait.
+    fn writable(&self, state: &State, total: usize) -> SysResult<usize> {
+        if state.n_readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let room = state.ring.room();
+        if room < total.min(PIPE_BUF) {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(room.min(total))
+    }
+
+    fn write_locked(
+        &self,
+        state: &mut State,
+        src: &mut dyn IoSource,
+        mut n: usize,
+    ) -> SysResult<usize> {
+        if !self.is_packet() {
+            return state.ring.write(src, n, false);
+        }
+        let mut done = 0;
+        while n > 0 && state.ring.room() >= PIPE_BUF {
+            match state.ring.write(src, n.min(PIPE_BUF), true) {
+                Ok(0) => break,
+                Ok(written) => {
+                    done += written;
+                    n -= written;
+                }
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        let (no_readers, no_writers) = {
+            let mut state = self.lock();
+            if self.access.reads() {
+                state.n_readers -= 1;
+            }
+            if self.access.writes() {
+                state.n_writers -= 1;
+            }
+            (state.n_readers == 0, state.n_writers == 0)
+        };
+        if self.access.writes() && no_writers {
+            self.pipe.read_queue.notify(Events::READABLE | Events::HUP);
+        }
+        if self.access.reads() && no_readers {
+            self.pipe.write_queue.notify(Events::WRITABLE | Events::ERR);
+        }
+    }
+}
+
+impl File for PipeEnd {
+    fn inode(&self) -> Option<Arc<dyn Inode>> {
+        self.node.clone()
+    }
+
+    fn attr(&self) -> SysResult<Attr> {
+        match &self.node {
+            Some(node) => node.attr(),
+            None => Ok(self.pipe.attr),
+        }
+    }
+
+    fn anonymous_name(&self) -> String {
+        format!("pipe:[{}]", self.pipe.attr.ino)
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _task: &CurrentTask, dst: &mut dyn IoSink, _offset: u64) -> SysResult<usize> {
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
+        let mut state = self.lock();
+        if state.ring.is_empty() {
+            return if state.n_writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+        }
+        let was_writable = state.ring.is_writable();
+        let n = state.ring.read(dst)?;
+        let is_writable = state.ring.is_writable();
+        drop(state);
+        let has_room = is_writable && (!was_writable || self.pipe.is_polled());
+        self.pipe.announce(false, has_room);
+        Ok(n)
+    }
+
+    fn write(
+        &self,
+        _task: &CurrentTask,
+        src: &mut dyn IoSource,
+        _offset: WriteOffset,
+    ) -> SysResult<(usize, u64)> {
+        let total = src.remaining();
+        if total == 0 {
+            return Ok((0, 0));
+        }
+        let mut state = self.lock();
+        let n = self.writable(&state, total)?;
+        let was_empty = state.ring.is_empty();
+        let n = self.write_locked(&mut state, src, n)?;
+        drop(state);
+        self.pipe.announce(n > 0 && (was_empty || self.pipe.is_polled()), false);
+        Ok((n, 0))
+    }
+
+    fn poll(&self) -> Events {
+        self.pipe.is_polled.store(true, Ordering::Relaxed);
+        let state = self.lock();
+        let mut ready = Events::empty();
+        if self.access.reads() {
+            if !state.ring.is_empty() {
+                ready |= Events::READABLE;
+            }
+            // A FIFO that no writer has opened yet is not hung up.
+            if state.n_writers == 0
+                && (self.node.is_none() || state.n_writer_opens != self.seen_opens)
+            {
+                ready |= Events::HUP;
+            }
+        }
+        if self.access.writes() {
+            if state.ring.is_writable() {
+                ready |= Events::WRITABLE;
+            }
+            if state.n_readers == 0 {
+                ready |= Events::ERR;
+            }
+        }
+        ready
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        match self.access {
+            Access::Read => vec![self.pipe.read_queue.register(waiter, mask, key)],
+            Access::Write => vec![self.pipe.write_queue.register(waiter, mask, key)],
+            Access::Both => vec![
+                self.pipe.read_queue.register(waiter, mask, key),
+                self.pipe.write_queue.register(waiter, mask, key),
+            ],
+        }
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        if request != FIONREAD {
+            return Err(Errno::ENOTTY.into());
+        }
+        let n = i32::try_from(self.lock().ring.len()).unwrap_or(i32::MAX);
+        task.write_obj(UserPtr::new(UserAddr(arg)), &n)?;
+        Ok(0)
+    }
+
+    fn flags_changed(&self, flags: u32) {
+        let is_packet = OpenFlags::from_bits_retain(flags).contains(OpenFlags::DIRECT);
+        self.is_packet.store(is_packet, Ordering::Relaxed);
+    }
+
+    fn is_open_complete(&self) -> bool {
+        if !self.awaits_peer {
+            return true;
+        }
+        let state = self.lock();
+        if self.access == Access::Write {
+            state.n_readers > 0 || state.n_reader_opens != self.seen_opens
+        } else {
+            state.n_writers > 0 || state.n_writer_opens != self.seen_opens
+        }
+    }
+
+    fn pipe_size(&self, _task: &CurrentTask, new: Option<u32>) -> SysResult<u32> {
+        let mut state = self.lock();
+        let Some(new) = new else {
+            return u32::try_from(state.ring.capacity()).map_err(|_| Errno::EINVAL);
+        };
+        if new > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let new = usize::try_from(new).map_err(|_| Errno::EINVAL)?;
+        let capacity = new.max(PIPE_BUF).next_power_of_two();
+        // DEVIATION: CAP_SYS_RESOURCE lifts this limit on Linux; the memory is the sentry's.
+        if capacity > MAX_CAPACITY {
+            return Err(Errno::EPERM);
+        }
+        let was_writable = state.ring.is_writable();
+        if !state.ring.set_capacity(capacity) {
+            return Err(Errno::EBUSY);
+        }
+        let has_room = !was_writable && state.ring.is_writable();
+        drop(state);
+        self.pipe.announce(false, has_room);
+        u32::try_from(capacity).map_err(|_| Errno::EINVAL)
+    }
+}
+
+/// Opens FIFOs: all opens of one inode meet in one pipe for as long as somebody has it open.
+#[derive(Default)]
+pub struct FifoOpener {
+    pipes: Mutex<HashMap<(u64, u64), Weak<Pipe>>>,
+}
+
+/// Registers what FIFOs are opened with.
+pub fn register(kernel: &Kernel) {
+    kernel.special_files.register_fifo(Arc::new(FifoOpener::default()));
+}
+
+impl FifoOpener {
+    fn pipe(&self, attr: &Attr) -> Arc<Pipe> {
+        let mut pipes = self.pipes.lock();
+        let key = (attr.dev, attr.ino);
+        if let Some(pipe) = pipes.get(&key).and_then(Weak::upgrade) {
+            return pipe;
+        }
+        if pipes.len() == pipes.capacity() {
+            pipes.retain(|_, pipe| pipe.strong_count() > 0);
+        }
+        let pipe = Pipe::new(*attr);
+        pipes.insert(key, Arc::downgrade(&pipe));
+        pipe
+    }
+}
+
+impl Opener for FifoOpener {
+    fn open(
+        &self,
+        _task: &CurrentTask,
+        node: &Arc<dyn Inode>,
+        _rdev: u64,
+        flags: u32,
+    ) -> SysResult<Arc<dyn File>> {
+        let flags = OpenFlags::from_bits_retain(flags);
+        let is_nonblocking = flags.contains(OpenFlags::NONBLOCK);
+        let access = match flags.access_mode() {
+            0 => Access::Read,
+            1 => Access::Write,
+            2 => Access::Both,
+            _ => return Err(Errno::EINVAL),
+        };
+        let pipe = self.pipe(&node.attr()?);
+        if access == Access::Write && is_nonblocking && pipe.state.lock().n_readers == 0 {
+            return Err(Errno::ENXIO);
+        }
+        let awaits_peer = !is_nonblocking && access != Access::Both;
+        let is_packet = flags.contains(OpenFlags::DIRECT);
+        Ok(pipe.open(access, Some(node.clone()), is_packet, awaits_peer))
+    }
+}
