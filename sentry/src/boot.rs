@@ -30,6 +30,7 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
     let Descriptors { stdio, gofer, control, log, proc_self_fd } = descriptors;
     memfd::set_descriptor_directory(proc_self_fd);
+    crate::syscalls::sched::n_cpus();
     crate::log::init(log, config.debug);
     let Ok((server, notifier)) = ControlServer::new(control) else { return 1 };
     let target = start_platform(&config).and_then(|(platform, rules)| {

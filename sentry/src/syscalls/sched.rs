@@ -1,5 +1,7 @@
 //! Scheduling, limits and usage.
 
+use std::sync::LazyLock;
+
 use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::abi::resource::{
     PRIO_PGRP, PRIO_PROCESS, PRIO_USER, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD,
@@ -24,9 +26,14 @@ pub(super) fn sys_sched_yield(_task: &CurrentTask) -> HandlerResult<()> {
     Ok(())
 }
 
+/// The number of processors that the sandbox may use. The standard library looks at files for it,
+/// so the first call is made before the sentry is locked down.
+static N_CPUS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+
 /// Returns the number of processors that the guest sees.
 pub(crate) fn n_cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    *N_CPUS
 }
 
 fn all_cpus() -> Vec<u8> {
