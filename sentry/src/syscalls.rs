@@ -22,6 +22,7 @@ mod read_write;
 pub(crate) mod sched;
 mod signal;
 mod stat;
+mod strace;
 mod sync;
 pub(crate) mod time;
 mod xattr;

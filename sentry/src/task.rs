@@ -57,6 +57,8 @@ pub struct Task {
     pub(crate) call: Mutex<SyscallArgs>,
     /// Whether a system call is being served (or blocked), so that a wake-up runs it again.
     pub(crate) in_call: AtomicBool,
+    /// The beginning of the present call's line in the `--strace` log.
+    pub(crate) strace_entry: Mutex<String>,
     /// How the call that has just ended was interrupted.
     pub(crate) restart: Mutex<Option<Restart>>,
     /// What the task is blocked on.

@@ -365,7 +365,16 @@ fn unserved(number: u64, args: &[u64; 6]) -> HandlerResult {
 
 /// Is told of a system call before its first run.
 pub(crate) fn enter(current: &CurrentTask, call: &SyscallArgs) {
-    let _ = (current, call);
+    if current.kernel.strace {
+        super::strace::enter(current, call);
+    }
+}
+
+/// Is told of a system call that has ended.
+pub(crate) fn leave(current: &CurrentTask, outcome: &HandlerResult) {
+    if current.kernel.strace {
+        super::strace::leave(current, outcome);
+    }
 }
 
 /// Runs the present call's handler.

@@ -192,7 +192,9 @@ fn step(current: &CurrentTask, mut next: Step) {
     loop {
         if next == Step::Call {
             current.set_in_call(true);
-            match dispatch::call(current) {
+            let outcome = dispatch::call(current);
+            dispatch::leave(current, &outcome);
+            match outcome {
                 Err(Control::Block) => {
                     if cas(current, SERVING, BLOCKED) {
                         return;
