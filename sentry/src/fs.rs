@@ -6,6 +6,7 @@ pub mod gofer;
 pub mod host_fd;
 pub mod mem_devices;
 pub mod memfd;
+pub mod overlay;
 pub mod pidfd;
 pub mod pipe;
 pub mod signalfd;

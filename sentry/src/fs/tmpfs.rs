@@ -24,7 +24,7 @@ use syscalls::{Errno, SysResult};
 use self::node::Node;
 use crate::vfs::inode::{NewNode, NodeKind};
 use crate::vfs::mount::next_anonymous_dev;
-use crate::vfs::{FileSystem, Inode};
+use crate::vfs::{Attr, FileSystem, Inode};
 
 pub use options::make;
 
@@ -184,6 +184,19 @@ impl TmpFs {
     /// `ENOSPC`.
     pub(crate) fn new_node(&self, node: &NewNode) -> SysResult<Arc<Node>> {
         Node::new(&self.shared, node)
+    }
+
+    /// Creates a node without a name that looks like `source`, an inode of another file system.
+    ///
+    /// # Errors
+    /// `ENOSPC`; those of the other file system.
+    pub(crate) fn copy_node(&self, attr: &Attr, source: &Arc<dyn Inode>) -> SysResult<Arc<Node>> {
+        Node::copy_of(&self.shared, attr, source)
+    }
+
+    /// Returns a new inode number, for what is no node of this file system.
+    pub(crate) fn next_ino(&self) -> u64 {
+        self.shared.next_ino.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns the device number.

@@ -511,7 +511,7 @@ impl DentryCache {
     }
 
     /// Forgets everything below `root`.
-    pub(super) fn clear(&self, root: &Arc<Dentry>) {
+    pub(crate) fn clear(&self, root: &Arc<Dentry>) {
         root.forget_all();
         self.queue.lock().clear();
     }

@@ -105,7 +105,6 @@ pub fn link(walk: &mut Walk<'_>, target: &Path, path: &[u8]) -> SysResult<()> {
 pub fn unlink(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
     let step = walk.begin(path)?;
     let Last::Name { name, has_slash } = &step.last else { return Err(Errno::EISDIR) };
-    walk.check_search(&step.dir)?;
     step.dir.mount.check_writable()?;
     check_name(name)?;
     let child = step.dir.dentry.remove_child(name, &step.dir.mount.sb.cache, |child| {
@@ -135,7 +134,6 @@ pub fn rmdir(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
         Last::DotDot => return Err(Errno::ENOTEMPTY),
         Last::None => return Err(Errno::EBUSY),
     };
-    walk.check_search(&step.dir)?;
     step.dir.mount.check_writable()?;
     check_name(name)?;
     let child = step.dir.dentry.remove_child(name, &step.dir.mount.sb.cache, |child| {
@@ -174,8 +172,6 @@ pub fn rename(
         let must_be_new = flags.contains(RenameFlags::NOREPLACE);
         return Err(if must_be_new { Errno::EEXIST } else { Errno::EBUSY });
     };
-    old_walk.check_search(&from.dir)?;
-    new_walk.check_search(&to.dir)?;
     from.dir.mount.check_writable()?;
     check_name(old_name)?;
     check_name(new_name)?;

@@ -80,7 +80,8 @@ pub enum Last {
 /// A path walked up to its last component.
 #[derive(Clone)]
 pub struct Step {
-    /// Where the last component is to be looked up; the result itself under [`Last::None`].
+    /// Where the last component is to be looked up: a directory that the caller may search. The
+    /// result itself under [`Last::None`].
     pub dir: Path,
     /// The last component.
     pub last: Last,
@@ -143,15 +144,8 @@ impl<'a> Walk<'a> {
     pub fn finish(&mut self, mut step: Step) -> SysResult<Path> {
         loop {
             let found = match &step.last {
-                Last::None => step.dir,
-                Last::Dot => {
-                    self.check_search(&step.dir)?;
-                    step.dir
-                }
-                Last::DotDot => {
-                    self.check_search(&step.dir)?;
-                    self.parent(step.dir)?
-                }
+                Last::None | Last::Dot => step.dir,
+                Last::DotDot => self.parent(step.dir)?,
                 Last::Name { name, has_slash } => {
                     let child = self.child(&step.dir, name)?;
                     let is_link = child.inode().file_type() == FileType::Symlink;
@@ -205,12 +199,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks up a name in a directory, with permission check and mount crossing.
+    /// Looks up a name in the directory of a [`Step`], and crosses mounts.
     ///
     /// # Errors
-    /// `ENOTDIR`, `EACCES`, `ENOENT`, `ENAMETOOLONG`, `EXDEV`, `EAGAIN`.
+    /// `ENOENT`, `ENAMETOOLONG`, `EXDEV`, `EAGAIN`.
     pub fn child(&self, dir: &Path, name: &[u8]) -> SysResult<Path> {
-        self.check_search(dir)?;
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -224,10 +217,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks that `dir` is a directory that the caller may search.
-    ///
-    /// # Errors
-    /// `ENOTDIR`, `EACCES`.
-    pub fn check_search(&self, dir: &Path) -> SysResult<()> {
+    fn check_search(&self, dir: &Path) -> SysResult<()> {
         if !dir.dentry.is_dir() {
             return Err(Errno::ENOTDIR);
         }
@@ -291,6 +281,7 @@ impl<'a> Walk<'a> {
             if name.is_empty() {
                 return Ok(Step { dir: at, last: Last::None });
             }
+            self.check_search(&at)?;
             if tail.is_empty() {
                 let last = match name {
                     b"." => Last::Dot,
@@ -302,11 +293,8 @@ impl<'a> Walk<'a> {
             let ahead = rest;
             rest = tail;
             match name {
-                b"." => self.check_search(&at)?,
-                b".." => {
-                    self.check_search(&at)?;
-                    at = self.parent(at)?;
-                }
+                b"." => {}
+                b".." => at = self.parent(at)?,
                 name => {
                     if at.dentry.is_dir() && at.dentry.is_asked_about(name) {
                         at.inode().prefetch(ahead);

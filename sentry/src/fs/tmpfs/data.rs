@@ -12,7 +12,7 @@ use syscalls::abi::fs::{FallocFlags, SealFlags};
 use syscalls::{Errno, SysResult};
 
 use super::{PAGE, Shared, Store, StoreFile};
-use crate::vfs::{IoSink, IoSource, WriteOffset, host_io};
+use crate::vfs::{Inode, IoSink, IoSource, WriteOffset, host_io};
 
 /// The most bytes that are kept in the sentry.
 const INLINE_MAX: u64 = 16 * 1024;
@@ -28,8 +28,9 @@ enum Content {
     Inline(Vec<u8>),
     /// In a host file that is as long as this one.
     Host(StoreFile),
-    /// In a read-only host file, as long as this one.
-    Source(Arc<OwnedFd>),
+    /// In a file of the lower layer, of which the first `size` bytes count. It is opened when it is
+    /// used: very many files may have changed attributes and no more.
+    Source(Arc<dyn Inode>),
 }
 
 /// The content of a regular file.
@@ -58,8 +59,8 @@ impl Default for Data {
 }
 
 impl Data {
-    /// Returns content that is read from a host file of `size` bytes until it is first changed.
-    pub(crate) fn from_source(source: Arc<OwnedFd>, size: u64) -> Self {
+    /// Returns content that is read from a file of `size` bytes until it is first changed.
+    pub(crate) fn from_source(source: Arc<dyn Inode>, size: u64) -> Self {
         Self { content: Content::Source(source), size, ..Self::default() }
     }
 
@@ -109,7 +110,7 @@ impl Data {
                 dst.put(rest.get(..n).unwrap_or_default())
             }
             Content::Host(file) => host_io::read(file.rw.as_fd(), dst, offset, left),
-            Content::Source(file) => host_io::read(file.as_fd(), dst, offset, left),
+            Content::Source(file) => host_io::read(file.host_content()?.as_fd(), dst, offset, left),
         }
     }
 
@@ -201,7 +202,8 @@ impl Data {
                 Ok(())
             }
             Content::Source(source) => {
-                self.content = copy_source(shared.store.as_ref(), source, self.size, size)?;
+                let source = source.host_content()?;
+                self.content = copy_source(shared.store.as_ref(), &source, self.size, size)?;
                 Ok(())
             }
         }
@@ -305,14 +307,25 @@ impl Data {
         match &self.content {
             Content::Inline(_) => Ok(if is_hole { self.size } else { offset }),
             Content::Host(file) => host::seek(file.rw.as_fd(), offset, what),
-            Content::Source(file) => host::seek(file.as_fd(), offset, what),
+            Content::Source(file) => {
+                let end = host::seek(file.host_content()?.as_fd(), offset, what)?;
+                if end > self.size { Err(Errno::ENXIO) } else { Ok(end) }
+            }
+        }
+    }
+
+    /// Returns the descriptor of the lower layer's file, so that an open file can keep it.
+    pub(crate) fn hold_source(&self) -> SysResult<Option<Arc<OwnedFd>>> {
+        match &self.content {
+            Content::Source(source) => source.host_content().map(Some),
+            _ => Ok(None),
         }
     }
 
     /// Returns the host file for a mapping that cannot write.
     pub(crate) fn map_read(&mut self, shared: &Shared) -> SysResult<Arc<OwnedFd>> {
         if let Content::Source(source) = &self.content {
-            return Ok(source.clone());
+            return source.host_content();
         }
         let file = self.to_host(shared)?;
         if let Some(ro) = &file.ro {

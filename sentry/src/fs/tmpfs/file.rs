@@ -1,5 +1,6 @@
 //! Open regular files and directories.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,11 +17,18 @@ use crate::vfs::{
 /// An open regular file.
 pub struct RegularFile {
     node: Arc<Node>,
+    /// Keeps the lower layer's file open, where the content is there.
+    _source: Option<Arc<OwnedFd>>,
 }
 
 impl RegularFile {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    /// Opens a node.
+    ///
+    /// # Errors
+    /// Those of opening the lower layer's file.
+    pub(crate) fn new(node: Arc<Node>) -> SysResult<Self> {
+        let source = node.data()?.read().hold_source()?;
+        Ok(Self { node, _source: source })
     }
 
     /// Writes; also what an overlay's file does once its content is its own.

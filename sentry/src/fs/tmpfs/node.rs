@@ -115,25 +115,19 @@ impl Node {
         }))
     }
 
-    /// Creates a node that looks like one of another file system; the content of a regular file is
-    /// `source`.
-    pub(crate) fn copy_of(
+    /// Creates a node that looks like `source`, an inode of another file system with these
+    /// attributes. The content of a regular file is read from there until it is first changed.
+    pub(super) fn copy_of(
         shared: &Arc<Shared>,
         attr: &Attr,
-        source: Option<Arc<OwnedFd>>,
-        target: Vec<u8>,
-        xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+        source: &Arc<dyn Inode>,
     ) -> SysResult<Arc<Self>> {
         let body = match attr.file_type() {
             FileType::Regular => {
-                let data = match source {
-                    Some(source) => Data::from_source(source, attr.size),
-                    None => Data::default(),
-                };
-                Body::Regular(RwLock::new(data))
+                Body::Regular(RwLock::new(Data::from_source(source.clone(), attr.size)))
             }
             FileType::Directory => Body::Directory(RwLock::default()),
-            FileType::Symlink => Body::Symlink(target),
+            FileType::Symlink => Body::Symlink(source.readlink(None)?),
             FileType::Fifo => Body::Fifo,
             FileType::Socket => Body::Socket,
             FileType::CharDevice => Body::CharDevice(attr.rdev),
@@ -151,7 +145,7 @@ impl Node {
             btime: attr.btime.unwrap_or(attr.ctime),
             source_blocks: attr.blocks,
             is_linkable: false,
-            xattrs,
+            xattrs: BTreeMap::new(),
         };
         Self::with(shared, body, meta)
     }
@@ -536,7 +530,7 @@ impl Inode for Node {
 
     fn open(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {
         let rdev = match &self.body {
-            Body::Regular(_) => return Ok(Arc::new(RegularFile::new(self))),
+            Body::Regular(_) => return Ok(Arc::new(RegularFile::new(self)?)),
             Body::Directory(_) => return Ok(Arc::new(DirFile::new(self))),
             Body::Symlink(_) => return Err(Errno::ELOOP),
             Body::CharDevice(dev) | Body::BlockDevice(dev) => *dev,
