@@ -82,6 +82,7 @@ impl Container {
         DirBuilder::new().recursive(true).mode(0o711).create(root).with_context(|| {
             format!("creating the state directory {} (see --root)", root.display())
         })?;
+        check_owner(root)?;
         let dir = root.join(&state.id);
         match DirBuilder::new().mode(0o700).create(&dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -3,25 +3,30 @@
 
 use crate::Rule;
 
-/// The flag of `clone(2)` without which a clone would be a process.
-const CLONE_THREAD: u64 = 0x0001_0000;
+/// The flags with which the C library makes threads, and nobody else anything: `CLONE_VM`, `_FS`,
+/// `_FILES`, `_SIGHAND`, `_THREAD`, `_SYSVSEM`, `_SETTLS`, `_PARENT_SETTID`, `_CHILD_CLEARTID`,
+/// `_DETACHED`.
+const CLONE_FLAGS: u64 = 0x007d_0f00;
+
+/// Memory of the sentry is never executable but for its text.
+const PROT_EXEC: u64 = 4;
 
 /// The one operation of `prctl(2)` that naming a thread takes.
 const PR_SET_NAME: u64 = 15;
 
 pub(crate) const RULES: &[Rule] = &[
     // The allocator and thread stacks.
-    Rule::any(libc::SYS_mmap),
+    Rule::when(libc::SYS_mmap, &[(2, PROT_EXEC, 0)]),
     Rule::any(libc::SYS_munmap),
     Rule::any(libc::SYS_mremap),
-    Rule::any(libc::SYS_mprotect),
+    Rule::when(libc::SYS_mprotect, &[(2, PROT_EXEC, 0)]),
     Rule::any(libc::SYS_madvise),
     Rule::any(libc::SYS_brk),
     // Locks, condition variables, thread joins.
     Rule::any(libc::SYS_futex),
     Rule::any(libc::SYS_sched_yield),
     // Threads: creation, the guard page's signal stack, the name, the end.
-    Rule::when(libc::SYS_clone, &[(0, CLONE_THREAD, CLONE_THREAD)]),
+    Rule::when(libc::SYS_clone, &[(0, !0, CLONE_FLAGS)]),
     Rule::any(libc::SYS_rt_sigprocmask),
     Rule::any(libc::SYS_sigaltstack),
     Rule::when(libc::SYS_prctl, &[(0, !0, PR_SET_NAME)]),

@@ -57,6 +57,29 @@ fn opening_a_file_kills() {
 }
 
 #[test]
+fn opening_for_writing_kills() {
+    // SAFETY: C strings.
+    assert_killed(|| unsafe {
+        libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/dev/null".as_ptr(), libc::O_RDWR)
+    });
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_CREAT;
+    // SAFETY: C strings.
+    assert_killed(|| unsafe {
+        libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/dev/null".as_ptr(), flags, 0)
+    });
+}
+
+#[test]
+fn executable_memory_kills() {
+    let (prot, flags) =
+        (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh mapping, or none.
+    assert_killed(|| unsafe { libc::syscall(libc::SYS_mmap, 0, 4096, prot, flags, -1, 0) });
+    // SAFETY: no mapping is at address zero.
+    assert_killed(|| unsafe { libc::syscall(libc::SYS_mprotect, 0, 4096, prot) });
+}
+
+#[test]
 fn sockets_kill() {
     // SAFETY: integers.
     assert_killed(|| unsafe {

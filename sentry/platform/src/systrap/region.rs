@@ -20,7 +20,6 @@ pub(super) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_memfd_create),
     Rule::any(libc::SYS_ftruncate),
     Rule::when(libc::SYS_fcntl, &[(1, 0xffff_ffff, libc::F_ADD_SEALS as u64)]),
-    Rule::any(libc::SYS_mmap),
     Rule::any(libc::SYS_munmap),
     Rule::any(libc::SYS_close),
 ];
