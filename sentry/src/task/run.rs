@@ -93,6 +93,7 @@ impl ContextOwner for Owner {
         let current = CurrentTask::new(task.clone());
         if !matches!(event, Event::HostCallFailed { .. }) {
             *current.pending_clone.lock() = None;
+            in_flight::retire(task);
         }
         match event {
             Event::Syscall => {
