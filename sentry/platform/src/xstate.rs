@@ -8,6 +8,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::sync::OnceLock;
 
 use syscalls::{Errno, SysResult};
 
@@ -23,9 +24,8 @@ const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
 /// x87 and SSE, which the legacy region holds.
 const LEGACY_FEATURES: u64 = 3;
-/// Protection keys (which the sentry does not give to applications) and the two of AMX (which
-/// need permission).
-const EXCLUDED: u64 = (1 << 9) | (1 << 17) | (1 << 18);
+/// The tile data of AMX, which needs permission.
+const EXCLUDED: u64 = 1 << 18;
 /// The bits of MXCSR that may be set.
 const MXCSR_MASK: u32 = 0xffff;
 const MXCSR_INITIAL: u32 = 0x1f80;
@@ -44,26 +44,36 @@ fn xcr0() -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-/// Returns offset and length of a feature's part of the standard format (`feature` is 2 or more).
-fn component(feature: u32) -> (usize, usize) {
-    let leaf = __cpuid_count(0xd, feature);
-    (usize::try_from(leaf.ebx).unwrap_or(0), usize::try_from(leaf.eax).unwrap_or(0))
+/// The features of this machine above x87 and SSE, and where they lie.
+struct Components {
+    layout: XsaveLayout,
+    /// Number, offset and length.
+    parts: Vec<(u32, usize, usize)>,
 }
 
-/// Returns the numbers of the features above x87 and SSE in a set.
-fn features_in(set: u64) -> impl Iterator<Item = u32> {
-    (2..63).filter(move |feature| set & (1 << feature) != 0)
+/// Returns what the processor says, asked once: `cpuid` is slow in a virtual machine.
+fn components() -> &'static Components {
+    static COMPONENTS: OnceLock<Components> = OnceLock::new();
+    COMPONENTS.get_or_init(|| {
+        let features = xcr0() & !EXCLUDED;
+        let parts: Vec<_> = (2..63)
+            .filter(|feature| features & (1 << feature) != 0)
+            .map(|feature| {
+                let leaf = __cpuid_count(0xd, feature);
+                let number = |register| usize::try_from(register).unwrap_or(0);
+                (feature, number(leaf.ebx), number(leaf.eax))
+            })
+            .collect();
+        let end = parts.iter().map(|&(_, offset, len)| offset + len).max();
+        let size = u32::try_from(end.unwrap_or(0).max(HEADER_END)).unwrap_or(0);
+        Components { layout: XsaveLayout { size, features }, parts }
+    })
 }
 
-/// Returns the layout of guest signal frames on this machine.
+/// Returns the layout of guest signal frames on this machine, which is the host's own for a
+/// process that has asked for no permission.
 pub(crate) fn layout() -> XsaveLayout {
-    let features = xcr0() & !EXCLUDED;
-    let end = features_in(features).map(|feature| {
-        let (offset, len) = component(feature);
-        offset + len
-    });
-    let size = end.max().unwrap_or(0).max(HEADER_END);
-    XsaveLayout { size: u32::try_from(size).unwrap_or(0), features }
+    components().layout
 }
 
 fn get_u32(area: &[u8], offset: usize) -> u32 {
@@ -150,8 +160,10 @@ pub(crate) fn from_frame(area: &mut [u8], frame: &[u8], layout: XsaveLayout) -> 
         put(area, 160, &legacy[160..416]);
     }
     let mut all = get_u64(area, LEGACY_SIZE);
-    for feature in features_in(restored & present) {
-        let (offset, len) = component(feature);
+    for &(feature, offset, len) in &components().parts {
+        if restored & present & (1 << feature) == 0 {
+            continue;
+        }
         let part = frame.get(offset..offset + len).filter(|_| offset + len <= end);
         put(area, offset, part.ok_or(Errno::EFAULT)?);
         all |= 1 << feature;
