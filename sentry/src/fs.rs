@@ -1,6 +1,7 @@
 //! Concrete file systems and special files: each imports `vfs`, never a sibling.
 
 pub mod backing;
+pub mod epoll;
 pub mod eventfd;
 pub mod gofer;
 pub mod host_fd;

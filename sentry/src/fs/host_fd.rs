@@ -143,6 +143,17 @@ impl HostFile {
     }
 }
 
+impl HostFile {
+    /// Waits again on behalf of those who stay registered (epoll): the host's wait is for one
+    /// event only.
+    fn watch_again(&self, ready: Events) {
+        let missing = self.queue.wanted() & (Events::READABLE | Events::WRITABLE) & !ready;
+        if !missing.is_empty() {
+            self.poller.watch(self, missing);
+        }
+    }
+}
+
 impl Drop for HostFile {
     fn drop(&mut self) {
         self.poller.files.lock().remove(&self.key);
@@ -176,6 +187,7 @@ impl File for HostFile {
             return Ok(0);
         }
         if !self.is_regular && !self.ready().intersects(Events::IN | Events::HUP | Events::ERR) {
+            self.watch_again(Events::WRITABLE);
             return Err(Errno::EAGAIN);
         }
         let mut buffer = vec![0; dst.remaining().min(64 << 10)];
@@ -226,6 +238,7 @@ impl File for HostFile {
         if ready.contains(Events::OUT) {
             ready |= Events::WRNORM;
         }
+        self.watch_again(ready);
         ready
     }
 

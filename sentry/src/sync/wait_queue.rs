@@ -103,6 +103,14 @@ impl WaitQueue {
         self.insert(waiter, mask, key, true)
     }
 
+    /// Returns everything that somebody is registered for.
+    pub fn wanted(&self) -> Events {
+        if self.0.len.load(Ordering::SeqCst) == 0 {
+            return Events::empty();
+        }
+        self.0.entries.lock().iter().fold(Events::empty(), |all, entry| all | entry.mask)
+    }
+
     fn insert(
         &self,
         waiter: &Arc<dyn Waiter>,
@@ -140,7 +148,9 @@ impl WaitQueue {
         if self.0.len.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let mut woken = Vec::new();
+        // Most queues have one waiter: only a second one costs an allocation.
+        let mut first = None;
+        let mut others = Vec::new();
         for entry in self.0.entries.lock().iter() {
             if !entry.mask.intersects(events) {
                 continue;
@@ -152,10 +162,15 @@ impl WaitQueue {
                 n_exclusive -= 1;
             }
             if let Some(waiter) = entry.waiter.upgrade() {
-                woken.push((waiter, entry.key));
+                let place = (waiter, entry.key);
+                if first.is_none() {
+                    first = Some(place);
+                } else {
+                    others.push(place);
+                }
             }
         }
-        for (waiter, key) in woken {
+        for (waiter, key) in first.into_iter().chain(others) {
             waiter.notify(key, events);
         }
     }

@@ -349,6 +349,16 @@ rows! {
     TIMERFD_GETTIME => event::sys_timerfd_gettime(2);
     SIGNALFD => event::sys_signalfd(3);
     SIGNALFD4 => event::sys_signalfd4(4);
+    POLL => poll::sys_poll(3);
+    PPOLL => poll::sys_ppoll(5);
+    SELECT => poll::sys_select(5);
+    PSELECT6 => poll::sys_pselect6(6);
+    EPOLL_CREATE => epoll::sys_epoll_create(1);
+    EPOLL_CREATE1 => epoll::sys_epoll_create1(1);
+    EPOLL_CTL => epoll::sys_epoll_ctl(4);
+    EPOLL_WAIT => epoll::sys_epoll_wait(4);
+    EPOLL_PWAIT => epoll::sys_epoll_pwait(6);
+    EPOLL_PWAIT2 => epoll::sys_epoll_pwait2(6);
 }
 
 fn a<T: FromArg>(args: &[u64; 6], index: usize) -> T {

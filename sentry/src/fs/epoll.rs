@@ -1,0 +1,425 @@
+//! `epoll(7)`: a set of files and the list of those that may be ready.
+//!
+//! An [`Item`] is one descriptor of the set. It is registered with the file's wait queue for as
+//! long as it is in the set; when the file announces something, the item goes to the list, and
+//! waiting looks at no other items. An item refers to its open file description weakly: when the
+//! last descriptor of that is closed, the item is as good as removed.
+//!
+//! Locks: [`Epoll::items`] (held while files are polled; an instance before those that it
+//! watches), `Item::state`, [`Epoll::ready`]. `NESTING` comes before all of them. A file may
+//! announce changes under its own locks: the announcement takes only `ready`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::poll::{EP_MAX_NESTS, EpollEvent, EpollEvents};
+use syscalls::{Errno, SysResult};
+
+use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
+use crate::task::CurrentTask;
+use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::file::downcast;
+use crate::vfs::{Attr, File, OpenFile};
+
+/// Serialises changes that nest one instance in another.
+static NESTING: Mutex<()> = Mutex::new(());
+
+/// A descriptor in the set: the number under which it was added, and the description.
+type Key = (i32, usize);
+
+/// An epoll instance.
+pub struct Epoll {
+    attr: Attr,
+    items: Mutex<Items>,
+    ready: Mutex<VecDeque<Arc<Item>>>,
+    queue: WaitQueue,
+    /// The instances that watch this one.
+    parents: Mutex<Vec<Weak<Epoll>>>,
+    this: Weak<Epoll>,
+}
+
+#[derive(Default)]
+struct Items {
+    map: BTreeMap<Key, Arc<Item>>,
+    /// The size at which items of closed files are looked for.
+    prune_at: usize,
+}
+
+struct Item {
+    this: Weak<Item>,
+    epoll: Weak<Epoll>,
+    open: Weak<OpenFile>,
+    state: Mutex<ItemState>,
+    /// Whether the item is in the list.
+    is_listed: AtomicBool,
+}
+
+struct ItemState {
+    /// What is waited for, and the flags; nothing but flags once a one-shot item has fired.
+    events: EpollEvents,
+    data: u64,
+    is_removed: bool,
+    registrations: Vec<Registration>,
+}
+
+/// The flags among the events.
+const FLAGS: EpollEvents = EpollEvents::EXCLUSIVE
+    .union(EpollEvents::WAKEUP)
+    .union(EpollEvents::ONESHOT)
+    .union(EpollEvents::ET);
+
+/// What may stand beside `EPOLLEXCLUSIVE`.
+const EXCLUSIVE_OK: EpollEvents = EpollEvents::EXCLUSIVE
+    .union(EpollEvents::IN)
+    .union(EpollEvents::OUT)
+    .union(EpollEvents::ERR)
+    .union(EpollEvents::HUP)
+    .union(EpollEvents::WAKEUP)
+    .union(EpollEvents::ET);
+
+/// A change of the set.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// `EPOLL_CTL_ADD`
+    Add(EpollEvent),
+    /// `EPOLL_CTL_MOD`
+    Modify(EpollEvent),
+    /// `EPOLL_CTL_DEL`
+    Delete,
+}
+
+impl ItemState {
+    fn new(event: EpollEvent) -> Self {
+        let EpollEvent { events, data } = event;
+        let events = EpollEvents::from_bits_retain(events) | EpollEvents::ERR | EpollEvents::HUP;
+        Self {
+            // Only a process with CAP_BLOCK_SUSPEND keeps the machine awake, and here is none.
+            events: events.difference(EpollEvents::WAKEUP),
+            data,
+            is_removed: false,
+            registrations: Vec::new(),
+        }
+    }
+
+    fn wanted(&self) -> Events {
+        Events::from_bits_truncate(self.events.difference(FLAGS).bits())
+    }
+}
+
+impl Item {
+    /// Returns what the item is ready for.
+    fn poll(&self, state: &ItemState) -> Events {
+        let wanted = state.wanted();
+        if state.is_removed || wanted.is_empty() {
+            return Events::empty();
+        }
+        match self.open.upgrade() {
+            Some(open) => open.file.poll() & wanted,
+            None => Events::empty(),
+        }
+    }
+}
+
+impl Waiter for Item {
+    fn notify(&self, _key: u64, _events: Events) {
+        if let Some(epoll) = self.epoll.upgrade()
+            && epoll.list(self)
+        {
+            epoll.queue.notify_one(Events::READABLE);
+        }
+    }
+}
+
+impl Epoll {
+    /// Creates an empty set.
+    pub fn new(task: &CurrentTask) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            attr: anon::attr(task, AnonMount::Inode, 0o600),
+            items: Mutex::new(Items::default()),
+            ready: Mutex::new(VecDeque::new()),
+            queue: WaitQueue::new(),
+            parents: Mutex::new(Vec::new()),
+            this: this.clone(),
+        })
+    }
+
+    /// Puts an item into the list; returns false where it is there already.
+    fn list(&self, item: &Item) -> bool {
+        if item.is_listed.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let Some(item) = item.this.upgrade() else { return false };
+        self.ready.lock().push_back(item);
+        true
+    }
+
+    /// Changes the set: `fd` and `open` are the descriptor and what it refers to.
+    ///
+    /// # Errors
+    /// `EPERM` for a file that is always ready; `EINVAL` for the set itself and for wrong flags;
+    /// `EEXIST`, `ENOENT`; `ELOOP` for sets that watch each other, or too deep.
+    pub fn control(&self, fd: i32, open: &Arc<OpenFile>, change: Change) -> SysResult<()> {
+        if !open.file.is_pollable() {
+            return Err(Errno::EPERM);
+        }
+        let nested = downcast::<Self>(&open.file);
+        if nested.as_ref().is_some_and(|nested| std::ptr::eq(Arc::as_ptr(nested), self)) {
+            return Err(Errno::EINVAL);
+        }
+        let flags = match change {
+            Change::Add(event) | Change::Modify(event) => {
+                EpollEvents::from_bits_retain(event.events)
+            }
+            Change::Delete => EpollEvents::empty(),
+        };
+        if flags.contains(EpollEvents::EXCLUSIVE) {
+            let is_add = matches!(change, Change::Add(_));
+            if !is_add || nested.is_some() || flags.intersects(!EXCLUSIVE_OK) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        let key = (fd, Arc::as_ptr(open).addr());
+        match (change, nested) {
+            (Change::Add(event), None) => self.add(key, open, event),
+            (Change::Add(event), Some(nested)) => {
+                let _nesting = NESTING.lock();
+                self.check_nesting(&nested)?;
+                self.add(key, open, event)?;
+                nested.parents.lock().push(self.this.clone());
+                Ok(())
+            }
+            (Change::Modify(event), _) => self.modify(key, open, event),
+            (Change::Delete, nested) => {
+                let item = self.items.lock().map.remove(&key).ok_or(Errno::ENOENT)?;
+                let registrations = {
+                    let mut state = item.state.lock();
+                    state.is_removed = true;
+                    std::mem::take(&mut state.registrations)
+                };
+                drop(registrations);
+                if let Some(nested) = nested {
+                    let mut parents = nested.parents.lock();
+                    if let Some(at) = parents.iter().position(|parent| parent.ptr_eq(&self.this)) {
+                        parents.swap_remove(at);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&self, key: Key, open: &Arc<OpenFile>, event: EpollEvent) -> SysResult<()> {
+        let mut items = self.items.lock();
+        if items.map.contains_key(&key) {
+            return Err(Errno::EEXIST);
+        }
+        let closed = items.take_closed();
+        let item = Arc::new_cyclic(|this| Item {
+            this: this.clone(),
+            epoll: self.this.clone(),
+            open: Arc::downgrade(open),
+            state: Mutex::new(ItemState::new(event)),
+            is_listed: AtomicBool::new(false),
+        });
+        items.map.insert(key, item.clone());
+        let is_ready = self.watch(&item, open);
+        drop(items);
+        drop(closed);
+        if is_ready {
+            self.queue.notify_one(Events::READABLE);
+        }
+        Ok(())
+    }
+
+    fn modify(&self, key: Key, open: &Arc<OpenFile>, event: EpollEvent) -> SysResult<()> {
+        let items = self.items.lock();
+        let item = items.map.get(&key).ok_or(Errno::ENOENT)?;
+        let old = {
+            let mut state = item.state.lock();
+            if state.events.contains(EpollEvents::EXCLUSIVE) {
+                return Err(Errno::EINVAL);
+            }
+            std::mem::replace(&mut *state, ItemState::new(event))
+        };
+        let is_ready = self.watch(item, open);
+        drop(items);
+        drop(old);
+        if is_ready {
+            self.queue.notify_one(Events::READABLE);
+        }
+        Ok(())
+    }
+
+    /// Registers an item with its file, then lists it where it is ready already. Returns whether
+    /// the list has grown.
+    fn watch(&self, item: &Arc<Item>, open: &OpenFile) -> bool {
+        let waiter: Arc<dyn Waiter> = item.clone();
+        let mut state = item.state.lock();
+        state.registrations = open.file.register(&waiter, state.wanted(), 0);
+        let is_ready = !item.poll(&state).is_empty();
+        drop(state);
+        is_ready && self.list(item)
+    }
+
+    /// Returns up to `max` events. A level-triggered item stays in the list, behind the others.
+    pub fn harvest(&self, max: usize) -> Vec<EpollEvent> {
+        if self.ready.lock().is_empty() {
+            return Vec::new();
+        }
+        let items = self.items.lock();
+        let mut list = std::mem::take(&mut *self.ready.lock());
+        let mut events = Vec::new();
+        let mut again = Vec::new();
+        while events.len() < max
+            && let Some(item) = list.pop_front()
+        {
+            // Whatever happens from here on lists the item anew.
+            item.is_listed.store(false, Ordering::SeqCst);
+            let mut state = item.state.lock();
+            let ready = item.poll(&state);
+            if ready.is_empty() {
+                continue;
+            }
+            events.push(EpollEvent { events: ready.bits(), data: state.data });
+            if state.events.contains(EpollEvents::ONESHOT) {
+                state.events &= FLAGS;
+            } else if !state.events.contains(EpollEvents::ET) {
+                drop(state);
+                again.push(item);
+            }
+        }
+        let is_left = {
+            let mut ready = self.ready.lock();
+            for item in list.into_iter().rev() {
+                ready.push_front(item);
+            }
+            for item in again {
+                if !item.is_listed.swap(true, Ordering::SeqCst) {
+                    ready.push_back(item);
+                }
+            }
+            !ready.is_empty()
+        };
+        drop(items);
+        // Another thread may go on with what is left.
+        if is_left && !events.is_empty() {
+            self.queue.notify_one(Events::READABLE);
+        }
+        events
+    }
+
+    /// Registers a thread that waits for events; one event wakes one such thread.
+    pub fn register_wait(&self, waiter: &Arc<dyn Waiter>) -> Registration {
+        self.queue.register_exclusive(waiter, Events::READABLE, 0)
+    }
+
+    /// Checks that `target` can be watched by this instance. The caller holds `NESTING`.
+    fn check_nesting(&self, target: &Arc<Self>) -> SysResult<()> {
+        let mut below = BTreeMap::new();
+        let below = self.depth_below(target, 0, &mut below)?;
+        let above = self.height_above(0, &mut BTreeMap::new());
+        if below + 1 + above > EP_MAX_NESTS { Err(Errno::ELOOP) } else { Ok(()) }
+    }
+
+    /// Returns how many levels of instances are below `target`, none of which may be this one.
+    fn depth_below(
+        &self,
+        target: &Arc<Self>,
+        level: usize,
+        known: &mut BTreeMap<usize, usize>,
+    ) -> SysResult<usize> {
+        if std::ptr::eq(Arc::as_ptr(target), self) || level > EP_MAX_NESTS {
+            return Err(Errno::ELOOP);
+        }
+        let id = Arc::as_ptr(target).addr();
+        if let Some(depth) = known.get(&id) {
+            return Ok(*depth);
+        }
+        let files: Vec<_> =
+            target.items.lock().map.values().filter_map(|item| item.open.upgrade()).collect();
+        let mut depth = 0;
+        for open in &files {
+            if let Some(nested) = downcast::<Self>(&open.file) {
+                depth = depth.max(1 + self.depth_below(&nested, level + 1, known)?);
+            }
+        }
+        known.insert(id, depth);
+        Ok(depth)
+    }
+
+    /// Returns how many levels of instances are above this one.
+    fn height_above(&self, level: usize, known: &mut BTreeMap<usize, usize>) -> usize {
+        let id = std::ptr::from_ref(self).addr();
+        if level > EP_MAX_NESTS {
+            return 0;
+        }
+        if let Some(height) = known.get(&id) {
+            return *height;
+        }
+        let parents: Vec<_> = {
+            let mut parents = self.parents.lock();
+            parents.retain(|parent| parent.strong_count() > 0);
+            parents.iter().filter_map(Weak::upgrade).collect()
+        };
+        let above = parents.iter().map(|parent| 1 + parent.height_above(level + 1, known));
+        let height = above.max().unwrap_or(0);
+        known.insert(id, height);
+        height
+    }
+}
+
+impl Items {
+    /// Takes out the items whose files are closed, where the set has grown enough for that to pay.
+    fn take_closed(&mut self) -> Vec<Arc<Item>> {
+        const FIRST: usize = 32;
+        if self.map.len() < self.prune_at.max(FIRST) {
+            return Vec::new();
+        }
+        let is_closed = |item: &Arc<Item>| item.open.strong_count() == 0;
+        let keys: Vec<_> =
+            self.map.iter().filter(|(_, item)| is_closed(item)).map(|(key, _)| *key).collect();
+        let closed = keys.iter().filter_map(|key| self.map.remove(key)).collect();
+        self.prune_at = self.map.len().saturating_mul(2);
+        closed
+    }
+}
+
+impl File for Epoll {
+    fn attr(&self) -> SysResult<Attr> {
+        Ok(self.attr)
+    }
+
+    fn anonymous_name(&self) -> String {
+        String::from("anon_inode:[eventpoll]")
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn poll(&self) -> Events {
+        let _items = self.items.lock();
+        loop {
+            let Some(item) = self.ready.lock().pop_front() else { return Events::empty() };
+            item.is_listed.store(false, Ordering::SeqCst);
+            let state = item.state.lock();
+            let is_ready = !item.poll(&state).is_empty();
+            drop(state);
+            if is_ready {
+                if !item.is_listed.swap(true, Ordering::SeqCst) {
+                    self.ready.lock().push_front(item);
+                }
+                return Events::READABLE;
+            }
+        }
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        vec![self.queue.register(waiter, mask, key)]
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
+    }
+}
