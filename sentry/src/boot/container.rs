@@ -13,10 +13,12 @@ use crate::config::{
     TmpfsConfig,
 };
 use crate::control::StartError;
+use crate::fs::backing::BackingStore;
 use crate::fs::gofer::{Caching, GoferFs};
 use crate::fs::host_fd::{HostFile, HostPoller};
+use crate::fs::overlay::OverlayFs;
 
-use crate::fs::tmpfs::{self, StoreFile, TmpFs};
+use crate::fs::tmpfs::{self, TmpFs};
 use crate::kernel::Kernel;
 use crate::mm::MemoryManager;
 use crate::sync::Mutex;
@@ -59,19 +61,9 @@ const DEFAULT_LINKS: [(&str, &str); 6] = [
 struct Connections(Vec<Option<OwnedFd>>);
 
 impl Connections {
-    fn attach(&mut self, index: usize, caching: Caching) -> SysResult<Arc<GoferFs>> {
+    fn attach(&mut self, index: usize, caching: Caching) -> SysResult<GoferFs> {
         let socket = self.0.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
-        Ok(Arc::new(GoferFs::attach(socket, caching)?))
-    }
-}
-
-/// Keeps the data of an overlay's upper layer in unlinked files of the host.
-struct GoferStore(Arc<GoferFs>);
-
-impl tmpfs::Store for GoferStore {
-    fn create(&self) -> SysResult<StoreFile> {
-        let [rw, ro] = self.0.backing_file()?;
-        Ok(StoreFile { rw: Arc::new(rw), ro: Some(Arc::new(ro)) })
+        GoferFs::attach(socket, caching)
     }
 }
 
@@ -137,12 +129,11 @@ fn overlay(
         OverlayMedium::None => return Ok(lower.clone()),
         OverlayMedium::Memory => Arc::new(tmpfs::MemoryStore),
         OverlayMedium::File { connection } => {
-            Arc::new(GoferStore(connections.attach(connection, Caching::Exclusive)?))
+            Arc::new(BackingStore::new(connections.attach(connection, Caching::Exclusive)?))
         }
     };
     let lower: Arc<dyn FileSystem> = lower.clone();
-    let _ = store;
-    Ok(lower)
+    Ok(OverlayFs::new(&lower, store)?)
 }
 
 fn mount_root(
@@ -153,7 +144,7 @@ fn mount_root(
         OverlayMedium::None => Caching::Shared,
         OverlayMedium::Memory | OverlayMedium::File { .. } => Caching::Exclusive,
     };
-    let lower = connections.attach(config.root.connection, caching)?;
+    let lower = Arc::new(connections.attach(config.root.connection, caching)?);
     let fs = overlay(&lower, config.root.overlay, connections)?;
     let mount = Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::empty());
     Ok(MountNamespace::new(mount))
@@ -240,7 +231,7 @@ fn make_mount(
                 OverlayMedium::None => Caching::Shared,
                 OverlayMedium::Memory | OverlayMedium::File { .. } => Caching::Exclusive,
             };
-            let lower = connections.attach(*connection, caching)?;
+            let lower = Arc::new(connections.attach(*connection, caching)?);
             overlay(&lower, *medium, connections)?
         }
         MountKind::Tmpfs(config) => tmpfs(config, 0o1777)?,
