@@ -53,6 +53,7 @@ fn create(
 ) -> Result<Arc<dyn ControlTarget>, StartError> {
     let kernel = Kernel::new(KernelOptions {
         strace: config.strace,
+        init_is_ordinary: config.container.init_is_ordinary,
         hostname: config.container.hostname.clone().into_bytes(),
         domainname: config.container.domainname.clone().into_bytes(),
         memory_limit: config.container.memory_limit,

@@ -66,8 +66,8 @@ pub struct ContainerConfig {
     pub id: String,
     /// The first process.
     pub process: ProcessConfig,
-    /// Whether signals from outside end the first process where their default action ends any
-    /// other; on Linux and in a container the first process of a pid namespace is spared.
+    /// Whether signals end the first process as they end any other; the first process of a pid
+    /// namespace is otherwise spared their default actions.
     pub init_is_ordinary: bool,
     /// The root file system.
     pub root: RootConfig,

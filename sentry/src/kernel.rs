@@ -36,6 +36,8 @@ pub struct Kernel {
     pub(crate) n_forks: AtomicU64,
     /// Whether `--strace` logs calls.
     pub(crate) strace: bool,
+    /// Whether signals end the first process as they end any other.
+    pub(crate) init_is_ordinary: bool,
     /// `uname -n` and the NIS domain name.
     pub(crate) host_name: Mutex<(Vec<u8>, Vec<u8>)>,
     /// The first process and its wait status, once it has exited.
@@ -63,6 +65,8 @@ pub(crate) struct Init {
 pub struct KernelOptions {
     /// Whether calls are logged.
     pub strace: bool,
+    /// Whether signals end the first process as they end any other.
+    pub init_is_ordinary: bool,
     /// `uname -n`.
     pub hostname: Vec<u8>,
     /// The NIS domain name.
@@ -86,6 +90,7 @@ impl Kernel {
             next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
             n_forks: AtomicU64::new(0),
             strace: options.strace,
+            init_is_ordinary: options.init_is_ordinary,
             host_name: Mutex::new((options.hostname, options.domainname)),
             init: Mutex::new(Init::default()),
             status_notifier: OnceLock::new(),

@@ -186,6 +186,12 @@ impl ThreadGroup {
         self.pid_in(&self.pid_namespace) == 1
     }
 
+    /// Returns whether the process is the container's first and was promised to be like any other.
+    pub(crate) fn is_ordinary_init(&self) -> bool {
+        self.kernel.init_is_ordinary
+            && Arc::ptr_eq(&self.pid_namespace, &self.kernel.root_pid_namespace)
+    }
+
     /// Moves the process to another process group. The caller holds `Kernel::tree`.
     pub(crate) fn set_process_group(self: &Arc<Self>, process_group: Arc<ProcessGroup>) {
         let old = {

@@ -133,17 +133,9 @@ pub(crate) fn force_sigsegv(current: &CurrentTask, signo: i32) {
 
 fn default(current: &CurrentTask, info: &Siginfo) -> Option<Next> {
     let signo = info.si_signo;
-    // An init that handles no signal ignores it, unless it comes from above or is its own fault.
-    let is_forced = info.si_code > 0 && info.pid() == 0;
     match default_action(signo) {
         DefaultAction::Ignore | DefaultAction::Continue => None,
-        _ if current.group.is_namespace_init()
-            && signo != SIGKILL
-            && !is_forced
-            && info.pid() != 0 =>
-        {
-            None
-        }
+        _ if signo != SIGKILL && super::post::is_protected(&current.group, info) => None,
         DefaultAction::Stop => {
             if signo != SIGSTOP && current.group.process_group().is_orphaned(None) {
                 return None;

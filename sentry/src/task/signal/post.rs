@@ -97,10 +97,16 @@ fn prepare(group: &Arc<ThreadGroup>, task: Option<&Arc<Task>>, info: &Siginfo) -
     !is_ignored(group, task, info)
 }
 
-/// Returns whether the process is the init of a pid namespace that must not be killed by its own
-/// members (`pid_namespaces(7)`).
-fn is_protected(group: &ThreadGroup, info: &Siginfo) -> bool {
-    group.is_namespace_init() && info.pid() != 0
+/// Returns whether a process is the init of a pid namespace and as such spared the default action
+/// of a signal (`pid_namespaces(7)`): whatever its members send, and all but SIGKILL and SIGSTOP of
+/// what comes from outside. Not its own faults.
+pub(super) fn is_protected(group: &ThreadGroup, info: &Siginfo) -> bool {
+    let is_from_inside = info.pid() != 0;
+    let is_forced = match info.si_signo {
+        SIGKILL | SIGSTOP => !is_from_inside,
+        _ => info.si_code > 0 && !is_from_inside,
+    };
+    group.is_namespace_init() && !is_forced && !group.is_ordinary_init()
 }
 
 fn is_ignored(group: &ThreadGroup, task: Option<&Arc<Task>>, info: &Siginfo) -> bool {
