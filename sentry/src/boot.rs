@@ -61,6 +61,7 @@ fn create(
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);
     crate::fs::mem_devices::register(&kernel);
+    crate::fs::tmpfs::register(&kernel);
     crate::fs::pipe::register(&kernel);
     let timers = kernel.clone();
     spawn_thread("timers", move || timers.timers.serve(&timers.clock));

@@ -22,11 +22,16 @@ use syscalls::abi::mount::TMPFS_MAGIC;
 use syscalls::{Errno, SysResult};
 
 use self::node::Node;
+use crate::kernel::Kernel;
 use crate::vfs::inode::{NewNode, NodeKind};
 use crate::vfs::mount::next_anonymous_dev;
 use crate::vfs::{Attr, FileSystem, Inode};
 
-pub use options::make;
+/// Makes `mount(2)` know this file system.
+pub fn register(kernel: &Kernel) {
+    kernel.file_system_types.register("tmpfs", options::make);
+    kernel.file_system_types.register("ramfs", options::make);
+}
 
 /// The unit in which memory is counted.
 pub(crate) const PAGE: u64 = 4096;
