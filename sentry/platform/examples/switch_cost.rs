@@ -5,7 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
 
 use sentry_platform::systrap::{Options, Systrap};
-use sentry_platform::{Context, ContextOwner, Event, HostCall, Platform};
+use sentry_platform::{
+    Context, ContextOwner, Event, FastPathFacts, HostCall, PatchPermit, Platform,
+};
 use syscalls::UserAddr;
 
 const CODE: u64 = 0x40_0000;
@@ -63,6 +65,10 @@ impl ContextOwner for Owner {
                         let mut regs = made.regs();
                         regs.rip = CODE + 0x100;
                         made.set_regs(&regs);
+                        if let Some(wish) = context.wants_patch() {
+                            let room = wish.needs_room.then_some(CODE + 0x10_0000);
+                            context.patch(Some(&PatchPermit { prot: 5, room }));
+                        }
                         child.context.set(made.clone()).ok().unwrap();
                         made.resume(&[]);
                         CHILDREN.lock().unwrap().push((child, Arc::clone(&self)));
@@ -84,6 +90,10 @@ impl ContextOwner for Owner {
                         return;
                     }
                     _ => {}
+                }
+                if let Some(wish) = context.wants_patch() {
+                    let room = wish.needs_room.then_some(CODE + 0x10_0000);
+                    context.patch(Some(&PatchPermit { prot: 5, room }));
                 }
                 if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
                     self.finish();
@@ -129,7 +139,7 @@ fn map(addr: u64, len: u64, prot: i32) -> HostCall {
 fn start(platform: &dyn Platform, owner: &Arc<Owner>, code: &[u8]) -> Arc<dyn Context> {
     let context = platform.create(owner.clone()).unwrap();
     owner.context.set(context.clone()).ok().unwrap();
-    context.call_now(&[map(CODE, 0x1000, 7), map(STACK - 0x1000, 0x1000, 3)]).unwrap();
+    context.call_now(&[map(CODE, 0x1000, 5 | 2), map(STACK - 0x1000, 0x1000, 3)]).unwrap();
     let space = context.address_space();
     space.write(UserAddr(CODE), code).unwrap();
     // exit
@@ -155,16 +165,35 @@ fn main() {
     let n = 100_000;
     // mov $1000, %eax; syscall
     let trapped = loop_of(&[0xb8, 0xe8, 3, 0, 0, 0x0f, 0x05]);
-    for round in 0..3 {
-        let owner = Owner::new(n);
-        let context = start(&*platform, &owner, &trapped);
-        let begun = Instant::now();
-        context.resume(&[]);
-        owner.wait();
-        println!("round {round}: forwarded call {} ns", begun.elapsed().as_nanos() / u128::from(n));
-        context.exit();
-        owner.wait();
+    // mov $1000, %rax; syscall, in the long form that is not patched
+    let unpatched = loop_of(&[0x48, 0xc7, 0xc0, 0xe8, 3, 0, 0, 0x0f, 0x05]);
+    for (name, code) in [("trapped", &unpatched), ("patched", &trapped)] {
+        for _ in 0..3 {
+            let owner = Owner::new(n);
+            let context = start(&*platform, &owner, code);
+            let begun = Instant::now();
+            context.resume(&[]);
+            owner.wait();
+            println!("{name} call: {} ns", begun.elapsed().as_nanos() / u128::from(n));
+            context.exit();
+            owner.wait();
+        }
     }
+    // Ten million times getpid, then another call.
+    let mut code = vec![0xbb];
+    code.extend(10_000_000_u32.to_le_bytes());
+    code.extend([
+        0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xf5, 0xb8, 0xe8, 3, 0, 0, 0x0f, 0x05,
+    ]);
+    let owner = Owner::new(5);
+    let context = start(&*platform, &owner, &loop_of(&code));
+    context.set_fast_path(Some(FastPathFacts { pid: 1, ..FastPathFacts::default() }));
+    let begun = Instant::now();
+    context.resume(&[]);
+    owner.wait();
+    println!("answered in the stub: {} ns / 100", begun.elapsed().as_nanos() / 100_000 / 2);
+    context.exit();
+    owner.wait();
     for (name, number) in [("fork + exit + wait", 57), ("thread create + exit + wait", 56)] {
         let n = 2000;
         let code = loop_of(&[

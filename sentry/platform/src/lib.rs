@@ -383,9 +383,50 @@ pub trait Context: Send + Sync {
     /// platform knows. Called from any thread.
     fn cpu_time_ns(&self) -> (u64, u64);
 
+    /// Returns where the platform would like to replace the system call instruction that stopped
+    /// the context by a jump, so that the next call from there costs no trap. The owner asks after
+    /// each [`Event::Syscall`] (it is cheap) and answers with [`Context::patch`], or not at all:
+    /// then the site is asked for again at some later call.
+    fn wants_patch(&self) -> Option<PatchWish> {
+        None
+    }
+
+    /// Allows what [`Context::wants_patch`] has asked for, or refuses it for good. The platform
+    /// changes the application's memory before the context next goes on.
+    fn patch(&self, permit: Option<&PatchPermit>) {
+        let _ = permit;
+    }
+
     /// Tells the platform whether calls may be answered without an event (identity, time). Off for
     /// a task that is traced, logged or filtered.
     fn set_fast_path(&self, facts: Option<FastPathFacts>);
+}
+
+/// How many bytes of address space the platform gets where a [`PatchWish`] asks for room.
+pub const PATCH_ROOM_LEN: u64 = 0x1_0000;
+
+/// A system call site that the platform would like to patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchWish {
+    /// The first of the bytes that change.
+    pub addr: u64,
+    /// How many bytes change.
+    pub len: u64,
+    /// Whether the platform needs a new range for its trampolines near there.
+    pub needs_room: bool,
+}
+
+/// The permission to patch a site. It is given for sites in private mappings of files that are
+/// executable and not writable: there nobody else can be about to write, and what the application
+/// sees of its text is the only thing that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchPermit {
+    /// The protection of the mapping at the site, `PROT_*`.
+    pub prot: i32,
+    /// Where the platform may map its trampolines: [`PATCH_ROOM_LEN`] bytes that hold nothing, all
+    /// of them within 2 GiB of the site, and that the owner uses for nothing else as long as the
+    /// address space lives. Only where the wish asked for room.
+    pub room: Option<u64>,
 }
 
 /// What the stub needs to know to answer identity calls by itself. Given anew whenever one changes.

@@ -14,6 +14,7 @@ mod calls;
 mod context;
 mod filter;
 mod listener;
+mod patch;
 mod region;
 mod serve;
 mod space;
@@ -25,12 +26,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentry_host::Rule;
+use sentry_sysmsg::layout;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult};
 
 use self::context::SystrapContext;
 use self::listener::Listener;
 use self::space::Space;
+use crate::vdso::{self, VdsoEntries};
 use crate::{Context, ContextOwner, Event, Platform, Work, XsaveLayout};
 
 /// What can be chosen about the platform.
@@ -54,6 +57,9 @@ enum Job {
 struct Inner {
     listener: Listener,
     xsave: XsaveLayout,
+    /// Whether the stub can save the extended state itself, as signals at patched calls need.
+    can_patch: bool,
+    vdso: Vec<u8>,
     zygote: Mutex<Option<Arc<SystrapContext>>>,
     /// Held while the zygote forks.
     forking: Mutex<()>,
@@ -98,10 +104,15 @@ impl Systrap {
     /// listener), else the error of the call that failed.
     pub fn new(_options: Options) -> SysResult<Self> {
         zygote::check_host()?;
-        let zygote = zygote::Zygote::start()?;
+        let xsave = xstate::layout();
+        let xsave_size =
+            if u64::from(xsave.size) + 4 <= layout::XSAVE_MAX { u64::from(xsave.size) } else { 0 };
+        let zygote = zygote::Zygote::start(xsave.features, xsave_size)?;
         let inner = Arc::new(Inner {
             listener: Listener::new(zygote.listener),
-            xsave: xstate::layout(),
+            xsave,
+            can_patch: xsave_size != 0,
+            vdso: vdso::build(&VdsoEntries::of_host(zygote.host_vdso)),
             zygote: Mutex::new(None),
             forking: Mutex::new(()),
             next_token: AtomicU64::new(1),
@@ -157,7 +168,7 @@ impl Platform for Systrap {
     }
 
     fn vdso(&self) -> &[u8] {
-        &[]
+        &self.inner.vdso
     }
 
     fn xsave_layout(&self) -> XsaveLayout {

@@ -26,6 +26,8 @@ cases! {
     basic::many_processes_come_and_go
     basic::the_vdso_tells_the_time
     basic::processor_time_passes
+    basic::a_site_that_is_used_again_keeps_working
+    basic::a_segment_base_of_the_application_keeps_calls_working
     hostile::segment_bases_and_selectors
     hostile::flags
     hostile::code_of_32_bits

@@ -44,4 +44,14 @@ cases! {
     basic::extended_state_survives_a_signal_frame
     basic::many_processes_come_and_go
     basic::processor_time_passes
+    basic::the_vdso_tells_the_time
+    hostile::segment_bases_and_selectors
+    hostile::flags
+    hostile::code_of_32_bits
+    hostile::signals_from_outside
+    hostile::guests_cannot_confuse_each_others_files
+    hostile::processes_that_die_at_any_moment
+    hostile::system_call_instructions_of_the_platform
+    basic::a_site_that_is_used_again_keeps_working
+    basic::a_segment_base_of_the_application_keeps_calls_working
 }

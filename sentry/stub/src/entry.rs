@@ -101,6 +101,15 @@ global_asm!(
     "stub_word_fix:",
     "mov rax, -1",
     "ret",
+    // store(address, old, new) -> zero, or all ones.
+    ".globl stub_store",
+    ".globl stub_store_at",
+    "stub_store:",
+    "mov rax, rsi",
+    "stub_store_at:",
+    "lock cmpxchg qword ptr [rdi], rdx",
+    "xor eax, eax",
+    "ret",
     // load(word) -> value, or all ones.
     ".globl stub_load",
     ".globl stub_load_at",
@@ -128,6 +137,8 @@ unsafe extern "C" {
     pub(crate) fn stub_cmpxchg(word: u64, old: u32, new: u32) -> u64;
     fn stub_cmpxchg_at();
     fn stub_word_fix();
+    pub(crate) fn stub_store(address: u64, old: u64, new: u64) -> u64;
+    fn stub_store_at();
     pub(crate) fn stub_load(word: u64) -> u64;
     fn stub_load_at();
 }
@@ -146,7 +157,7 @@ fn addr(function: unsafe extern "C" fn()) -> u64 {
 pub(crate) fn fixup(rip: u64) -> Option<u64> {
     if rip == addr(stub_copy_at) {
         Some(addr(stub_copy_fix))
-    } else if rip == addr(stub_cmpxchg_at) || rip == addr(stub_load_at) {
+    } else if [addr(stub_cmpxchg_at), addr(stub_store_at), addr(stub_load_at)].contains(&rip) {
         Some(addr(stub_word_fix))
     } else {
         None

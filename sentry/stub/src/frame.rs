@@ -41,6 +41,7 @@ pub(crate) struct Ucontext {
 
 /// Indices into [`Ucontext::gregs`].
 pub(crate) const G_RAX: usize = 13;
+pub(crate) const G_RCX: usize = 14;
 pub(crate) const G_RIP: usize = 16;
 pub(crate) const G_EFLAGS: usize = 17;
 
@@ -67,6 +68,13 @@ const ORDER: [usize; 18] = [
 ];
 const _: () = assert!(N_REGS == 27);
 
+const EFLAGS_ALIGNMENT_CHECK: u64 = 0x4_0000;
+/// `__USER32_CS`.
+const CS_32: u64 = 0x23;
+/// What marks the software-reserved bytes of the extended state, and its end.
+pub(crate) const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+pub(crate) const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+
 /// The bits of `eflags` that user mode may set (`FIX_EFLAGS`), without the resume flag.
 const EFLAGS_USER: u64 = 0x4_0dd5;
 
@@ -91,15 +99,9 @@ impl Ucontext {
 
     /// Copies the registers to the slot.
     pub(crate) fn store(&self, slot: &Slot, orig_rax: u64) {
-        use core::sync::atomic::Ordering::Relaxed;
-        for (value, place) in self.gregs.iter().zip(ORDER) {
-            slot.regs[place].store(*value, Relaxed);
-        }
-        slot.regs[reg::ORIG_RAX].store(orig_rax, Relaxed);
-        slot.regs[reg::FS_BASE].store(read_fs_base(), Relaxed);
-        let gs = read_gs_base();
-        let own = core::ptr::from_ref(slot).addr() as u64;
-        slot.regs[reg::GS_BASE].store(if gs == own { 0 } else { gs }, Relaxed);
+        store(&self.gregs, slot, orig_rax);
+        slot.regs[reg::CS]
+            .store(u64::from(self.selectors[0]), core::sync::atomic::Ordering::Relaxed);
     }
 
     /// Copies the registers from the slot.
@@ -110,11 +112,39 @@ impl Ucontext {
         }
         let eflags = &mut self.gregs[G_EFLAGS];
         *eflags = (*eflags & EFLAGS_USER) | 0x202;
-        self.selectors = [0x33, 0, 0, 0x2b];
+        // The 32-bit code segment, which any program can enter, or the ordinary one.
+        let cs = if slot.regs[reg::CS].load(Relaxed) == CS_32 { CS_32 as u16 } else { 0x33 };
+        self.selectors = [cs, 0, 0, 0x2b];
         write_fs_base(slot.regs[reg::FS_BASE].load(Relaxed));
         let gs = slot.regs[reg::GS_BASE].load(Relaxed);
-        let own = core::ptr::from_ref(slot).addr() as u64;
+        let own = layout::private_addr(slot.index.load(Relaxed));
         write_gs_base(if gs == 0 { own } else { gs });
+        let private = core::ptr::with_exposed_provenance_mut::<layout::Private>(own as usize);
+        // SAFETY: the page is this thread's.
+        unsafe { (*private).slot = core::ptr::from_ref(slot).addr() as u64 };
+    }
+}
+
+/// Copies registers to the slot.
+pub(crate) fn store(gregs: &[u64; 18], slot: &Slot, orig_rax: u64) {
+    use core::sync::atomic::Ordering::Relaxed;
+    for (value, place) in gregs.iter().zip(ORDER) {
+        slot.regs[place].store(*value, Relaxed);
+    }
+    slot.regs[reg::CS].store(0x33, Relaxed);
+    slot.regs[reg::ORIG_RAX].store(orig_rax, Relaxed);
+    slot.regs[reg::FS_BASE].store(read_fs_base(), Relaxed);
+    let gs = read_gs_base();
+    let own = layout::private_addr(slot.index.load(Relaxed));
+    slot.regs[reg::GS_BASE].store(if gs == own { 0 } else { gs }, Relaxed);
+}
+
+/// Switches the alignment check off where the application has switched it on: the compiler makes
+/// unaligned accesses of the stub's.
+pub(crate) fn clear_alignment_check(eflags: u64) {
+    if eflags & EFLAGS_ALIGNMENT_CHECK != 0 {
+        // SAFETY: changes only the flag; the stub's target has no red zone.
+        unsafe { asm!("pushfq", "and qword ptr [rsp], ~0x40000", "popfq") };
     }
 }
 

@@ -5,6 +5,7 @@
 mod entry;
 mod frame;
 mod host;
+mod patched;
 mod serve;
 mod signal;
 mod start;

@@ -9,9 +9,10 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
-    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_REFUSED, KIND_CALL_FAILED, KIND_CALLS_DONE,
-    KIND_INTERRUPTED, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_MAP_STACK,
-    REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
+    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_QUIET, CALL_REFUSED, CALL_STORE,
+    KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP,
+    REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE,
+    REPLY_XSAVE, Slot,
 };
 
 use crate::frame::{G_RAX, Ucontext};
@@ -29,7 +30,6 @@ const MADV_DONTFORK: u64 = 10;
 const XSTATE_MAX: u64 = 0x4000;
 /// Where `struct _fpx_sw_bytes` lies in the legacy area, and what it starts with.
 const SW_BYTES: u64 = 464;
-const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 /// The legacy area alone.
 const FXSAVE_LEN: u64 = 512;
 
@@ -53,6 +53,26 @@ pub(crate) fn serve(frame: *mut Ucontext, slot: &'static Slot, kind: u32, orig_r
     // SAFETY: the frame is this thread's.
     unsafe { (*frame).store(slot, orig_rax) };
     post(slot, kind);
+    answer(frame, slot)
+}
+
+/// What to do first with a frame that the stub has made for a patched call.
+pub(crate) enum Next {
+    /// Carry out this reply.
+    Act(u32),
+    /// Report the outcome of a reply that was carried out without the frame.
+    Post(u32),
+    /// Report the frame.
+    Report(u32),
+}
+
+/// Goes on with a frame that the stub has made.
+pub(crate) fn go_on(frame: *mut Ucontext, slot: &'static Slot, next: Next) -> ! {
+    match next {
+        Next::Act(reply) => acted(frame, slot, act(frame, slot, reply)),
+        Next::Post(kind) => post(slot, kind),
+        Next::Report(kind) => serve(frame, slot, kind, u64::MAX),
+    }
     answer(frame, slot)
 }
 
@@ -88,15 +108,17 @@ fn answer(frame: *mut Ucontext, slot: &'static Slot) -> ! {
     loop {
         wait(slot);
         let reply = slot.reply.load(Relaxed);
-        let kind = act(frame, slot, reply);
-        if kind == 0 {
-            // SAFETY: the frame is complete, and this function keeps nothing that must survive.
-            unsafe { entry::stub_enter_app(frame, slot) }
-        }
-        if kind == BORN {
-            continue;
-        }
-        post(slot, kind);
+        acted(frame, slot, act(frame, slot, reply));
+    }
+}
+
+/// Goes back to the application or reports, as [`act`] says.
+fn acted(frame: *mut Ucontext, slot: &'static Slot, kind: u32) {
+    match kind {
+        // SAFETY: the frame is complete, and the caller keeps nothing that must survive.
+        0 => unsafe { entry::stub_enter_app(frame, slot) },
+        BORN => {}
+        kind => post(slot, kind),
     }
 }
 
@@ -169,7 +191,7 @@ fn fail(slot: &Slot, result: i64) -> u32 {
 }
 
 /// Makes the host calls of a reply.
-fn make_calls(slot: &Slot) -> Result<(), u32> {
+pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
     let n = slot.n_calls.load(Relaxed) as usize;
     slot.n_results.store(0, Relaxed);
     for (i, call) in slot.calls.0.iter().take(n.min(MAX_CALLS)).enumerate() {
@@ -180,13 +202,15 @@ fn make_calls(slot: &Slot) -> Result<(), u32> {
             CALL_COMPARE_EXCHANGE => {
                 word_result(unsafe { entry::stub_cmpxchg(args[0], args[1] as u32, args[2] as u32) })
             }
+            // SAFETY: as above.
+            CALL_STORE => word_result(unsafe { entry::stub_store(args[0], args[1], args[2]) }),
             CALL_REFUSED => EINVAL,
             // SAFETY: the sentry names no memory of the stub's.
             nr => unsafe { host::syscall6(u64::from(nr), args) },
         };
         call.result.store(result.cast_unsigned(), Relaxed);
         slot.n_results.store(i as u32 + 1, Relaxed);
-        if (-4095..0).contains(&result) {
+        if (-4095..0).contains(&result) && call.flags.load(Relaxed) & CALL_QUIET == 0 {
             return Err(KIND_CALL_FAILED);
         }
     }
@@ -229,7 +253,11 @@ fn xstate_len(fpstate: u64) -> Option<u64> {
     }
     // SAFETY: the array has been written by assembly that the compiler does not see.
     let [magic, len] = unsafe { core::ptr::read_volatile(&raw const sw) };
-    if magic == FP_XSTATE_MAGIC1 { Some(u64::from(len).min(XSTATE_MAX)) } else { Some(FXSAVE_LEN) }
+    if magic == frame::FP_XSTATE_MAGIC1 {
+        Some(u64::from(len).min(XSTATE_MAX))
+    } else {
+        Some(FXSAVE_LEN)
+    }
 }
 
 /// Copies the frame's extended state to the application.

@@ -10,11 +10,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{KIND_FAULT, KIND_INTERRUPTED, KIND_SYSCALL, Slot};
 
-use crate::frame::{G_RIP, Ucontext};
-use crate::{entry, host, serve};
+use crate::frame::{G_EFLAGS, G_RIP, Ucontext};
+use crate::{entry, frame, host, patched, serve};
 
 const SIGSYS: i32 = 31;
 const SIGSEGV: i32 = 11;
+const SIGTRAP: i32 = 5;
+const EFLAGS_TRAP: u64 = 0x100;
 const SYS_SECCOMP: i32 = 1;
 const SI_KERNEL: i32 = 0x80;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -47,31 +49,35 @@ pub(crate) fn slot_of(sp: u64) -> &'static Slot {
 }
 
 /// Handles a signal: returns where the stub itself was interrupted, serves the event otherwise.
-pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, frame: *mut Ucontext) {
+pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, uc: *mut Ucontext) {
     // SAFETY: see the module; nothing else refers to the frame now.
-    let (info, context) = unsafe { (&*info, &mut *frame) };
+    let (info, context) = unsafe { (&*info, &mut *uc) };
+    frame::clear_alignment_check(context.gregs[G_EFLAGS]);
     let rip = context.gregs[G_RIP];
     let in_stub = rip.wrapping_sub(layout::STUB_BASE) < layout::STUB_LEN;
-    let slot = slot_of(frame.addr() as u64);
+    let slot = slot_of(uc.addr() as u64);
     match signo {
         layout::INTERRUPT_SIGNAL => {
-            if in_stub {
-                if let Some(start) = entry::window_start(rip) {
-                    context.gregs[G_RIP] = start;
-                }
-                return;
-            }
             if slot.interrupt.load(Relaxed) == 0 {
                 return;
             }
-            serve::serve(frame, slot, KIND_INTERRUPTED, u64::MAX)
+            if in_stub {
+                if let Some(start) = entry::window_start(rip) {
+                    context.gregs[G_RIP] = start;
+                    return;
+                }
+                if !patched::rewind(context, slot.index.load(Relaxed)) {
+                    return;
+                }
+            }
+            serve::serve(uc, slot, KIND_INTERRUPTED, u64::MAX)
         }
         SIGSYS if info.code == SYS_SECCOMP => {
             // The kernel may have taken a large call number for an error that asks it to restart a
             // call, and have changed both registers: the numbers of the trap are the true ones.
             context.gregs[G_RIP] = info.addr;
             if info.arch == AUDIT_ARCH_X86_64 {
-                serve::serve(frame, slot, KIND_SYSCALL, i64::from(info.syscall).cast_unsigned())
+                serve::serve(uc, slot, KIND_SYSCALL, i64::from(info.syscall).cast_unsigned())
             }
             // As on a kernel without the 32-bit entries: a fault at the instruction.
             context.gregs[G_RIP] = info.addr.wrapping_sub(2);
@@ -80,11 +86,16 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, frame: *mut Uco
             slot.fault_addr.store(0, Relaxed);
             slot.fault_trap_no.store(TRAP_GP, Relaxed);
             slot.fault_error_code.store(INT80_ERROR_CODE, Relaxed);
-            serve::serve(frame, slot, KIND_FAULT, u64::MAX)
+            serve::serve(uc, slot, KIND_FAULT, u64::MAX)
         }
         _ => {
             if info.code <= 0 {
                 // Sent by a process, not by an exception.
+                return;
+            }
+            if in_stub && signo == SIGTRAP && context.gregs[G_EFLAGS] & EFLAGS_TRAP != 0 {
+                // DEVIATION: single-stepping ends at a patched call.
+                context.gregs[G_EFLAGS] &= !EFLAGS_TRAP;
                 return;
             }
             if in_stub {
@@ -99,7 +110,7 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, frame: *mut Uco
             slot.fault_addr.store(info.addr, Relaxed);
             slot.fault_trap_no.store(context.trapno, Relaxed);
             slot.fault_error_code.store(context.err, Relaxed);
-            serve::serve(frame, slot, KIND_FAULT, u64::MAX)
+            serve::serve(uc, slot, KIND_FAULT, u64::MAX)
         }
     }
 }

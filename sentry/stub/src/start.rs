@@ -7,18 +7,21 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::layout;
-use sentry_sysmsg::slot::KIND_CALLS_DONE;
+use sentry_sysmsg::slot::{KIND_CALLS_DONE, Slot};
 
 use crate::frame::Ucontext;
 use crate::{entry, frame, host, serve, signal};
 
 const AT_EXECFN: u64 = 31;
+const AT_SYSINFO_EHDR: u64 = 33;
 const PAGE: u64 = 4096;
 /// How far below its pointer the initial stack may be mapped.
 const INITIAL_STACK: u64 = 0x10_0000;
 const SIGNALS: [u64; 7] = [31, 11, 7, 8, 4, 5, layout::INTERRUPT_SIGNAL as u64];
 /// `SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESTORER`.
 const ACTION_FLAGS: u64 = 4 | 0x0800_0000 | 0x1000_0000 | 0x4000_0000 | 0x0400_0000;
+const SIG_IGN: u64 = 1;
+const LAST_SIGNAL: u64 = 64;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const READ: u64 = 1;
 const SHARED_FIXED: u64 = 0x11;
@@ -65,7 +68,11 @@ pub(crate) extern "C" fn start(initial_stack: u64) -> ! {
 
 /// Goes on on the stub's own stack.
 extern "C" fn main(initial_stack: u64) -> ! {
-    unmap_initial_stack(initial_stack);
+    let end = read_vectors(initial_stack);
+    let start = (initial_stack & !(PAGE - 1)) - INITIAL_STACK;
+    if end > start {
+        host::munmap(start, end - start);
+    }
     let stack = frame::alternate_stack(0);
     host::sigaltstack(core::ptr::from_ref(&stack).addr() as u64);
     let action = SigAction {
@@ -74,6 +81,12 @@ extern "C" fn main(initial_stack: u64) -> ! {
         restorer: entry::stub_restorer as *const () as usize as u64,
         mask: 0,
     };
+    // Signals from outside are not the application's.
+    let ignore = SigAction { handler: SIG_IGN, flags: ACTION_FLAGS, ..action };
+    for signo in 1..=LAST_SIGNAL {
+        // Fails for SIGKILL and SIGSTOP.
+        host::rt_sigaction(signo, core::ptr::from_ref(&ignore).addr() as u64);
+    }
     for signo in SIGNALS {
         if host::rt_sigaction(signo, core::ptr::from_ref(&action).addr() as u64) < 0 {
             host::exit_group(119);
@@ -100,8 +113,9 @@ extern "C" fn main(initial_stack: u64) -> ! {
     serve::serve(&raw mut context, slot, KIND_CALLS_DONE, u64::MAX)
 }
 
-/// Unmaps the stack that the kernel made. It ends with the page of the executable's name.
-fn unmap_initial_stack(initial_stack: u64) {
+/// Reads the auxiliary vector: returns where the kernel's stack ends, which is with the page of the
+/// executable's name, and notes where the vDSO is.
+fn read_vectors(initial_stack: u64) -> u64 {
     let word = |i: u64| {
         // SAFETY: walks the argument, environment and auxiliary vectors that the kernel has put
         // there, up to their terminators.
@@ -114,13 +128,18 @@ fn unmap_initial_stack(initial_stack: u64) {
         i += 1;
     }
     i += 1;
+    let mut end = 0;
     while word(i) != 0 {
-        if word(i) == AT_EXECFN {
-            let end = (word(i + 1) & !(PAGE - 1)) + PAGE;
-            let start = (initial_stack & !(PAGE - 1)) - INITIAL_STACK;
-            host::munmap(start, end - start);
-            return;
+        match word(i) {
+            AT_EXECFN => end = (word(i + 1) & !(PAGE - 1)) + PAGE,
+            AT_SYSINFO_EHDR => slot_zero().host_vdso.store(word(i + 1), Relaxed),
+            _ => {}
         }
         i += 2;
     }
+    end
+}
+
+fn slot_zero() -> &'static Slot {
+    signal::slot_of(layout::stack_addr(0))
 }

@@ -3,6 +3,8 @@
 //! Everything here is above the addresses that the sentry gives to applications and below what the
 //! host kernel uses for its own stack and vDSO.
 
+use core::sync::atomic::AtomicU64;
+
 /// Where the stub's image is linked and loaded.
 pub const STUB_BASE: u64 = 0x7e80_0000_0000;
 /// The size of the window behind [`STUB_BASE`] whose `syscall` instructions the filter lets through
@@ -31,10 +33,70 @@ pub const STACK_TOP: u64 = 0x1_f000;
 /// stack, because a signal that arrives on the application's stack starts at the stack's top.
 pub const PRIVATE_PAGE: u64 = STACK_TOP;
 
-/// A page that the zygote maps for all its descendants, read-only: `Config`.
+/// A page that the zygote maps for all its descendants, read-only: [`Config`].
 pub const CONFIG_BASE: u64 = 0x7e84_0000_0000;
 /// The size of the configuration.
 pub const CONFIG_LEN: u64 = 0x2000;
+
+/// What all stubs know from the start.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Config {
+    /// The features that the stub saves where a signal frame is wanted at a patched call.
+    pub xsave_features: AtomicU64,
+    /// The size of that state without the trailing magic; zero where it is too large for the stub.
+    pub xsave_size: AtomicU64,
+}
+
+/// What a thread keeps on its private page, to which its GS base points: the registers of a patched
+/// call. The sentry never sees it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Private {
+    /// The address of the thread's slot.
+    pub slot: u64,
+    /// The number of the present call.
+    pub number: u64,
+    /// The registers in the order of a signal frame: r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx,
+    /// rsp, rip, eflags.
+    pub gregs: [u64; 18],
+}
+
+/// The largest extended state, trailing magic included, that the stub can save itself.
+pub const XSAVE_MAX: u64 = 4096;
+
+/// Marks the table of entry points in the stub's image, which consists of this word and one address
+/// per [`Entry`].
+pub const ENTRIES_MAGIC: u64 = 0x7375_6274_7972_746e;
+
+/// The entry points for patched calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Entry {
+    /// Any call.
+    Forward = 1,
+    /// `getpid`.
+    Getpid,
+    /// `gettid`.
+    Gettid,
+    /// `getppid`.
+    Getppid,
+    /// `getuid`.
+    Getuid,
+    /// `geteuid`.
+    Geteuid,
+    /// `getgid`.
+    Getgid,
+    /// `getegid`.
+    Getegid,
+    /// `getpgrp`.
+    Getpgrp,
+}
+
+/// Returns the address of the private page of thread `index`.
+pub const fn private_addr(index: u32) -> u64 {
+    stack_addr(index) + PRIVATE_PAGE
+}
 
 /// The number of the doorbell call: one that Linux has dropped (`nfsservctl`), and which the
 /// filter answers with a notification, so that it never reaches the table.

@@ -15,6 +15,8 @@ pub const DATA_LEN: usize = 8192;
 
 /// The request is a system call of the application.
 pub const KIND_SYSCALL: u32 = 1;
+/// The request is a system call of the application from a patched site.
+pub const KIND_PATCHED_SYSCALL: u32 = 6;
 /// The request is an exception of the application.
 pub const KIND_FAULT: u32 = 2;
 /// The thread has seen its `interrupt` word.
@@ -49,6 +51,16 @@ pub const REPLY_EXIT_GROUP: u32 = 1 << 8;
 pub const CALL_ATOMIC_UPDATE: u32 = 0x1_0000;
 /// A pseudo call number: `HostCall::CompareExchange` (address, old, new).
 pub const CALL_COMPARE_EXCHANGE: u32 = 0x1_0001;
+/// How many identity calls there are.
+pub const N_FACTS: usize = 8;
+/// Set in a valid fact.
+pub const FACT_VALID: u64 = 1 << 32;
+
+/// A flag of a call: neither its error nor its result matters.
+pub const CALL_QUIET: u32 = 1;
+/// A pseudo call number: replaces eight bytes within a cache line at once, where they are as
+/// expected (address, old, new).
+pub const CALL_STORE: u32 = 0x1_0003;
 /// A pseudo call number: fails with `EINVAL`.
 pub const CALL_REFUSED: u32 = 0x1_0002;
 
@@ -58,7 +70,7 @@ pub const CALL_REFUSED: u32 = 0x1_0002;
 pub struct CallEntry {
     /// The call's number.
     pub nr: AtomicU32,
-    /// Unused.
+    /// `CALL_QUIET` or nothing.
     pub flags: AtomicU32,
     /// The arguments; the first one is overwritten with the result.
     pub args: [AtomicU64; 6],
@@ -117,6 +129,11 @@ pub struct Slot {
     pub index: AtomicU32,
     /// The token of the address space.
     pub space: AtomicU64,
+    /// What the identity calls return: `getpid`, `gettid`, `getppid`, `getuid`, `geteuid`, `getgid`,
+    /// `getegid`, `getpgrp`, each with [`FACT_VALID`]; zero where the sentry answers itself.
+    pub facts: [AtomicU64; N_FACTS],
+    /// The zygote only: where the host has mapped its vDSO, zero for nowhere.
+    pub host_vdso: AtomicU64,
     /// The zygote only: the number of the listener plus one, once there is one.
     pub listener: AtomicU32,
     /// The zygote only: set when the sentry has taken the listener.

@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
-    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_REFUSED, CallEntry, DATA_LEN, MAX_CALLS, Slot,
+    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_QUIET, CALL_REFUSED, CallEntry, DATA_LEN,
+    MAX_CALLS, Slot,
 };
 use syscalls::{Errno, SysResult};
 
 use super::listener::Listener;
+use super::patch::QuietCall;
 use super::space::Space;
 use crate::{HostCall, USER_ADDRESS_LIMIT};
 
@@ -34,12 +36,13 @@ pub(super) struct Batch {
 /// the stub ring.
 pub(super) fn fill(
     slot: &Slot,
+    first: usize,
     space: &Space,
     listener: &Listener,
     ring: Option<u64>,
     todo: &mut VecDeque<HostCall>,
 ) -> Batch {
-    let mut batch = Batch { n_calls: 0, data_len: 0 };
+    let mut batch = Batch { n_calls: first, data_len: 0 };
     while let Some(entry) = slot.calls.0.get(batch.n_calls).filter(|_| batch.n_calls < BATCH) {
         let Some(call) = todo.front() else { break };
         if batch.data_len != 0 {
@@ -57,6 +60,16 @@ pub(super) fn fill(
         todo.pop_front();
     }
     batch
+}
+
+/// Writes the platform's own calls to the start of the slot's list; returns how many there are.
+pub(super) fn fill_quiet(slot: &Slot, quiet: &mut Vec<QuietCall>) -> usize {
+    let n = quiet.len().min(BATCH);
+    for (entry, (nr, args)) in slot.calls.0.iter().zip(quiet.drain(..)) {
+        write(entry, nr, args);
+        entry.flags.store(CALL_QUIET, Relaxed);
+    }
+    n
 }
 
 enum Encoded {
@@ -180,6 +193,7 @@ fn data_addr(_space: &Space, slot: &Slot) -> u64 {
 
 fn write(entry: &CallEntry, nr: u32, args: [u64; 6]) {
     entry.nr.store(nr, Relaxed);
+    entry.flags.store(0, Relaxed);
     for (place, arg) in entry.args.iter().zip(args) {
         place.store(arg, Relaxed);
     }

@@ -15,12 +15,13 @@ use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use super::patch::{QuietCall, Site};
 use super::region::SlotMapping;
 use super::space::Space;
 use super::{Inner, Job, calls, lock};
 use crate::{
     AddressSpace, Context, ContextOwner, Event, FastPathFacts, Fault, HostCall, HostCallResults,
-    SyscallArgs,
+    PatchPermit, PatchWish, SyscallArgs, USER_ADDRESS_LIMIT,
 };
 use sentry_sysmsg::layout;
 
@@ -67,8 +68,13 @@ struct State {
     then: Then,
     /// How many calls the current reply has, and the data that the last of them brings.
     sent: usize,
+    /// How many of them are the platform's own and come first.
+    quiet_sent: usize,
     data_len: usize,
     results: HostCallResults,
+    /// The site that should be patched, and the calls that do it.
+    site: Option<Site>,
+    quiet: Vec<QuietCall>,
 }
 
 /// A guest thread.
@@ -131,8 +137,11 @@ impl SystrapContext {
                 todo: VecDeque::new(),
                 then: Then::Resume,
                 sent: 0,
+                quiet_sent: 0,
                 data_len: 0,
                 results: HostCallResults::default(),
+                site: None,
+                quiet: Vec::new(),
             }),
         }))
     }
@@ -231,13 +240,20 @@ impl SystrapContext {
             return self.take_outcome(state, kind == slot::KIND_CALL_FAILED);
         }
         self.slot.interrupt.store(0, SeqCst);
-        let values: [u64; N_REGS] = std::array::from_fn(|i| self.slot.regs[i].load(Relaxed));
+        let mut values = [0; N_REGS];
+        for (value, place) in values.iter_mut().zip(&self.slot.regs) {
+            *value = place.load(Relaxed);
+        }
         state.regs = zerocopy::transmute!(values);
         state.regs_dirty = false;
         state.ret_dirty = false;
-        state.in_syscall = kind == slot::KIND_SYSCALL;
+        state.in_syscall = kind == slot::KIND_SYSCALL || kind == slot::KIND_PATCHED_SYSCALL;
+        state.site = None;
         match kind {
-            slot::KIND_SYSCALL => {
+            slot::KIND_SYSCALL | slot::KIND_PATCHED_SYSCALL => {
+                if kind == slot::KIND_SYSCALL && self.inner.can_patch {
+                    self.find_site(state);
+                }
                 state.regs.rax = Errno::ENOSYS.to_return();
                 Some(Event::Syscall)
             }
@@ -250,6 +266,21 @@ impl SystrapContext {
                 error_code: self.slot.fault_error_code.load(Relaxed),
             })),
             _ => self.violation(),
+        }
+    }
+
+    /// Notes that a call has trapped, and whether its site is worth a patch.
+    fn find_site(&self, state: &mut State) {
+        let rip = state.regs.rip;
+        let mut sites = self.space.sites();
+        if rip >= USER_ADDRESS_LIMIT || !sites.count(rip) {
+            return;
+        }
+        let read =
+            |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes) == Ok(bytes.len());
+        state.site = Site::find(rip, state.regs.orig_rax, read);
+        if state.site.is_none() {
+            sites.refuse(rip);
         }
     }
 
@@ -276,7 +307,7 @@ impl SystrapContext {
         let n = usize::try_from(self.slot.n_results.load(Relaxed))
             .unwrap_or(0)
             .min(state.sent + usize::from(failed));
-        for call in self.slot.calls.0.iter().take(n) {
+        for call in self.slot.calls.0.iter().take(n).skip(state.quiet_sent) {
             let raw = call.result.load(Relaxed);
             state.results.values.push(Errno::from_return(raw));
         }
@@ -323,8 +354,10 @@ impl SystrapContext {
     /// Publishes the next reply: as many calls as fit, and after the last ones what comes then.
     fn send(&self, state: &mut State) {
         let slot = &self.slot;
-        let batch =
-            calls::fill(slot, &self.space, &self.inner.listener, state.ring, &mut state.todo);
+        let quiet = calls::fill_quiet(slot, &mut state.quiet);
+        let listener = &self.inner.listener;
+        let batch = calls::fill(slot, quiet, &self.space, listener, state.ring, &mut state.todo);
+        state.quiet_sent = quiet;
         state.sent = batch.n_calls;
         state.data_len = batch.data_len;
         slot.n_calls.store(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0), Relaxed);
@@ -422,6 +455,7 @@ impl SystrapContext {
         self.slot.reply.store(reply, Relaxed);
         state.then = Then::Wake;
         state.sent = 0;
+        state.quiet_sent = 0;
         state.expects_outcome = true;
         state.results = HostCallResults::default();
         state.phase = Phase::Running;
@@ -469,8 +503,8 @@ impl Context for SystrapContext {
 
     fn regs(&self) -> Regs {
         let mut regs = lock(&self.state).regs;
-        regs.cs = 0x33;
-        regs.ss = 0x2b;
+        regs.cs = if regs.cs == USER32_CS { USER32_CS } else { USER_CS };
+        regs.ss = USER_DS;
         regs
     }
 
@@ -561,11 +595,33 @@ impl Context for SystrapContext {
         self.inner.exit(self);
     }
 
+    fn wants_patch(&self) -> Option<PatchWish> {
+        let state = lock(&self.state);
+        state.site.as_ref().map(|site| self.space.sites().wish(site))
+    }
+
+    fn patch(&self, permit: Option<&PatchPermit>) {
+        let mut state = lock(&self.state);
+        let Some(site) = state.site.take() else { return };
+        let alone = self.space.is_alone();
+        let mut sites = self.space.sites();
+        match permit {
+            Some(permit) => state.quiet = sites.patch(&site, permit, alone),
+            None => sites.refuse(site.end()),
+        }
+    }
+
     fn cpu_time_ns(&self) -> (u64, u64) {
         self.space.cpu_time_ns()
     }
 
-    fn set_fast_path(&self, _facts: Option<FastPathFacts>) {}
+    fn set_fast_path(&self, facts: Option<FastPathFacts>) {
+        let values = facts.map(|f| [f.pid, f.tid, f.ppid, f.uid, f.euid, f.gid, f.egid, f.pgid]);
+        for (i, place) in self.slot.facts.iter().enumerate() {
+            let value = values.and_then(|values| values.get(i).copied());
+            place.store(value.map_or(0, |value| u64::from(value) | slot::FACT_VALID), Relaxed);
+        }
+    }
 }
 
 impl SystrapContext {
@@ -586,5 +642,10 @@ impl SystrapContext {
         Ok(())
     }
 }
+
+/// The code and data segments of applications.
+const USER32_CS: u64 = 0x23;
+const USER_CS: u64 = 0x33;
+const USER_DS: u64 = 0x2b;
 
 const _: () = assert!(reg::ORIG_RAX == 15 && size_of::<Regs>() == N_REGS * 8);

@@ -13,6 +13,7 @@ use sentry_sysmsg::layout;
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::context::SystrapContext;
+use super::patch::Sites;
 use super::{last_errno, lock, region};
 use crate::{AddressSpace, USER_ADDRESS_LIMIT};
 
@@ -72,6 +73,7 @@ pub(super) struct Space {
     killed: AtomicBool,
     /// How many indices have a mapped stack.
     stacks: AtomicU32,
+    sites: Mutex<Sites>,
     fds: Mutex<FdCache>,
     /// What is to be written to the process's memory as soon as it is born; `None` from then on.
     at_birth: Mutex<Option<Vec<(UserAddr, Vec<u8>)>>>,
@@ -88,6 +90,7 @@ impl Space {
             threads: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
             stacks: AtomicU32::new(1),
+            sites: Mutex::new(Sites::default()),
             fds: Mutex::new(FdCache::default()),
             at_birth: Mutex::new(Some(Vec::new())),
         })
@@ -112,6 +115,7 @@ impl Space {
     /// Takes over what a copy of `parent` has.
     pub(super) fn inherit(&self, parent: &Self) {
         self.stacks.store(parent.stacks.load(Ordering::Acquire), Ordering::Release);
+        *self.sites() = parent.sites().inherited(parent.is_alone());
     }
 
     /// Keeps a write for the birth; returns whether the process is not born yet.
@@ -216,6 +220,16 @@ impl Space {
             _ => None,
         });
         used.collect()
+    }
+
+    /// Returns whether the process has one thread only.
+    pub(super) fn is_alone(&self) -> bool {
+        lock(&self.threads).iter().filter(|place| !place.is_free()).count() == 1
+    }
+
+    /// Returns what is known of system call sites.
+    pub(super) fn sites(&self) -> MutexGuard<'_, Sites> {
+        lock(&self.sites)
     }
 
     /// Returns the cache of descriptors.

@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::{Slot, layout};
@@ -16,7 +17,7 @@ use super::space::Space;
 use super::{filter, last_errno};
 
 /// The image that the build script made.
-const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
+pub(super) const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
 
 const HWCAP2_FSGSBASE: u64 = 1 << 1;
 const FILTER_FLAG_NEW_LISTENER: u32 = 1 << 3;
@@ -31,6 +32,8 @@ pub(super) struct Zygote {
     pub(super) space: Space,
     pub(super) pid: i32,
     pub(super) listener: OwnedFd,
+    /// Where all stubs have the host's vDSO.
+    pub(super) host_vdso: u64,
 }
 
 /// Checks that processor and kernel have what the stub needs.
@@ -44,16 +47,19 @@ pub(super) fn check_host() -> SysResult<()> {
 
 impl Zygote {
     /// Starts the stub and takes its listener.
-    pub(super) fn start() -> SysResult<Self> {
-        Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV)
-            .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER))
+    pub(super) fn start(xsave_features: u64, xsave_size: u64) -> SysResult<Self> {
+        let config = [xsave_features, xsave_size].map(u64::to_ne_bytes).concat();
+        Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, &config)
+            .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER, &config))
     }
 
-    fn start_with(flags: u32) -> SysResult<Self> {
+    fn start_with(flags: u32, config_bytes: &[u8]) -> SysResult<Self> {
         let space = Space::new(random()?)?;
         let slot = SlotMapping::new(&space.region, 0)?;
         fill_filter(&slot, flags)?;
-        let config = memory_file(c"config", layout::CONFIG_LEN)?;
+        let config = std::fs::File::from(memory_file(c"config", layout::CONFIG_LEN)?);
+        config.write_all_at(config_bytes, 0).map_err(|_| Errno::ENOMEM)?;
+        let config = OwnedFd::from(config);
         let stub = stub_file()?;
         let pid = spawn(&stub, &space.region, &config)?;
         let listener = take_listener(&slot, pid).inspect_err(|_| {
@@ -63,7 +69,8 @@ impl Zygote {
                 libc::waitpid(pid, std::ptr::null_mut(), 0);
             }
         })?;
-        Ok(Self { space, pid, listener })
+        let host_vdso = slot.host_vdso.load(Relaxed);
+        Ok(Self { space, pid, listener, host_vdso })
     }
 }
 

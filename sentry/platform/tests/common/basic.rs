@@ -603,3 +603,51 @@ pub(crate) fn speed(machine: &Machine) {
     }
     parent.end();
 }
+
+pub(crate) fn a_site_that_is_used_again_keeps_working(machine: &Machine) {
+    let task = machine.load(Program::AllRegisters);
+    let program = guest::address(Program::AllRegisters);
+    for round in 0..10 {
+        task.set(|regs| {
+            (regs.rip, regs.eflags) = (program, 0x202 | if round % 2 == 0 { 0xc1 } else { 0 })
+        });
+        let args = task.go(1000);
+        assert_eq!(args, [0x1005, 0x1004, 0x1003, 0x100a, 0x1008, 0x1009]);
+        let regs = task.context.regs();
+        assert_eq!(
+            [regs.rbx, regs.rbp, regs.r12, regs.r13, regs.r14, regs.r15],
+            [0x1001, 0x1006, 0x100c, 0x100d, 0x100e, 0x100f]
+        );
+        assert_eq!((regs.orig_rax, regs.rsp, regs.rcx), (1000, STACK, regs.rip));
+        assert_eq!((regs.rax, regs.r11), (Errno::ENOSYS.to_return(), regs.eflags));
+        assert_eq!(regs.eflags & 0xc1 != 0, round % 2 == 0);
+    }
+    // A call that is to be made again is found at the instruction itself.
+    task.set(|regs| (regs.rip, regs.rax) = (regs.rip - 2, 77));
+    task.go(77);
+    // Only the result changes, whatever the way back.
+    task.set(|regs| regs.rip = guest::address(Program::Getpid));
+    task.go(39);
+    for round in 0..10 {
+        task.set(|regs| (regs.rdi, regs.r15) = (round, round + 1));
+        for result in 0..3 {
+            task.reply(result, 39);
+            let regs = task.context.regs();
+            assert_eq!((regs.rdi, regs.r15), (round, round + 1));
+        }
+    }
+    task.end();
+}
+
+pub(crate) fn a_segment_base_of_the_application_keeps_calls_working(machine: &Machine) {
+    let task = machine.load(Program::Getpid);
+    task.go(39);
+    for gs_base in [0, 0x1234_5000, 0, DATA, 0x7dff_ffff_f000, 0] {
+        for round in 0..4 {
+            task.set(|regs| regs.gs_base = gs_base);
+            task.reply(round, 39);
+            assert_eq!(task.context.regs().gs_base, gs_base);
+        }
+    }
+    task.end();
+}

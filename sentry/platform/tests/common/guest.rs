@@ -10,6 +10,8 @@ use std::arch::global_asm;
 pub(crate) const CODE: u64 = 0x40_0000;
 /// Where 128 KiB of zeroed memory lie.
 pub(crate) const DATA: u64 = 0x1000_0000;
+/// Where the platform may put its trampolines.
+pub(crate) const ROOM: u64 = 0x100_0000;
 /// The initial stack pointer.
 pub(crate) const STACK: u64 = DATA + 0x1_0000;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sentry_platform::{Context, ContextOwner, Event, HostCall, Platform};
+use sentry_platform::{Context, ContextOwner, Event, HostCall, PatchPermit, Platform};
 use syscalls::UserAddr;
 
 use super::guest;
@@ -100,7 +100,15 @@ impl Task {
 
     /// Waits for the next event.
     pub(crate) fn next(&self) -> Event {
-        self.events.recv_timeout(PATIENCE).expect("an event")
+        let event = self.events.recv_timeout(PATIENCE).expect("an event");
+        if event == Event::Syscall
+            && let Some(wish) = self.context.wants_patch()
+        {
+            let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+            let room = wish.needs_room.then_some(guest::ROOM);
+            self.context.patch(Some(&PatchPermit { prot, room }));
+        }
+        event
     }
 
     /// Lets the context go on and waits for the next event.
@@ -112,7 +120,8 @@ impl Task {
     /// Waits for a system call with this number; returns its arguments.
     #[track_caller]
     pub(crate) fn syscall(&self, number: u64) -> [u64; 6] {
-        assert_eq!(self.next(), Event::Syscall);
+        let event = self.next();
+        assert_eq!(event, Event::Syscall, "{:x?}", self.context.regs());
         let args = self.context.syscall();
         assert_eq!(args.number, number, "{args:x?} {:x?}", self.context.regs());
         args.args
