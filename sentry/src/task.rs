@@ -11,6 +11,7 @@ pub mod creds;
 pub mod exec;
 pub(crate) mod exec_creds;
 pub mod exit;
+pub(crate) mod identity;
 pub mod job;
 pub mod limits;
 pub(crate) mod no_context;
@@ -80,6 +81,8 @@ pub struct Task {
     /// Whether there may be a signal, a stop or a kill to handle before returning to the
     /// application: a hint that is set after the cause and read with it.
     pub(crate) attention: AtomicBool,
+    /// Whether the platform must be told anew what it answers by itself: see [`identity`].
+    pub(crate) facts_changed: AtomicBool,
     /// `PR_SET_NAME`: up to 15 bytes.
     pub(crate) comm: Mutex<Vec<u8>>,
     /// `set_tid_address`, `CLONE_CHILD_CLEARTID`.

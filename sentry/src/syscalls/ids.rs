@@ -12,7 +12,7 @@ use syscalls::{Errno, SysResult, UserPtr};
 
 use crate::task::creds::ALL_CAPABILITIES;
 use crate::task::job::{ProcessGroup, Session};
-use crate::task::{Credentials, CurrentTask, HandlerResult, Task};
+use crate::task::{Credentials, CurrentTask, HandlerResult, Task, identity};
 
 /// "Leave this id as it is."
 const KEEP: u32 = u32::MAX;
@@ -174,6 +174,7 @@ pub(super) fn sys_getresgid(
 
 fn replace(task: &CurrentTask, creds: Credentials) {
     *task.creds.lock() = Arc::new(creds);
+    identity::changed(task);
 }
 
 /// Changes user ids and what follows from that (`capabilities(7)`, "Effect of user ID changes").

@@ -86,6 +86,7 @@ impl Task {
             creds: Mutex::new(new.creds),
             signals: Mutex::new(new.signals),
             attention: AtomicBool::new(true),
+            facts_changed: AtomicBool::new(true),
             comm: Mutex::new(new.comm),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),

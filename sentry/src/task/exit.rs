@@ -7,7 +7,7 @@ use syscalls::abi::signal::{SIGCONT, SIGHUP, SIGKILL, Siginfo};
 use syscalls::abi::wait as status;
 use syscalls::{UserAddr, UserPtr};
 
-use super::{CurrentTask, Task, ThreadGroup, run, signal, wait};
+use super::{CurrentTask, Task, ThreadGroup, identity, run, signal, wait};
 use crate::sync::Events;
 
 /// Ends the calling process: every thread exits with this wait status.
@@ -172,6 +172,7 @@ fn reparent_children(group: &Arc<ThreadGroup>) {
             tree.exit_signal = syscalls::abi::signal::SIGCHLD;
             tree.zombie
         };
+        identity::changed_for_all(&child);
         for task in child.live_tasks() {
             let signo = task.parent_death_signal.load(Ordering::Relaxed);
             if signo != 0 {

@@ -18,7 +18,7 @@ use sentry_platform::{Context, ContextOwner, Event, Work};
 use syscalls::Errno;
 
 use super::signal::deliver;
-use super::{Control, CurrentTask, Restart, Task, exit, signal};
+use super::{Control, CurrentTask, Restart, Task, exit, identity, signal};
 use crate::mm::in_flight;
 use crate::syscalls::dispatch;
 
@@ -175,6 +175,7 @@ impl Task {
     /// Makes `context`, created with [`Owner::next`], the task's context.
     pub(crate) fn set_context(&self, context: Arc<dyn Context>) {
         *self.context.lock() = context;
+        self.facts_changed.store(true, Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -245,11 +246,13 @@ fn step(current: &CurrentTask, mut next: Step) {
 
 /// Lets the context go on, unless something wants attention after all.
 fn resume(current: &CurrentTask) -> bool {
+    identity::update(current);
     let calls = std::mem::take(&mut *current.host_calls.lock());
     current.run_state.store(GUEST, Ordering::SeqCst);
     // Whoever posts a signal stores it first and looks at the state then, so one side sees the
     // other; a spurious interrupt is harmless.
-    if current.has_attention() && cas(current, GUEST, SERVING) {
+    let wants_attention = current.has_attention() || current.facts_changed.load(Ordering::SeqCst);
+    if wants_attention && cas(current, GUEST, SERVING) {
         *current.host_calls.lock() = calls;
         return false;
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::job::ProcessGroup;
 use super::signal::{GroupSignals, SignalActions};
-use super::{Task, job};
+use super::{Task, identity, job};
 use crate::kernel::Kernel;
 use crate::sync::{Mutex, WaitQueue};
 use crate::task::pid_namespace::PidNamespace;
@@ -200,6 +200,7 @@ impl ThreadGroup {
         };
         old.remove(self);
         process_group.add(self);
+        identity::changed_for_all(self);
     }
 
     /// Returns user and system time of all threads, gone ones included, in nanoseconds.
