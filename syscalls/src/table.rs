@@ -375,7 +375,7 @@ macro_rules! for_each_syscall {
             CLONE3 clone3(cl_args: InSized(CloneArgs, 1), size: Size) -> Int, Partial, process, "of the namespaces, those that the kernel here has";
             CLOSE_RANGE close_range(first: UInt, last: UInt, flags: Flags(fs::CloseRangeFlags)) -> Int, Full, fd, "";
             OPENAT2 openat2(dirfd: DirFd, pathname: InStr, how: InSized(OpenHow, 3), size: Size) -> Int, Full, open, "";
-            PIDFD_GETFD pidfd_getfd(pidfd: Fd, targetfd: Fd, flags: Hex32) -> Int, Unsupported, process, "";
+            PIDFD_GETFD pidfd_getfd(pidfd: Fd, targetfd: Fd, flags: Hex32) -> Int, Full, process, "";
             FACCESSAT2 faccessat2(dirfd: DirFd, pathname: InStr, mode: Access, flags: Flags(fs::AtFlags)) -> Int, Full, stat, "";
             PROCESS_MADVISE process_madvise(pidfd: Fd, iovec: InArray(Iovec, 2), vlen: Size, advice: Enum(mm::MADVISE_NAMES), flags: Hex32) -> Int, Unsupported, memory, "";
             EPOLL_PWAIT2 epoll_pwait2(epfd: Fd, events: OutArray(EpollEvent, 2), maxevents: Int, timeout: InStruct(Timespec), sigmask: InStruct(SigSet), sigsetsize: Size) -> Int, Full, poll, "";

@@ -244,7 +244,7 @@ impl File for HostFile {
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
         let registration = self.queue.register(waiter, mask, key);
-        self.poller.watch(self, mask);
+        self.poller.watch(self, self.queue.wanted());
         vec![registration]
     }
 

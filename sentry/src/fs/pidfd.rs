@@ -2,9 +2,22 @@
 
 use std::sync::Arc;
 
+use syscalls::abi::fs::OpenFlags;
+use syscalls::abi::resource::RLIMIT_NOFILE;
 use syscalls::{Errno, SysResult};
 
+use crate::sync::{Events, Registration, Waiter};
 use crate::task::{CurrentTask, ThreadGroup};
+use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::file::downcast;
+use crate::vfs::{Attr, File, OpenFile};
+
+/// A reference to a process.
+pub struct PidFd {
+    attr: Attr,
+    /// The process, which stays the same when its pid is given to another one.
+    group: Arc<ThreadGroup>,
+}
 
 /// Puts a pidfd of `group` into the caller's descriptor table.
 ///
@@ -15,8 +28,24 @@ pub(crate) fn install(
     group: &Arc<ThreadGroup>,
     cloexec: bool,
 ) -> SysResult<i32> {
-    let _ = (current, group, cloexec);
-    Err(Errno::EMFILE)
+    install_with(current, group, OpenFlags::empty(), cloexec)
+}
+
+/// As [`install`], with status flags.
+///
+/// # Errors
+/// `EMFILE`.
+pub(crate) fn install_with(
+    current: &CurrentTask,
+    group: &Arc<ThreadGroup>,
+    flags: OpenFlags,
+    cloexec: bool,
+) -> SysResult<i32> {
+    let attr = anon::attr(current, AnonMount::Pid, 0o100_700);
+    let file = Arc::new(PidFd { attr, group: group.clone() });
+    let flags = (flags | OpenFlags::RDWR).bits();
+    let limit = current.group.limits.lock().soft(RLIMIT_NOFILE);
+    current.files().install(OpenFile::new(file, None, flags), cloexec, limit)
 }
 
 /// Returns the process that a pidfd refers to, and whether the descriptor is non-blocking.
@@ -24,6 +53,40 @@ pub(crate) fn install(
 /// # Errors
 /// `EBADF`.
 pub(crate) fn group_of(current: &CurrentTask, fd: i32) -> SysResult<(Arc<ThreadGroup>, bool)> {
-    let _ = (current, fd);
-    Err(Errno::EBADF)
+    let open = current.files().get(fd)?;
+    let file = downcast::<PidFd>(&open.file).ok_or(Errno::EBADF)?;
+    Ok((file.group.clone(), open.is_nonblocking()))
+}
+
+impl File for PidFd {
+    fn attr(&self) -> SysResult<Attr> {
+        Ok(self.attr)
+    }
+
+    fn anonymous_name(&self) -> String {
+        String::from("anon_inode:[pidfd]")
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn poll(&self) -> Events {
+        let tree = self.group.tree.lock();
+        if tree.is_reaped {
+            Events::READABLE | Events::HUP
+        } else if tree.zombie.is_some() {
+            Events::READABLE
+        } else {
+            Events::empty()
+        }
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        vec![self.group.exit_events.register(waiter, mask, key)]
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
+    }
 }

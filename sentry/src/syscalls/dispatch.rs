@@ -359,6 +359,14 @@ rows! {
     EPOLL_WAIT => epoll::sys_epoll_wait(4);
     EPOLL_PWAIT => epoll::sys_epoll_pwait(6);
     EPOLL_PWAIT2 => epoll::sys_epoll_pwait2(6);
+    PIDFD_OPEN => pidfd::sys_pidfd_open(2);
+    PIDFD_SEND_SIGNAL => pidfd::sys_pidfd_send_signal(4);
+    PIDFD_GETFD => pidfd::sys_pidfd_getfd(3);
+    SENDFILE => splice::sys_sendfile(4);
+    SPLICE => splice::sys_splice(6);
+    TEE => splice::sys_tee(4);
+    VMSPLICE => splice::sys_vmsplice(4);
+    COPY_FILE_RANGE => splice::sys_copy_file_range(6);
 }
 
 fn a<T: FromArg>(args: &[u64; 6], index: usize) -> T {

@@ -20,11 +20,11 @@ use crate::vfs::io::IoSource;
 use crate::vfs::{FileType, OpenFile, SetAttr, WriteOffset, change, notify, touch_atime};
 
 /// Segments of guest memory.
-type Segments = Vec<(UserAddr, usize)>;
+pub(super) type Segments = Vec<(UserAddr, usize)>;
 
 /// Which offset a transfer uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
+pub(super) enum Position {
     /// The open file's, which moves.
     Current,
     /// This one.
@@ -237,7 +237,7 @@ fn rw_flags(flags: u32) -> SysResult<RwFlags> {
 }
 
 /// Reads into guest memory, waiting if need be.
-fn do_read(
+pub(super) fn do_read(
     task: &CurrentTask,
     file: &OpenFile,
     segments: Segments,
@@ -284,7 +284,7 @@ fn read_once(
 }
 
 /// Writes from guest memory, waiting until everything is written if need be.
-fn do_write(
+pub(super) fn do_write(
     task: &CurrentTask,
     file: &OpenFile,
     segments: Segments,
@@ -365,14 +365,14 @@ fn wait<T>(
 }
 
 /// A source cut to a number of bytes.
-struct Limited<'a, 'b> {
-    source: &'a mut UserBuf<'b>,
+struct Limited<'a> {
+    source: &'a mut dyn IoSource,
     left: usize,
 }
 
-impl IoSource for Limited<'_, '_> {
+impl IoSource for Limited<'_> {
     fn remaining(&self) -> usize {
-        IoSource::remaining(self.source).min(self.left)
+        self.source.remaining().min(self.left)
     }
 
     fn get(&mut self, dst: &mut [u8]) -> SysResult<usize> {
@@ -386,7 +386,7 @@ impl IoSource for Limited<'_, '_> {
 fn write_regular(
     task: &CurrentTask,
     file: &OpenFile,
-    src: &mut UserBuf<'_>,
+    src: &mut dyn IoSource,
     position: Position,
     flags: RwFlags,
 ) -> SysResult<usize> {
@@ -402,7 +402,7 @@ fn write_regular(
             WriteOffset::At(start) => start,
             WriteOffset::Append => file.file.attr()?.size,
         };
-        let wanted = IoSource::remaining(src);
+        let wanted = src.remaining();
         if start >= limit && wanted > 0 {
             signal::send_to_self(task, SIGXFSZ);
             return Err(Errno::EFBIG);
@@ -430,7 +430,7 @@ fn write_regular(
 fn write_stream(
     task: &CurrentTask,
     file: &OpenFile,
-    src: &mut UserBuf<'_>,
+    src: &mut dyn IoSource,
     position: Position,
 ) -> SysResult<usize> {
     match position {
@@ -445,6 +445,35 @@ fn write_stream(
             Ok(n)
         }
     }
+}
+
+/// Writes what can be written at once of data that the sentry holds: what `sendfile(2)` and its
+/// relatives do.
+///
+/// # Errors
+/// Those of the file; `EAGAIN` where it has to wait, `EPIPE` after SIGPIPE.
+pub(super) fn write_held(
+    task: &CurrentTask,
+    file: &OpenFile,
+    src: &mut dyn IoSource,
+    position: Position,
+) -> SysResult<usize> {
+    let result = if file.path.as_ref().is_some_and(is_regular) {
+        drop_set_id(task, file)?;
+        write_regular(task, file, src, position, RwFlags::empty())
+    } else {
+        write_stream(task, file, src, position)
+    };
+    match result {
+        Err(Errno::EPIPE) => signal::send_to_self(task, SIGPIPE),
+        Ok(n) if n > 0 => {
+            if let Some(path) = &file.path {
+                notify::file(&path.dentry, notify::IN_MODIFY);
+            }
+        }
+        _ => {}
+    }
+    result
 }
 
 /// Takes the set-id bits off a file that is written to by somebody who may not keep them.

@@ -341,6 +341,51 @@ fn check_queued(
     Ok(())
 }
 
+/// Whom a signal to a pidfd reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PidfdScope {
+    Process,
+    Thread,
+    ProcessGroup,
+}
+
+/// Sends to the process behind a pidfd: the body of `pidfd_send_signal(2)`.
+///
+/// # Errors
+/// `EINVAL` for a wrong signal; `ESRCH`, `EPERM`, `EAGAIN`.
+pub(super) fn send_to_pidfd(
+    task: &CurrentTask,
+    group: &Arc<ThreadGroup>,
+    sig: i32,
+    info: Option<Siginfo>,
+    scope: PidfdScope,
+) -> SysResult<()> {
+    let info = match info {
+        Some(info) if info.si_signo != sig => return Err(Errno::EINVAL),
+        Some(mut info) => {
+            check_queued(task, group, sig, &mut info)?;
+            info
+        }
+        None => {
+            let code = if scope == PidfdScope::Thread { SI_TKILL } else { SI_USER };
+            sender_info(task, group, sig, code)
+        }
+    };
+    if sig != 0 && !is_valid(sig) {
+        return Err(Errno::EINVAL);
+    }
+    let leader = group.leader().ok_or(Errno::ESRCH)?;
+    match scope {
+        PidfdScope::ProcessGroup => {
+            kill_many(task, group.process_group().members().into_iter(), sig)
+        }
+        PidfdScope::Thread => send_to_thread(task, &leader, info),
+        PidfdScope::Process if !may_signal(task, group, sig) => Err(Errno::EPERM),
+        PidfdScope::Process if sig == 0 => Ok(()),
+        PidfdScope::Process => signal::send_to_group(group, info),
+    }
+}
+
 /// Implements `rt_sigqueueinfo(2)`.
 pub(super) fn sys_rt_sigqueueinfo(
     task: &CurrentTask,
