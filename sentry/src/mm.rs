@@ -14,6 +14,7 @@ pub(crate) mod loader;
 pub(crate) mod map_file;
 pub mod maps;
 pub(crate) mod ops;
+pub(crate) mod patch;
 pub(crate) mod space;
 pub mod user_io;
 pub(crate) mod vma;

@@ -211,7 +211,7 @@ fn blockers(state: &State, me: &Arc<Task>, matches: impl Fn(&AddrRange) -> bool)
         .collect()
 }
 
-fn others_ranges(state: &State, me: &Arc<Task>) -> Vec<AddrRange> {
+pub(super) fn others_ranges(state: &State, me: &Arc<Task>) -> Vec<AddrRange> {
     state
         .in_flight
         .iter()

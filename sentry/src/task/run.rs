@@ -100,6 +100,7 @@ impl ContextOwner for Owner {
                 let call = current.context().syscall();
                 *current.call.lock() = call;
                 dispatch::enter(&current, &call);
+                crate::mm::patch::answer(&current);
                 step(&current, Step::Call);
             }
             Event::Fault(fault) => {
