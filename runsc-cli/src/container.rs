@@ -120,8 +120,11 @@ impl Container {
         let dir = root.join(id);
         match fs::read(dir.join("state.json")) {
             Ok(text) => {
-                let state = serde_json::from_slice(&text)
-                    .with_context(|| format!("reading {}", dir.join("state.json").display()))?;
+                let state = serde_json::from_slice(&text).unwrap_or_else(|error| {
+                    // Never written so by runsc, which renames complete files into place.
+                    log::warning(&format!("the state of container {id} is unreadable: {error}"));
+                    State::of_leftover(id)
+                });
                 Ok(Some(Self { dir, state }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(&dir) {
