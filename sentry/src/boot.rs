@@ -63,6 +63,7 @@ fn create(
     crate::fs::mem_devices::register(&kernel);
     crate::fs::tmpfs::register(&kernel);
     crate::fs::pipe::register(&kernel);
+    crate::fs::procfs::register(&kernel);
     let timers = kernel.clone();
     spawn_thread("timers", move || timers.timers.serve(&timers.clock));
     let serving = platform.clone();

@@ -15,7 +15,7 @@ use crate::vfs::fs_types::FileSystemTypes;
 use crate::vfs::special::SpecialFiles;
 
 /// The most tasks in a sandbox: Linux's `threads-max` on a machine of some gigabytes.
-const MAX_TASKS: usize = 63_000;
+pub(crate) const MAX_TASKS: usize = 63_000;
 
 /// The guest kernel.
 pub struct Kernel {
@@ -48,6 +48,8 @@ pub struct Kernel {
     pub(crate) memory_limit: Option<u64>,
     /// What device nodes and FIFOs are opened with.
     pub special_files: SpecialFiles,
+    /// What has been changed below `/proc/sys`.
+    pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
     pub file_system_types: FileSystemTypes,
     /// Where memfds live, once there is one.
@@ -96,6 +98,7 @@ impl Kernel {
             status_notifier: OnceLock::new(),
             memory_limit: options.memory_limit,
             special_files: SpecialFiles::default(),
+            sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
             memfds: OnceLock::new(),
         })

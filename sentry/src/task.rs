@@ -5,6 +5,7 @@
 //! events, dispatches system calls and delivers signals on the way back. A task that must wait is
 //! simply not resumed ([`block`]).
 
+pub(crate) mod access;
 pub mod block;
 pub mod clone;
 pub mod creds;

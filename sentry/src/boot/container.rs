@@ -18,6 +18,7 @@ use crate::fs::gofer::{Caching, GoferFs};
 use crate::fs::host_fd::{HostFile, HostPoller};
 use crate::fs::overlay::OverlayFs;
 
+use crate::fs::procfs::{self, ProcFs};
 use crate::fs::tmpfs::{self, TmpFs};
 use crate::kernel::Kernel;
 use crate::mm::MemoryManager;
@@ -92,6 +93,10 @@ pub(super) fn create(
         make_device(&fs, device)
             .map_err(|errno| failure(&format!("creating device {:?}", device.path), errno))?;
     }
+    for (name, value) in &config.sysctl {
+        procfs::sysctl::set(kernel, name, value)
+            .map_err(|errno| failure(&format!("setting sysctl {name:?}"), errno))?;
+    }
     let files = FdTable::empty();
     for (number, fd) in stdio.into_iter().enumerate() {
         let file = HostFile::new(poller, fd)
@@ -146,7 +151,7 @@ fn mount_root(
     };
     let lower = Arc::new(connections.attach(config.root.connection, caching)?);
     let fs = overlay(&lower, config.root.overlay, connections)?;
-    let mount = Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::empty());
+    let mount = Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::RELATIME);
     Ok(MountNamespace::new(mount))
 }
 
@@ -217,7 +222,7 @@ fn make_mount(
     mount: &MountConfig,
     connections: &mut Connections,
 ) -> SysResult<()> {
-    let mut flags = MountFlags::empty();
+    let mut flags = MountFlags::RELATIME;
     flags.set(MountFlags::RDONLY, mount.readonly);
     flags.set(MountFlags::NOSUID, mount.nosuid);
     flags.set(MountFlags::NODEV, mount.nodev);
@@ -236,10 +241,8 @@ fn make_mount(
         }
         MountKind::Tmpfs(config) => tmpfs(config, 0o1777)?,
         MountKind::Devtmpfs(config) => tmpfs(config, 0o755)?,
-        MountKind::Proc | MountKind::Sysfs | MountKind::Devpts => {
-            let _ = kernel;
-            tmpfs(&TmpfsConfig::default(), 0o755)?
-        }
+        MountKind::Proc => ProcFs::new(kernel.root_pid_namespace.clone()),
+        MountKind::Sysfs | MountKind::Devpts => tmpfs(&TmpfsConfig::default(), 0o755)?,
         MountKind::Mqueue => tmpfs(&TmpfsConfig::default(), 0o1777)?,
         MountKind::Cgroup => {
             flags |= MountFlags::RDONLY;

@@ -175,6 +175,15 @@ pub trait File: Any + Send + Sync {
         Err(Errno::ENOTTY.into())
     }
 
+    /// Opens a file without an inode once more, through `/proc/PID/fd`.
+    ///
+    /// # Errors
+    /// `ENXIO` for files that cannot be opened, as most of them.
+    fn reopen(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {
+        let _ = (task, flags);
+        Err(Errno::ENXIO)
+    }
+
     /// Returns the object to map, for files that can be mapped.
     ///
     /// # Errors

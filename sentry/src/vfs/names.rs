@@ -9,7 +9,7 @@ use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType};
 use super::dentry::Dentry;
-use super::inode::{NewNode, NodeKind};
+use super::inode::{LookupPolicy, NewNode, NodeKind};
 use super::notify;
 use super::path::Path;
 use super::permission;
@@ -50,6 +50,10 @@ pub fn create_in(
     kind: NodeKind,
     mode: u32,
 ) -> SysResult<Path> {
+    // What lists processes knows no names but its own: Linux does not even ask for permission.
+    if dir.inode().lookup_policy() == LookupPolicy::Never {
+        return Err(Errno::ENOENT);
+    }
     let dir_attr = dir.inode().attr()?;
     permission::may_create(walk.creds(), &dir_attr)?;
     let node = new_node(walk, &dir_attr, kind, mode);
