@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod gofer;
 pub mod host_fd;
+pub mod inotify;
 pub mod mem_devices;
 pub mod memfd;
 pub(crate) mod nameless;

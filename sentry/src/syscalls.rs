@@ -12,6 +12,7 @@ pub(crate) mod fd;
 mod futex;
 mod ids;
 pub(crate) mod info;
+mod inotify;
 mod mmap;
 mod mount;
 mod open;

@@ -359,6 +359,10 @@ rows! {
     EPOLL_WAIT => epoll::sys_epoll_wait(4);
     EPOLL_PWAIT => epoll::sys_epoll_pwait(6);
     EPOLL_PWAIT2 => epoll::sys_epoll_pwait2(6);
+    INOTIFY_INIT => inotify::sys_inotify_init(0);
+    INOTIFY_INIT1 => inotify::sys_inotify_init1(1);
+    INOTIFY_ADD_WATCH => inotify::sys_inotify_add_watch(3);
+    INOTIFY_RM_WATCH => inotify::sys_inotify_rm_watch(2);
     PIDFD_OPEN => pidfd::sys_pidfd_open(2);
     PIDFD_SEND_SIGNAL => pidfd::sys_pidfd_send_signal(4);
     PIDFD_GETFD => pidfd::sys_pidfd_getfd(3);

@@ -118,7 +118,7 @@ pub struct InodeExtras {
 }
 
 /// A receiver of file events: the inotify marks on one inode.
-pub trait InodeWatcher: Send + Sync {
+pub trait InodeWatcher: Any + Send + Sync {
     /// Is told of `mask` (`IN_*`), with the child's name where a directory's child is concerned
     /// and the cookie that joins the two halves of a rename.
     fn event(&self, mask: u32, cookie: u32, name: Option<&[u8]>);
