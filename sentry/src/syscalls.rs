@@ -1,5 +1,6 @@
 //! System calls: `dispatch` and one file of thin handlers per family.
 
+mod async_io;
 mod at;
 mod attr;
 mod dir;

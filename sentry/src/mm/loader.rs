@@ -119,6 +119,8 @@ fn open_interpreter(
     name.truncate(end);
     let path = Walk::from_cwd(current, WalkFlags::FOLLOW).resolve(&name)?;
     let interpreter = open_exec(current, path)?;
+    // The program alone must not be written to; an upgrade may write to the interpreter.
+    interpreter.allow_write();
     let mut head = [0; HEAD_SIZE];
     let n = read_at(current, &interpreter, &mut head, 0)?;
     let head = head.get(..n).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use syscalls::abi::fs::OpenFlags;
+use syscalls::abi::fs::{OpenFlags, SealFlags};
 use syscalls::abi::mm::{MapFlags, ProtFlags};
 use syscalls::{Errno, SysResult};
 
@@ -117,7 +117,14 @@ fn for_file(
         if request.prot.contains(ProtFlags::WRITE) && (!file.is_writable() || is_append) {
             return Err(Errno::EACCES);
         }
-        if !file.is_writable() || is_append {
+        let is_sealed = file.file.seals().is_ok_and(|seals| {
+            SealFlags::from_bits_retain(seals)
+                .intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE)
+        });
+        if is_sealed && request.prot.contains(ProtFlags::WRITE) {
+            return Err(Errno::EPERM);
+        }
+        if !file.is_writable() || is_append || is_sealed {
             max_prot.remove(ProtFlags::WRITE);
         }
     }

@@ -105,6 +105,9 @@ pub(super) fn resolve(
 /// # Errors
 /// `EINVAL`.
 pub(super) fn check_flags(flags: u32, known: AtFlags) -> SysResult<AtFlags> {
-    let flags = AtFlags::from_bits_retain(flags);
-    if flags.intersects(!known) { Err(Errno::EINVAL) } else { Ok(flags) }
+    if flags & !known.bits() != 0 {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(AtFlags::from_bits_retain(flags))
+    }
 }

@@ -14,7 +14,7 @@ use syscalls::abi::signal::SIGRTMAX;
 use syscalls::arg::{Fd, FromArg};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use super::fd;
+use super::{async_io, fd};
 use crate::sync::Events;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 use crate::vfs::file::FileOwner;
@@ -51,7 +51,7 @@ pub(super) fn sys_fcntl(task: &CurrentTask, fd: Fd, op: u32, arg: u64) -> Handle
         _ => {}
     }
     match op {
-        F_SETFL => set_flags(task, &file, OpenFlags::from_bits_retain(u32::from_arg(arg))),
+        F_SETFL => set_flags(task, fd, &file, OpenFlags::from_bits_retain(u32::from_arg(arg))),
         F_GETLK | F_OFD_GETLK => get_lock(task, &file, UserPtr::from_arg(arg), op == F_OFD_GETLK),
         F_SETLK | F_SETLKW => {
             set_lock(task, fd, &file, UserPtr::from_arg(arg), false, op == F_SETLKW)
@@ -82,7 +82,7 @@ fn dup_from(task: &CurrentTask, file: Arc<OpenFile>, from: u64, cloexec: bool) -
     Ok(u64::try_from(fd).unwrap_or(0))
 }
 
-fn set_flags(task: &CurrentTask, file: &OpenFile, flags: OpenFlags) -> HandlerResult {
+fn set_flags(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>, flags: OpenFlags) -> HandlerResult {
     let old = file.flags_set();
     if flags.contains(OpenFlags::NOATIME)
         && !old.contains(OpenFlags::NOATIME)
@@ -91,6 +91,7 @@ fn set_flags(task: &CurrentTask, file: &OpenFile, flags: OpenFlags) -> HandlerRe
         return Err(Errno::EPERM.into());
     }
     file.set_flags(((old & !SETFL_FLAGS) | (flags & SETFL_FLAGS)).bits());
+    async_io::update(task, fd, file);
     Ok(0)
 }
 
@@ -321,7 +322,10 @@ pub(super) fn sys_ioctl(task: &CurrentTask, fd: Fd, request: u32, arg: u64) -> H
         FIOCLEX => files.set_cloexec(fd.0, true)?,
         FIONCLEX => files.set_cloexec(fd.0, false)?,
         FIONBIO => set(OpenFlags::NONBLOCK, read_int()? != 0),
-        FIOASYNC => set(OpenFlags::ASYNC, read_int()? != 0),
+        FIOASYNC => {
+            set(OpenFlags::ASYNC, read_int()? != 0);
+            async_io::update(task, fd, &file);
+        }
         FIONREAD if is_regular(&file) => {
             let size = file.file.attr()?.size;
             let left = size.saturating_sub(*file.offset.lock());

@@ -40,11 +40,10 @@ pub(super) fn sys_dup2(task: &CurrentTask, oldfd: Fd, newfd: Fd) -> HandlerResul
 
 /// Implements `dup3(2)`.
 pub(super) fn sys_dup3(task: &CurrentTask, oldfd: Fd, newfd: Fd, flags: u32) -> HandlerResult<Fd> {
-    let flags = OpenFlags::from_bits_retain(flags);
-    if flags.intersects(!OpenFlags::CLOEXEC) || oldfd == newfd {
+    if flags & !OpenFlags::CLOEXEC.bits() != 0 || oldfd == newfd {
         return Err(Errno::EINVAL.into());
     }
-    do_dup(task, oldfd, newfd, flags.contains(OpenFlags::CLOEXEC))
+    do_dup(task, oldfd, newfd, flags != 0)
 }
 
 fn do_dup(task: &CurrentTask, oldfd: Fd, newfd: Fd, is_cloexec: bool) -> HandlerResult<Fd> {

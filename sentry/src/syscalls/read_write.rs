@@ -205,9 +205,13 @@ pub(super) fn sys_lseek(
     Ok(target)
 }
 
+/// The end of the addresses that a range may name: Linux's `TASK_SIZE_MAX`.
+const ADDRESS_END: u64 = 0x7fff_ffff_f000;
+
 fn one(buf: UserAddr, count: usize) -> SysResult<Segments> {
-    if i64::try_from(count).is_err() {
-        return Err(Errno::EINVAL);
+    let end = buf.0.checked_add(count as u64).filter(|end| *end <= ADDRESS_END);
+    if end.is_none() {
+        return Err(Errno::EFAULT);
     }
     Ok(vec![(buf, count.min(crate::mm::user_io::MAX_RW_COUNT))])
 }

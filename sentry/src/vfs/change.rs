@@ -1,6 +1,8 @@
 //! Changing attributes: the bodies of `chmod(2)`, `chown(2)`, `utimensat(2)`, `truncate(2)` and
 //! `setxattr(2)`, with the checks in Linux's order.
 
+use std::sync::atomic::Ordering;
+
 use syscalls::abi::capability::{CAP_CHOWN, CAP_FSETID, CAP_SETFCAP, CAP_SYS_ADMIN};
 use syscalls::abi::fs::{S_ISGID, S_ISVTX, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX};
 use syscalls::{Errno, SysResult};
@@ -93,10 +95,19 @@ pub fn truncate(creds: &Credentials, path: &Path, size: u64) -> SysResult<()> {
     Ok(())
 }
 
+/// Fails where a program runs from the file.
+///
+/// # Errors
+/// `ETXTBSY`.
+pub(super) fn check_not_running(path: &Path) -> SysResult<()> {
+    let n_writers = path.inode().extras().n_writers.load(Ordering::Acquire);
+    if n_writers < 0 { Err(Errno::ETXTBSY) } else { Ok(()) }
+}
+
 /// Implements `truncate(2)` on a path.
 ///
 /// # Errors
-/// `EISDIR`, `EINVAL`, `EROFS`, `EACCES`, those of the file system.
+/// `ETXTBSY`, `EISDIR`, `EINVAL`, `EROFS`, `EACCES`, those of the file system.
 pub fn truncate_path(creds: &Credentials, path: &Path, size: u64) -> SysResult<()> {
     match path.inode().file_type() {
         FileType::Regular => {}
@@ -105,6 +116,7 @@ pub fn truncate_path(creds: &Credentials, path: &Path, size: u64) -> SysResult<(
     }
     path.mount.check_writable()?;
     permission::check(creds, &path.inode().attr()?, MAY_WRITE)?;
+    check_not_running(path)?;
     truncate(creds, path, size)
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use syscalls::abi::fs::OpenFlags;
 use syscalls::{Errno, SysResult};
@@ -287,7 +287,18 @@ pub struct OpenFile {
     pub owner: Mutex<FileOwner>,
     /// Whether `flock(2)` or open-file-description locks may have to be released.
     pub(super) may_have_locks: AtomicBool,
+    /// Whether the file counts in [`super::InodeExtras`] as a writer or as a running program.
+    write_access: AtomicU8,
+    /// What watches the file for `O_ASYNC`.
+    pub async_watch: Mutex<Option<Box<dyn Any + Send>>>,
 }
+
+/// No claim in `OpenFile::write_access`.
+const NO_CLAIM: u8 = 0;
+/// The file is open for writing.
+const WRITES: u8 = 1;
+/// The file is a running program.
+const DENIES_WRITES: u8 = 2;
 
 /// The receiver of SIGIO.
 #[derive(Clone, Copy, Debug, Default)]
@@ -305,6 +316,7 @@ impl Drop for OpenFile {
         if self.is_path() {
             return;
         }
+        self.allow_write();
         if self.may_have_locks.load(Ordering::Relaxed) {
             lock::release_open_file(self);
         }
@@ -326,7 +338,48 @@ impl OpenFile {
             offset: Mutex::new(0),
             owner: Mutex::new(FileOwner::default()),
             may_have_locks: AtomicBool::new(false),
+            write_access: AtomicU8::new(NO_CLAIM),
+            async_watch: Mutex::new(None),
         })
+    }
+
+    /// Counts the file as one that may write to its inode.
+    ///
+    /// # Errors
+    /// `ETXTBSY` where a program runs from it.
+    pub(super) fn claim_write(&self) -> SysResult<()> {
+        self.claim(WRITES, |n| (n >= 0).then(|| n.saturating_add(1)))
+    }
+
+    /// Keeps everybody from opening the inode for writing as long as this open file exists: a
+    /// program runs from it.
+    ///
+    /// # Errors
+    /// `ETXTBSY` where it is open for writing.
+    pub(super) fn deny_write(&self) -> SysResult<()> {
+        self.claim(DENIES_WRITES, |n| (n <= 0).then(|| n.saturating_sub(1)))
+    }
+
+    fn claim(&self, claim: u8, change: impl Fn(i32) -> Option<i32>) -> SysResult<()> {
+        let Some(inode) = self.file.inode() else { return Ok(()) };
+        let count = &inode.extras().n_writers;
+        count
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+            .map_err(|_| Errno::ETXTBSY)?;
+        self.write_access.store(claim, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes back [`OpenFile::deny_write`]: the file is mapped, but it is not the program.
+    pub fn allow_write(&self) {
+        let step = match self.write_access.swap(NO_CLAIM, Ordering::Relaxed) {
+            WRITES => -1,
+            DENIES_WRITES => 1,
+            _ => return,
+        };
+        if let Some(inode) = self.file.inode() {
+            inode.extras().n_writers.fetch_add(step, Ordering::AcqRel);
+        }
     }
 
     /// Returns access mode and status flags.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 
 use bitflags::bitflags;
 use syscalls::{Errno, SysResult};
@@ -111,6 +112,9 @@ bitflags! {
 pub struct InodeExtras {
     /// File locks, made when first needed (`vfs::lock`).
     pub locks: Mutex<Option<Box<FileLocks>>>,
+    /// How many open files may write; negative, how many programs run from the file: each keeps
+    /// the other out with `ETXTBSY`.
+    pub(super) n_writers: AtomicI32,
     /// Woken when a lock is released.
     pub lock_waiters: WaitQueue,
     /// inotify watches, made when first needed (`fs::inotify`).

@@ -118,13 +118,17 @@ pub fn open_path(
         check_open(task, &path, flags)?;
     }
     if must_truncate {
-        path.mount.check_writable()?;
+        super::change::check_not_running(&path)?;
         super::change::truncate(&task.creds(), &path, 0)?;
     }
     let file = path.inode().clone().open(task, flags.bits())?;
     let kept = (flags & !CREATION_FLAGS) | OpenFlags::LARGEFILE;
     notify::file(&path.dentry, notify::IN_OPEN);
-    Ok(OpenFile::new(file, Some(path), kept.bits()))
+    let open = OpenFile::new(file, Some(path), kept.bits());
+    if kind == FileType::Regular && open.is_writable() {
+        open.claim_write()?;
+    }
+    Ok(open)
 }
 
 fn check_open(task: &CurrentTask, path: &Path, flags: OpenFlags) -> SysResult<()> {
@@ -180,10 +184,11 @@ fn open_unnamed(
     open_path(task, Path { mount: dir.mount, dentry }, flags, true)
 }
 
-/// Opens a regular file to be executed.
+/// Opens a regular file to be executed; nobody can open it for writing as long as the result
+/// exists, unless [`OpenFile::allow_write`] is called.
 ///
 /// # Errors
-/// `EACCES` for anything but a regular file that the caller may execute; those of opening.
+/// `ETXTBSY` where it is open for writing; `EACCES` for anything but a regular file that the caller may execute; those of opening.
 pub fn open_exec(task: &CurrentTask, path: Path) -> SysResult<Arc<OpenFile>> {
     match path.inode().file_type() {
         FileType::Regular => {}
@@ -195,7 +200,9 @@ pub fn open_exec(task: &CurrentTask, path: Path) -> SysResult<Arc<OpenFile>> {
     }
     permission::check(&task.creds(), &path.inode().attr()?, MAY_EXEC)?;
     let file = path.inode().clone().open(task, OpenFlags::RDONLY.bits())?;
-    Ok(OpenFile::new(file, Some(path), OpenFlags::LARGEFILE.bits()))
+    let open = OpenFile::new(file, Some(path), OpenFlags::LARGEFILE.bits());
+    open.deny_write()?;
+    Ok(open)
 }
 
 /// What an `O_PATH` descriptor refers to: a place, on which no file operation works.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use syscalls::abi::fs::RenameFlags;
+use syscalls::abi::fs::{RenameFlags, SealFlags};
 use syscalls::{Errno, SysResult};
 
 use super::Shared;
@@ -438,6 +438,12 @@ impl Inode for Node {
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
         if let Some(size) = change.size {
             self.data()?.write().truncate(&self.shared, size)?;
+        }
+        if let (Some(mode), Body::Regular(data)) = (change.mode, &self.body)
+            && data.read().seals.contains(SealFlags::EXEC)
+            && (mode ^ self.meta.lock().mode) & 0o111 != 0
+        {
+            return Err(Errno::EPERM);
         }
         let time = now();
         let at = |set: SetTime| match set {

@@ -1,0 +1,102 @@
+//! SIGIO: telling a process that a file with `O_ASYNC` has become ready.
+
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::fs::{F_OWNER_PGRP, F_OWNER_TID, OpenFlags};
+use syscalls::abi::signal::{
+    POLL_ERR, POLL_HUP, POLL_IN, POLL_OUT, POLL_PRI, SI_KERNEL, SIGIO, Siginfo,
+};
+use syscalls::arg::Fd;
+
+use crate::sync::{Events, Registration, Waiter};
+use crate::task::pid_namespace::PidNamespace;
+use crate::task::{CurrentTask, Task, signal};
+use crate::vfs::OpenFile;
+
+/// Who waits on behalf of the owner of a file with `O_ASYNC`.
+struct Notifier {
+    file: Weak<OpenFile>,
+    fd: i32,
+    namespace: Arc<PidNamespace>,
+}
+
+/// The registration, kept with the open file.
+struct Watch {
+    _registrations: Vec<Registration>,
+    _waiter: Arc<dyn Waiter>,
+}
+
+impl Waiter for Notifier {
+    fn notify(&self, _key: u64, events: Events) {
+        let Some(file) = self.file.upgrade() else { return };
+        let owner = *file.owner.lock();
+        let (code, events) = [
+            (Events::IN, POLL_IN),
+            (Events::OUT, POLL_OUT),
+            (Events::PRI, POLL_PRI),
+            (Events::ERR, POLL_ERR),
+            (Events::HUP, POLL_HUP),
+        ]
+        .into_iter()
+        .find(|(event, _)| events.contains(*event))
+        .map_or((POLL_IN, events), |(_, code)| (code, events));
+        let info = match owner.signo {
+            0 => Siginfo::new(SIGIO, SI_KERNEL),
+            signo => Siginfo::poll(signo, code, events.bits().into(), self.fd),
+        };
+        for task in self.targets(owner.pid.unsigned_abs(), owner.kind) {
+            // Where the queue of real-time signals is full, Linux sends a plain SIGIO.
+            let sent = if owner.kind == F_OWNER_TID {
+                signal::send_to_task(&task, info)
+            } else {
+                signal::send_to_group(&task.group, info)
+            };
+            if sent.is_err() {
+                let _ = signal::send_to_group(&task.group, Siginfo::new(SIGIO, SI_KERNEL));
+            }
+        }
+    }
+}
+
+impl Notifier {
+    fn targets(&self, pid: u32, kind: i32) -> Vec<Arc<Task>> {
+        if pid == 0 {
+            return Vec::new();
+        }
+        if kind != F_OWNER_PGRP {
+            return self.namespace.task(pid).into_iter().collect();
+        }
+        let is_member = |task: &Task| {
+            task.is_leader() && task.group.process_group().id_in(&self.namespace) == pid
+        };
+        self.namespace
+            .tasks()
+            .into_iter()
+            .map(|(_, task)| task)
+            .filter(|task| is_member(task))
+            .collect()
+    }
+}
+
+/// Starts or stops watching a file whose flags have changed.
+pub(super) fn update(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
+    let is_wanted = file.flags_set().contains(OpenFlags::ASYNC);
+    let is_watched = file.async_watch.lock().is_some();
+    if is_wanted == is_watched {
+        return;
+    }
+    let new: Option<Box<dyn std::any::Any + Send>> = if is_wanted {
+        let waiter: Arc<dyn Waiter> = Arc::new(Notifier {
+            file: Arc::downgrade(file),
+            fd: fd.0,
+            namespace: task.pid_namespace(),
+        });
+        let events = Events::READABLE | Events::WRITABLE | Events::PRI;
+        let registrations = file.file.register(&waiter, events, 0);
+        Some(Box::new(Watch { _registrations: registrations, _waiter: waiter }))
+    } else {
+        None
+    };
+    let old = std::mem::replace(&mut *file.async_watch.lock(), new);
+    drop(old);
+}
