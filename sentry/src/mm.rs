@@ -7,6 +7,7 @@
 //!
 //! Lock order: `MemoryManager::state`, then `Task::host_calls`, then `TaskMemory::undo`.
 
+pub(crate) mod fault;
 pub mod futex;
 pub(crate) mod in_flight;
 pub(crate) mod layout;

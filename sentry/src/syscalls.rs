@@ -22,6 +22,7 @@ mod pidfd;
 mod pipe;
 mod poll;
 mod prctl;
+mod prctl_mm;
 mod process;
 mod read_write;
 pub(crate) mod sched;

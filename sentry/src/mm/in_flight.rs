@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::MemoryManager;
-use super::space::Undo;
+use super::space::{Plan, Undo};
 use super::vma::AddrRange;
 use crate::sync::Mutex;
 use crate::task::Task;
@@ -62,6 +62,18 @@ pub(crate) fn retire(task: &Arc<Task>) {
     // Areas are dropped without the lock: the last user of a file closes it.
     drop(done);
     let mm = task.mm();
+    mm.retire(task);
+}
+
+/// Takes the memory from a task that ends. What its last call has planned, the host will not do.
+pub(crate) fn leave(task: &Arc<Task>) {
+    let undo = std::mem::take(&mut *task.memory.undo.lock());
+    let mm = std::mem::replace(&mut *task.mm.lock(), MemoryManager::new());
+    if !undo.is_empty() {
+        let mut state = mm.state.lock();
+        let mut plan = Plan { calls: &mut Vec::new(), undo: &mut Vec::new() };
+        state.space.recover(0, false, undo, &mut plan);
+    }
     mm.retire(task);
 }
 

@@ -83,7 +83,7 @@ impl MemoryManager {
 
     /// Runs an operation, or returns `None` where something that it conflicts with is under way;
     /// those who are in the way are then asked to hurry.
-    fn try_operate<T>(
+    pub(super) fn try_operate<T>(
         self: &Arc<Self>,
         current: &CurrentTask,
         conflicts: &Conflicts<'_>,
@@ -164,7 +164,7 @@ impl MemoryManager {
         let mut calls = current.host_calls.lock();
         let mut new_undo = me.memory.undo.lock();
         let mut plan = Plan { calls: &mut calls, undo: &mut new_undo };
-        let recovered = state.space.recover(index, undo, &mut plan);
+        let recovered = state.space.recover(index, true, undo, &mut plan);
         let brk = state.space.layout.brk;
         // What is in flight stays so until the recovery's calls have been made.
         me.memory.mark();

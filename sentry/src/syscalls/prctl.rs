@@ -9,9 +9,10 @@ use syscalls::abi::prctl::{
     PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_GET_CHILD_SUBREAPER,
     PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_NAME, PR_GET_NO_NEW_PRIVS, PR_GET_PDEATHSIG,
     PR_GET_SECCOMP, PR_GET_SECUREBITS, PR_GET_THP_DISABLE, PR_GET_TID_ADDRESS, PR_GET_TIMERSLACK,
-    PR_GET_TIMING, PR_GET_TSC, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_KEEPCAPS,
+    PR_GET_TIMING, PR_GET_TSC, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_MM,
     PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECUREBITS,
-    PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TIMING, PR_TSC_ENABLE, Securebits, TASK_COMM_LEN,
+    PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TIMING, PR_SET_VMA, PR_TSC_ENABLE, Securebits,
+    TASK_COMM_LEN,
 };
 use syscalls::arg::FromArg;
 use syscalls::{Errno, UserAddr, UserPtr};
@@ -94,6 +95,8 @@ pub(super) fn sys_prctl(
             name.resize(TASK_COMM_LEN, 0);
             task.write_bytes(UserAddr(arg2), &name)?;
         }
+        PR_SET_VMA => return super::prctl_mm::set_vma(task, arg2, arg3, arg4, arg5),
+        PR_SET_MM => return super::prctl_mm::set_mm(task, arg2, arg3, arg4),
         PR_GET_SECCOMP => {}
         PR_CAPBSET_READ => {
             let capability = u32::try_from(arg2).ok().filter(|cap| *cap <= CAP_LAST_CAP);

@@ -91,6 +91,7 @@ fn leave(task: &Arc<Task>, status: i32) {
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
     drop(files);
+    crate::mm::in_flight::leave(task);
     let guard = task.kernel.tree.lock();
     let is_last = task.group.live_tasks().is_empty();
     task.has_left.store(true, Ordering::SeqCst);

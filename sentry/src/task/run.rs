@@ -104,7 +104,9 @@ impl ContextOwner for Owner {
                 step(&current, Step::Call);
             }
             Event::Fault(fault) => {
-                signal::raise_fault(&current, &fault);
+                if !crate::mm::fault::grow_stack(&current, &fault) {
+                    signal::raise_fault(&current, &fault);
+                }
                 step(&current, Step::Return);
             }
             Event::Interrupted => step(&current, Step::Return),

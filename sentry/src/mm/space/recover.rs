@@ -16,16 +16,17 @@ pub(crate) enum Recovered {
 }
 
 impl Space {
-    /// Undoes the calls from `index` on, of which the first was refused and the others were not
-    /// made.
+    /// Undoes the calls from `index` on, none of which the host has made; the first it was asked
+    /// for where `was_tried`.
     pub(crate) fn recover(
         &mut self,
         index: usize,
+        was_tried: bool,
         undo: Vec<Undo>,
         plan: &mut Plan<'_>,
     ) -> Recovered {
         for entry in undo.into_iter().rev().filter(|entry| entry.call >= index) {
-            let refused = entry.call == index;
+            let refused = was_tried && entry.call == index;
             if let Some(brk) = entry.old_brk {
                 self.layout.brk = brk;
             }
