@@ -53,5 +53,7 @@ cases! {
     hostile::processes_that_die_at_any_moment
     hostile::system_call_instructions_of_the_platform
     basic::a_site_that_is_used_again_keeps_working
+    basic::a_site_without_room_keeps_working
+    basic::an_instruction_before_a_call_may_move
     basic::a_segment_base_of_the_application_keeps_calls_working
 }

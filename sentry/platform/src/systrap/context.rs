@@ -15,7 +15,7 @@ use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
-use super::patch::{QuietCall, Site};
+use super::patch::{Look, QuietCall, Site};
 use super::region::SlotMapping;
 use super::space::Space;
 use super::{Inner, Job, calls, lock};
@@ -245,6 +245,7 @@ impl SystrapContext {
             *value = place.load(Relaxed);
         }
         state.regs = zerocopy::transmute!(values);
+        state.regs.rip = self.space.sites().to_text(state.regs.rip);
         state.regs_dirty = false;
         state.ret_dirty = false;
         state.in_syscall = kind == slot::KIND_SYSCALL || kind == slot::KIND_PATCHED_SYSCALL;
@@ -272,15 +273,18 @@ impl SystrapContext {
     /// Notes that a call has trapped, and whether its site is worth a patch.
     fn find_site(&self, state: &mut State) {
         let rip = state.regs.rip;
-        let mut sites = self.space.sites();
-        if rip >= USER_ADDRESS_LIMIT || !sites.count(rip) {
+        if rip >= USER_ADDRESS_LIMIT {
             return;
         }
-        let read =
-            |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes) == Ok(bytes.len());
-        state.site = Site::find(rip, state.regs.orig_rax, read);
-        if state.site.is_none() {
-            sites.refuse(rip);
+        let look = self.space.sites().count(rip);
+        if look == Look::Not {
+            return;
+        }
+        let read = |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes).unwrap_or(0);
+        let number = state.regs.orig_rax;
+        state.site = Site::find(rip, number, read);
+        if state.site.is_none() && look == Look::Everywhere && self.space.is_alone() {
+            state.site = Site::find_covered(rip, number, read);
         }
     }
 
@@ -390,7 +394,8 @@ impl SystrapContext {
         let slot = &self.slot;
         let mut reply = slot::REPLY_RESUME;
         if state.regs_dirty {
-            let values: [u64; N_REGS] = zerocopy::transmute!(state.regs);
+            let rip = self.space.sites().to_trampoline(state.regs.rip);
+            let values: [u64; N_REGS] = zerocopy::transmute!(Regs { rip, ..state.regs });
             for (place, value) in slot.regs.iter().zip(values) {
                 place.store(value, Relaxed);
             }
@@ -606,7 +611,11 @@ impl Context for SystrapContext {
         let alone = self.space.is_alone();
         let mut sites = self.space.sites();
         match permit {
-            Some(permit) => state.quiet = sites.patch(&site, permit, alone),
+            Some(permit) => {
+                state.quiet = sites.patch(&site, permit, alone);
+                // The way back leads through the trampoline already.
+                state.regs_dirty |= site.needs_solitude();
+            }
             None => sites.refuse(site.end()),
         }
     }

@@ -1,11 +1,22 @@
 //! Replacing system call instructions by jumps.
 //!
-//! `mov $nr, %eax; syscall` (five and two bytes) becomes `jmp trampoline`; the `syscall` stays, so
-//! that a thread between the two instructions, or one that restarts the call, still finds it. The
-//! trampoline jumps to the stub. The five bytes change by one compare-and-exchange of eight bytes
-//! within a cache line, so no processor ever sees half of a jump.
+//! Most sites are `mov $nr, %eax; syscall` (five and two bytes): the `mov` becomes
+//! `jmp trampoline`; the `syscall` stays, so that a thread between the two instructions, or one that
+//! restarts the call, still finds it. Another `mov` of a constant before the `syscall` is moved to
+//! the trampoline. The trampoline jumps to the stub. The five bytes change by one
+//! compare-and-exchange of eight bytes within a cache line, so no processor ever sees half of a
+//! jump.
+//!
+//! `xor %eax, %eax; syscall; cmp $imm, %rax`, which is how glibc reads, has too little room: there the
+//! jump covers the `syscall`, and the trampoline has a copy of both and of the `cmp`. This is done
+//! only where the process has a single thread, where no jump in the text leads into the covered
+//! bytes, and for sites that have trapped often. Addresses in the trampoline and in the
+//! original are translated into each other whenever the sentry reads or sets registers.
+//!
+//! # What the application can see
+//! Its own text, as bytes, and the trampoline as the place of an interrupt.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use sentry_sysmsg::layout::{ENTRIES_MAGIC, Entry};
@@ -15,18 +26,27 @@ use super::zygote::STUB;
 use crate::{PATCH_ROOM_LEN, PatchPermit, PatchWish};
 
 /// At which trap of a site it is patched. Most sites of a short-lived program run once.
-const FIRST_WISH: u8 = 2;
-/// After how many traps a site is left alone.
-const LAST_WISH: u8 = 5;
+const FIRST_WISH: u16 = 2;
+/// At which trap it is tried for the last time, where that has not helped.
+const LAST_WISH: u16 = 5;
 /// Never again.
-const REFUSED: u8 = u8::MAX;
+const REFUSED: u16 = u16::MAX;
 /// How many sites of a process are watched.
 const MAX_SITES: usize = 16_384;
-const TRAMPOLINE_LEN: u64 = 32;
+/// At which traps a site that needs a search of the text is looked at.
+const SEARCHES: std::ops::RangeInclusive<u16> = 200..=202;
+/// How far that search goes, and in which steps.
+const SEARCH_LEN: u64 = 4 << 20;
+const SEARCH_STEP: u64 = 64 << 10;
+const TRAMPOLINE_LEN: u64 = 64;
 const CACHE_LINE: u64 = 64;
 const PAGE: u64 = 4096;
-/// The site: `mov $imm32, %eax; syscall`.
+/// The common site: five bytes and the `syscall`.
 const SITE_LEN: u64 = 7;
+/// `xor %eax, %eax; syscall; cmp $imm32, %rax`.
+const COVERED_LEN: u64 = 10;
+/// Where in it the `syscall` ends.
+const COVERED_RETURN: u64 = 4;
 const PATCH_LEN: u64 = 5;
 /// How far a room may be from a site, with some distance from the limit of a jump.
 const REACH: u64 = 0x7ff0_0000;
@@ -35,6 +55,17 @@ const MEMBARRIER_REGISTER_SYNC_CORE: u64 = 1 << 6;
 
 /// A host call that the platform makes for itself: number and arguments.
 pub(super) type QuietCall = (u32, [u64; 6]);
+
+/// How hard to look for a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Not now.
+    Not,
+    /// At the bytes of the site.
+    AtSite,
+    /// Through the text as well.
+    Everywhere,
+}
 
 /// A range of trampolines.
 #[derive(Clone, Debug)]
@@ -46,35 +77,49 @@ struct Room {
 /// What is known of an address space's sites.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sites {
-    traps: HashMap<u64, u8>,
+    traps: HashMap<u64, u16>,
     rooms: Vec<Room>,
+    /// Covered sites: where each starts and where its trampoline continues after the call.
+    covered: BTreeMap<u64, u64>,
 }
 
 /// A site whose bytes have been read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site {
     addr: u64,
-    number: u32,
+    shape: Shape,
     /// Where the exchanged bytes start, and what they are now.
     window: u64,
     old: u64,
 }
 
+/// What a site looks like.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// `mov $number, %eax; syscall`.
+    Number(u32),
+    /// Another instruction of five bytes that can be anywhere; `syscall`.
+    Moved([u8; 5]),
+    /// `xor %eax, %eax; syscall; cmp $imm32, %rax`, the last of which is given.
+    Covered([u8; 6]),
+}
+
 impl Sites {
-    /// Counts a trap at the `syscall` before `rip`; returns whether it should be looked at.
-    pub(super) fn count(&mut self, rip: u64) -> bool {
+    /// Counts a trap at the `syscall` before `rip`; returns how often to look for a site there:
+    /// not at all, for one that is easily found, or for any.
+    pub(super) fn count(&mut self, rip: u64) -> Look {
         if self.traps.len() >= MAX_SITES && !self.traps.contains_key(&rip) {
-            return false;
+            return Look::Not;
         }
         let traps = self.traps.entry(rip).or_insert(0);
-        if *traps == REFUSED {
-            return false;
+        *traps = traps.saturating_add(1);
+        if SEARCHES.contains(traps) {
+            Look::Everywhere
+        } else if (FIRST_WISH..=LAST_WISH).contains(traps) {
+            Look::AtSite
+        } else {
+            Look::Not
         }
-        *traps += 1;
-        if *traps > LAST_WISH {
-            *traps = REFUSED;
-        }
-        (FIRST_WISH..=LAST_WISH).contains(traps)
     }
 
     /// Leaves a site alone for good.
@@ -84,7 +129,7 @@ impl Sites {
 
     /// Returns what to ask the owner for.
     pub(super) fn wish(&self, site: &Site) -> PatchWish {
-        PatchWish { addr: site.addr, len: SITE_LEN, needs_room: self.room(site.addr).is_none() }
+        PatchWish { addr: site.addr, len: site.len(), needs_room: self.room(site.addr).is_none() }
     }
 
     /// What a forked child knows. Where others may take room meanwhile, it gets none.
@@ -120,6 +165,12 @@ impl Sites {
         let at = room.base + room.used;
         room.used += TRAMPOLINE_LEN;
         let Some((trampoline, jump)) = assemble(site, at) else { return Vec::new() };
+        if let Shape::Covered(_) = site.shape {
+            if !alone {
+                return Vec::new();
+            }
+            self.covered.insert(site.addr, at + COVERED_TRAMPOLINE_RETURN);
+        }
         for (i, word) in (0..).zip(trampoline) {
             calls.push((CALL_STORE, [at + 8 * i, 0, word, 0, 0, 0]));
         }
@@ -138,6 +189,33 @@ impl Sites {
         calls
     }
 
+    /// Returns what the application should see instead of `rip`: an address in its own text.
+    pub(super) fn to_text(&self, rip: u64) -> u64 {
+        for (site, back) in &self.covered {
+            let start = back - COVERED_TRAMPOLINE_RETURN;
+            if rip < start || rip >= start + TRAMPOLINE_LEN {
+                continue;
+            }
+            return match rip.checked_sub(*back) {
+                // Before the call.
+                None if rip == back - 2 => site + COVERED_RETURN - 2,
+                None => *site,
+                Some(0) => site + COVERED_RETURN,
+                Some(_) => site + COVERED_LEN,
+            };
+        }
+        rip
+    }
+
+    /// Returns where execution goes on that should go on at `rip`.
+    pub(super) fn to_trampoline(&self, rip: u64) -> u64 {
+        match self.covered.range(..rip).next_back() {
+            Some((site, back)) if rip == site + COVERED_RETURN => *back,
+            Some((site, back)) if rip == site + COVERED_RETURN - 2 => back - 2,
+            _ => rip,
+        }
+    }
+
     fn room(&self, addr: u64) -> Option<usize> {
         let near = |room: &Room| {
             let far = room.base.abs_diff(addr).max((room.base + PATCH_ROOM_LEN).abs_diff(addr));
@@ -148,33 +226,139 @@ impl Sites {
 }
 
 impl Site {
-    /// Recognises the site whose `syscall` ends at `rip`, given a way to read memory.
+    /// Recognises the site whose `syscall` ends at `rip`, given a way to read memory, which returns
+    /// how much could be read.
     pub(super) fn find(
         rip: u64,
         number: u64,
-        read: impl Fn(u64, &mut [u8]) -> bool,
+        read: impl Fn(u64, &mut [u8]) -> usize,
     ) -> Option<Self> {
         let addr = rip.checked_sub(SITE_LEN)?;
         let window = window(addr)?;
-        let mut code = [0; 7];
-        let mut old = [0; 8];
-        if !read(addr, &mut code) || !read(window, &mut old) {
+        let mut code = [0; 8];
+        if read(addr.checked_sub(1)?, &mut code) != code.len() {
             return None;
         }
-        let [0xb8, n0, n1, n2, n3, 0x0f, 0x05] = code else { return None };
-        let found = u32::from_le_bytes([n0, n1, n2, n3]);
-        (u64::from(found) == number).then_some(Self {
-            addr,
-            number: found,
-            window,
-            old: u64::from_le_bytes(old),
-        })
+        let shape = match code {
+            // The end of a longer instruction, perhaps.
+            [0x40..=0x4f, ..] => return None,
+            [_, 0xb8, n0, n1, n2, n3, 0x0f, 0x05] => {
+                Shape::Number(u32::from_le_bytes([n0, n1, n2, n3]))
+            }
+            [_, op @ 0xb9..=0xbf, n0, n1, n2, n3, 0x0f, 0x05] => Shape::Moved([op, n0, n1, n2, n3]),
+            _ => return None,
+        };
+        if matches!(shape, Shape::Number(found) if u64::from(found) != number) {
+            return None;
+        }
+        Some(Self { addr, shape, window, old: word(window, read)? })
+    }
+
+    /// Recognises a site whose patch covers the `syscall` itself, and makes sure that no jump leads
+    /// into it.
+    pub(super) fn find_covered(
+        rip: u64,
+        number: u64,
+        read: impl Fn(u64, &mut [u8]) -> usize,
+    ) -> Option<Self> {
+        let addr = rip.checked_sub(COVERED_RETURN)?;
+        let window = window(addr)?;
+        let mut code = [0; 10];
+        if number != 0 || read(addr, &mut code) != code.len() {
+            return None;
+        }
+        let [0x31, 0xc0, 0x0f, 0x05, rest @ ..] = code else { return None };
+        if rest[..2] != [0x48, 0x3d] || is_entered(addr, &read) {
+            return None;
+        }
+        Some(Self { addr, shape: Shape::Covered(rest), window, old: word(window, read)? })
+    }
+
+    /// Returns whether other threads must not exist when the site is patched.
+    pub(super) fn needs_solitude(&self) -> bool {
+        matches!(self.shape, Shape::Covered(_))
+    }
+
+    fn len(&self) -> u64 {
+        if self.needs_solitude() { COVERED_LEN } else { SITE_LEN }
     }
 
     /// Returns the address behind the `syscall`.
     pub(super) fn end(&self) -> u64 {
-        self.addr + SITE_LEN
+        self.addr + if self.needs_solitude() { COVERED_RETURN } else { SITE_LEN }
     }
+}
+
+fn word(addr: u64, read: impl Fn(u64, &mut [u8]) -> usize) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (read(addr, &mut bytes) == bytes.len()).then(|| u64::from_le_bytes(bytes))
+}
+
+/// Returns whether anything around that could be a relative jump leads behind the first byte of the
+/// covered site at `addr`.
+fn is_entered(addr: u64, read: &impl Fn(u64, &mut [u8]) -> usize) -> bool {
+    let mut text = Vec::new();
+    // Outwards in both directions, as far as memory goes.
+    let mut start = addr & !(PAGE - 1);
+    while addr - start < SEARCH_LEN && start > SEARCH_STEP {
+        let mut chunk = vec![0; usize::try_from(SEARCH_STEP).unwrap_or(0)];
+        if read(start - SEARCH_STEP, &mut chunk) < chunk.len() {
+            break;
+        }
+        start -= SEARCH_STEP;
+        chunk.append(&mut text);
+        text = chunk;
+    }
+    // What is left below, page by page.
+    while start > PAGE {
+        let mut page = vec![0; usize::try_from(PAGE).unwrap_or(0)];
+        if addr - start >= SEARCH_LEN || read(start - PAGE, &mut page) < page.len() {
+            break;
+        }
+        start -= PAGE;
+        page.append(&mut text);
+        text = page;
+    }
+    let mut end = addr & !(PAGE - 1);
+    while end - addr.min(end) < SEARCH_LEN {
+        let mut chunk = vec![0; usize::try_from(SEARCH_STEP).unwrap_or(0)];
+        let n = read(end, &mut chunk);
+        text.extend(chunk.iter().take(n));
+        end += u64::try_from(n).unwrap_or(0);
+        if n < chunk.len() {
+            break;
+        }
+    }
+    leads_into(&text, start, addr)
+}
+
+/// Returns whether any four bytes of `text`, which starts at `start`, are the displacement of a jump
+/// into the covered bytes at `addr`, or any byte near them is.
+fn leads_into(text: &[u8], start: u64, addr: u64) -> bool {
+    let inside = |target: u64| target.wrapping_sub(addr + 1) < COVERED_LEN - 1;
+    let mut at = start;
+    for bytes in text.windows(4) {
+        let &[b0, b1, b2, b3] = bytes else { return true };
+        let displacement = i32::from_le_bytes([b0, b1, b2, b3]);
+        if inside(at.wrapping_add(4).wrapping_add_signed(i64::from(displacement))) {
+            return true;
+        }
+        at += 1;
+    }
+    // Short jumps: `jcc`, `loop` and `jrcxz`, `jmp`.
+    let near = usize::try_from(addr.saturating_sub(start + 140)).unwrap_or(0);
+    let mut at = start + u64::try_from(near).unwrap_or(0);
+    for bytes in text.get(near..).unwrap_or_default().windows(2).take(300) {
+        let &[op, displacement] = bytes else { return true };
+        let is_jump = matches!(op, 0x70..=0x7f | 0xe0..=0xe3 | 0xeb);
+        let target = at.wrapping_add(2).wrapping_add_signed(i64::from(displacement.cast_signed()));
+        // The covered bytes themselves are no jumps.
+        if is_jump && inside(target) && !(addr..addr + COVERED_LEN).contains(&at) {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }
 
 /// Returns where an exchange of eight bytes can start that changes the site at `addr` at once.
@@ -195,23 +379,43 @@ static IS_INTEL: LazyLock<bool> = LazyLock::new(|| {
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
 });
 
+/// Where in the trampoline of a covered site the call returns to.
+const COVERED_TRAMPOLINE_RETURN: u64 = 29;
+
 /// Returns the trampoline at `at`, and the eight bytes for the site's window.
-fn assemble(site: &Site, at: u64) -> Option<([u64; 4], u64)> {
-    let displacement = |from: u64, to: u64| {
-        i32::try_from(to.wrapping_sub(from).cast_signed()).ok().map(i32::to_le_bytes)
+fn assemble(site: &Site, at: u64) -> Option<([u64; 8], u64)> {
+    let mut code = Vec::with_capacity(64);
+    let here = |code: &[u8]| at + u64::try_from(code.len()).unwrap_or(0);
+    let (number, back) = match site.shape {
+        Shape::Number(number) => (Some(number), site.end()),
+        Shape::Moved(instruction) => {
+            code.extend(instruction);
+            (None, site.end())
+        }
+        Shape::Covered(_) => (Some(0), at + COVERED_TRAMPOLINE_RETURN),
     };
-    let mut code = Vec::with_capacity(32);
+    match number {
+        // mov $nr, %r11d
+        Some(number) => {
+            code.extend([0x41, 0xbb]);
+            code.extend(number.to_le_bytes());
+        }
+        // mov %rax, %r11
+        None => code.extend([0x49, 0x89, 0xc3]),
+    }
     // lea return(%rip), %rax
     code.extend([0x48, 0x8d, 0x05]);
-    code.extend(displacement(at + 7, site.end())?);
-    // mov $nr, %r11d
-    code.extend([0x41, 0xbb]);
-    code.extend(site.number.to_le_bytes());
-    // jmp *(%rip), over three bytes of padding
-    code.extend([0xff, 0x25]);
-    code.extend(5_u32.to_le_bytes());
-    code.extend([0xcc; 5]);
-    code.extend(entry(site.number)?.to_le_bytes());
+    code.extend(displacement(here(&code) + 4, back)?);
+    // jmp *(%rip), which reads the word that follows
+    code.extend([0xff, 0x25, 0, 0, 0, 0]);
+    code.extend(entry(number.unwrap_or(u32::MAX))?.to_le_bytes());
+    if let Shape::Covered(compare) = site.shape {
+        // syscall, for whoever makes the call again
+        code.extend([0x0f, 0x05]);
+        code.extend(compare);
+        code.push(0xe9);
+        code.extend(displacement(here(&code) + 4, site.addr + COVERED_LEN)?);
+    }
     let words = std::array::from_fn(|i| {
         let bytes = code.iter().skip(8 * i).take(8);
         bytes.rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
@@ -221,6 +425,10 @@ fn assemble(site: &Site, at: u64) -> Option<([u64; 4], u64)> {
     let jump = [&[0xe9][..], &displacement(site.addr + PATCH_LEN, at)?].concat();
     bytes.get_mut(offset..offset + jump.len())?.copy_from_slice(&jump);
     Some((words, u64::from_le_bytes(bytes)))
+}
+
+fn displacement(from: u64, to: u64) -> Option<[u8; 4]> {
+    i32::try_from(to.wrapping_sub(from).cast_signed()).ok().map(i32::to_le_bytes)
 }
 
 /// Returns the stub's entry point for calls with this number.
@@ -274,21 +482,60 @@ mod tests {
 
     #[test]
     fn trampolines_jump_where_they_should() {
-        let site = Site {
-            addr: 0x40_1003,
-            number: 0x1234,
-            window: 0x40_1000,
-            old: u64::from_le_bytes([1, 2, 3, 0xb8, 0x34, 0x12, 0, 0]),
-        };
+        let old = u64::from_le_bytes([1, 2, 3, 0xb8, 0x34, 0x12, 0, 0]);
+        let site = Site { addr: 0x40_1003, shape: Shape::Number(0x1234), window: 0x40_1000, old };
         let (words, jump) = assemble(&site, 0x50_0000).unwrap();
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        assert_eq!(code[..3], [0x48, 0x8d, 0x05]);
-        assert_eq!(i32::from_le_bytes(code[3..7].try_into().unwrap()), 0x40_100a - 0x50_0007);
-        assert_eq!(code[7..13], [0x41, 0xbb, 0x34, 0x12, 0, 0]);
-        assert_eq!(code[13..19], [0xff, 0x25, 5, 0, 0, 0]);
-        assert_eq!(u64::from_le_bytes(code[24..32].try_into().unwrap()), entry(0).unwrap());
+        assert_eq!(code[..6], [0x41, 0xbb, 0x34, 0x12, 0, 0]);
+        assert_eq!(code[6..9], [0x48, 0x8d, 0x05]);
+        assert_eq!(i32::from_le_bytes(code[9..13].try_into().unwrap()), 0x40_100a - 0x50_000d);
+        assert_eq!(code[13..19], [0xff, 0x25, 0, 0, 0, 0]);
+        assert_eq!(u64::from_le_bytes(code[19..27].try_into().unwrap()), entry(0).unwrap());
         let jump = jump.to_le_bytes();
         assert_eq!(jump[..4], [1, 2, 3, 0xe9]);
         assert_eq!(i32::from_le_bytes(jump[4..].try_into().unwrap()), 0x50_0000 - 0x40_1008);
+    }
+
+    #[test]
+    fn covered_sites_continue_in_their_trampoline() {
+        let compare = [0x48, 0x3d, 0, 0xf0, 0xff, 0xff];
+        let site =
+            Site { addr: 0x40_1000, shape: Shape::Covered(compare), window: 0x40_1000, old: 0 };
+        let (words, _) = assemble(&site, 0x50_0000).unwrap();
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let back = usize::try_from(COVERED_TRAMPOLINE_RETURN).unwrap();
+        assert_eq!(code[back - 2..back], [0x0f, 0x05]);
+        assert_eq!(code[back..back + 6], compare);
+        assert_eq!(code[back + 6], 0xe9);
+        let mut sites = Sites::default();
+        let permit = PatchPermit { prot: 5, room: Some(0x50_0000) };
+        assert!(sites.patch(&site, &permit, false).is_empty());
+        assert!(!sites.patch(&site, &PatchPermit { prot: 5, room: None }, true).is_empty());
+        let (&addr, &back) = sites.covered.iter().next().unwrap();
+        assert_eq!(sites.to_trampoline(addr + 4), back);
+        assert_eq!(sites.to_trampoline(addr + 2), back - 2);
+        for rip in [addr + 2, addr + 4] {
+            assert_eq!(sites.to_text(sites.to_trampoline(rip)), rip);
+        }
+        assert_eq!(sites.to_text(back + 6), addr + 10);
+        assert_eq!(sites.to_text(0x1234), 0x1234);
+    }
+
+    #[test]
+    fn jumps_into_a_covered_site_are_found() {
+        let addr = 0x10_1000;
+        let start = 0x10_0000;
+        let mut text = vec![0x90; 0x2000];
+        text[0x1000..0x1004].copy_from_slice(&[0x31, 0xc0, 0x0f, 0x05]);
+        assert!(!leads_into(&text, start, addr));
+        let mut short = text.clone();
+        short[0xff0..0xff2].copy_from_slice(&[0xeb, 0x10]);
+        assert!(leads_into(&short, start, addr));
+        let mut long = text.clone();
+        long[0x100..0x104].copy_from_slice(&0xefe_u32.to_le_bytes());
+        assert!(leads_into(&long, start, addr));
+        // To the first byte is no harm.
+        long[0x100..0x104].copy_from_slice(&0xefc_u32.to_le_bytes());
+        assert!(!leads_into(&long, start, addr));
     }
 }

@@ -651,3 +651,49 @@ pub(crate) fn a_segment_base_of_the_application_keeps_calls_working(machine: &Ma
     }
     task.end();
 }
+
+pub(crate) fn a_site_without_room_keeps_working(machine: &Machine) {
+    let task = machine.load(Program::Read);
+    let site = guest::address(Program::Read);
+    task.go(0);
+    let mut errors = 0;
+    for round in 0..500u64 {
+        assert_eq!((task.context.regs().rip, task.context.regs().rbx), (site + 4, errors));
+        match round % 5 {
+            0 => {
+                errors += 1;
+                task.reply(Errno::EBADF.to_return(), 0);
+            }
+            1 => task.set(|regs| (regs.rip, regs.rax) = (site + 2, 0)),
+            2 => task.set(|regs| regs.rip = site),
+            3 => {
+                // From a process that is a copy, too.
+                let child = task.fork();
+                child.context.resume(&[]);
+                task.reply(round, 0);
+                child.syscall(0);
+                assert_eq!(child.context.regs().rip, site + 4);
+                child.reply(1, 0);
+                child.end();
+            }
+            _ => task.set(|regs| (regs.rip, regs.rax) = (site + 4, 5)),
+        }
+        if matches!(round % 5, 1 | 2 | 4) {
+            task.context.resume(&[]);
+            task.syscall(0);
+        }
+    }
+    task.end();
+}
+
+pub(crate) fn an_instruction_before_a_call_may_move(machine: &Machine) {
+    let task = machine.load(Program::Constant);
+    for round in 0..10 {
+        task.context.resume(&[]);
+        let args = task.syscall(1011);
+        assert_eq!(args[2], 0x4321);
+        assert_eq!(task.context.regs().rip, guest::address(Program::Constant) + 12);
+        task.context.set_return(round);
+    }
+    task.end();
+}

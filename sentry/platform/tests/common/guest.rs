@@ -76,6 +76,24 @@ programs! {
         "syscall",
         "jmp guest_call",
     ];
+    /// Calls read for ever, by the site of the C library that has room for no jump; counts results
+    /// that are errors in `rbx`.
+    Read = guest_read: [
+        "2:",
+        "xor eax, eax",
+        "syscall",
+        ".byte 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff",
+        "jbe 2b",
+        "inc rbx",
+        "jmp 2b",
+    ];
+    /// Calls by way of a site with another constant before the instruction.
+    Constant = guest_constant: [
+        "mov eax, 1011",
+        "mov edx, 0x4321",
+        "syscall",
+        "jmp guest_constant",
+    ];
     /// Sets every register to a value of its own and makes system call 1000.
     AllRegisters = guest_all_registers: [
         "mov rbx, 0x1001",
