@@ -1,1 +1,176 @@
-//! To be written.
+//! Guests that attack the sandbox, and what must hold then: seen from inside (the cases pass) and from outside (no
+//! file appeared, the canary lives, no process is left, the mounts are as they were).
+
+#[cfg(test)]
+mod hostile {
+    use std::path::{Path, PathBuf};
+    use std::process::Stdio;
+    use std::time::Duration;
+
+    use serde_json::json;
+    use test_harness::{
+        Bundle, Cmd, End, Mode, Output, Platform, Rootfs, TempDir, bundle, cmd, mode,
+    };
+
+    /// A control group that holds one run's processes, whoever their parents become.
+    struct Group {
+        dir: PathBuf,
+    }
+
+    impl Group {
+        fn new() -> Group {
+            let root = Path::new("/sys/fs/cgroup");
+            let root =
+                if root.join("cgroup.procs").exists() { root.into() } else { root.join("pids") };
+            let dir = root.join(test_harness::temp_dir::unique("runsc-test"));
+            std::fs::create_dir(&dir)
+                .expect("cannot make a control group: are the tests run by root?");
+            Group { dir }
+        }
+
+        /// Makes a command start inside the group.
+        fn enclose(&self, program: &Cmd) -> Cmd {
+            let script = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.dir.display());
+            let mut argv = ["sh", "-c", &script, "sh"].map(Into::into).to_vec();
+            argv.extend_from_slice(program.argv());
+            program.with_argv(argv)
+        }
+
+        /// Returns the processes that are left, after a moment for those that are just ending.
+        fn left(&self) -> Vec<String> {
+            for _ in 0..50 {
+                if self.members().is_empty() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            self.members()
+        }
+
+        fn members(&self) -> Vec<String> {
+            let members =
+                std::fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+            let name = |pid: &str| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+            };
+            members.lines().map(|pid| format!("{pid} {}", name(pid).trim())).collect()
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            for member in self.members() {
+                let pid = member.split(' ').next().unwrap_or_default().to_owned();
+                let _ = Cmd::new(["kill", "-KILL", &pid]).run();
+            }
+            let _ = self.left();
+            let _ = std::fs::remove_dir(&self.dir);
+        }
+    }
+
+    /// Checks that every case passed.
+    #[track_caller]
+    fn all_passed(output: &Output) {
+        let text = output.text();
+        let failed: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok ")).collect();
+        assert!(failed.is_empty() && !text.is_empty() && output.end == End::Code(0), "{output:?}");
+    }
+
+    /// Runs an attacker by `runsc do` and looks at the host afterwards.
+    fn attack(name: &str, platform: Platform) {
+        if !platform.is_wanted() {
+            return;
+        }
+        let (outside, group) = (TempDir::new(), Group::new());
+        let mut canary = Cmd::new(["sleep", "600"]).spawn(Stdio::null(), Stdio::null());
+        let program = test_harness::locate::binary(name);
+        let state = TempDir::new();
+        let mut argv = mode::runsc_argv(platform, &state);
+        argv.push("do".into());
+        argv.push(program.into());
+        let command = Cmd::new(argv)
+            .env("OUTSIDE", outside.path())
+            .env("CANARY", canary.id().to_string())
+            .deadline(Duration::from_secs(280));
+        let output = group.enclose(&command).run();
+        let left = group.left();
+        let files: Vec<_> =
+            std::fs::read_dir(outside.path()).into_iter().flatten().flatten().collect();
+        let canary_lives = matches!(canary.try_wait(), Ok(None));
+        let _ = canary.kill();
+        let _ = cmd::wait(&mut canary, Duration::from_secs(5));
+        assert!(files.is_empty(), "the host's directory was written: {files:?}");
+        assert!(canary_lives, "a process of the host was ended");
+        assert!(left.is_empty(), "processes are left: {left:?}");
+        all_passed(&output);
+    }
+
+    /// Runs the search for leaks in a bundle with two mounts, a secret beside them.
+    fn leaks(mode: Mode) {
+        if mode.platform().is_some_and(|platform| !platform.is_wanted()) {
+            return;
+        }
+        let (host, group) = (TempDir::new(), Group::new());
+        let secret = "9f2b7c-second-half";
+        for (name, content) in [("secret", secret), ("fixed/file", "fixed")] {
+            let path = host.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        std::fs::create_dir(host.join("shared")).unwrap();
+        let rootfs = Rootfs::with_programs(&["hostile_leaks"]);
+        for dir in ["mnt", "mnt/shared", "mnt/fixed"] {
+            std::fs::create_dir(rootfs.path().join(dir)).unwrap();
+        }
+        let program = Cmd::new(["/bin/hostile_leaks"])
+            .env("SECRET", "9f2b7c")
+            .env("SHARED", "1")
+            .deadline(Duration::from_secs(200));
+        let mut config = bundle::config(&rootfs, &program);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/mnt/shared", "type": "bind", "source": host.join("shared"), "options": ["rbind", "rw"]}));
+        mounts.push(json!({"destination": "/mnt/fixed", "type": "bind", "source": host.join("fixed"), "options": ["rbind", "ro"]}));
+        let state = TempDir::new();
+        let mut argv = match mode.platform() {
+            Some(platform) => mode::runsc_argv(platform, &state),
+            None => vec!["runc".into(), "--root".into(), state.path().into()],
+        };
+        argv.push("run".into());
+        let bundle = Bundle::with_config(&config);
+        let command = program.env("HOST_SECRET", secret);
+        let enclosed = group.enclose(&command.with_argv(argv.clone()));
+        let output = bundle.run(enclosed.argv().to_vec(), &command);
+        let left = group.left();
+        let read = |name: &str| std::fs::read_to_string(host.join(name)).unwrap_or_default();
+        assert_eq!((read("secret").as_str(), read("fixed/file").as_str()), (secret, "fixed"));
+        let names = |name: &str| std::fs::read_dir(host.join(name)).map_or(0, Iterator::count);
+        assert_eq!((names(""), names("fixed")), (3, 1), "files appeared beside the mounts");
+        assert!(left.is_empty(), "processes are left: {left:?}");
+        all_passed(&output);
+    }
+
+    macro_rules! attacks {
+        ($($module:ident $platform:ident),*) => {$(
+            mod $module {
+                use test_harness::{Mode, Platform};
+
+                #[test]
+                fn calls() {
+                    super::attack("hostile_calls", Platform::$platform);
+                }
+
+                #[test]
+                fn memory() {
+                    super::attack("hostile_memory", Platform::$platform);
+                }
+
+                #[test]
+                fn leaks() {
+                    super::leaks(Mode::Bundle(Platform::$platform));
+                }
+            }
+        )*};
+    }
+
+    attacks!(systrap Systrap, ptrace Ptrace);
+}

@@ -66,8 +66,11 @@ fn main() {
             {
                 samples.add("idle_memory", &runtime.name, bytes);
             }
-            for (name, value) in measure(runtime, &args.guest, &rootfs, &inside) {
-                samples.add(&name, &runtime.name, value);
+            let found = measure(runtime, &args.guest, &rootfs, &inside);
+            for name in &inside {
+                if let Some(value) = found.get(name) {
+                    samples.add(name, &runtime.name, *value);
+                }
             }
             let took = started.elapsed().as_secs_f64();
             report::note(&format!("round {round}/{} {} {took:.1} s", args.rounds, runtime.name));

@@ -8,6 +8,7 @@
 pub mod arg;
 pub mod errno;
 pub mod fs;
+pub mod hostile;
 pub mod mem;
 pub mod proc;
 pub mod runner;

@@ -1,0 +1,304 @@
+//! Attacks on the memory above the guest's addresses: reading, writing, remapping it, by instructions and by calls.
+
+use std::time::Duration;
+
+use guest_tests::hostile::{LIMIT, Random, TOP, catch_faults, pages_above, read, write};
+use guest_tests::mem::{Map, PAGE};
+use guest_tests::proc::{End, child, decode, pid, sleep, wait};
+use guest_tests::{Outcome, check, eq, ok, runner, sys};
+
+/// Waits for a child; ends it if it takes long.
+fn reap(pid: i32) -> Result<Option<End>, i32> {
+    let mut status = 0i32;
+    for _ in 0..40 {
+        match sys!(SYS_wait4, pid, &mut status, libc::WNOHANG, 0)? {
+            0 => sleep(Duration::from_millis(5)),
+            _ => return Ok(Some(decode(status))),
+        }
+    }
+    sys!(SYS_kill, pid, libc::SIGKILL)?;
+    wait(pid)?;
+    Ok(None)
+}
+
+/// Addresses that no guest call may name.
+fn targets() -> Vec<usize> {
+    let mut targets = vec![
+        LIMIT,
+        0x7e80_0000_0000,
+        0x7e84_0000_0000,
+        0x7e90_0000_0000,
+        0x7ea0_0000_0000,
+        TOP - PAGE,
+    ];
+    if catch_faults().is_ok() {
+        targets.extend(pages_above().into_iter().take(64));
+    }
+    targets
+}
+
+fn calls_cannot_change_mappings() -> Outcome {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    for at in targets() {
+        check!(
+            sys!(SYS_mmap, at, PAGE, 3, flags | libc::MAP_FIXED, -1, 0).is_err(),
+            "mmap at {at:x}"
+        );
+        check!(
+            sys!(SYS_mmap, at, PAGE, 3, flags | libc::MAP_FIXED_NOREPLACE, -1, 0).is_err(),
+            "mmap at {at:x}"
+        );
+        if let Ok(elsewhere) = sys!(SYS_mmap, at, PAGE, 3, flags, -1, 0) {
+            check!(elsewhere < LIMIT, "a hint was taken: {elsewhere:x}");
+            ok!(sys!(SYS_munmap, elsewhere, PAGE));
+        }
+        let before = read(at).is_some();
+        let _ = sys!(SYS_munmap, at, PAGE);
+        check!(read(at).is_some() == before, "munmap at {at:x}");
+        check!(sys!(SYS_mprotect, at, PAGE, 7).is_err(), "mprotect at {at:x}");
+        check!(sys!(SYS_mremap, at, PAGE, 2 * PAGE, 1, 0).is_err(), "mremap at {at:x}");
+        check!(sys!(SYS_mremap, at, 0, PAGE, 1, 0).is_err(), "mremap at {at:x}");
+        check!(sys!(SYS_madvise, at, PAGE, libc::MADV_DONTNEED).is_err(), "madvise at {at:x}");
+        check!(sys!(SYS_mlock, at, PAGE).is_err(), "mlock at {at:x}");
+        let mut vec = [0u8; 1];
+        check!(sys!(SYS_mincore, at, PAGE, &mut vec).is_err(), "mincore at {at:x}");
+        let mine = ok!(Map::anonymous(PAGE, libc::MAP_PRIVATE));
+        check!(sys!(SYS_mremap, mine.addr, PAGE, PAGE, 3, at).is_err(), "mremap to {at:x}");
+    }
+    // Ranges that begin below and end above.
+    check!(sys!(SYS_mmap, LIMIT - PAGE, 2 * PAGE, 3, flags | libc::MAP_FIXED, -1, 0).is_err());
+    check!(sys!(SYS_mprotect, LIMIT - PAGE, 1usize << 40, 7).is_err());
+    let _ = sys!(SYS_munmap, LIMIT - PAGE, 1usize << 40);
+    eq!(ok!(sys!(SYS_getpid)) as i32, pid());
+    Ok(())
+}
+
+fn calls_cannot_read_or_write_there() -> Outcome {
+    let (reader, writer) = ok!(guest_tests::fs::pipe(libc::O_NONBLOCK));
+    for at in targets() {
+        check!(sys!(SYS_write, writer, at, 64) == Err(libc::EFAULT), "write from {at:x}");
+        ok!(sys!(SYS_write, writer, b"secret".as_ptr(), 6));
+        check!(sys!(SYS_read, reader, at, 6) == Err(libc::EFAULT), "read to {at:x}");
+        let mut six = [0u8; 6];
+        let _ = sys!(SYS_read, reader, &mut six, 6);
+        check!(sys!(SYS_getcwd, at, 100) == Err(libc::EFAULT), "getcwd to {at:x}");
+        check!(sys!(SYS_open, at, 0) == Err(libc::EFAULT), "open of {at:x}");
+        check!(sys!(SYS_futex, at, 0, 0, 0, 0, 0).is_err(), "futex at {at:x}");
+        let mut copy = [0u8; 64];
+        let local = libc::iovec { iov_base: copy.as_mut_ptr().cast(), iov_len: 64 };
+        let remote = libc::iovec { iov_base: at as *mut _, iov_len: 64 };
+        check!(
+            sys!(SYS_process_vm_readv, pid(), &local, 1, &remote, 1, 0).is_err(),
+            "process_vm_readv of {at:x}"
+        );
+        check!(
+            sys!(SYS_process_vm_writev, pid(), &local, 1, &remote, 1, 0).is_err(),
+            "process_vm_writev of {at:x}"
+        );
+        check!(sys!(SYS_set_robust_list, at, 24).is_ok());
+        ok!(sys!(SYS_set_robust_list, 0, 24));
+        check!(sys!(SYS_rt_sigprocmask, 0, at, 0, 8) == Err(libc::EFAULT), "mask from {at:x}");
+    }
+    Ok(())
+}
+
+fn process_files_show_nothing() -> Outcome {
+    use std::os::unix::fs::FileExt;
+    let maps = ok!(std::fs::read_to_string("/proc/self/maps"));
+    for line in maps.lines() {
+        let start = line.split('-').next().unwrap_or_default();
+        let start = usize::from_str_radix(start, 16).unwrap_or_default();
+        check!(start < LIMIT || line.ends_with("[vsyscall]"), "{line}");
+    }
+    let mem = ok!(std::fs::OpenOptions::new().read(true).write(true).open("/proc/self/mem"));
+    let mut word = [0u8; 8];
+    for at in targets() {
+        check!(mem.read_at(&mut word, at as u64).is_err(), "/proc/self/mem at {at:x}");
+        check!(mem.write_at(&word, at as u64).is_err(), "/proc/self/mem at {at:x}");
+    }
+    Ok(())
+}
+
+fn exit_time_writes_stay_away() -> Outcome {
+    // What the kernel writes when a thread ends, aimed above.
+    for at in targets() {
+        let pid = ok!(child(|| {
+            let _ = sys!(SYS_set_tid_address, at);
+            let _ = sys!(SYS_set_robust_list, at, 24);
+            0
+        }));
+        eq!(ok!(reap(pid)), Some(End::Code(0)));
+    }
+    Ok(())
+}
+
+fn stacks_and_segments_above() -> Outcome {
+    for at in targets() {
+        let pid = ok!(child(|| {
+            let stack = libc::stack_t { ss_sp: at as *mut _, ss_flags: 0, ss_size: 1 << 16 };
+            let _ = sys!(SYS_sigaltstack, &stack, 0);
+            let _ =
+                guest_tests::sig::handle(libc::SIGUSR1, guest_tests::sig::record, libc::SA_ONSTACK);
+            let _ = sys!(SYS_arch_prctl, 0x1001, at);
+            for _ in 0..20 {
+                let _ = sys!(SYS_getppid);
+            }
+            let _ = guest_tests::sig::raise(libc::SIGUSR1);
+            0
+        }));
+        ok!(reap(pid));
+    }
+    Ok(())
+}
+
+fn scribbling_over_every_page() -> Outcome {
+    ok!(catch_faults());
+    for page in pages_above() {
+        for pattern in [0u64, u64::MAX, 0xcccc_cccc_cccc_cccc] {
+            let pid = ok!(child(|| {
+                for word in (page..page + PAGE).step_by(8) {
+                    if !write(word, pattern) {
+                        break;
+                    }
+                }
+                for _ in 0..10 {
+                    let _ = sys!(SYS_getppid);
+                    let _ = sys!(SYS_getpid);
+                }
+                0
+            }));
+            ok!(reap(pid));
+        }
+    }
+    eq!(ok!(sys!(SYS_getpid)) as i32, pid());
+    Ok(())
+}
+
+fn forged_content_while_others_call() -> Outcome {
+    ok!(catch_faults());
+    let pages: Vec<usize> =
+        pages_above().into_iter().filter(|page| read(*page).is_some()).collect();
+    for seed in 1..=60u64 {
+        let pages = pages.clone();
+        let pid = ok!(child(|| {
+            let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+            let caller = std::thread::spawn(|| {
+                for _ in 0..300 {
+                    let _ = sys!(SYS_getppid);
+                    let mut byte = [0u8; 8];
+                    let _ = sys!(SYS_getrandom, &mut byte, 8, 0);
+                    let _ = sys!(SYS_mmap, 0, PAGE, 3, 0x22, -1, 0);
+                }
+            });
+            for _ in 0..3000 {
+                if pages.is_empty() {
+                    break;
+                }
+                let page = pages[random.next() as usize % pages.len()];
+                let word = page + (random.next() as usize % (PAGE / 8)) * 8;
+                let value = match random.next() % 4 {
+                    0 => random.next(),
+                    1 => random.next() % 64,
+                    2 => 0x7e90_0000_0000 + random.next() % 65536,
+                    _ => read(word).unwrap_or_default() ^ (1 << (random.next() % 64)),
+                };
+                write(word, value);
+            }
+            let _ = caller.join();
+            0
+        }));
+        ok!(reap(pid));
+    }
+    eq!(ok!(sys!(SYS_getpid)) as i32, pid());
+    Ok(())
+}
+
+fn changed_segment_base() -> Outcome {
+    // wrgsbase is an ordinary instruction: nothing may trust what it finds there.
+    for base in [
+        0usize,
+        0x1000,
+        LIMIT,
+        0x7e80_0000_0000,
+        0x7e90_0000_0000,
+        0x7e90_0000_4000,
+        TOP - PAGE,
+        0xffff_8000_0000_0000,
+    ] {
+        let pid = ok!(child(|| {
+            // SAFETY: nothing here uses GS.
+            unsafe { core::arch::asm!("wrgsbase {}", in(reg) base) };
+            for _ in 0..50 {
+                if sys!(SYS_getppid).is_err() || sys!(SYS_getpid) != Ok(pid() as usize) {
+                    return 1;
+                }
+            }
+            let seen: usize;
+            // SAFETY: as above.
+            unsafe { core::arch::asm!("rdgsbase {}", out(reg) seen) };
+            i32::from(seen != base)
+        }));
+        // A base that is no address is refused by the processor itself.
+        let end = ok!(reap(pid));
+        check!(end == Some(End::Code(0)) || base > TOP, "base {base:x}: {end:?}");
+    }
+    Ok(())
+}
+
+fn code_that_changes_under_a_caller() -> Outcome {
+    // The site of a call is rewritten again and again while another thread makes the call there.
+    let pid = ok!(child(|| {
+        let Ok(page) = Map::new(0, PAGE, 7, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) else {
+            return 1;
+        };
+        let code = [0xb8u8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3];
+        page.bytes()[..8].copy_from_slice(&code);
+        let at = page.addr;
+        let caller = std::thread::spawn(move || {
+            // SAFETY: the page holds a function of this type.
+            let call = unsafe { core::mem::transmute::<usize, extern "C" fn() -> i32>(at) };
+            for _ in 0..5000 {
+                call();
+            }
+        });
+        for i in 0..5000u32 {
+            page.bytes()[1] = if i % 2 == 0 { 39 } else { 110 };
+        }
+        let _ = caller.join();
+        0
+    }));
+    eq!(ok!(reap(pid)).is_some(), true);
+    Ok(())
+}
+
+fn parent_memory_is_not_the_childs() -> Outcome {
+    ok!(catch_faults());
+    // What a child does to its pages above is not seen by its parent, whose calls go on while it does.
+    let before = ok!(sys!(SYS_getppid));
+    let pid = ok!(child(|| {
+        for page in pages_above() {
+            for word in (page..page + PAGE).step_by(64) {
+                write(word, 0xdead_beef);
+            }
+        }
+        runner::exit(0)
+    }));
+    for _ in 0..2000 {
+        check!(sys!(SYS_getppid) == Ok(before));
+    }
+    ok!(reap(pid));
+    Ok(())
+}
+
+guest_tests::cases!(
+    calls_cannot_change_mappings,
+    calls_cannot_read_or_write_there,
+    process_files_show_nothing,
+    exit_time_writes_stay_away,
+    stacks_and_segments_above,
+    scribbling_over_every_page,
+    forged_content_while_others_call,
+    changed_segment_base,
+    code_that_changes_under_a_caller,
+    parent_memory_is_not_the_childs,
+);

@@ -1,0 +1,120 @@
+//! For programs that attack the sandbox: memory that may fault, and what lies above the guest's addresses.
+
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::collections::BTreeSet;
+
+use crate::mem::PAGE;
+use crate::sig;
+
+/// End of a guest's addresses in the sandbox.
+pub const LIMIT: usize = 0x7e00_0000_0000;
+/// End of a process's addresses on Linux.
+pub const TOP: usize = 0x7fff_ffff_f000;
+
+/// Whether the last access faulted.
+static FAULTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn skip(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    FAULTED.store(true, SeqCst);
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: the kernel's own ucontext; the code that faults has put the address to go on at in r12.
+    unsafe {
+        let registers = &mut (*context).uc_mcontext.gregs;
+        registers[libc::REG_RIP as usize] = registers[libc::REG_R12 as usize];
+    }
+}
+
+/// Catches the faults of [`read`] and [`write`].
+pub fn catch_faults() -> Result<(), i32> {
+    for signo in [libc::SIGSEGV, libc::SIGBUS] {
+        sig::handle(signo, skip, libc::SA_NODEFER)?;
+    }
+    Ok(())
+}
+
+/// Reads a word anywhere; `None` if that faults.
+pub fn read(addr: usize) -> Option<u64> {
+    FAULTED.store(false, SeqCst);
+    let value: u64;
+    // SAFETY: a fault continues at the label.
+    unsafe {
+        core::arch::asm!(
+            "lea r12, [rip + 2f]", "xor {value}, {value}", "mov {value}, [{addr}]", "2:",
+            value = out(reg) value, addr = in(reg) addr, out("r12") _,
+        );
+    }
+    (!FAULTED.load(SeqCst)).then_some(value)
+}
+
+/// Writes a word anywhere; tells whether that went without a fault.
+pub fn write(addr: usize, value: u64) -> bool {
+    FAULTED.store(false, SeqCst);
+    // SAFETY: a fault continues at the label; what the write breaks is the subject.
+    unsafe {
+        core::arch::asm!(
+            "lea r12, [rip + 2f]", "mov [{addr}], {value}", "2:",
+            value = in(reg) value, addr = in(reg) addr, out("r12") _,
+        );
+    }
+    !FAULTED.load(SeqCst)
+}
+
+/// Returns the readable pages above the guest's addresses: those at every 4 GiB and after them, and whatever
+/// those point to.
+pub fn pages_above() -> Vec<usize> {
+    let mut found = BTreeSet::new();
+    let mut tried = BTreeSet::new();
+    let mut wanted: Vec<usize> = (LIMIT..TOP).step_by(1 << 32).collect();
+    while let Some(start) = wanted.pop() {
+        let mut page = start & !(PAGE - 1);
+        let mut gaps = 0;
+        while gaps < 8 && page < TOP && found.len() < 4096 {
+            if !tried.insert(page) {
+                break;
+            }
+            if read(page).is_some() {
+                found.insert(page);
+                gaps = 0;
+                for word in (page..page + PAGE).step_by(8) {
+                    let value = read(word).unwrap_or_default() as usize;
+                    if (LIMIT..TOP).contains(&value) {
+                        wanted.push(value);
+                    }
+                }
+            } else {
+                gaps += 1;
+            }
+            page += PAGE;
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// Returns the addresses of all `syscall` instructions in the given pages.
+pub fn syscalls_in(pages: &[usize]) -> Vec<usize> {
+    let mut found = Vec::new();
+    for page in pages {
+        let bytes: Vec<u8> = (*page..page + PAGE)
+            .step_by(8)
+            .flat_map(|word| read(word).unwrap_or_default().to_le_bytes())
+            .collect();
+        found.extend(
+            (0..PAGE - 1).filter(|at| bytes[*at..*at + 2] == [0x0f, 0x05]).map(|at| page + at),
+        );
+    }
+    found
+}
+
+/// A small generator of numbers: the same on every run.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// Returns the next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
