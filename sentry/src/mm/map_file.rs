@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use syscalls::abi::fs::{OpenFlags, SealFlags};
+use syscalls::abi::fs::{OpenFlags, SealFlags, makedev};
 use syscalls::abi::mm::{MapFlags, ProtFlags};
 use syscalls::{Errno, SysResult};
 
 use super::space::map::{MapRequest, Placement};
 use super::vma::{Backing, FileBacking, PROT_RWX, Vma, VmaFlags, is_page_aligned, page_up};
-use crate::vfs::OpenFile;
+use crate::vfs::{FileType, OpenFile};
 
 /// The arguments of `mmap(2)`.
 pub(crate) struct MmapArgs {
@@ -137,7 +137,11 @@ fn for_file(
         }
         max_prot.remove(ProtFlags::EXEC);
     }
-    let mappable = file.file.mappable()?;
+    let mappable = match file.file.mappable() {
+        Ok(mappable) => mappable,
+        Err(Errno::ENODEV) if is_dev_zero(file) => return for_memory(request, flags),
+        Err(errno) => return Err(errno),
+    };
     if flags.contains(MapFlags::GROWSDOWN) {
         return Err(Errno::EINVAL);
     }
@@ -146,4 +150,11 @@ fn for_file(
     request.max_prot = max_prot;
     request.backing = Backing::File(FileBacking { file: file.clone(), mappable, offset });
     Ok(())
+}
+
+/// Returns whether mapping `file` is another way to get zeroed memory.
+fn is_dev_zero(file: &OpenFile) -> bool {
+    file.file
+        .attr()
+        .is_ok_and(|attr| attr.file_type() == FileType::CharDevice && attr.rdev == makedev(1, 5))
 }
