@@ -68,10 +68,17 @@ struct Inner {
     tasks: RwLock<HashMap<u32, Arc<SystrapContext>>>,
     spaces: RwLock<HashMap<u64, Arc<Space>>>,
     processes: Mutex<Processes>,
-    jobs: Mutex<VecDeque<Job>>,
+    jobs: Mutex<Jobs>,
     jobs_ready: Condvar,
     /// Held by the thread that receives rings.
     lead: Mutex<()>,
+    lead_held: AtomicBool,
+    /// How often the lead has been taken.
+    lead_taken: AtomicU64,
+    /// Guards the watchdog's decision to sleep.
+    watchdog_asleep: Mutex<()>,
+    watchdog_sleeps: AtomicBool,
+    watchdog_wake: Condvar,
     /// Counts rings that have been taken, for those who wait for one without the lead.
     rings: Mutex<u64>,
     rung: Condvar,
@@ -79,6 +86,16 @@ struct Inner {
     stopping: AtomicBool,
     /// The thread that is receiving a ring, zero where none is.
     receiver: AtomicU32,
+}
+
+/// What waits for workers, and how many there are.
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    n_workers: usize,
+    n_parked: usize,
+    /// The watchdog wants a parked worker to take the lead.
+    lead_offered: bool,
 }
 
 /// Host processes.
@@ -119,9 +136,14 @@ impl Systrap {
             tasks: RwLock::new(HashMap::new()),
             spaces: RwLock::new(HashMap::new()),
             processes: Mutex::new(Processes::default()),
-            jobs: Mutex::new(VecDeque::new()),
+            jobs: Mutex::new(Jobs::default()),
             jobs_ready: Condvar::new(),
             lead: Mutex::new(()),
+            lead_held: AtomicBool::new(false),
+            lead_taken: AtomicU64::new(0),
+            watchdog_asleep: Mutex::new(()),
+            watchdog_sleeps: AtomicBool::new(false),
+            watchdog_wake: Condvar::new(),
             rings: Mutex::new(0),
             rung: Condvar::new(),
             n_waiting: AtomicUsize::new(0),

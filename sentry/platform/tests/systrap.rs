@@ -4,10 +4,13 @@
 
 mod common;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 use common::Machine;
+use common::guest::{self, Program};
 use sentry_platform::systrap::{Options, Systrap};
+use sentry_platform::{ContextOwner, Event};
 
 fn machine() -> &'static Machine {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
@@ -56,4 +59,50 @@ cases! {
     basic::a_site_without_room_keeps_working
     basic::an_instruction_before_a_call_may_move
     basic::a_segment_base_of_the_application_keeps_calls_working
+}
+
+/// Blocks the serving thread at its first event until the test lets it go.
+struct Blocking {
+    begun: Mutex<mpsc::Sender<()>>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ContextOwner for Blocking {
+    fn on_event(self: Arc<Self>, _event: Event) {
+        let _ = self.begun.lock().unwrap().send(());
+        let _ = self.go.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn workers_that_block_do_not_stop_others() {
+    let machine = machine();
+    let blocked: Vec<_> = (0..4)
+        .map(|_| {
+            let (begun, has_begun) = mpsc::channel();
+            let (go_on, go) = mpsc::channel();
+            let owner = Blocking { begun: Mutex::new(begun), go: Mutex::new(go) };
+            let context = machine.platform.create(Arc::new(owner)).unwrap();
+            machine.fill(&context);
+            let mut regs = context.regs();
+            regs.rip = guest::address(Program::Getpid);
+            context.set_regs(&regs);
+            context.resume(&[]);
+            has_begun.recv_timeout(Duration::from_secs(10)).unwrap();
+            (context, go_on)
+        })
+        .collect();
+    let task = machine.load(Program::Getpid);
+    task.go(39);
+    for round in 0..100 {
+        task.reply(round, 39);
+    }
+    for (context, go_on) in blocked {
+        context.address_space().kill();
+        // Once for the call, once for the end.
+        for _ in 0..2 {
+            go_on.send(()).unwrap();
+        }
+    }
+    task.end();
 }

@@ -2,8 +2,11 @@
 //!
 //! One thread at a time has the *lead*: it alone receives from the listener. It gives the lead back
 //! before it serves what it has received, but wakes nobody for it: it will mostly be the next to
-//! take it. Who must wait for a particular ring (`create`, `call_now`) takes the lead where it is
-//! free and leaves other threads' events in the queue of jobs.
+//! take it. Workers that find the lead taken *park*. A watchdog notices when the lead has been free for
+//! too long, because an event takes its time or blocks, and wakes a parked worker or makes a new
+//! one; it sleeps while a leader waits for rings. Who must wait for a particular ring (`create`,
+//! `call_now`) takes the lead where it is free and leaves other threads' events in the queue of
+//! jobs.
 //!
 //! # Safety
 //! The host calls here pass numbers and local structures.
@@ -11,7 +14,7 @@
 
 use std::cell::Cell;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +44,12 @@ const MAX_ORPHANS: usize = 1024;
 /// The signal that takes the leader out of its wait at the end.
 const STOP_SIGNAL: i32 = libc::SIGURG;
 const STACK_LEN: usize = 512 * 1024;
+const SMALL_STACK_LEN: usize = 64 * 1024;
+/// How many workers there are at most.
+const MAX_WORKERS: usize = 16;
+/// How often the watchdog looks, and after how many looks at an idle leader it sleeps.
+const WATCH_PERIOD: Duration = Duration::from_millis(1);
+const WATCH_IDLE: u32 = 20;
 
 thread_local! {
     /// The host id of this thread, zero before it was needed.
@@ -54,16 +63,62 @@ impl Inner {
     pub(super) fn serve(self: &Arc<Self>) {
         install_stop_handler();
         let reaper = Arc::clone(self);
-        let helper = Arc::clone(self);
-        let builder = || std::thread::Builder::new().stack_size(STACK_LEN);
-        let reaper = builder().name("reaper".into()).spawn(move || reaper.reap());
-        let helper = builder().name("worker".into()).spawn(move || helper.run_jobs_until_end());
-        SERVES.set(true);
-        while !self.stopping.load(SeqCst) {
-            while let Some(job) = self.next_job() {
-                run(job);
+        let watchdog = Arc::clone(self);
+        let own = [
+            spawn("reaper", SMALL_STACK_LEN, move || reaper.reap()),
+            spawn("watchdog", SMALL_STACK_LEN, move || watchdog.watch()),
+        ];
+        self.add_worker();
+        lock(&self.jobs).n_workers += 1;
+        self.work();
+        // Its end is also that of the others.
+        self.stopping.store(true, SeqCst);
+        self.jobs_ready.notify_all();
+        self.wake_watchdog();
+        for thread in own.into_iter().flatten() {
+            let _ = thread.join();
+        }
+        let mut jobs = lock(&self.jobs);
+        while jobs.n_workers > 0 {
+            jobs = self.jobs_ready.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+        let left = std::mem::take(&mut jobs.queue);
+        drop(jobs);
+        for job in left {
+            run(job);
+        }
+        *lock(&self.zygote) = None;
+    }
+
+    /// Starts a further worker, where there are not too many.
+    fn add_worker(self: &Arc<Self>) {
+        {
+            let mut jobs = lock(&self.jobs);
+            if jobs.n_workers >= MAX_WORKERS {
+                return;
             }
-            let lead = lock(&self.lead);
+            jobs.n_workers += 1;
+        }
+        let worker = Arc::clone(self);
+        if spawn("worker", STACK_LEN, move || worker.work()).is_err() {
+            lock(&self.jobs).n_workers -= 1;
+        }
+    }
+
+    /// The life of a worker: jobs first, then rings, and parking where another one has the lead.
+    fn work(self: &Arc<Self>) {
+        SERVES.set(true);
+        while let Some(job) = self.next_job() {
+            run(job);
+        }
+        while !self.is_done() {
+            let Some(lead) = self.take_lead() else {
+                self.park();
+                while let Some(job) = self.next_job() {
+                    run(job);
+                }
+                continue;
+            };
             // Told apart before the lead goes: who then takes it can rely on every ring so far.
             let received = self.receive().map(|ring| self.route(&ring));
             drop(lead);
@@ -73,17 +128,98 @@ impl Inner {
                 Err(listener::GONE) if lock(&self.processes).by_pid.is_empty() => break,
                 Err(_) => {}
             }
-        }
-        self.stopping.store(true, SeqCst);
-        self.jobs_ready.notify_all();
-        for thread in [reaper, helper].into_iter().flatten() {
-            let _ = thread.join();
-        }
-        while let Some(job) = self.next_job() {
-            run(job);
+            while let Some(job) = self.next_job() {
+                run(job);
+            }
         }
         SERVES.set(false);
-        *lock(&self.zygote) = None;
+        self.stopping.store(true, SeqCst);
+        lock(&self.jobs).n_workers -= 1;
+        self.jobs_ready.notify_all();
+    }
+
+    /// Returns whether workers should end.
+    fn is_done(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    /// Waits for a job or for the lead to be offered.
+    fn park(&self) {
+        let mut jobs = lock(&self.jobs);
+        jobs.n_parked += 1;
+        while jobs.queue.is_empty() && !jobs.lead_offered && !self.is_done() {
+            jobs = self.jobs_ready.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+        jobs.n_parked -= 1;
+        jobs.lead_offered = false;
+        drop(jobs);
+        if self.watchdog_sleeps.load(SeqCst) {
+            self.wake_watchdog();
+        }
+    }
+
+    /// Takes the lead where it is free.
+    fn take_lead(&self) -> Option<Lead<'_>> {
+        let guard = self.lead.try_lock().ok()?;
+        self.lead_taken.store(self.lead_taken.load(Relaxed).wrapping_add(1), Relaxed);
+        self.lead_held.store(true, SeqCst);
+        Some(Lead { inner: self, _guard: guard })
+    }
+
+    /// Looks after the lead: see the module.
+    fn watch(self: &Arc<Self>) {
+        let mut seen = 0;
+        let mut idle = 0;
+        while !self.is_done() {
+            std::thread::sleep(WATCH_PERIOD);
+            let taken = self.lead_taken.load(Relaxed);
+            let held = self.lead_held.load(SeqCst);
+            if taken != seen {
+                (seen, idle) = (taken, 0);
+            } else if !held {
+                idle = 0;
+                let mut jobs = lock(&self.jobs);
+                let parked = jobs.n_parked > 0;
+                jobs.lead_offered = parked;
+                drop(jobs);
+                if parked {
+                    self.jobs_ready.notify_one();
+                } else {
+                    self.add_worker();
+                }
+            } else {
+                // The leader waits for rings. Jobs that all others leave lying need another worker.
+                let jobs = lock(&self.jobs);
+                let lying = !jobs.queue.is_empty() && jobs.n_parked == 0;
+                let at_rest = jobs.n_workers <= jobs.n_parked + 1;
+                drop(jobs);
+                if lying {
+                    self.add_worker();
+                }
+                idle = if at_rest { idle + 1 } else { 0 };
+            }
+            if idle > WATCH_IDLE {
+                let mut asleep = lock(&self.watchdog_asleep);
+                self.watchdog_sleeps.store(true, SeqCst);
+                // A leader that has just gone has seen no sleeper: look once more.
+                while self.watchdog_sleeps.load(SeqCst)
+                    && self.lead_held.load(SeqCst)
+                    && !self.is_done()
+                {
+                    asleep =
+                        self.watchdog_wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.watchdog_sleeps.store(false, SeqCst);
+                idle = 0;
+            }
+        }
+    }
+
+    fn wake_watchdog(&self) {
+        let guard = lock(&self.watchdog_asleep);
+        self.watchdog_sleeps.store(false, SeqCst);
+        drop(guard);
+        self.watchdog_wake.notify_one();
     }
 
     /// Kills every process and ends `serve`.
@@ -93,7 +229,9 @@ impl Inner {
         for space in spaces {
             space.kill();
         }
+        drop(lock(&self.jobs));
         self.jobs_ready.notify_all();
+        self.wake_watchdog();
         loop {
             let receiver = self.receiver.load(SeqCst);
             if receiver == 0 || receiver == own_tid() {
@@ -111,7 +249,7 @@ impl Inner {
             if done() {
                 return;
             }
-            if let Ok(lead) = self.lead.try_lock() {
+            if let Some(lead) = self.take_lead() {
                 if !done() {
                     self.receive_for_later();
                 }
@@ -133,7 +271,7 @@ impl Inner {
         if let Ok(ring) = self.receive()
             && let Some((context, event)) = self.route(&ring)
         {
-            lock(&self.jobs).push_back(Job::Event(context, event));
+            lock(&self.jobs).queue.push_back(Job::Event(context, event));
             self.jobs_ready.notify_one();
         }
     }
@@ -324,31 +462,14 @@ impl Inner {
 
     /// Leaves a job for a serving thread.
     pub(super) fn post(&self, job: Job) {
-        lock(&self.jobs).push_back(job);
+        lock(&self.jobs).queue.push_back(job);
         if !SERVES.get() || self.stopping.load(SeqCst) {
             self.jobs_ready.notify_one();
         }
     }
 
     fn next_job(&self) -> Option<Job> {
-        lock(&self.jobs).pop_front()
-    }
-
-    /// Runs jobs on a thread that does not receive.
-    fn run_jobs_until_end(self: &Arc<Self>) {
-        SERVES.set(true);
-        let mut jobs = lock(&self.jobs);
-        loop {
-            if let Some(job) = jobs.pop_front() {
-                drop(jobs);
-                run(job);
-                jobs = lock(&self.jobs);
-            } else if self.stopping.load(SeqCst) && lock(&self.processes).by_pid.is_empty() {
-                return;
-            } else {
-                jobs = self.jobs_ready.wait(jobs).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
+        lock(&self.jobs).queue.pop_front()
     }
 
     /// Waits for the end of processes.
@@ -382,6 +503,29 @@ impl Inner {
             }
         }
     }
+}
+
+/// The lead, given back when dropped.
+struct Lead<'a> {
+    inner: &'a Inner,
+    _guard: std::sync::MutexGuard<'a, ()>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        self.inner.lead_held.store(false, SeqCst);
+        if self.inner.watchdog_sleeps.load(SeqCst) {
+            self.inner.wake_watchdog();
+        }
+    }
+}
+
+fn spawn(
+    name: &str,
+    stack: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).stack_size(stack).spawn(body)
 }
 
 fn own_tid() -> u32 {
