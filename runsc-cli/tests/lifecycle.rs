@@ -190,7 +190,7 @@ fn leftovers_of_a_crash_can_be_deleted() {
 fn unsupported_fields_are_named() {
     let bundle = Bundle::new("fields", &["true"]);
     bundle.change(|config| {
-        config["hooks"] = serde_json::json!({ "prestart": [{ "path": "/bin/true" }] })
+        config["hooks"] = serde_json::json!({ "prestart": [{ "path": "/bin/true" }] });
     });
     assert!(bundle.fail(&["run", "c"]).contains("config.json: hooks: not supported yet"));
     bundle.change(|config| {

@@ -26,6 +26,7 @@ use crate::kernel::{Kernel, KernelOptions, spawn_thread};
 use self::target::Sandbox;
 
 /// Runs a sandbox to its end and returns the exit status for the process.
+#[expect(clippy::needless_pass_by_value, reason = "a sandbox is booted once")]
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
     let Descriptors { stdio, gofer, control, log, proc_self_fd } = descriptors;

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &HelpArgs) -> anyhow::Result<i32> {
     match args.topic.as_deref() {
         None => command.print_help().context("printing help")?,
         Some("syscalls") => {
-            std::io::stdout().write_all(syscall_table::render(args.format).as_bytes())?
+            std::io::stdout().write_all(syscall_table::render(args.format).as_bytes())?;
         }
         Some(topic) => match command.find_subcommand_mut(topic) {
             Some(subcommand) => subcommand.print_help().context("printing help")?,

@@ -65,10 +65,10 @@ pub(super) fn add(
                     tmpfs.mode = Some(mode & 0o7777);
                 }
                 Some(("uid", value)) => {
-                    tmpfs.uid = value.parse().with_context(|| format!("{name}: uid={value}"))?
+                    tmpfs.uid = value.parse().with_context(|| format!("{name}: uid={value}"))?;
                 }
                 Some(("gid", value)) => {
-                    tmpfs.gid = value.parse().with_context(|| format!("{name}: gid={value}"))?
+                    tmpfs.gid = value.parse().with_context(|| format!("{name}: gid={value}"))?;
                 }
                 // Of devpts; the guest's terminals have mode 620 and group 5.
                 Some(("ptmxmode", _)) => {}

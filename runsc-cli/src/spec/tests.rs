@@ -9,25 +9,35 @@ use super::{Bundle, translate};
 use crate::cli::Cli;
 use crate::commands;
 
-/// Translates what `runsc spec` writes after `change`, with `/` for the root file system.
-fn translate_default(
-    flags: &[&str],
-    change: impl FnOnce(&mut serde_json::Value),
-) -> anyhow::Result<Bundle> {
-    let cli = Cli::try_parse_from([&["runsc"], flags, &["list"]].concat()).unwrap();
-    let mut value: serde_json::Value = serde_json::from_str(&commands::spec::text(&[])).unwrap();
-    value["root"]["path"] = "/".into();
-    change(&mut value);
-    translate(value.to_string().as_bytes(), Path::new("/"), "c", &cli.global)
+/// A file and the command line before the subcommand.
+struct Request {
+    text: String,
+    cli: Cli,
+}
+
+impl Request {
+    /// Returns what `runsc spec` writes after `change`, with `/` for the root file system.
+    fn new(flags: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Self {
+        let cli = Cli::try_parse_from([&["runsc"], flags, &["list"]].concat()).unwrap();
+        let mut value: serde_json::Value =
+            serde_json::from_str(&commands::spec::text(&[])).unwrap();
+        value["root"]["path"] = "/".into();
+        change(&mut value);
+        Self { text: value.to_string(), cli }
+    }
+
+    fn translate(&self) -> anyhow::Result<Bundle> {
+        translate(self.text.as_bytes(), Path::new("/"), "c", &self.cli.global)
+    }
 }
 
 fn error_of(change: impl FnOnce(&mut serde_json::Value)) -> String {
-    format!("{:#}", translate_default(&[], change).unwrap_err())
+    format!("{:#}", Request::new(&[], change).translate().unwrap_err())
 }
 
 #[test]
 fn default_spec_translates_without_unknown_fields() {
-    let bundle = translate_default(&["--ignore-cgroups"], |_| ()).unwrap();
+    let bundle = Request::new(&["--ignore-cgroups"], |_| ()).translate().unwrap();
     assert_eq!(bundle.container.process.args, [b"sh"]);
     assert_eq!(bundle.container.root.overlay, OverlayMedium::Memory);
     let cgroup = "mounts[6]: cgroups are not supported yet: an empty directory";
@@ -62,11 +72,11 @@ fn errors_name_the_field() {
 
 #[test]
 fn unknown_fields_are_warned_about_by_name() {
-    let bundle = translate_default(&[], |spec| {
+    let request = Request::new(&[], |spec| {
         spec["process"]["selinuxLabel"] = "x".into();
         spec["linux"]["intelRdt"] = serde_json::json!({ "l3CacheSchema": "x" });
     });
-    let warnings = bundle.unwrap().warnings;
+    let warnings = request.translate().unwrap().warnings;
     assert!(
         warnings.contains(&"process.selinuxLabel: not supported, ignored".to_owned()),
         "{warnings:?}"
@@ -81,7 +91,8 @@ fn unknown_fields_are_warned_about_by_name() {
 fn bind_mounts_get_connections_and_overlays() {
     let bind = serde_json::json!({ "destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["rbind", "nosuid"] });
     let with_bind = |flags: &[&str]| {
-        translate_default(flags, |spec| spec["mounts"].as_array_mut().unwrap().push(bind.clone()))
+        Request::new(flags, |spec| spec["mounts"].as_array_mut().unwrap().push(bind.clone()))
+            .translate()
             .unwrap()
     };
     let bundle = with_bind(&[]);

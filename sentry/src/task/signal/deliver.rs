@@ -3,7 +3,7 @@
 use syscalls::abi::signal::{
     SIG_DFL, SIG_IGN, SIGKILL, SIGSEGV, SIGSTOP, SaFlags, SigSet, Sigaction, Siginfo,
 };
-use syscalls::abi::{resource, wait as status};
+use syscalls::abi::wait as status;
 use syscalls::arch::x86_64::nr;
 use syscalls::{Errno, arg::FromArg};
 
@@ -149,11 +149,9 @@ fn default(current: &CurrentTask, info: &Siginfo) -> Option<Next> {
             }
             None
         }
-        action => {
-            let core = action == DefaultAction::Core
-                && current.group.limits.lock().soft(resource::RLIMIT_CORE) > 0
-                && false;
-            exit::exit_group(current, status::signaled(signo, core));
+        DefaultAction::Core | DefaultAction::Terminate => {
+            // Core files are never written, as on a host whose `core_pattern` is empty.
+            exit::exit_group(current, status::signaled(signo, false));
             Some(Next::Exited)
         }
     }
