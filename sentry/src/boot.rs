@@ -18,7 +18,7 @@ use sentry_platform::Platform;
 use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, Systrap};
 
-use crate::config::{Config, Descriptors, PlatformKind};
+use crate::config::{Config, Descriptors, Doorbell, PlatformKind};
 use crate::control::{ControlServer, ControlTarget, StartError, StatusNotifier};
 use crate::fs::host_fd::HostPoller;
 use crate::kernel::{Kernel, KernelOptions, spawn_thread};
@@ -78,6 +78,9 @@ fn create(
 fn start_platform(config: &Config) -> Result<(Arc<dyn Platform>, Vec<Rule>), StartError> {
     match config.platform {
         PlatformKind::Systrap => {
+            if config.doorbell == Doorbell::Futex {
+                return Err(failure("starting systrap with a futex doorbell", Errno::ENOSYS));
+            }
             let platform = Systrap::new(systrap::Options::default())
                 .map_err(|errno| failure("starting systrap (see --platform)", errno))?;
             Ok((Arc::new(platform), systrap::rules()))

@@ -54,10 +54,10 @@ pub(super) fn add(
             "newinstance" => {}
             _ => match option.split_once('=') {
                 Some(("size", value)) => {
-                    tmpfs.size = Some(parse_size(value).with_context(|| name.clone())?)
+                    tmpfs.size = Some(parse_size(value).with_context(|| name.clone())?);
                 }
                 Some(("nr_inodes", value)) => {
-                    tmpfs.nr_inodes = Some(parse_size(value).with_context(|| name.clone())?)
+                    tmpfs.nr_inodes = Some(parse_size(value).with_context(|| name.clone())?);
                 }
                 Some(("mode", value)) => {
                     let mode = u32::from_str_radix(value, 8)
