@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 pub mod file;
 pub mod filter;
+pub mod membarrier;
 pub mod memfd;
 pub mod memory_info;
 pub mod packet;
@@ -28,6 +29,7 @@ const MODULES: &[(&str, &[Rule])] = &[
     ("poll", poll::RULES),
     ("stream", stream::RULES),
     ("memory_info", memory_info::RULES),
+    ("membarrier", membarrier::RULES),
     ("control", control::RULES),
     ("file", file::RULES),
     ("memfd", memfd::RULES),

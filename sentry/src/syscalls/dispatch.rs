@@ -243,6 +243,7 @@ rows! {
     EXIT_GROUP => process::sys_exit_group(1);
     WAIT4 => process::sys_wait4(4);
     WAITID => process::sys_waitid(5);
+    UNSHARE => process::sys_unshare(1);
     SET_TID_ADDRESS => process::sys_set_tid_address(1);
     PAUSE => process::sys_pause(0);
     RESTART_SYSCALL => process::sys_restart_syscall(0);

@@ -337,8 +337,9 @@ pub(super) fn sys_munlockall(task: &CurrentTask) -> HandlerResult<()> {
     })
 }
 
-/// The commands of `membarrier(2)` that are served: those that concern the calling process.
-const MEMBARRIER_COMMANDS: MembarrierCmd = MembarrierCmd::PRIVATE_EXPEDITED
+/// The commands of `membarrier(2)` that are served.
+const MEMBARRIER_COMMANDS: MembarrierCmd = MembarrierCmd::GLOBAL
+    .union(MembarrierCmd::PRIVATE_EXPEDITED)
     .union(MembarrierCmd::REGISTER_PRIVATE_EXPEDITED)
     .union(MembarrierCmd::PRIVATE_EXPEDITED_SYNC_CORE)
     .union(MembarrierCmd::REGISTER_PRIVATE_EXPEDITED_SYNC_CORE);
@@ -358,6 +359,10 @@ pub(super) fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32) -> Ha
     }
     if command == 0 {
         return Ok(MEMBARRIER_COMMANDS.bits().into());
+    }
+    if command == MembarrierCmd::GLOBAL.bits() {
+        sentry_host::membarrier::global()?;
+        return Ok(0);
     }
     task.queue_host_call(HostCall::Membarrier { command });
     task.remember(MembarrierCalled);

@@ -29,6 +29,7 @@ const CALLS: &[i64] = &[
     libc::SYS_msync,
     libc::SYS_mincore,
     libc::SYS_rseq,
+    libc::SYS_membarrier,
     libc::SYS_recvmsg,
     libc::SYS_close,
     libc::SYS_clone,
