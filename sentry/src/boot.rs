@@ -65,6 +65,9 @@ fn create(
     crate::fs::tmpfs::register(&kernel);
     crate::fs::pipe::register(&kernel);
     crate::fs::procfs::register(&kernel);
+    crate::fs::devpts::register(&kernel);
+    crate::fs::sysfs::register(&kernel);
+    crate::fs::tty::register(&kernel);
     let timers = kernel.clone();
     spawn_thread("timers", move || timers.timers.serve(&timers.clock));
     let serving = platform.clone();

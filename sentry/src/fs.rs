@@ -1,6 +1,7 @@
 //! Concrete file systems and special files: each imports `vfs`, never a sibling.
 
 pub mod backing;
+pub mod devpts;
 pub mod epoll;
 pub mod eventfd;
 pub mod gofer;
@@ -15,5 +16,7 @@ pub mod pipe;
 pub mod procfs;
 pub(crate) mod pseudo;
 pub mod signalfd;
+pub mod sysfs;
 pub mod timerfd;
 pub mod tmpfs;
+pub mod tty;

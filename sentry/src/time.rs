@@ -17,11 +17,13 @@ use crate::sync::{Events, Waiter};
 /// The clocks that the sentry itself uses.
 pub struct Clock {
     boot_monotonic_ns: u64,
+    /// The processor's time stamp counter at the same moment.
+    boot_cycles: u64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { boot_monotonic_ns: read(HostClock::Monotonic) }
+        Self { boot_monotonic_ns: read(HostClock::Monotonic), boot_cycles: clock::cycles() }
     }
 }
 
@@ -38,6 +40,14 @@ impl Clock {
     /// Returns `CLOCK_REALTIME` in nanoseconds since the epoch.
     pub fn realtime_ns(&self) -> i64 {
         clock::now_ns(HostClock::Realtime)
+    }
+
+    /// Returns the rate of the processor's time stamp counter in kilohertz, as it has been since
+    /// the sandbox booted.
+    pub fn cpu_khz(&self) -> u64 {
+        let cycles = u128::from(clock::cycles().saturating_sub(self.boot_cycles));
+        let ns = u128::from(self.boot_ns().max(1));
+        u64::try_from(cycles * 1_000_000 / ns).unwrap_or(0)
     }
 
     /// Returns the time since the sandbox booted in nanoseconds.

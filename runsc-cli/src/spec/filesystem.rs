@@ -39,7 +39,8 @@ impl FilesystemPlan {
         self.mounts.push(kernel_mount("/proc", MountKind::Proc, "proc"));
         self.add_missing_mounts();
         self.mounts.push(kernel_mount("/sys", MountKind::Sysfs, "sysfs"));
-        self.mounts.push(kernel_mount("/dev/pts", MountKind::Devpts, "devpts"));
+        let pts = kernel_mount("/dev/pts", MountKind::Devpts, "devpts");
+        self.mounts.push(MountConfig { nodev: false, ..pts });
         let shm = MountKind::Tmpfs(TmpfsConfig { mode: Some(0o1777), ..TmpfsConfig::default() });
         self.mounts.push(kernel_mount("/dev/shm", shm, "shm"));
         self.mounts.push(kernel_mount("/dev/mqueue", MountKind::Mqueue, "mqueue"));

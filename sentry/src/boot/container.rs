@@ -14,12 +14,16 @@ use crate::config::{
 };
 use crate::control::StartError;
 use crate::fs::backing::BackingStore;
+use crate::fs::devpts::{self, DevPts};
 use crate::fs::gofer::{Caching, GoferFs};
 use crate::fs::host_fd::{HostFile, HostPoller};
 use crate::fs::overlay::OverlayFs;
 
 use crate::fs::procfs::{self, ProcFs};
+use crate::fs::sysfs::SysFs;
 use crate::fs::tmpfs::{self, TmpFs};
+use crate::fs::tty;
+use crate::fs::tty::host::HostTerminal;
 use crate::kernel::Kernel;
 use crate::mm::MemoryManager;
 use crate::sync::Mutex;
@@ -35,7 +39,7 @@ use crate::vfs::fs_context::FsContext;
 use crate::vfs::mount::{Mount, MountNamespace, SuperBlock};
 use crate::vfs::path::Path;
 use crate::vfs::walk::{Walk, WalkFlags};
-use crate::vfs::{FileSystem, FileType, NodeKind, OpenFile, names};
+use crate::vfs::{File, FileSystem, FileType, NodeKind, OpenFile, names};
 
 /// The nodes that every container has in `/dev` (runtime specification, "Default Devices"): name,
 /// major and minor number.
@@ -97,15 +101,7 @@ pub(super) fn create(
         procfs::sysctl::set(kernel, name, value)
             .map_err(|errno| failure(&format!("setting sysctl {name:?}"), errno))?;
     }
-    let files = FdTable::empty();
-    for (number, fd) in stdio.into_iter().enumerate() {
-        let file = HostFile::new(poller, fd)
-            .map_err(|errno| failure(&format!("taking descriptor {number}"), errno))?;
-        let open = OpenFile::new(file, None, 2);
-        files
-            .install(open, false, u64::MAX)
-            .map_err(|errno| failure(&format!("taking descriptor {number}"), errno))?;
-    }
+    let (files, terminal) = standard_streams(poller, &config.process, stdio)?;
     for path in &config.masked_paths {
         mask(&fs, path).map_err(|errno| failure(&format!("masking {path:?}"), errno))?;
     }
@@ -121,8 +117,32 @@ pub(super) fn create(
     enter_cwd(&fs, &config.process)?;
     let task = create_task(kernel, config, fs, files)
         .map_err(|errno| failure("creating the first process", errno))?;
+    if let Some(terminal) = terminal {
+        tty::attach(&task, &terminal);
+    }
     load(&task, &config.process)?;
     Ok(task)
+}
+
+/// Returns a descriptor table with the standard streams, and the terminal that they are to share.
+fn standard_streams(
+    poller: &Arc<HostPoller>,
+    process: &ProcessConfig,
+    stdio: [OwnedFd; 3],
+) -> Result<(Arc<FdTable>, Option<Arc<HostTerminal>>), StartError> {
+    let files = FdTable::empty();
+    let mut terminal: Option<Arc<HostTerminal>> = None;
+    for (number, fd) in stdio.into_iter().enumerate() {
+        let failure = |errno| failure(&format!("taking descriptor {number}"), errno);
+        let host = HostFile::new(poller, fd).map_err(failure)?;
+        let file: Arc<dyn File> = if process.terminal && host.is_terminal() {
+            terminal.get_or_insert_with(|| HostTerminal::new(host.clone())).stream(host)
+        } else {
+            host
+        };
+        files.install(OpenFile::new(file, None, 2), false, u64::MAX).map_err(failure)?;
+    }
+    Ok((files, terminal))
 }
 
 fn overlay(
@@ -242,7 +262,12 @@ fn make_mount(
         MountKind::Tmpfs(config) => tmpfs(config, 0o1777)?,
         MountKind::Devtmpfs(config) => tmpfs(config, 0o755)?,
         MountKind::Proc => ProcFs::new(kernel.root_pid_namespace.clone()),
-        MountKind::Sysfs | MountKind::Devpts => tmpfs(&TmpfsConfig::default(), 0o755)?,
+        MountKind::Sysfs => SysFs::new(),
+        MountKind::Devpts => {
+            let devpts = DevPts::new(devpts::Options::CONTAINER);
+            devpts.serve_ptmx(kernel);
+            devpts
+        }
         MountKind::Mqueue => tmpfs(&TmpfsConfig::default(), 0o1777)?,
         MountKind::Cgroup => {
             flags |= MountFlags::RDONLY;

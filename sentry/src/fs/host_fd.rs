@@ -136,6 +136,11 @@ impl HostFile {
         Ok(file)
     }
 
+    /// Returns whether the descriptor is a terminal of the host.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     fn ready(&self) -> Events {
         // POLLIN | POLLPRI | POLLOUT | POLLRDHUP
         let ready = ready_now(self.fd.as_fd(), 0x2007);

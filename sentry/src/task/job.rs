@@ -60,6 +60,13 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Returns the namespace that the leader was made in.
+    pub(crate) fn namespace(&self) -> Option<Arc<PidNamespace>> {
+        self.ids.first().map(|(namespace, _)| namespace.clone())
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         for (namespace, id) in &self.ids {

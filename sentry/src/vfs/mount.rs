@@ -239,7 +239,7 @@ pub struct MountNamespace {
 impl MountNamespace {
     /// Creates a namespace with `root` at its root.
     pub fn new(root: Arc<Mount>) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0xf000_0000);
+        static NEXT: AtomicU64 = AtomicU64::new(0xf100_0000);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             root: Mutex::new(root),

@@ -45,9 +45,12 @@ pub fn open(
     let found = loop {
         let Last::Name { name, has_slash } = &step.last else {
             let found = walk.finish(step)?;
-            if is_creating {
-                let must_be_new = flags.contains(OpenFlags::EXCL);
-                return Err(if must_be_new { Errno::EEXIST } else { Errno::EISDIR });
+            // What a magic link has led to exists, and need not be a directory.
+            if is_creating && flags.contains(OpenFlags::EXCL) {
+                return Err(Errno::EEXIST);
+            }
+            if is_creating && found.dentry.is_dir() {
+                return Err(Errno::EISDIR);
             }
             break found;
         };

@@ -73,13 +73,8 @@ const FEATURES: &[Names] = &[
         register: Register::Eax,
         names: "xsaveopt xsavec xgetbv1 xsaves",
     },
-    Names {
-        leaf: 7,
-        subleaf: 1,
-        register: Register::Eax,
-        names: "- - - - avx_vnni avx512_bf16 - cmpccxadd - - fzrm fsrs fsrc - - - - - - - - - - \
-                avx_ifma",
-    },
+    Names { leaf: 7, subleaf: 1, register: Register::Eax, names: "- - - - avx_vnni avx512_bf16" },
+    Names { leaf: 6, subleaf: 0, register: Register::Eax, names: "- - arat" },
     Names {
         leaf: 0x8000_0008,
         subleaf: 0,
@@ -91,7 +86,7 @@ const FEATURES: &[Names] = &[
         subleaf: 0,
         register: Register::Ecx,
         names: "- avx512vbmi umip pku ospke waitpkg avx512_vbmi2 - gfni vaes vpclmulqdq avx512_vnni \
-                avx512_bitalg tme avx512_vpopcntdq - la57 - - - - - rdpid - bus_lock_detect cldemote \
+                avx512_bitalg tme avx512_vpopcntdq - - - - - - - rdpid - bus_lock_detect cldemote \
                 - movdiri movdir64b enqcmd",
     },
     Names {
@@ -131,6 +126,9 @@ fn flags() -> String {
         }
         if *number == 0x8000_0007 {
             out.push_str("rep_good nopl ");
+            if leaf(0xb, 0).ebx != 0 {
+                out.push_str("xtopology ");
+            }
             if result.edx & (1 << 8) != 0 {
                 out.push_str("nonstop_tsc ");
             }
@@ -198,15 +196,19 @@ fn cache_kib() -> u64 {
     last
 }
 
-/// Returns the file for `n_cpus` processors of one package.
-pub(super) fn render(n_cpus: usize) -> String {
+/// Returns the file for `n_cpus` processors of one package, whose frequency has been `measured`
+/// where they do not say it.
+pub(super) fn render(n_cpus: usize, measured_khz: u64) -> String {
     let first = leaf(0, 0);
     let signature = leaf(1, 0);
     let base_family = (signature.eax >> 8) & 0xf;
     let family = base_family + if base_family == 0xf { (signature.eax >> 20) & 0xff } else { 0 };
     let extended = if matches!(base_family, 6 | 0xf) { (signature.eax >> 12) & 0xf0 } else { 0 };
     let model = ((signature.eax >> 4) & 0xf) | extended;
-    let khz = frequency_khz();
+    let khz = match frequency_khz() {
+        0 => measured_khz,
+        khz => khz,
+    };
     let sizes = leaf(0x8000_0008, 0).eax;
     let clflush = ((signature.ebx >> 8) & 0xff) * 8;
     let (vendor, brand, flags) = (text(&[first.ebx, first.edx, first.ecx]), brand(), flags());
@@ -240,9 +242,10 @@ pub(super) fn render(n_cpus: usize) -> String {
 mod tests {
     #[test]
     fn every_processor_has_a_paragraph() {
-        let text = super::render(3);
+        let text = super::render(3, 2_000_000);
         assert_eq!(text.matches("processor\t: ").count(), 3);
         assert!(text.contains(" sse2 ") && text.contains("\nflags\t\t: fpu "));
+        assert!(!text.contains(": 0.000"));
         assert!(text.ends_with("power management:\n\n"));
     }
 }

@@ -34,7 +34,9 @@ const CGROUPS: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n";
 /// Returns the entries.
 pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
     vec![
-        numbers.text("cpuinfo", 0o444, |_: &CurrentTask| cpuinfo::render(sched::n_cpus())),
+        numbers.text("cpuinfo", 0o444, |current: &CurrentTask| {
+            cpuinfo::render(sched::n_cpus(), current.kernel.clock.cpu_khz())
+        }),
         numbers.text("meminfo", 0o444, |current: &CurrentTask| meminfo(&current.kernel)),
         numbers.text("stat", 0o444, |current: &CurrentTask| stat(&current.kernel)),
         numbers.text("uptime", 0o444, |current: &CurrentTask| uptime(&current.kernel)),

@@ -403,7 +403,8 @@ pub(super) fn limits(look: &Look<'_>) -> SysResult<Vec<u8>> {
     for ((name, unit), resource) in NAMES.iter().zip(0..) {
         let (soft, hard) = limits.get(resource).unwrap_or_default();
         let (soft, hard) = (shown(soft), shown(hard));
-        let _ = writeln!(out, "{name:<25} {soft:<20} {hard:<20} {unit:<10}");
+        let _ = write!(out, "{name:<25} {soft:<20} {hard:<20} ");
+        let _ = if unit.is_empty() { writeln!(out) } else { writeln!(out, "{unit:<10}") };
     }
     Ok(out.into_bytes())
 }
