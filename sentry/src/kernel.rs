@@ -48,6 +48,8 @@ pub struct Kernel {
     pub(crate) memory_limit: Option<u64>,
     /// What device nodes and FIFOs are opened with.
     pub special_files: SpecialFiles,
+    /// The names that unix sockets are bound to.
+    pub unix_sockets: crate::net::unix::Registry,
     /// What has been changed below `/proc/sys`.
     pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
@@ -98,6 +100,7 @@ impl Kernel {
             status_notifier: OnceLock::new(),
             memory_limit: options.memory_limit,
             special_files: SpecialFiles::default(),
+            unix_sockets: Default::default(),
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
             memfds: OnceLock::new(),

@@ -7,6 +7,7 @@ pub mod fs;
 pub mod kernel;
 pub mod log;
 pub mod mm;
+pub mod net;
 pub mod sync;
 pub mod syscalls;
 pub mod task;

@@ -26,6 +26,7 @@ pub mod notify;
 pub mod open;
 pub mod path;
 pub mod permission;
+pub mod ring;
 pub mod special;
 pub mod walk;
 

@@ -8,7 +8,6 @@
 //! Locks: [`Pipe::state`] is held while data is copied, which may fault but never waits for the
 //! guest. [`transfer`] takes it before the lock of any other file; two pipes by address.
 
-mod ring;
 pub mod transfer;
 
 use std::collections::HashMap;
@@ -19,16 +18,19 @@ use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::FIONREAD;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use self::ring::{PIPE_BUF, Ring};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::ring::{PIPE_BUF, Ring};
 use crate::vfs::special::Opener;
 use crate::vfs::{Attr, File, Inode, IoSink, IoSource, OpenFile, WriteOffset};
 
 /// The most that `F_SETPIPE_SZ` gives: the default of `/proc/sys/fs/pipe-max-size`.
 pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// The capacity of a new pipe.
+const DEFAULT_CAPACITY: usize = 64 << 10;
 
 /// What an end is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl Pipe {
         Arc::new(Self {
             attr,
             state: Mutex::new(State {
-                ring: Ring::new(),
+                ring: Ring::new(DEFAULT_CAPACITY),
                 n_readers: 0,
                 n_writers: 0,
                 n_reader_opens: 0,

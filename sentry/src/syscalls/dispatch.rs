@@ -364,6 +364,26 @@ rows! {
     INOTIFY_INIT1 => inotify::sys_inotify_init1(1);
     INOTIFY_ADD_WATCH => inotify::sys_inotify_add_watch(3);
     INOTIFY_RM_WATCH => inotify::sys_inotify_rm_watch(2);
+    // Sockets.
+    SOCKET => socket::sys_socket(3);
+    SOCKETPAIR => socket::sys_socketpair(4);
+    BIND => socket::sys_bind(3);
+    LISTEN => socket::sys_listen(2);
+    ACCEPT => socket::sys_accept(3);
+    ACCEPT4 => socket::sys_accept4(4);
+    CONNECT => socket::sys_connect(3);
+    SHUTDOWN => socket::sys_shutdown(2);
+    GETSOCKNAME => socket::sys_getsockname(3);
+    GETPEERNAME => socket::sys_getpeername(3);
+    GETSOCKOPT => socket_option::sys_getsockopt(5);
+    SETSOCKOPT => socket_option::sys_setsockopt(5);
+    SENDTO => socket_message::sys_sendto(6);
+    RECVFROM => socket_message::sys_recvfrom(6);
+    SENDMSG => socket_message::sys_sendmsg(3);
+    RECVMSG => socket_message::sys_recvmsg(3);
+    SENDMMSG => socket_message::sys_sendmmsg(4);
+    RECVMMSG => socket_message::sys_recvmmsg(5);
+    // Processes as descriptors, moving data between descriptors.
     PIDFD_OPEN => pidfd::sys_pidfd_open(2);
     PIDFD_SEND_SIGNAL => pidfd::sys_pidfd_send_signal(4);
     PIDFD_GETFD => pidfd::sys_pidfd_getfd(3);

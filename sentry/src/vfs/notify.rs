@@ -90,12 +90,14 @@ pub fn removed(dir: &Arc<Dentry>, name: &[u8], child: &Arc<Dentry>) {
         return;
     }
     let n_links = child.inode().attr().map_or(0, |attr| attr.nlink);
-    if child.is_dir() || n_links == 0 {
-        tell(child.inode(), IN_DELETE_SELF, 0, None);
-    } else {
+    if !child.is_dir() {
+        // The number of links has changed.
         tell(child.inode(), IN_ATTRIB, 0, None);
     }
     tell(dir.inode(), IN_DELETE | dir_bit(child), 0, Some(name));
+    if child.is_dir() || n_links == 0 {
+        tell(child.inode(), IN_DELETE_SELF, 0, None);
+    }
 }
 
 /// Announces that `child` has moved.

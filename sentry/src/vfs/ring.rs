@@ -1,17 +1,14 @@
-//! The bytes in a pipe: a ring that is allocated as far as it has been needed.
+//! The bytes in a pipe or a stream: a ring that is allocated as far as it has been needed.
 
 use std::collections::VecDeque;
 
 use syscalls::SysResult;
 
-use crate::vfs::{IoSink, IoSource};
+use super::io::{IoSink, IoSource};
 
 /// Writes of at most this many bytes are not mixed with others: `PIPE_BUF`. Also the unit of a
 /// pipe's capacity.
-pub(super) const PIPE_BUF: usize = 4096;
-
-/// The capacity of a new pipe.
-pub(super) const DEFAULT_CAPACITY: usize = 64 << 10;
+pub const PIPE_BUF: usize = 4096;
 
 /// A run of bytes that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,44 +17,40 @@ struct Run {
     is_packet: bool,
 }
 
-/// The bytes in a pipe.
-pub(super) struct Ring {
-    /// As many bytes as have been needed at once so far, a power of two.
+/// Bytes on their way.
+pub struct Ring {
+    /// As many bytes as have been needed at once so far.
     bytes: Vec<u8>,
     head: usize,
     len: usize,
-    /// A power of two, at least `PIPE_BUF`.
     capacity: usize,
     /// What the bytes consist of. Empty: of no packets at all.
     runs: VecDeque<Run>,
 }
 
 impl Ring {
-    /// Creates an empty ring.
-    pub(super) fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            head: 0,
-            len: 0,
-            capacity: DEFAULT_CAPACITY,
-            runs: VecDeque::new(),
-        }
+    /// Creates an empty ring for up to `capacity` bytes.
+    pub fn new(capacity: usize) -> Self {
+        Self { bytes: Vec::new(), head: 0, len: 0, capacity, runs: VecDeque::new() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Returns whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Returns how many bytes there are.
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    /// Returns how many bytes there can be.
+    pub fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Returns how many bytes can be written. Each packet takes a multiple of [`PIPE_BUF`].
-    pub(super) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         let used = if self.runs.is_empty() {
             self.len
         } else {
@@ -67,12 +60,12 @@ impl Ring {
     }
 
     /// Returns whether the pipe counts as writable: a write of [`PIPE_BUF`] bytes would not wait.
-    pub(super) fn is_writable(&self) -> bool {
+    pub fn is_writable(&self) -> bool {
         self.room() >= PIPE_BUF
     }
 
-    /// Changes the capacity, a power of two; returns false where the content does not fit.
-    pub(super) fn set_capacity(&mut self, capacity: usize) -> bool {
+    /// Changes the capacity; returns false where the content does not fit.
+    pub fn set_capacity(&mut self, capacity: usize) -> bool {
         let used = self.capacity - self.room();
         if used > capacity {
             return false;
@@ -117,7 +110,7 @@ impl Ring {
     ///
     /// # Errors
     /// `EFAULT` where nothing could be copied.
-    pub(super) fn peek(&self, dst: &mut dyn IoSink) -> SysResult<(usize, usize)> {
+    pub fn peek(&self, dst: &mut dyn IoSink) -> SysResult<(usize, usize)> {
         let mut copied = 0;
         let mut runs = self.runs.iter().copied();
         while copied < self.len && dst.remaining() > 0 {
@@ -152,7 +145,7 @@ impl Ring {
     }
 
     /// Takes the first `n` bytes.
-    pub(super) fn consume(&mut self, n: usize) {
+    pub fn consume(&mut self, n: usize) {
         let n = n.min(self.len);
         self.len -= n;
         if self.len == 0 {
@@ -181,7 +174,7 @@ impl Ring {
     ///
     /// # Errors
     /// `EFAULT` where nothing could be copied.
-    pub(super) fn read(&mut self, dst: &mut dyn IoSink) -> SysResult<usize> {
+    pub fn read(&mut self, dst: &mut dyn IoSink) -> SysResult<usize> {
         let (copied, taken) = self.peek(dst)?;
         self.consume(taken);
         Ok(copied)
@@ -191,12 +184,7 @@ impl Ring {
     ///
     /// # Errors
     /// `EFAULT` where nothing could be copied.
-    pub(super) fn write(
-        &mut self,
-        src: &mut dyn IoSource,
-        n: usize,
-        is_packet: bool,
-    ) -> SysResult<usize> {
+    pub fn write(&mut self, src: &mut dyn IoSource, n: usize, is_packet: bool) -> SysResult<usize> {
         self.reserve(n);
         let size = self.bytes.len();
         let mut at = self.head + self.len;
@@ -270,7 +258,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_in_order_across_the_end_of_the_ring() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(64 << 10);
         let mut next_in = 0u32;
         let mut next_out = 0u32;
         for round in 0..200_usize {
@@ -295,7 +283,7 @@ mod tests {
 
     #[test]
     fn read_of_packet_loses_its_rest() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(64 << 10);
         write(&mut ring, b"stream", false);
         write(&mut ring, b"first", true);
         write(&mut ring, b"second", true);
@@ -307,7 +295,7 @@ mod tests {
 
     #[test]
     fn packet_takes_a_whole_unit_of_the_capacity() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(64 << 10);
         let n_before = ring.room();
         write(&mut ring, b"x", true);
         assert_eq!(ring.room(), n_before - PIPE_BUF);
@@ -315,7 +303,7 @@ mod tests {
 
     #[test]
     fn capacity_cannot_fall_below_the_content() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(64 << 10);
         write(&mut ring, &[1; 5000], false);
         assert!(!ring.set_capacity(4096));
         assert!(ring.set_capacity(8192));
@@ -326,7 +314,7 @@ mod tests {
 
     #[test]
     fn peek_leaves_the_content() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(64 << 10);
         write(&mut ring, b"abc", false);
         let mut sink = VecSink::new(2);
         assert_eq!(ring.peek(&mut sink).unwrap(), (2, 2));

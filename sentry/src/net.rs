@@ -1,0 +1,227 @@
+//! Sockets: what the system calls see of every family, and the file that a descriptor refers to.
+
+pub mod control;
+pub mod options;
+pub mod unix;
+
+use std::sync::Arc;
+
+use syscalls::abi::ioctl::{FIONREAD, TIOCOUTQ};
+use syscalls::abi::socket::MsgFlags;
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+
+use self::control::Control;
+use self::options::Options;
+use crate::sync::{Events, Registration, Waiter};
+use crate::task::{CurrentTask, HandlerResult};
+use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::{Attr, File, IoSink, IoSource, OpenFile, WriteOffset};
+
+/// Which directions `shutdown(2)` ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Nothing more is received.
+    pub receive: bool,
+    /// Nothing more is sent.
+    pub send: bool,
+}
+
+/// What goes with the data of a send.
+#[derive(Default)]
+pub struct Outgoing {
+    /// The address given, as in guest memory.
+    pub addr: Option<Vec<u8>>,
+    /// Files and credentials.
+    pub control: Control,
+}
+
+/// What came of a receive.
+#[derive(Default)]
+pub struct Incoming {
+    /// How many bytes were stored.
+    pub n: usize,
+    /// How long the message was.
+    pub full: usize,
+    /// The sender's address, empty where it has none.
+    pub addr: Vec<u8>,
+    /// Files and credentials.
+    pub control: Control,
+    /// Whether this ends a record (`MSG_EOR`).
+    pub ends_record: bool,
+}
+
+/// A socket of some family. Nothing blocks: what would have to wait says `EAGAIN`.
+pub trait Socket: Send + Sync {
+    /// Returns the generic options.
+    fn options(&self) -> &Options;
+
+    /// Returns family, type and protocol.
+    fn identity(&self) -> (i32, i32, i32);
+
+    /// Returns whether a receive may take part of what one send has sent.
+    fn is_stream(&self) -> bool;
+
+    /// Returns whether `listen(2)` has been called.
+    fn is_listening(&self) -> bool;
+
+    /// Implements `bind(2)`.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`, `EINVAL`, those of the path walk.
+    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()>;
+
+    /// Implements `listen(2)`.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`, `EINVAL`.
+    fn listen(&self, task: &CurrentTask, backlog: i32) -> SysResult<()>;
+
+    /// Takes the first connection that waits.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EINVAL`, `EOPNOTSUPP`.
+    fn accept(&self, task: &CurrentTask) -> SysResult<Arc<dyn Socket>>;
+
+    /// Implements `connect(2)`.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ECONNREFUSED`, `EISCONN`, `EPROTOTYPE`, those of the path walk.
+    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()>;
+
+    /// Implements `shutdown(2)`.
+    ///
+    /// # Errors
+    /// `ENOTCONN`.
+    fn shutdown(&self, how: Shutdown) -> SysResult<()>;
+
+    /// Returns the own address.
+    fn local_addr(&self) -> Vec<u8>;
+
+    /// Returns the peer's address.
+    ///
+    /// # Errors
+    /// `ENOTCONN`.
+    fn peer_addr(&self) -> SysResult<Vec<u8>>;
+
+    /// Sends what can be sent at once.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `EPIPE` (the caller raises SIGPIPE), `ENOTCONN`, `EMSGSIZE`, `ECONNREFUSED`.
+    fn send(
+        &self,
+        task: &CurrentTask,
+        src: &mut dyn IoSource,
+        message: &Outgoing,
+    ) -> SysResult<usize>;
+
+    /// Receives what is there.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ENOTCONN`, `ECONNRESET`.
+    fn recv(
+        &self,
+        task: &CurrentTask,
+        dst: &mut dyn IoSink,
+        flags: MsgFlags,
+    ) -> SysResult<Incoming>;
+
+    /// Returns and clears the pending error.
+    fn take_error(&self) -> Option<Errno>;
+
+    /// Returns the bytes of an option that only this family has.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT`, `EOPNOTSUPP`.
+    fn option(&self, task: &CurrentTask, level: i32, name: i32) -> SysResult<Vec<u8>>;
+
+    /// Returns how many bytes can be received (the first message's, for messages) and how many have
+    /// been sent and not received.
+    fn n_pending(&self) -> (usize, usize);
+
+    /// Returns what the socket is ready for.
+    fn poll(&self) -> Events;
+
+    /// Registers for changes of readiness.
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration>;
+
+    /// Is told that a descriptor was closed somewhere, perhaps not the last one.
+    fn descriptor_closed(&self) {}
+
+    /// Is told that the last descriptor is gone.
+    fn close(&self);
+}
+
+/// What a socket's descriptor refers to.
+pub struct SocketFile {
+    /// The socket.
+    pub socket: Arc<dyn Socket>,
+    attr: Attr,
+}
+
+impl SocketFile {
+    /// Creates a file for a socket.
+    pub fn new(task: &CurrentTask, socket: Arc<dyn Socket>) -> Arc<Self> {
+        Arc::new(Self { socket, attr: anon::attr(task, AnonMount::Socket, 0o140_777) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.socket.close();
+    }
+}
+
+impl File for SocketFile {
+    fn attr(&self) -> SysResult<Attr> {
+        Ok(self.attr)
+    }
+
+    fn anonymous_name(&self) -> String {
+        format!("socket:[{}]", self.attr.ino)
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn read(&self, task: &CurrentTask, dst: &mut dyn IoSink, _offset: u64) -> SysResult<usize> {
+        Ok(self.socket.recv(task, dst, MsgFlags::empty())?.n)
+    }
+
+    fn write(
+        &self,
+        task: &CurrentTask,
+        src: &mut dyn IoSource,
+        _offset: WriteOffset,
+    ) -> SysResult<(usize, u64)> {
+        Ok((self.socket.send(task, src, &Outgoing::default())?, 0))
+    }
+
+    fn poll(&self) -> Events {
+        self.socket.poll()
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        self.socket.register(waiter, mask, key)
+    }
+
+    fn is_pollable(&self) -> bool {
+        true
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        let n = match request {
+            FIONREAD if self.socket.is_listening() => return Err(Errno::EINVAL.into()),
+            FIONREAD => self.socket.n_pending().0,
+            TIOCOUTQ => self.socket.n_pending().1,
+            _ => return Err(Errno::ENOTTY.into()),
+        };
+        let n = i32::try_from(n).unwrap_or(i32::MAX);
+        task.write_obj(UserPtr::new(UserAddr(arg)), &n)?;
+        Ok(0)
+    }
+
+    fn descriptor_closed(&self) {
+        self.socket.descriptor_closed();
+    }
+}

@@ -1,0 +1,618 @@
+//! Unix sockets (`unix(7)`).
+//!
+//! Data goes straight into the receiver's [`inbox`]. A socket knows its peer weakly; a closed peer is
+//! one whose inbox says so.
+//!
+//! Locks: `UnixSocket::state` and `UnixSocket::inbox` are never held together, nor together with
+//! those of another socket, except one that nobody else knows yet. Wait queues are notified without
+//! either.
+
+mod address;
+mod collect;
+mod inbox;
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::socket::{
+    AF_UNIX, MsgFlags, SO_PEERCRED, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, Ucred,
+};
+use syscalls::{Errno, SysResult};
+use zerocopy::IntoBytes;
+
+use self::address::{Address, Binding, Given};
+use self::inbox::Inbox;
+use super::control::{Control, Sender};
+use super::options::Options;
+use super::{Incoming, Outgoing, Shutdown, Socket};
+use crate::kernel::Kernel;
+use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
+use crate::task::CurrentTask;
+use crate::vfs::{IoSink, IoSource};
+
+pub use address::Registry;
+
+/// The longest queue of connections: `net.core.somaxconn`.
+const MAX_BACKLOG: usize = 4096;
+
+/// The type of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `SOCK_STREAM`
+    Stream,
+    /// `SOCK_DGRAM`
+    Datagram,
+    /// `SOCK_SEQPACKET`
+    SeqPacket,
+}
+
+/// What a socket is for.
+enum Role {
+    /// Not connected.
+    Idle,
+    /// A connect is under way.
+    Connecting,
+    /// Connected once and for all.
+    Connected,
+    /// Takes connections.
+    Listening { backlog: usize, pending: VecDeque<Arc<UnixSocket>> },
+}
+
+struct State {
+    role: Role,
+    local: Option<Arc<Address>>,
+    binding: Option<Binding>,
+    peer: Option<Weak<UnixSocket>>,
+    peer_addr: Option<Arc<Address>>,
+    /// Who the peer is; for a listening socket, who listens.
+    peer_sender: Option<Sender>,
+    /// Whether sending has been shut down, here or by the peer.
+    is_send_shut: bool,
+    error: Option<Errno>,
+    /// Those who wait for a place in the queue of connections.
+    connecting: Vec<Weak<UnixSocket>>,
+}
+
+/// A unix socket.
+pub struct UnixSocket {
+    this: Weak<UnixSocket>,
+    kernel: Arc<Kernel>,
+    kind: Kind,
+    options: Options,
+    state: Mutex<State>,
+    inbox: Mutex<Inbox>,
+    queue: WaitQueue,
+}
+
+impl UnixSocket {
+    /// Creates a socket.
+    pub fn new(kernel: &Arc<Kernel>, kind: Kind) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            kernel: kernel.clone(),
+            kind,
+            options: Options::default(),
+            state: Mutex::new(State {
+                role: Role::Idle,
+                local: None,
+                binding: None,
+                peer: None,
+                peer_addr: None,
+                peer_sender: None,
+                is_send_shut: false,
+                error: None,
+                connecting: Vec::new(),
+            }),
+            inbox: Mutex::new(Inbox::new(kind == Kind::Stream)),
+            queue: WaitQueue::new(),
+        })
+    }
+
+    /// Creates two sockets that are connected with each other.
+    pub fn pair(task: &CurrentTask, kind: Kind) -> (Arc<Self>, Arc<Self>) {
+        let (one, other) = (Self::new(&task.kernel, kind), Self::new(&task.kernel, kind));
+        let sender = Sender::peer(task);
+        for (socket, peer) in [(&one, &other), (&other, &one)] {
+            let mut state = socket.state.lock();
+            state.role = Role::Connected;
+            state.peer = Some(Arc::downgrade(peer));
+            state.peer_sender = Some(sender.clone());
+        }
+        (one, other)
+    }
+
+    fn is_connection_based(&self) -> bool {
+        self.kind != Kind::Datagram
+    }
+
+    fn send_limit(&self) -> usize {
+        usize::try_from(self.options.send_buffer.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Connects a socket that has not been connected to one that listens.
+    fn connect_to(&self, task: &CurrentTask, listener: &Arc<Self>) -> SysResult<()> {
+        let (local, sender) = (self.state.lock().local.clone(), Sender::peer(task));
+        let server = Self::new(&self.kernel, self.kind);
+        let (listener_addr, listener_sender) = {
+            let mut state = listener.state.lock();
+            let State { role, connecting, .. } = &mut *state;
+            let Role::Listening { backlog, pending } = role else {
+                return Err(Errno::ECONNREFUSED);
+            };
+            if pending.len() > *backlog {
+                connecting.push(self.this.clone());
+                return Err(Errno::EAGAIN);
+            }
+            let passes = listener.options.passes_credentials();
+            server.options.passes_credentials.store(passes, Ordering::Relaxed);
+            {
+                // Nobody else knows the new socket yet.
+                let mut server_state = server.state.lock();
+                server_state.role = Role::Connected;
+                server_state.peer = Some(self.this.clone());
+                server_state.peer_addr = local;
+                server_state.peer_sender = Some(sender);
+                server_state.local = state.local.clone();
+            }
+            let known = (state.local.clone(), state.peer_sender.clone());
+            if let Role::Listening { pending, .. } = &mut state.role {
+                pending.push_back(server.clone());
+            }
+            known
+        };
+        {
+            let mut state = self.state.lock();
+            state.role = Role::Connected;
+            state.peer = Some(Arc::downgrade(&server));
+            state.peer_addr = listener_addr;
+            state.peer_sender = listener_sender;
+        }
+        listener.queue.notify(Events::READABLE);
+        self.queue.notify(Events::WRITABLE);
+        Ok(())
+    }
+
+    fn connect_datagram(&self, task: &CurrentTask, given: Given) -> SysResult<()> {
+        let (peer, peer_addr) = match given {
+            Given::Unspecified => (None, None),
+            Given::Auto => return Err(Errno::EINVAL),
+            Given::Address(address) => {
+                let peer = task.kernel.unix_sockets.find(task, &address)?;
+                if peer.kind != self.kind {
+                    return Err(Errno::EPROTOTYPE);
+                }
+                if !peer.accepts_from(self) {
+                    return Err(Errno::EPERM);
+                }
+                let local = peer.state.lock().local.clone();
+                (Some(Arc::downgrade(&peer)), local)
+            }
+        };
+        let mut state = self.state.lock();
+        state.role = if peer.is_some() { Role::Connected } else { Role::Idle };
+        state.peer = peer;
+        state.peer_addr = peer_addr;
+        drop(state);
+        self.queue.notify(Events::WRITABLE);
+        Ok(())
+    }
+
+    /// Returns whether a datagram socket takes messages from `sender`: one that is connected takes
+    /// those of its peer only.
+    fn accepts_from(&self, sender: &Self) -> bool {
+        let state = self.state.lock();
+        state.peer.as_ref().is_none_or(|peer| peer.ptr_eq(&sender.this))
+    }
+
+    /// Returns the peer.
+    ///
+    /// # Errors
+    /// `EPIPE` where sending is shut down; `ENOTCONN`.
+    fn peer(&self) -> SysResult<Weak<Self>> {
+        let mut state = self.state.lock();
+        if let Some(error) = state.error.take_if(|_| self.kind == Kind::Stream) {
+            return Err(error);
+        }
+        if state.is_send_shut {
+            return Err(Errno::EPIPE);
+        }
+        state.peer.clone().ok_or(Errno::ENOTCONN)
+    }
+
+    /// Finds where a message goes.
+    fn destination(&self, task: &CurrentTask, message: &Outgoing) -> SysResult<Arc<Self>> {
+        let gone = if self.is_connection_based() { Errno::EPIPE } else { Errno::ECONNREFUSED };
+        match &message.addr {
+            Some(_) if self.kind == Kind::Stream => {
+                let is_connected = matches!(self.state.lock().role, Role::Connected);
+                Err(if is_connected { Errno::EISCONN } else { Errno::EOPNOTSUPP })
+            }
+            Some(addr) if self.kind == Kind::Datagram => {
+                let Given::Address(address) = address::parse(addr)? else {
+                    return Err(Errno::EINVAL);
+                };
+                if self.state.lock().is_send_shut {
+                    return Err(Errno::EPIPE);
+                }
+                let found = task.kernel.unix_sockets.find(task, &address)?;
+                if found.kind != self.kind {
+                    return Err(Errno::EPROTOTYPE);
+                }
+                if !found.accepts_from(self) {
+                    return Err(Errno::EPERM);
+                }
+                Ok(found)
+            }
+            _ => self.peer()?.upgrade().ok_or(gone),
+        }
+    }
+
+    /// Adds the caller's credentials where one of the two wants them.
+    fn complete(&self, task: &CurrentTask, to: &Self, control: &Control) -> Control {
+        let mut control = control.clone();
+        let wants = self.options.passes_credentials() || to.options.passes_credentials();
+        if control.sender.is_none() && wants {
+            control.sender = Some(Sender::current(task));
+        }
+        control
+    }
+
+    /// Lets the senders go on for whom there is room again.
+    fn wake_senders(&self, blocked: Vec<Weak<Self>>) {
+        for sender in blocked.iter().filter_map(Weak::upgrade) {
+            sender.queue.notify(Events::WRITABLE);
+        }
+    }
+
+    /// Is told by the peer of a connection that it has gone; `is_reset`: without having received
+    /// everything.
+    fn peer_closed(&self, is_reset: bool) {
+        {
+            let mut state = self.state.lock();
+            state.is_send_shut = true;
+            if is_reset {
+                state.error = Some(Errno::ECONNRESET);
+            }
+        }
+        self.inbox.lock().is_ended = true;
+        self.queue.notify(Events::all());
+    }
+}
+
+impl Socket for UnixSocket {
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn identity(&self) -> (i32, i32, i32) {
+        let kind = match self.kind {
+            Kind::Stream => SOCK_STREAM,
+            Kind::Datagram => SOCK_DGRAM,
+            Kind::SeqPacket => SOCK_SEQPACKET,
+        };
+        (AF_UNIX, kind, 0)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.kind == Kind::Stream
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(self.state.lock().role, Role::Listening { .. })
+    }
+
+    fn bind(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()> {
+        let registry = &task.kernel.unix_sockets;
+        let given = address::parse(addr)?;
+        let is_bound = self.state.lock().local.is_some();
+        let (address, binding) = match given {
+            Given::Unspecified => return Err(Errno::EINVAL),
+            Given::Auto if is_bound => return Ok(()),
+            _ if is_bound => return Err(Errno::EINVAL),
+            Given::Auto => {
+                let address = registry.autobind(&self.this)?;
+                let Address::Abstract(name) = &address else { return Err(Errno::EINVAL) };
+                let binding = Binding::Abstract(name.clone());
+                (address, binding)
+            }
+            Given::Address(address) => {
+                let binding = registry.bind(task, &address, &self.this)?;
+                (address, binding)
+            }
+        };
+        let mut state = self.state.lock();
+        if state.local.is_some() {
+            // Another thread has been quicker.
+            drop(state);
+            registry.release(&binding, &self.this);
+            return Err(Errno::EINVAL);
+        }
+        state.local = Some(Arc::new(address));
+        state.binding = Some(binding);
+        Ok(())
+    }
+
+    fn listen(&self, task: &CurrentTask, backlog: i32) -> SysResult<()> {
+        if !self.is_connection_based() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        // A negative backlog is the largest.
+        let new = usize::try_from(backlog).unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
+        let mut state = self.state.lock();
+        if state.local.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        match &mut state.role {
+            Role::Listening { backlog, .. } => *backlog = new,
+            Role::Idle => state.role = Role::Listening { backlog: new, pending: VecDeque::new() },
+            Role::Connecting | Role::Connected => return Err(Errno::EINVAL),
+        }
+        state.peer_sender = Some(Sender::peer(task));
+        let connecting = std::mem::take(&mut state.connecting);
+        drop(state);
+        self.wake_senders(connecting);
+        Ok(())
+    }
+
+    fn accept(&self, _task: &CurrentTask) -> SysResult<Arc<dyn Socket>> {
+        if !self.is_connection_based() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut state = self.state.lock();
+        let Role::Listening { pending, .. } = &mut state.role else { return Err(Errno::EINVAL) };
+        let socket = pending.pop_front().ok_or(Errno::EAGAIN)?;
+        let connecting = std::mem::take(&mut state.connecting);
+        drop(state);
+        self.wake_senders(connecting);
+        Ok(socket)
+    }
+
+    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()> {
+        let given = address::parse(addr)?;
+        if !self.is_connection_based() {
+            return self.connect_datagram(task, given);
+        }
+        let Given::Address(address) = given else { return Err(Errno::EINVAL) };
+        let listener = task.kernel.unix_sockets.find(task, &address)?;
+        {
+            let mut state = self.state.lock();
+            match state.role {
+                Role::Idle => state.role = Role::Connecting,
+                Role::Connecting => return Err(Errno::EALREADY),
+                Role::Connected => return Err(Errno::EISCONN),
+                Role::Listening { .. } => return Err(Errno::EINVAL),
+            }
+        }
+        let result = if listener.kind == self.kind {
+            self.connect_to(task, &listener)
+        } else {
+            Err(Errno::EPROTOTYPE)
+        };
+        if result.is_err() {
+            self.state.lock().role = Role::Idle;
+        }
+        result
+    }
+
+    fn shutdown(&self, how: Shutdown) -> SysResult<()> {
+        let peer = {
+            let mut state = self.state.lock();
+            state.is_send_shut |= how.send;
+            state.peer.clone().filter(|_| self.is_connection_based())
+        };
+        if how.receive {
+            self.inbox.lock().is_ended = true;
+        }
+        if let Some(peer) = peer.and_then(|peer| peer.upgrade()) {
+            if how.receive {
+                peer.state.lock().is_send_shut = true;
+            }
+            if how.send {
+                peer.inbox.lock().is_ended = true;
+            }
+            peer.queue.notify(Events::all());
+        }
+        self.queue.notify(Events::all());
+        Ok(())
+    }
+
+    fn local_addr(&self) -> Vec<u8> {
+        Address::encode(self.state.lock().local.as_deref())
+    }
+
+    fn peer_addr(&self) -> SysResult<Vec<u8>> {
+        let state = self.state.lock();
+        if state.peer.is_none() {
+            return Err(Errno::ENOTCONN);
+        }
+        Ok(Address::encode(state.peer_addr.as_deref()))
+    }
+
+    fn send(
+        &self,
+        task: &CurrentTask,
+        src: &mut dyn IoSource,
+        message: &Outgoing,
+    ) -> SysResult<usize> {
+        let to = self.destination(task, message)?;
+        let control = self.complete(task, &to, &message.control);
+        let from = if self.kind == Kind::Stream { None } else { self.state.lock().local.clone() };
+        let gone = if self.is_connection_based() { Errno::EPIPE } else { Errno::ECONNREFUSED };
+        let result = {
+            let mut inbox = to.inbox.lock();
+            if inbox.is_closed {
+                Err(gone)
+            } else if inbox.is_ended {
+                Err(Errno::EPIPE)
+            } else {
+                let result = inbox.send(src, self.send_limit(), &control, from);
+                if result == Err(Errno::EAGAIN) {
+                    inbox.block(&self.this);
+                }
+                result
+            }
+        };
+        if result.is_ok() {
+            if !control.files.is_empty() {
+                collect::sent(&to, &control.files);
+            }
+            to.queue.notify(Events::READABLE);
+        }
+        result
+    }
+
+    fn recv(
+        &self,
+        task: &CurrentTask,
+        dst: &mut dyn IoSink,
+        flags: MsgFlags,
+    ) -> SysResult<Incoming> {
+        let _ = task;
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if self.is_connection_based() && self.state.lock().peer.is_none() {
+            let is_stream = self.kind == Kind::Stream;
+            return Err(if is_stream { Errno::EINVAL } else { Errno::ENOTCONN });
+        }
+        let (received, blocked) = {
+            let mut inbox = self.inbox.lock();
+            if inbox.is_empty() {
+                let is_ended = inbox.is_ended;
+                drop(inbox);
+                if let Some(error) = self.take_error() {
+                    return Err(error);
+                }
+                return if is_ended { Ok(Incoming::default()) } else { Err(Errno::EAGAIN) };
+            }
+            let received = inbox.recv(dst, flags.contains(MsgFlags::PEEK))?;
+            let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
+            (received, if may_go_on { inbox.unblock() } else { Vec::new() })
+        };
+        self.wake_senders(blocked);
+        let from = received.from.as_deref();
+        Ok(Incoming {
+            n: received.n,
+            full: received.full,
+            addr: from.map(|from| Address::encode(Some(from))).unwrap_or_default(),
+            control: received.control,
+            ends_record: false,
+        })
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        self.state.lock().error.take()
+    }
+
+    fn option(&self, task: &CurrentTask, level: i32, name: i32) -> SysResult<Vec<u8>> {
+        if level != SOL_SOCKET {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if name != SO_PEERCRED {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        let sender = self.state.lock().peer_sender.clone();
+        let nobody = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+        let creds = sender.map_or(nobody, |sender| sender.seen_by(task));
+        Ok(creds.as_bytes().to_vec())
+    }
+
+    fn n_pending(&self) -> (usize, usize) {
+        let peer = self.state.lock().peer.clone();
+        let sent = match peer.filter(|_| self.is_connection_based()).and_then(|peer| peer.upgrade())
+        {
+            Some(peer) => peer.inbox.lock().n_bytes().0,
+            None => 0,
+        };
+        (self.inbox.lock().n_bytes().1, sent)
+    }
+
+    fn poll(&self) -> Events {
+        let mut ready = Events::empty();
+        let (peer, is_send_shut, is_idle) = {
+            let state = self.state.lock();
+            if state.error.is_some() {
+                ready |= Events::ERR;
+            }
+            if let Role::Listening { pending, .. } = &state.role {
+                return if pending.is_empty() { ready } else { ready | Events::READABLE };
+            }
+            (state.peer.clone(), state.is_send_shut, state.peer.is_none())
+        };
+        {
+            let inbox = self.inbox.lock();
+            if inbox.is_ended {
+                ready |= Events::READABLE | Events::RDHUP;
+                if is_send_shut {
+                    ready |= Events::HUP;
+                }
+            }
+            if !inbox.is_empty() {
+                ready |= Events::READABLE;
+            }
+        }
+        if is_idle && self.is_connection_based() {
+            ready |= Events::HUP;
+        }
+        let is_writable = match peer.and_then(|peer| peer.upgrade()) {
+            Some(peer) => {
+                let mut inbox = peer.inbox.lock();
+                let has_room = inbox.is_ended || inbox.has_room(self.send_limit());
+                if !has_room {
+                    inbox.block(&self.this);
+                }
+                has_room
+            }
+            None => true,
+        };
+        if is_writable {
+            ready |= Events::WRITABLE;
+        }
+        ready
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        vec![self.queue.register(waiter, mask, key)]
+    }
+
+    fn descriptor_closed(&self) {
+        collect::collect_if_needed();
+    }
+
+    fn close(&self) {
+        let (binding, peer, role, connecting) = {
+            let mut state = self.state.lock();
+            state.is_send_shut = true;
+            let role = std::mem::replace(&mut state.role, Role::Idle);
+            let connecting = std::mem::take(&mut state.connecting);
+            (state.binding.take(), state.peer.take(), role, connecting)
+        };
+        if let Some(binding) = binding {
+            self.kernel.unix_sockets.release(&binding, &self.this);
+        }
+        let mut unread = {
+            let mut inbox = self.inbox.lock();
+            inbox.is_closed = true;
+            inbox.is_ended = true;
+            inbox.take_all()
+        };
+        if self.is_connection_based()
+            && let Some(peer) = peer.and_then(|peer| peer.upgrade())
+        {
+            peer.peer_closed(!unread.is_empty());
+        }
+        if let Role::Listening { pending, .. } = role {
+            for server in pending {
+                let client = server.state.lock().peer.clone();
+                if let Some(client) = client.and_then(|client| client.upgrade()) {
+                    client.peer_closed(true);
+                }
+                server.close();
+            }
+        }
+        self.wake_senders(unread.unblock());
+        self.wake_senders(connecting);
+        self.queue.notify(Events::all());
+    }
+}

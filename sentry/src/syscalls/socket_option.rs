@@ -1,0 +1,163 @@
+//! Options of sockets.
+
+use std::sync::atomic::Ordering;
+
+use syscalls::abi::capability::CAP_NET_ADMIN;
+use syscalls::abi::socket::{
+    Linger, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_PASSCRED, SO_PRIORITY, SO_PROTOCOL,
+    SO_RCVBUF, SO_RCVBUFFORCE, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDBUF,
+    SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE, SOL_SOCKET,
+};
+use syscalls::abi::time::Timeval;
+use syscalls::arg::Fd;
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+use zerocopy::IntoBytes;
+
+use super::socket::lookup;
+use crate::net::Socket;
+use crate::task::{CurrentTask, HandlerResult};
+
+/// Implements `getsockopt(2)`.
+///
+/// <https://man7.org/linux/man-pages/man2/getsockopt.2.html>
+pub(super) fn sys_getsockopt(
+    task: &CurrentTask,
+    sockfd: Fd,
+    level: i32,
+    optname: i32,
+    optval: UserAddr,
+    optlen: UserPtr<i32>,
+) -> HandlerResult<()> {
+    let opened = lookup(task, sockfd)?;
+    let room = usize::try_from(task.read_obj(optlen)?).map_err(|_| Errno::EINVAL)?;
+    let value = get(task, opened.socket.as_ref(), level, optname)?;
+    let value = value.get(..room).unwrap_or(&value);
+    task.write_bytes(optval, value)?;
+    Ok(task.write_obj(optlen, &i32::try_from(value.len()).unwrap_or(0))?)
+}
+
+fn get(task: &CurrentTask, socket: &dyn Socket, level: i32, name: i32) -> SysResult<Vec<u8>> {
+    if level != SOL_SOCKET {
+        return socket.option(task, level, name);
+    }
+    let options = socket.options();
+    let (domain, kind, protocol) = socket.identity();
+    let number = |value: i32| Ok(value.to_ne_bytes().to_vec());
+    let timeout = |ns: u64| {
+        let time = Timeval::from_ns(i64::try_from(ns).unwrap_or(i64::MAX));
+        Ok(time.as_bytes().to_vec())
+    };
+    match name {
+        SO_TYPE => number(kind),
+        SO_DOMAIN => number(domain),
+        SO_PROTOCOL => number(protocol),
+        SO_ERROR => number(socket.take_error().map_or(0, Errno::raw)),
+        SO_ACCEPTCONN => number(socket.is_listening().into()),
+        SO_SNDBUF => number(options.send_buffer.load(Ordering::Relaxed).cast_signed()),
+        SO_RCVBUF => number(options.receive_buffer.load(Ordering::Relaxed).cast_signed()),
+        SO_PASSCRED => number(options.passes_credentials().into()),
+        SO_RCVLOWAT => number(options.receive_low_water.load(Ordering::Relaxed)),
+        SO_SNDLOWAT => number(1),
+        SO_PRIORITY => number(options.priority.load(Ordering::Relaxed)),
+        SO_LINGER => {
+            let (l_onoff, l_linger) = *options.linger.lock();
+            Ok(Linger { l_onoff, l_linger }.as_bytes().to_vec())
+        }
+        SO_RCVTIMEO | SO_RCVTIMEO_NEW => {
+            timeout(options.receive_timeout_ns.load(Ordering::Relaxed))
+        }
+        SO_SNDTIMEO | SO_SNDTIMEO_NEW => timeout(options.send_timeout_ns.load(Ordering::Relaxed)),
+        _ => match options.switch(name) {
+            Some(on) => number(on.into()),
+            None => socket.option(task, level, name),
+        },
+    }
+}
+
+/// Implements `setsockopt(2)`.
+pub(super) fn sys_setsockopt(
+    task: &CurrentTask,
+    sockfd: Fd,
+    level: i32,
+    optname: i32,
+    optval: UserAddr,
+    optlen: i32,
+) -> HandlerResult<()> {
+    let len = usize::try_from(optlen).map_err(|_| Errno::EINVAL)?;
+    let opened = lookup(task, sockfd)?;
+    if level != SOL_SOCKET {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    Ok(set(task, opened.socket.as_ref(), optname, optval, len)?)
+}
+
+fn set(
+    task: &CurrentTask,
+    socket: &dyn Socket,
+    name: i32,
+    optval: UserAddr,
+    len: usize,
+) -> SysResult<()> {
+    if len < size_of::<i32>() {
+        return Err(Errno::EINVAL);
+    }
+    let value = task.read_obj(UserPtr::<i32>::new(optval))?;
+    let options = socket.options();
+    match name {
+        SO_SNDBUF | SO_RCVBUF => options.set_buffer(name, value),
+        SO_SNDBUFFORCE | SO_RCVBUFFORCE => {
+            if !task.creds().has_capability(CAP_NET_ADMIN) {
+                return Err(Errno::EPERM);
+            }
+            // The limit holds all the same: the memory is the sentry's.
+            let name = if name == SO_SNDBUFFORCE { SO_SNDBUF } else { SO_RCVBUF };
+            options.set_buffer(name, value.max(0));
+        }
+        SO_PASSCRED => options.passes_credentials.store(value != 0, Ordering::Relaxed),
+        SO_PRIORITY => {
+            let is_low = (0..=6).contains(&value);
+            if !is_low && !task.creds().has_capability(CAP_NET_ADMIN) {
+                return Err(Errno::EPERM);
+            }
+            options.priority.store(value, Ordering::Relaxed);
+        }
+        SO_RCVLOWAT => {
+            let value = if value < 0 { i32::MAX } else { value.max(1) };
+            options.receive_low_water.store(value, Ordering::Relaxed);
+        }
+        SO_LINGER => {
+            if len < size_of::<Linger>() {
+                return Err(Errno::EINVAL);
+            }
+            let Linger { l_onoff, l_linger } = task.read_obj(UserPtr::new(optval))?;
+            *options.linger.lock() = (i32::from(l_onoff != 0), l_linger);
+        }
+        SO_RCVTIMEO | SO_RCVTIMEO_NEW => {
+            let ns = read_timeout(task, optval, len)?;
+            options.receive_timeout_ns.store(ns, Ordering::Relaxed);
+        }
+        SO_SNDTIMEO | SO_SNDTIMEO_NEW => {
+            let ns = read_timeout(task, optval, len)?;
+            options.send_timeout_ns.store(ns, Ordering::Relaxed);
+        }
+        _ if options.set_switch(name, value != 0) => {}
+        _ => return Err(Errno::ENOPROTOOPT),
+    }
+    Ok(())
+}
+
+/// Reads a timeout in nanoseconds, zero for none.
+fn read_timeout(task: &CurrentTask, optval: UserAddr, len: usize) -> SysResult<u64> {
+    if len < size_of::<Timeval>() {
+        return Err(Errno::EINVAL);
+    }
+    let time = task.read_obj(UserPtr::<Timeval>::new(optval))?;
+    if !(0..1_000_000).contains(&time.tv_usec) {
+        return Err(Errno::EDOM);
+    }
+    // A negative timeout is one that has passed: the shortest there is.
+    if time.tv_sec < 0 {
+        return Ok(1);
+    }
+    Ok(u64::try_from(time.to_ns()).unwrap_or(u64::MAX))
+}
