@@ -1,6 +1,5 @@
 //! The memory devices: `null`, `zero`, `full`, `random`, `urandom` (`mem(4)`, `random(4)`).
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use syscalls::{Errno, SysResult};
@@ -8,9 +7,8 @@ use syscalls::{Errno, SysResult};
 use crate::kernel::Kernel;
 use crate::sync::Events;
 use crate::task::CurrentTask;
-use crate::vfs::mount::next_anonymous_dev;
 use crate::vfs::special::Opener;
-use crate::vfs::{File, Inode, IoSink, IoSource, MapMode, Mappable, Mapping, WriteOffset};
+use crate::vfs::{File, Inode, IoSink, IoSource, WriteOffset};
 
 /// The major number of the memory devices.
 const MAJOR: u32 = 1;
@@ -101,34 +99,11 @@ impl File for Device {
         Ok(0)
     }
 
-    fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
-        if self.kind == Kind::Zero {
-            Ok(Arc::new(ZeroPages(next_anonymous_dev())))
-        } else {
-            Err(Errno::ENODEV)
-        }
-    }
-
     fn poll(&self) -> Events {
         Events::READABLE | Events::WRITABLE
     }
 
     fn is_pollable(&self) -> bool {
         self.kind == Kind::Random
-    }
-}
-
-/// What a mapping of `/dev/zero` shows: memory of its own, with an identity of its own.
-struct ZeroPages(u64);
-
-impl Mappable for ZeroPages {
-    fn map(&self, _mode: MapMode, offset: u64, len: u64) -> SysResult<Mapping> {
-        let fd = sentry_host::memfd::create()?;
-        sentry_host::file::truncate(fd.as_fd(), len)?;
-        Ok(Mapping { fd: Arc::new(fd), delta: 0u64.wrapping_sub(offset) })
-    }
-
-    fn identity(&self) -> (u64, u64) {
-        (self.0, 1)
     }
 }
