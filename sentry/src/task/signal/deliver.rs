@@ -1,11 +1,11 @@
 //! On the way back to the application: exits, stops, and signals with their handlers.
 
+use syscalls::Errno;
 use syscalls::abi::signal::{
     SIG_DFL, SIG_IGN, SIGKILL, SIGSEGV, SIGSTOP, SaFlags, SigSet, Sigaction, Siginfo,
 };
 use syscalls::abi::wait as status;
 use syscalls::arch::x86_64::nr;
-use syscalls::{Errno, arg::FromArg};
 
 use super::{DefaultAction, default_action, frame};
 use crate::task::{CurrentTask, Restart, exit, wait};
@@ -202,9 +202,4 @@ pub(crate) fn frame_mask(current: &CurrentTask, action: &Sigaction, signo: i32) 
     }
     signals.mask = mask.difference(SigSet::UNBLOCKABLE);
     before
-}
-
-/// Returns the number of the present call as the table knows it.
-pub(crate) fn call_number(current: &CurrentTask) -> u32 {
-    u32::from_arg(current.call.lock().number)
 }
