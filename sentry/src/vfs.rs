@@ -43,9 +43,9 @@ use ::syscalls::abi::mount::MountFlags;
 /// Records that the content of `path` has been read, where its mount keeps access times.
 pub fn touch_atime(path: &Path) {
     let flags = path.mount.flags();
-    let is_kept = !flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY)
-        && !(flags.contains(MountFlags::NODIRATIME) && path.dentry.is_dir());
-    if is_kept {
+    let keeps_none = flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY);
+    let keeps_no_dir = flags.contains(MountFlags::NODIRATIME) && path.dentry.is_dir();
+    if !keeps_none && !keeps_no_dir {
         path.inode().accessed(flags.contains(MountFlags::RELATIME));
     }
 }

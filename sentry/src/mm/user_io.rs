@@ -1,6 +1,8 @@
 //! Copying between guest memory and ours: every access is bounded, can fail with `EFAULT`, and
 //! copies once.
 
+use std::borrow::Cow;
+
 use sentry_platform::USER_ADDRESS_LIMIT;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -166,7 +168,7 @@ impl CurrentTask {
 /// A sink or source over segments of guest memory.
 pub struct UserBuf<'a> {
     task: &'a CurrentTask,
-    segments: Vec<(UserAddr, usize)>,
+    segments: Cow<'a, [(UserAddr, usize)]>,
     current: usize,
     offset: usize,
     remaining: usize,
@@ -179,7 +181,11 @@ impl<'a> UserBuf<'a> {
     }
 
     /// Creates a buffer over the segments of an I/O vector.
-    pub fn from_segments(task: &'a CurrentTask, segments: Vec<(UserAddr, usize)>) -> Self {
+    pub fn from_segments(
+        task: &'a CurrentTask,
+        segments: impl Into<Cow<'a, [(UserAddr, usize)]>>,
+    ) -> Self {
+        let segments = segments.into();
         let remaining = segments.iter().map(|(_, len)| len).sum();
         Self { task, segments, current: 0, offset: 0, remaining }
     }

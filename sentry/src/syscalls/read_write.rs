@@ -19,8 +19,11 @@ use crate::task::{Control, CurrentTask, HandlerResult, Restart, signal};
 use crate::vfs::io::IoSource;
 use crate::vfs::{FileType, OpenFile, SetAttr, WriteOffset, change, notify, touch_atime};
 
-/// Segments of guest memory.
-pub(super) type Segments = Vec<(UserAddr, usize)>;
+/// A piece of guest memory.
+pub(super) type Segment = (UserAddr, usize);
+
+/// The pieces of an I/O vector.
+pub(super) type Segments = Vec<Segment>;
 
 /// Which offset a transfer uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub(super) fn sys_read(
     count: usize,
 ) -> HandlerResult<usize> {
     let file = task.files().get(fd.0)?;
-    do_read(task, &file, one(buf, count)?, Position::Current, RwFlags::empty())
+    do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())
 }
 
 /// Implements `write(2)`.
@@ -57,7 +60,7 @@ pub(super) fn sys_write(
     count: usize,
 ) -> HandlerResult<usize> {
     let file = task.files().get(fd.0)?;
-    do_write(task, &file, one(buf, count)?, Position::Current, RwFlags::empty())
+    do_write(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())
 }
 
 /// Implements `pread64(2)`.
@@ -72,7 +75,7 @@ pub(super) fn sys_pread64(
 ) -> HandlerResult<usize> {
     let position = at(offset)?;
     let file = seekable(task, fd)?;
-    do_read(task, &file, one(buf, count)?, position, RwFlags::empty())
+    do_read(task, &file, &one(buf, count)?, position, RwFlags::empty())
 }
 
 /// Implements `pwrite64(2)`.
@@ -85,7 +88,7 @@ pub(super) fn sys_pwrite64(
 ) -> HandlerResult<usize> {
     let position = at(offset)?;
     let file = seekable(task, fd)?;
-    do_write(task, &file, one(buf, count)?, position, RwFlags::empty())
+    do_write(task, &file, &one(buf, count)?, position, RwFlags::empty())
 }
 
 /// Implements `readv(2)`.
@@ -97,7 +100,7 @@ pub(super) fn sys_readv(
 ) -> HandlerResult<usize> {
     let file = task.files().get(fd.0)?;
     let segments = task.read_iovec(iov, iovcnt)?;
-    do_read(task, &file, segments, Position::Current, RwFlags::empty())
+    do_read(task, &file, &segments, Position::Current, RwFlags::empty())
 }
 
 /// Implements `writev(2)`.
@@ -109,7 +112,7 @@ pub(super) fn sys_writev(
 ) -> HandlerResult<usize> {
     let file = task.files().get(fd.0)?;
     let segments = task.read_iovec(iov, iovcnt)?;
-    do_write(task, &file, segments, Position::Current, RwFlags::empty())
+    do_write(task, &file, &segments, Position::Current, RwFlags::empty())
 }
 
 /// Implements `preadv(2)`.
@@ -123,7 +126,7 @@ pub(super) fn sys_preadv(
     let position = at(offset)?;
     let file = seekable(task, fd)?;
     let segments = task.read_iovec(iov, iovcnt)?;
-    do_read(task, &file, segments, position, RwFlags::empty())
+    do_read(task, &file, &segments, position, RwFlags::empty())
 }
 
 /// Implements `pwritev(2)`.
@@ -137,7 +140,7 @@ pub(super) fn sys_pwritev(
     let position = at(offset)?;
     let file = seekable(task, fd)?;
     let segments = task.read_iovec(iov, iovcnt)?;
-    do_write(task, &file, segments, position, RwFlags::empty())
+    do_write(task, &file, &segments, position, RwFlags::empty())
 }
 
 /// Implements `preadv2(2)`. The sixth argument has the flags: the fifth is the upper half of the
@@ -153,7 +156,7 @@ pub(super) fn sys_preadv2(
 ) -> HandlerResult<usize> {
     let (file, position) = position(task, fd, offset)?;
     let segments = task.read_iovec(iov, iovcnt)?;
-    do_read(task, &file, segments, position, rw_flags(flags)?)
+    do_read(task, &file, &segments, position, rw_flags(flags)?)
 }
 
 /// Implements `pwritev2(2)`.
@@ -172,7 +175,7 @@ pub(super) fn sys_pwritev2(
     if flags.contains(RwFlags::APPEND | RwFlags::NOAPPEND) {
         return Err(Errno::EINVAL.into());
     }
-    do_write(task, &file, segments, position, flags)
+    do_write(task, &file, &segments, position, flags)
 }
 
 /// Implements `lseek(2)`.
@@ -208,12 +211,12 @@ pub(super) fn sys_lseek(
 /// The end of the addresses that a range may name: Linux's `TASK_SIZE_MAX`.
 const ADDRESS_END: u64 = 0x7fff_ffff_f000;
 
-fn one(buf: UserAddr, count: usize) -> SysResult<Segments> {
+fn one(buf: UserAddr, count: usize) -> SysResult<[Segment; 1]> {
     let end = buf.0.checked_add(count as u64).filter(|end| *end <= ADDRESS_END);
     if end.is_none() {
         return Err(Errno::EFAULT);
     }
-    Ok(vec![(buf, count.min(crate::mm::user_io::MAX_RW_COUNT))])
+    Ok([(buf, count.min(crate::mm::user_io::MAX_RW_COUNT))])
 }
 
 fn at(offset: i64) -> SysResult<Position> {
@@ -244,7 +247,7 @@ fn rw_flags(flags: u32) -> SysResult<RwFlags> {
 pub(super) fn do_read(
     task: &CurrentTask,
     file: &OpenFile,
-    segments: Segments,
+    segments: &[Segment],
     position: Position,
     flags: RwFlags,
 ) -> HandlerResult<usize> {
@@ -252,7 +255,7 @@ pub(super) fn do_read(
         return Err(Errno::EBADF.into());
     }
     let may_wait = !file.is_nonblocking() && !flags.contains(RwFlags::NOWAIT);
-    let attempt = || match read_once(task, file, segments.clone(), position) {
+    let attempt = || match read_once(task, file, segments, position) {
         Err(Errno::EAGAIN) if may_wait => Ok(None),
         result => result.map(Some),
     };
@@ -271,7 +274,7 @@ pub(super) fn do_read(
 fn read_once(
     task: &CurrentTask,
     file: &OpenFile,
-    segments: Segments,
+    segments: &[Segment],
     position: Position,
 ) -> SysResult<usize> {
     let mut dst = UserBuf::from_segments(task, segments);
@@ -291,7 +294,7 @@ fn read_once(
 pub(super) fn do_write(
     task: &CurrentTask,
     file: &OpenFile,
-    segments: Segments,
+    segments: &[Segment],
     position: Position,
     flags: RwFlags,
 ) -> HandlerResult<usize> {
@@ -307,7 +310,7 @@ pub(super) fn do_write(
     let mut done = task.recall::<Progress>().map_or(0, |progress| progress.0);
     let result = {
         let attempt = || loop {
-            let mut src = UserBuf::from_segments(task, segments.clone());
+            let mut src = UserBuf::from_segments(task, segments);
             src.advance(done);
             let result = if is_regular {
                 write_regular(task, file, &mut src, position, flags)

@@ -383,9 +383,9 @@ pub(super) fn sys_vmsplice(
     let is_nonblocking = flags.contains(SpliceFlags::NONBLOCK);
     let how = if is_nonblocking { RwFlags::NOWAIT } else { RwFlags::empty() };
     if file.is_writable() {
-        do_write(task, &file, segments, Position::Current, how)
+        do_write(task, &file, &segments, Position::Current, how)
     } else {
-        do_read(task, &file, segments, Position::Current, how)
+        do_read(task, &file, &segments, Position::Current, how)
     }
 }
 

@@ -50,7 +50,8 @@ pub fn chown(
     let is_own = creds.fsuid == attr.uid;
     let is_uid_fine = uid.is_none_or(|uid| is_own && uid == attr.uid);
     let is_gid_fine = gid.is_none_or(|gid| is_own && (gid == attr.gid || creds.is_in_group(gid)));
-    if !may_chown && !(is_uid_fine && is_gid_fine) {
+    let is_permitted = may_chown || (is_uid_fine && is_gid_fine);
+    if !is_permitted {
         return Err(Errno::EPERM);
     }
     let mode = permission::without_set_id(&attr);

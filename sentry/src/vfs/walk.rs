@@ -13,6 +13,7 @@ use syscalls::abi::mount::MountFlags;
 use syscalls::{Errno, SysResult};
 
 use super::attr::FileType;
+use super::dentry::Dentry;
 use super::fs_context::FsContext;
 use super::path::Path;
 use super::permission;
@@ -204,16 +205,19 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// `ENOENT`, `ENAMETOOLONG`, `EXDEV`, `EAGAIN`.
     pub fn child(&self, dir: &Path, name: &[u8]) -> SysResult<Path> {
+        let dentry = self.lookup(dir, name)?;
+        let child = Path { mount: dir.mount.clone(), dentry };
+        if child.dentry.is_mount_point() { self.cross(child) } else { Ok(child) }
+    }
+
+    fn lookup(&self, dir: &Path, name: &[u8]) -> SysResult<Arc<Dentry>> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let dentry = if self.flags.contains(WalkFlags::CACHED) {
-            dir.dentry.lookup_cached(name).unwrap_or(Err(Errno::EAGAIN))?
-        } else {
-            dir.dentry.lookup(name, &dir.mount.sb.cache)?
-        };
-        let child = Path { mount: dir.mount.clone(), dentry };
-        if child.dentry.is_mount_point() { self.cross(child) } else { Ok(child) }
+        if self.flags.contains(WalkFlags::CACHED) {
+            return dir.dentry.lookup_cached(name).unwrap_or(Err(Errno::EAGAIN));
+        }
+        dir.dentry.lookup(name, &dir.mount.sb.cache)
     }
 
     /// Checks that `dir` is a directory that the caller may search.
@@ -299,12 +303,17 @@ impl<'a> Walk<'a> {
                     if at.dentry.is_dir() && at.dentry.is_asked_about(name) {
                         at.inode().prefetch(ahead);
                     }
-                    let child = self.child(&at, name)?;
-                    if child.inode().file_type() != FileType::Symlink {
-                        at = child;
+                    let dentry = self.lookup(&at, name)?;
+                    // Most components are directories of the same mount: nothing else is touched.
+                    if dentry.is_dir() || dentry.inode().file_type() != FileType::Symlink {
+                        at.dentry = dentry;
+                        if at.dentry.is_mount_point() {
+                            at = self.cross(at)?;
+                        }
                         continue;
                     }
-                    match self.read_link(&child)? {
+                    let link = Path { mount: at.mount.clone(), dentry };
+                    match self.read_link(&link)? {
                         Target::Jump(path) => at = path,
                         Target::Text(mut target) => {
                             if target.first() == Some(&b'/') {

@@ -32,6 +32,11 @@ impl Random {
         self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         (self.0 >> 33) % n
     }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        let index = self.below(from.len() as u64);
+        from[usize::try_from(index).expect("an index")]
+    }
 }
 
 fn descriptor_directory() {
@@ -227,12 +232,9 @@ impl Op {
         match random.below(16) {
             0..=2 => Self::Mkdir(at),
             3 | 4 => Self::Create(at),
-            5 => Self::Symlink(
-                at,
-                String::from(["b", "a/../b", "c/d", "a"][random.below(4) as usize]),
-            ),
+            5 => Self::Symlink(at, String::from(random.pick(&["b", "a/../b", "c/d", "a"]))),
             6..=8 => {
-                let len = [10, 5_000, 20_000][random.below(3) as usize];
+                let len = random.pick(&[10, 5_000, 20_000]);
                 let byte = u8::try_from(random.below(256)).unwrap_or(0);
                 Self::Write(at, random.below(30_000), vec![byte; len])
             }

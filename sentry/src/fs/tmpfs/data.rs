@@ -327,7 +327,7 @@ impl Data {
         if let Content::Source(source) = &self.content {
             return source.host_content();
         }
-        let file = self.to_host(shared)?;
+        let file = self.host_file(shared)?;
         if let Some(ro) = &file.ro {
             return Ok(ro.clone());
         }
@@ -341,10 +341,10 @@ impl Data {
         if self.seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
             return Err(Errno::EPERM);
         }
-        Ok(self.to_host(shared)?.rw.clone())
+        Ok(self.host_file(shared)?.rw.clone())
     }
 
-    fn to_host(&mut self, shared: &Shared) -> SysResult<&mut StoreFile> {
+    fn host_file(&mut self, shared: &Shared) -> SysResult<&mut StoreFile> {
         self.prepare(shared, INLINE_MAX + 1)?;
         match &mut self.content {
             Content::Host(file) => Ok(file),
