@@ -2,9 +2,11 @@
 
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::mem::PAGE;
-use crate::sig;
+use crate::proc::{self, End};
+use crate::{errno, sig, sys};
 
 /// End of a guest's addresses in the sandbox.
 pub const LIMIT: usize = 0x7e00_0000_0000;
@@ -103,6 +105,37 @@ pub fn syscalls_in(pages: &[usize]) -> Vec<usize> {
         );
     }
     found
+}
+
+/// Returns a few dozen of many pages: the first ones of each range, and some of the rest.
+pub fn sample(pages: &[usize]) -> Vec<usize> {
+    let stride = (pages.len() / 40).max(1);
+    let is_early = |at: usize| at < 3 || pages[at] - pages[at - 3] > 3 * PAGE;
+    (0..pages.len()).filter(|at| is_early(*at) || at % stride == 0).map(|at| pages[at]).collect()
+}
+
+/// Waits for a child that may do anything; ends it if it takes long. A child that cannot be ended is an error.
+pub fn reap(pid: i32) -> Result<Option<End>, String> {
+    if let Some(end) = wait_for(pid, 20)? {
+        return Ok(Some(end));
+    }
+    sys!(SYS_kill, pid, libc::SIGKILL).map_err(errno::name)?;
+    match wait_for(pid, 1000)? {
+        Some(_) => Ok(None),
+        None => Err("a child survived SIGKILL".to_owned()),
+    }
+}
+
+/// Waits for a child for so many times five milliseconds.
+fn wait_for(pid: i32, tries: u32) -> Result<Option<End>, String> {
+    let mut status = 0i32;
+    for _ in 0..tries {
+        match sys!(SYS_wait4, pid, &mut status, libc::WNOHANG, 0).map_err(errno::name)? {
+            0 => proc::sleep(Duration::from_millis(5)),
+            _ => return Ok(Some(proc::decode(status))),
+        }
+    }
+    Ok(None)
 }
 
 /// A small generator of numbers: the same on every run.

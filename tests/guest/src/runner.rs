@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::{Outcome, sys};
 
 /// How long one case may take. Far above what any case needs on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs the program: the cases that its arguments name, or all.
 pub fn main(cases: &[(&str, fn() -> Outcome)]) {

@@ -6,26 +6,11 @@
 
 use core::arch::asm;
 use std::ffi::CString;
-use std::time::Duration;
 
-use guest_tests::hostile::{catch_faults, pages_above, syscalls_in};
+use guest_tests::hostile::{catch_faults, pages_above, reap, syscalls_in};
 use guest_tests::mem::{Map, PAGE};
-use guest_tests::proc::{End, child, pid, sleep, wait};
+use guest_tests::proc::{End, child, pid, wait};
 use guest_tests::{Outcome, check, eq, ok, sys};
-
-/// Waits for a child; ends it if it takes long.
-fn reap(pid: i32) -> Result<Option<End>, i32> {
-    let mut status = 0i32;
-    for _ in 0..40 {
-        match sys!(SYS_wait4, pid, &mut status, libc::WNOHANG, 0)? {
-            0 => sleep(Duration::from_millis(5)),
-            _ => return Ok(Some(guest_tests::proc::decode(status))),
-        }
-    }
-    sys!(SYS_kill, pid, libc::SIGKILL)?;
-    wait(pid)?;
-    Ok(None)
-}
 
 /// The directory that the runner looks at from outside.
 fn outside() -> String {

@@ -1,25 +1,11 @@
 //! Attacks on the memory above the guest's addresses: reading, writing, remapping it, by instructions and by calls.
 
-use std::time::Duration;
-
-use guest_tests::hostile::{LIMIT, Random, TOP, catch_faults, pages_above, read, write};
+use guest_tests::hostile::{
+    LIMIT, Random, TOP, catch_faults, pages_above, read, reap, sample, write,
+};
 use guest_tests::mem::{Map, PAGE};
-use guest_tests::proc::{End, child, decode, pid, sleep, wait};
+use guest_tests::proc::{End, child, pid};
 use guest_tests::{Outcome, check, eq, ok, runner, sys};
-
-/// Waits for a child; ends it if it takes long.
-fn reap(pid: i32) -> Result<Option<End>, i32> {
-    let mut status = 0i32;
-    for _ in 0..40 {
-        match sys!(SYS_wait4, pid, &mut status, libc::WNOHANG, 0)? {
-            0 => sleep(Duration::from_millis(5)),
-            _ => return Ok(Some(decode(status))),
-        }
-    }
-    sys!(SYS_kill, pid, libc::SIGKILL)?;
-    wait(pid)?;
-    Ok(None)
-}
 
 /// Addresses that no guest call may name.
 fn targets() -> Vec<usize> {
@@ -153,22 +139,21 @@ fn stacks_and_segments_above() -> Outcome {
 
 fn scribbling_over_every_page() -> Outcome {
     ok!(catch_faults());
-    for page in pages_above() {
-        for pattern in [0u64, u64::MAX, 0xcccc_cccc_cccc_cccc] {
-            let pid = ok!(child(|| {
-                for word in (page..page + PAGE).step_by(8) {
-                    if !write(word, pattern) {
-                        break;
-                    }
+    let patterns = [0u64, u64::MAX, 0xcccc_cccc_cccc_cccc];
+    for (page, pattern) in sample(&pages_above()).into_iter().zip(patterns.into_iter().cycle()) {
+        let pid = ok!(child(|| {
+            for word in (page..page + PAGE).step_by(8) {
+                if !write(word, pattern) {
+                    break;
                 }
-                for _ in 0..10 {
-                    let _ = sys!(SYS_getppid);
-                    let _ = sys!(SYS_getpid);
-                }
-                0
-            }));
-            ok!(reap(pid));
-        }
+            }
+            for _ in 0..10 {
+                let _ = sys!(SYS_getppid);
+                let _ = sys!(SYS_getpid);
+            }
+            0
+        }));
+        ok!(reap(pid).map_err(|why| format!("page {page:x}: {why}")));
     }
     eq!(ok!(sys!(SYS_getpid)) as i32, pid());
     Ok(())
@@ -181,7 +166,7 @@ fn forged_content_while_others_call() -> Outcome {
     for seed in 1..=60u64 {
         let pages = pages.clone();
         let pid = ok!(child(|| {
-            let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let caller = std::thread::spawn(|| {
                 for _ in 0..300 {
                     let _ = sys!(SYS_getppid);
