@@ -14,6 +14,7 @@ mod calls;
 mod context;
 mod filter;
 mod listener;
+mod messages;
 mod patch;
 mod region;
 mod serve;

@@ -88,6 +88,26 @@ global_asm!(
     "stub_copy_fix:",
     "mov rax, rcx",
     "ret",
+    // copy_string(dst, src, max) -> length with the terminator, or zero.
+    ".globl stub_copy_string",
+    ".globl stub_copy_string_at",
+    ".globl stub_copy_string_fix",
+    "stub_copy_string:",
+    "xor ecx, ecx",
+    "4:",
+    "cmp rcx, rdx",
+    "jae stub_copy_string_fix",
+    "stub_copy_string_at:",
+    "movzx eax, byte ptr [rsi + rcx]",
+    "mov byte ptr [rdi + rcx], al",
+    "inc rcx",
+    "test al, al",
+    "jnz 4b",
+    "mov rax, rcx",
+    "ret",
+    "stub_copy_string_fix:",
+    "xor eax, eax",
+    "ret",
     // compare_exchange(word, old, new) -> old value, or all ones where the word is not accessible.
     ".globl stub_cmpxchg",
     ".globl stub_cmpxchg_at",
@@ -134,6 +154,9 @@ unsafe extern "C" {
     pub(crate) fn stub_copy(dst: u64, src: u64, len: u64) -> u64;
     fn stub_copy_at();
     fn stub_copy_fix();
+    pub(crate) fn stub_copy_string(dst: u64, src: u64, max: u64) -> u64;
+    fn stub_copy_string_at();
+    fn stub_copy_string_fix();
     pub(crate) fn stub_cmpxchg(word: u64, old: u32, new: u32) -> u64;
     fn stub_cmpxchg_at();
     fn stub_word_fix();
@@ -157,6 +180,8 @@ fn addr(function: unsafe extern "C" fn()) -> u64 {
 pub(crate) fn fixup(rip: u64) -> Option<u64> {
     if rip == addr(stub_copy_at) {
         Some(addr(stub_copy_fix))
+    } else if rip == addr(stub_copy_string_at) {
+        Some(addr(stub_copy_string_fix))
     } else if [addr(stub_cmpxchg_at), addr(stub_store_at), addr(stub_load_at)].contains(&rip) {
         Some(addr(stub_word_fix))
     } else {

@@ -125,6 +125,12 @@ impl Ucontext {
     }
 }
 
+/// Returns the arguments of the system call that the registers describe.
+pub(crate) fn arguments(gregs: &[u64; 18]) -> [u64; 6] {
+    // rdi, rsi, rdx, r10, r8, r9.
+    [gregs[8], gregs[9], gregs[12], gregs[2], gregs[0], gregs[1]]
+}
+
 /// Copies registers to the slot.
 pub(crate) fn store(gregs: &[u64; 18], slot: &Slot, orig_rax: u64) {
     use core::sync::atomic::Ordering::Relaxed;

@@ -5,6 +5,7 @@
 mod entry;
 mod frame;
 mod host;
+mod marshal;
 mod patched;
 mod serve;
 mod signal;

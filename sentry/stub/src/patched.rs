@@ -20,6 +20,7 @@ use sentry_sysmsg::layout::{self, Config, ENTRIES_MAGIC, Private, XSAVE_MAX};
 use sentry_sysmsg::slot::{KIND_INTERRUPTED, KIND_PATCHED_SYSCALL, REPLY_RESUME, REPLY_RET, Slot};
 
 use crate::frame::{self, G_EFLAGS, G_RAX, G_RCX, G_RIP, Ucontext};
+use crate::marshal;
 use crate::serve::{self, Next};
 
 const GREGS: usize = offset_of!(Private, gregs);
@@ -165,6 +166,7 @@ unsafe extern "C" fn patched(private: *mut Private) {
     // SAFETY: the sentry's address for this thread's slot; any content is valid.
     let slot = unsafe { &*core::ptr::with_exposed_provenance::<Slot>(private.slot as usize) };
     frame::store(gregs, slot, private.number);
+    marshal::inputs(slot, private.number, frame::arguments(gregs));
     serve::post(slot, KIND_PATCHED_SYSCALL);
     serve::wait(slot);
     let reply = slot.reply.load(Relaxed);

@@ -9,14 +9,14 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
-    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_QUIET, CALL_REFUSED, CALL_STORE,
-    KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP,
-    REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE,
-    REPLY_XSAVE, Slot,
+    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET, CALL_REFUSED, CALL_STORE,
+    DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED, KIND_SYSCALL, MAX_CALLS,
+    REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET,
+    REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
 };
 
 use crate::frame::{G_RAX, Ucontext};
-use crate::{entry, frame, host, signal};
+use crate::{entry, frame, host, marshal, signal};
 
 const EFAULT: i64 = -14;
 const EINTR: i64 = -4;
@@ -51,7 +51,13 @@ pub(crate) extern "C" fn thread_main(frame: *mut Ucontext) -> ! {
 /// Reports a stop and does what the sentry answers, until the thread goes back.
 pub(crate) fn serve(frame: *mut Ucontext, slot: &'static Slot, kind: u32, orig_rax: u64) -> ! {
     // SAFETY: the frame is this thread's.
-    unsafe { (*frame).store(slot, orig_rax) };
+    let gregs = unsafe {
+        (*frame).store(slot, orig_rax);
+        &(*frame).gregs
+    };
+    if kind == KIND_SYSCALL {
+        marshal::inputs(slot, orig_rax, frame::arguments(gregs));
+    }
     post(slot, kind);
     answer(frame, slot)
 }
@@ -204,6 +210,7 @@ pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
             }
             // SAFETY: as above.
             CALL_STORE => word_result(unsafe { entry::stub_store(args[0], args[1], args[2]) }),
+            CALL_COPY_OUT => copy_out(slot, args),
             CALL_REFUSED => EINVAL,
             // SAFETY: the sentry names no memory of the stub's.
             nr => unsafe { host::syscall6(u64::from(nr), args) },
@@ -215,6 +222,16 @@ pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
         }
     }
     Ok(())
+}
+
+/// Copies from the slot's data to the application.
+fn copy_out(slot: &Slot, [addr, offset, len, ..]: [u64; 6]) -> i64 {
+    if offset.saturating_add(len) > DATA_LEN as u64 {
+        return EINVAL;
+    }
+    let from = slot.data.as_ptr().addr() as u64 + offset;
+    // SAFETY: the routine survives any address.
+    if unsafe { entry::stub_copy(addr, from, len) } == 0 { 0 } else { EFAULT }
 }
 
 fn word_result(raw: u64) -> i64 {

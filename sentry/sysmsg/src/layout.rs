@@ -3,7 +3,7 @@
 //! Everything here is above the addresses that the sentry gives to applications and below what the
 //! host kernel uses for its own stack and vDSO.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 
 /// Where the stub's image is linked and loaded.
 pub const STUB_BASE: u64 = 0x7e80_0000_0000;
@@ -36,7 +36,7 @@ pub const PRIVATE_PAGE: u64 = STACK_TOP;
 /// A page that the zygote maps for all its descendants, read-only: [`Config`].
 pub const CONFIG_BASE: u64 = 0x7e84_0000_0000;
 /// The size of the configuration.
-pub const CONFIG_LEN: u64 = 0x2000;
+pub const CONFIG_LEN: u64 = 0x4000;
 
 /// What all stubs know from the start.
 #[repr(C)]
@@ -46,7 +46,25 @@ pub struct Config {
     pub xsave_features: AtomicU64,
     /// The size of that state without the trailing magic; zero where it is too large for the stub.
     pub xsave_size: AtomicU64,
+    /// For each system call, which arguments point to something that the stub passes along.
+    pub masks: [AtomicU8; N_CALLS],
+    /// For each system call and argument, what that is: [`INPUT_STRING`], [`INPUT_FIXED`] or
+    /// [`INPUT_COUNTED`] with their parameters.
+    pub inputs: [[AtomicU16; 6]; N_CALLS],
 }
+
+/// How many system calls the configuration describes.
+pub const N_CALLS: usize = 512;
+/// A string that ends with a zero byte.
+pub const INPUT_STRING: u16 = 1;
+/// So many bytes: the number in the upper bits.
+pub const INPUT_FIXED: u16 = 2;
+/// Bytes or structures: an argument's index in three bits, the size of one in the rest.
+pub const INPUT_COUNTED: u16 = 3;
+/// How far the parameter of an input is shifted.
+pub const INPUT_SHIFT: u32 = 2;
+
+const _: () = assert!(size_of::<Config>() as u64 <= CONFIG_LEN);
 
 /// What a thread keeps on its private page, to which its GS base points: the registers of a patched
 /// call. The sentry never sees it.

@@ -64,6 +64,26 @@ pub const CALL_STORE: u32 = 0x1_0003;
 /// A pseudo call number: fails with `EINVAL`.
 pub const CALL_REFUSED: u32 = 0x1_0002;
 
+/// A pseudo call number: copies from the slot's data (address, offset, length).
+pub const CALL_COPY_OUT: u32 = 0x1_0004;
+
+/// How many inputs a request can have.
+pub const N_INPUTS: usize = 4;
+/// The longest string, and the most bytes of another input, that the stub passes along.
+pub const INPUT_MAX: u64 = 2048;
+
+/// A piece of the application's memory that a call is about.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Input {
+    /// Its address.
+    pub addr: AtomicU64,
+    /// Its length.
+    pub len: AtomicU32,
+    /// Where it starts in [`Slot::data`], a multiple of eight.
+    pub offset: AtomicU32,
+}
+
 /// One host call of a reply.
 #[repr(C)]
 #[derive(Debug)]
@@ -104,6 +124,12 @@ pub struct Slot {
     pub left: AtomicU32,
     /// Unused.
     pub pad: AtomicU32,
+    /// How many of [`Slot::inputs`] the request has.
+    pub n_inputs: AtomicU32,
+    /// Unused.
+    pub pad2: AtomicU32,
+    /// What the arguments of the call point to; the bytes are in [`Slot::data`].
+    pub inputs: [Input; N_INPUTS],
     /// The registers, in the order of `struct user_regs_struct`; both ways.
     pub regs: [AtomicU64; N_REGS],
 

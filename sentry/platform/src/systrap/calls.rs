@@ -199,6 +199,17 @@ fn write(entry: &CallEntry, nr: u32, args: [u64; 6]) {
     }
 }
 
+/// Copies bytes to the start of the data area.
+pub(super) fn write_data(slot: &Slot, bytes: &[u8]) {
+    for (place, chunk) in slot.data.iter().zip(bytes.chunks(8)) {
+        let mut word = [0; 8];
+        for (to, from) in word.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        place.store(u64::from_le_bytes(word), Relaxed);
+    }
+}
+
 /// Copies the first `len` bytes of the data area.
 pub(super) fn read_data(slot: &Slot, len: usize) -> Vec<u8> {
     let words = slot.data.iter().take(len.min(DATA_LEN).div_ceil(8));

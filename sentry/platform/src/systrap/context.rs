@@ -15,6 +15,7 @@ use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use super::messages::Messages;
 use super::patch::{Look, QuietCall, Site};
 use super::region::SlotMapping;
 use super::space::Space;
@@ -74,6 +75,7 @@ struct State {
     results: HostCallResults,
     /// The site that should be patched, and the calls that do it.
     site: Option<Site>,
+    messages: Messages,
     quiet: Vec<QuietCall>,
 }
 
@@ -141,6 +143,7 @@ impl SystrapContext {
                 data_len: 0,
                 results: HostCallResults::default(),
                 site: None,
+                messages: Messages::default(),
                 quiet: Vec::new(),
             }),
         }))
@@ -252,6 +255,7 @@ impl SystrapContext {
         state.site = None;
         match kind {
             slot::KIND_SYSCALL | slot::KIND_PATCHED_SYSCALL => {
+                state.messages.take(&self.slot);
                 if kind == slot::KIND_SYSCALL && self.inner.can_patch {
                     self.find_site(state);
                 }
@@ -268,6 +272,14 @@ impl SystrapContext {
             })),
             _ => self.violation(),
         }
+    }
+
+    /// Stores what waits for the way back, now.
+    fn flush(&self, state: &mut State) {
+        state.messages.flush(|addr, bytes| {
+            // The memory was writable when the owner asked; what it is now is the application's.
+            let _ = self.space.write(UserAddr(addr), bytes);
+        });
     }
 
     /// Notes that a call has trapped, and whether its site is worth a patch.
@@ -358,6 +370,16 @@ impl SystrapContext {
     /// Publishes the next reply: as many calls as fit, and after the last ones what comes then.
     fn send(&self, state: &mut State) {
         let slot = &self.slot;
+        if state.then == Then::Resume
+            && state.births.is_empty()
+            && state.todo.is_empty()
+            && state.quiet.is_empty()
+        {
+            state.messages.fill(slot, &mut state.quiet);
+        } else {
+            self.flush(state);
+        }
+        state.messages.forget_inputs();
         let quiet = calls::fill_quiet(slot, &mut state.quiet);
         let listener = &self.inner.listener;
         let batch = calls::fill(slot, quiet, &self.space, listener, state.ring, &mut state.todo);
@@ -526,15 +548,36 @@ impl Context for SystrapContext {
     }
 
     fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
+        {
+            let mut state = lock(&self.state);
+            if state.messages.has_outputs() {
+                self.flush(&mut state);
+            }
+            if let Some(n) = state.messages.read(addr.0, dst) {
+                return Ok(n);
+            }
+        }
         self.space.read(addr, dst)
     }
 
     fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
         if self.space.write_at_birth(addr, src) {
-            Ok(src.len())
-        } else {
-            self.space.write(addr, src)
+            return Ok(src.len());
         }
+        let mut state = lock(&self.state);
+        // What has come with the request may be what is overwritten.
+        state.messages.forget_inputs();
+        // Where others share the memory, they may look as soon as they are woken.
+        let later = state.phase == Phase::Stopped
+            && guest_end(addr, src)
+            && self.space.is_alone()
+            && state.messages.write(addr.0, src);
+        if later {
+            return Ok(src.len());
+        }
+        self.flush(&mut state);
+        drop(state);
+        self.space.write(addr, src)
     }
 
     fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
@@ -650,6 +693,11 @@ impl SystrapContext {
         self.answer_ring(&mut state);
         Ok(())
     }
+}
+
+/// Returns whether a write stays within the application's part.
+fn guest_end(addr: UserAddr, src: &[u8]) -> bool {
+    calls::guest_range(addr.0, u64::try_from(src.len()).unwrap_or(u64::MAX)).is_ok()
 }
 
 /// The code and data segments of applications.

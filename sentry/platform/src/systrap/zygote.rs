@@ -14,7 +14,7 @@ use syscalls::{Errno, SysResult};
 
 use super::region::{SlotMapping, memory_file};
 use super::space::Space;
-use super::{filter, last_errno};
+use super::{filter, last_errno, messages};
 
 /// The image that the build script made.
 pub(super) const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
@@ -48,7 +48,8 @@ pub(super) fn check_host() -> SysResult<()> {
 impl Zygote {
     /// Starts the stub and takes its listener.
     pub(super) fn start(xsave_features: u64, xsave_size: u64) -> SysResult<Self> {
-        let config = [xsave_features, xsave_size].map(u64::to_ne_bytes).concat();
+        let mut config = [xsave_features, xsave_size].map(u64::to_ne_bytes).concat();
+        config.extend(messages::configuration());
         Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, &config)
             .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER, &config))
     }

@@ -697,3 +697,53 @@ pub(crate) fn an_instruction_before_a_call_may_move(machine: &Machine) {
     }
     task.end();
 }
+
+pub(crate) fn memory_of_arguments_is_what_it_is(machine: &Machine) {
+    let task = machine.load(Program::Call);
+    let read = |addr: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        let n = task.context.read(UserAddr(addr), &mut bytes)?;
+        bytes.truncate(n);
+        Ok::<_, Errno>(bytes)
+    };
+    let end = DATA + 0x20000;
+    for round in 0..4u64 {
+        // write(1, DATA, 6), then open of a string that ends with its mapping.
+        task.put(DATA, u64::from_le_bytes(*b"hello!..") + round);
+        task.set(|regs| {
+            (regs.rip, regs.rax) = (guest::address(Program::Call), 1);
+            (regs.rdi, regs.rsi, regs.rdx) = (1, DATA, 6);
+        });
+        task.go(1);
+        let first = b'h' + u8::try_from(round).unwrap();
+        assert_eq!(read(DATA, 6), Ok([&[first][..], b"ello!"].concat()));
+        assert_eq!(read(DATA + 1, 9), Ok(b"ello!..\0\0".to_vec()));
+        // A result is seen at once, and by the application.
+        assert_eq!(task.context.write(UserAddr(DATA + 2), b"LL"), Ok(2));
+        assert_eq!(read(DATA, 6), Ok([&[first][..], b"eLLo!"].concat()));
+        assert_eq!(task.context.write(UserAddr(DATA + 0x100), &[7; 300]), Ok(300));
+        assert_eq!(task.context.write(UserAddr(DATA + 0x1000), &[8; 3000]), Ok(3000));
+        task.put(end - 8, u64::from_le_bytes(*b"..path.\0"));
+        task.set(|regs| {
+            (regs.rip, regs.rax) = (guest::address(Program::Call), 2);
+            (regs.rdi, regs.rsi) = (end - 6, 0);
+        });
+        task.go(2);
+        assert_eq!(task.word(DATA + 0x100 + 288), u64::from_le_bytes([7; 8]));
+        assert_eq!(task.word(DATA + 0x1000), u64::from_le_bytes([8; 8]));
+        assert_eq!(read(end - 6, 6), Ok(b"path.\0".to_vec()));
+        assert_eq!(read(end - 6, 64), Ok(b"path.\0".to_vec()));
+        assert_eq!(read(end, 1), Err(Errno::EFAULT));
+        // No string at all, and one without an end.
+        for addr in [0x10, u64::MAX - 3, end - 2] {
+            task.put(end - 8, u64::MAX);
+            task.set(|regs| {
+                (regs.rip, regs.rax, regs.rdi) = (guest::address(Program::Call), 2, addr);
+            });
+            task.go(2);
+            let expected = if addr == end - 2 { Ok(vec![255; 2]) } else { Err(Errno::EFAULT) };
+            assert_eq!(read(addr, 8), expected);
+        }
+    }
+    task.end();
+}

@@ -1,0 +1,69 @@
+//! Passing along what the arguments of a call point to, so that the sentry need not ask the host
+//! for it. What cannot be read here is left out: the sentry then finds out by itself.
+//!
+//! # Safety
+//! The configuration is mapped in every stub; the copy routines survive any address.
+#![expect(unsafe_code, reason = "reads the application's memory")]
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use sentry_sysmsg::layout::{
+    self, Config, INPUT_COUNTED, INPUT_FIXED, INPUT_SHIFT, INPUT_STRING, N_CALLS,
+};
+use sentry_sysmsg::slot::{DATA_LEN, INPUT_MAX, N_INPUTS, Slot};
+
+use crate::entry;
+
+/// Fills the inputs of a request for the call `number`.
+pub(crate) fn inputs(slot: &Slot, number: u64, args: [u64; 6]) {
+    let mut n = 0;
+    if number < N_CALLS as u64 {
+        // SAFETY: see the module.
+        let config =
+            unsafe { &*core::ptr::with_exposed_provenance::<Config>(layout::CONFIG_BASE as usize) };
+        let number = number as usize;
+        let mask = config.masks[number].load(Relaxed);
+        if mask != 0 {
+            n = fill(slot, config, number, mask, args);
+        }
+    }
+    slot.n_inputs.store(n as u32, Relaxed);
+}
+
+fn fill(slot: &Slot, config: &Config, number: usize, mask: u8, args: [u64; 6]) -> usize {
+    let mut n = 0;
+    let mut offset = 0;
+    for (i, addr) in args.into_iter().enumerate() {
+        if mask & 1 << i == 0 || addr == 0 || n == N_INPUTS {
+            continue;
+        }
+        let input = config.inputs[number][i].load(Relaxed);
+        let parameter = u64::from(input >> INPUT_SHIFT);
+        let room = (DATA_LEN as u64 - offset).min(INPUT_MAX);
+        let to = slot.data.as_ptr().addr() as u64 + offset;
+        let len = match input & 3 {
+            // SAFETY: see the module; the destination has that much room.
+            INPUT_STRING => unsafe { entry::stub_copy_string(to, addr, room) },
+            kind @ (INPUT_FIXED | INPUT_COUNTED) => {
+                let len = if kind == INPUT_FIXED {
+                    parameter
+                } else {
+                    let count = args.get((parameter & 7) as usize).copied().unwrap_or(0);
+                    count.checked_mul(parameter >> 3).unwrap_or(u64::MAX)
+                };
+                // SAFETY: as above.
+                if len > room || unsafe { entry::stub_copy(to, addr, len) } != 0 { 0 } else { len }
+            }
+            _ => 0,
+        };
+        if len == 0 {
+            continue;
+        }
+        slot.inputs[n].addr.store(addr, Relaxed);
+        slot.inputs[n].len.store(len as u32, Relaxed);
+        slot.inputs[n].offset.store(offset as u32, Relaxed);
+        offset = (offset + len).next_multiple_of(8);
+        n += 1;
+    }
+    n
+}
