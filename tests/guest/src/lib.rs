@@ -11,6 +11,7 @@ pub mod fs;
 pub mod hostile;
 pub mod mem;
 pub mod proc;
+pub mod rng;
 pub mod runner;
 pub mod sig;
 
