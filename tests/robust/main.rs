@@ -63,7 +63,9 @@ mod calls {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let end = cmd::wait(&mut child, Duration::from_secs(1));
-            let text = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+            let text = |path| {
+                String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+            };
             let (out, log) = (text(out), text(log));
             let context = format!("seed {seed} on {}", platform.name());
             assert!(!log.contains("panicked"), "{context}: {}", panic_of(&log));

@@ -65,9 +65,11 @@ impl HostPoller {
         if events.intersects(Events::WRITABLE) {
             wanted |= EPOLL_OUT;
         }
-        if self.poller.watch_once(file.fd.as_fd(), wanted, file.key).is_err() {
-            // Always ready: nothing to wait for.
-            file.queue.notify(events);
+        match self.poller.watch_once(file.fd.as_fd(), wanted, file.key) {
+            // EPERM: a regular file or `/dev/null`. Their state never changes, so whoever waits for
+            // what they are not (an exceptional condition, say) must not be woken.
+            Ok(()) | Err(Errno::EPERM) => {}
+            Err(_) => file.queue.notify(events),
         }
     }
 

@@ -29,6 +29,9 @@ pub(crate) const BLOCKED: u8 = 3;
 pub(crate) const READY: u8 = 4;
 pub(crate) const DEAD: u8 = 5;
 
+/// How often in a row a task that is woken while it goes to sleep keeps its serving thread.
+const MAX_WAKES: u32 = 3;
+
 /// Returns the state in which a task is created: its context is stopped and nobody serves it.
 pub(crate) fn initial_state() -> AtomicU8 {
     AtomicU8::new(SERVING)
@@ -194,6 +197,7 @@ fn cas(task: &Task, from: u8, to: u8) -> bool {
 
 /// Works on the task until it blocks, goes back to the application, or ends.
 fn step(current: &CurrentTask, mut next: Step) {
+    let mut n_wakes = 0;
     loop {
         if next == Step::Call {
             current.set_in_call(true);
@@ -202,6 +206,14 @@ fn step(current: &CurrentTask, mut next: Step) {
             match outcome {
                 Err(Control::Block) => {
                     if cas(current, SERVING, BLOCKED) {
+                        return;
+                    }
+                    // Woken before it blocked. Where that goes on, the others get their turn first:
+                    // a serving thread belongs to all tasks.
+                    n_wakes += 1;
+                    if n_wakes > MAX_WAKES {
+                        current.run_state.store(READY, Ordering::SeqCst);
+                        current.kernel.platform().submit(current.task().clone());
                         return;
                     }
                     current.run_state.store(SERVING, Ordering::SeqCst);

@@ -92,11 +92,43 @@ const PROCESSES: &[Call] = calls![
 ];
 
 const PATHS: &[&[u8]] = &[
-    b"f\0", b"d\0", b"d/f\0", b"l\0", b"d/../f\0", b"/\0", b".\0", b"..\0", b"\0", b"/proc/self/maps\0",
-    b"/proc/self\0", b"/proc/1/status\0", b"/proc/self/fd/3\0", b"/dev/null\0", b"/dev/zero\0", b"/dev/full\0",
-    b"/dev/ptmx\0", b"/dev/tty\0", b"/dev/urandom\0", b"/tmp\0", b"/tmp/x\0", b"/etc/passwd\0", b"/bin/sh\0",
-    b"/bin/true\0", b"////f///\0", b"d/./././f\0", b"l/l/l/l\0", b"nothing/here\0", b"user.test\0", b"tmpfs\0",
-    b"proc\0", b"overlay\0", b"bind\0", b"/sys\0", b"/dev/pts/0\0", b"/proc/self/exe\0", b"/proc/self/mem\0",
+    b"f\0",
+    b"d\0",
+    b"d/f\0",
+    b"l\0",
+    b"d/../f\0",
+    b"/\0",
+    b".\0",
+    b"..\0",
+    b"\0",
+    b"/proc/self/maps\0",
+    b"/proc/self\0",
+    b"/proc/1/status\0",
+    b"/proc/self/fd/3\0",
+    b"/dev/null\0",
+    b"/dev/zero\0",
+    b"/dev/full\0",
+    b"/dev/ptmx\0",
+    b"/dev/tty\0",
+    b"/dev/urandom\0",
+    b"/tmp\0",
+    b"/tmp/x\0",
+    b"/etc/passwd\0",
+    b"/bin/sh\0",
+    b"/bin/true\0",
+    b"////f///\0",
+    b"d/./././f\0",
+    b"l/l/l/l\0",
+    b"nothing/here\0",
+    b"user.test\0",
+    b"tmpfs\0",
+    b"proc\0",
+    b"overlay\0",
+    b"bind\0",
+    b"/sys\0",
+    b"/dev/pts/0\0",
+    b"/proc/self/exe\0",
+    b"/proc/self/mem\0",
 ];
 
 /// How many more processes the fuzzers may make; in memory that all share.
@@ -208,10 +240,28 @@ impl Fuzzer {
         let rng = &mut self.rng;
         match kind {
             b'f' => rng.below(24),
-            b'd' => if rng.one_in(3) { rng.below(24) } else { libc::AT_FDCWD as isize as usize },
-            b'i' => if rng.one_in(5) { (rng.below(4)).wrapping_neg() } else { rng.below(24) },
+            b'd' => {
+                if rng.one_in(3) {
+                    rng.below(24)
+                } else {
+                    libc::AT_FDCWD as isize as usize
+                }
+            }
+            b'i' => {
+                if rng.one_in(5) {
+                    (rng.below(4)).wrapping_neg()
+                } else {
+                    rng.below(24)
+                }
+            }
             b'b' | b'r' => self.good_pointer(),
-            b't' => if rng.one_in(4) { 0 } else { self.good_pointer() },
+            b't' => {
+                if rng.one_in(4) {
+                    0
+                } else {
+                    self.good_pointer()
+                }
+            }
             b'T' => {
                 let at = self.good_pointer() & !15;
                 let at = at.min(self.buffer + BUFFER - 16);
@@ -223,7 +273,8 @@ impl Fuzzer {
             b'v' => {
                 let at = (self.good_pointer() & !15).min(self.buffer + BUFFER - 32 * 16);
                 for n in 0..32 {
-                    let base = if self.rng.one_in(9) { self.pointer() } else { self.good_pointer() };
+                    let base =
+                        if self.rng.one_in(9) { self.pointer() } else { self.good_pointer() };
                     let len = if self.rng.one_in(9) { self.number() } else { self.rng.below(500) };
                     put(at + n * 16, &base.to_le_bytes());
                     put(at + n * 16 + 8, &len.to_le_bytes());
@@ -259,11 +310,36 @@ impl Fuzzer {
             b'P' => rng.below(8),
             b'M' => rng.pick(&[0x22, 0x21, 0x22, 2, 1, 0x32, 0x100022, 0x122, 0x8022, 0x40022, 3]),
             b'I' => rng.pick(&[
-                0x5401, 0x5402, 0x5403, 0x540e, 0x540f, 0x5410, 0x5411, 0x5413, 0x5414, 0x541b, 0x5421, 0x5450,
-                0x5451, 0x5452, 0x8004_5430, 0x4004_5431, 0x5441, 0x8004_5440, 0x5422, 0x5429, 0x8008_6601,
+                0x5401,
+                0x5402,
+                0x5403,
+                0x540e,
+                0x540f,
+                0x5410,
+                0x5411,
+                0x5413,
+                0x5414,
+                0x541b,
+                0x5421,
+                0x5450,
+                0x5451,
+                0x5452,
+                0x8004_5430,
+                0x4004_5431,
+                0x5441,
+                0x8004_5440,
+                0x5422,
+                0x5429,
+                0x8008_6601,
             ]),
             b'k' => rng.below(16),
-            b'C' => if rng.one_in(9) { rng.pick(&[0x59616d61, 0x53564d41, 0x41555856]) } else { rng.below(80) },
+            b'C' => {
+                if rng.one_in(9) {
+                    rng.pick(&[0x59616d61, 0x53564d41, 0x41555856])
+                } else {
+                    rng.below(80)
+                }
+            }
             b'X' => 0x1000 + rng.below(5),
             b's' => rng.below(66),
             b'u' => rng.pick(&[0, 0, 1, 1000, 65534, usize::MAX, u32::MAX as usize]),
@@ -317,7 +393,11 @@ impl Fuzzer {
             *arg = self.argument(*kind);
         }
         if self.rng.one_in(60) {
-            number = if self.rng.one_in(9) { self.rng.next() as i64 } else { self.rng.below(600) as i64 };
+            number = if self.rng.one_in(9) {
+                self.rng.next() as i64
+            } else {
+                self.rng.below(600) as i64
+            };
             for arg in &mut args {
                 let kind = self.rng.pick(b"fbrnpigoaNT*");
                 *arg = self.argument(kind);
@@ -371,7 +451,10 @@ fn shared() -> Option<Shared> {
     let addr = map.leak();
     // SAFETY: the page is mapped for good; both are only used atomically.
     unsafe {
-        Some(Shared { forks: &*(addr as *const AtomicI64), calls: &*((addr + 64) as *const AtomicU64) })
+        Some(Shared {
+            forks: &*(addr as *const AtomicI64),
+            calls: &*((addr + 64) as *const AtomicU64),
+        })
     }
 }
 
