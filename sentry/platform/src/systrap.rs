@@ -84,6 +84,8 @@ struct Inner {
     rings: Mutex<u64>,
     rung: Condvar,
     n_waiting: AtomicUsize,
+    /// How many contexts have a ring to answer.
+    n_rings: AtomicUsize,
     stopping: AtomicBool,
     /// The thread that is receiving a ring, zero where none is.
     receiver: AtomicU32,
@@ -148,6 +150,7 @@ impl Systrap {
             rings: Mutex::new(0),
             rung: Condvar::new(),
             n_waiting: AtomicUsize::new(0),
+            n_rings: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             receiver: AtomicU32::new(0),
         });

@@ -26,6 +26,9 @@ use crate::{
 };
 use sentry_sysmsg::layout;
 
+/// How many host threads may wait for the answer to their ring.
+const MAX_RINGS: usize = 32;
+
 /// What comes after a list of host calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
@@ -49,6 +52,8 @@ struct State {
     phase: Phase,
     /// The ring that waits for an answer.
     ring: Option<u64>,
+    /// Whether the host thread sleeps on the slot's `done` word instead.
+    parked: bool,
     /// The last request that was taken.
     taken: u32,
     /// Whether a reply without return to the application is out, so that only its outcome can follow.
@@ -126,6 +131,7 @@ impl SystrapContext {
             state: Mutex::new(State {
                 phase: Phase::Stopped,
                 ring: None,
+                parked: false,
                 taken: 1,
                 expects_outcome: false,
                 regs,
@@ -203,7 +209,10 @@ impl SystrapContext {
     /// Takes a ring of this thread: returns the event that its new request is, if it is one.
     pub(super) fn ring(&self, id: u64) -> Option<Event> {
         let mut state = lock(&self.state);
-        state.ring = Some(id);
+        if state.ring.replace(id).is_none() {
+            self.inner.n_rings.fetch_add(1, Relaxed);
+        }
+        state.parked = false;
         if state.phase != Phase::Running {
             return None;
         }
@@ -227,7 +236,29 @@ impl SystrapContext {
         };
         if let Some(owner) = owner {
             owner.on_event(event);
+            if self.inner.n_rings.load(Relaxed) > MAX_RINGS {
+                self.park();
+            }
         }
+    }
+
+    /// Lets a host thread whose event is not answered yet sleep without a ring: the host kernel
+    /// searches a list of all that wait for an answer.
+    fn park(&self) {
+        let mut state = lock(&self.state);
+        if state.phase == Phase::Stopped
+            && let Some(id) = self.take_ring(&mut state)
+        {
+            state.parked = true;
+            self.inner.listener.answer(id, layout::RUNG_PARK);
+        }
+    }
+
+    /// Takes the ring that is to be answered.
+    fn take_ring(&self, state: &mut State) -> Option<u64> {
+        let id = state.ring.take()?;
+        self.inner.n_rings.fetch_sub(1, Relaxed);
+        Some(id)
     }
 
     /// Copies a request out of the slot.
@@ -446,8 +477,10 @@ impl SystrapContext {
     }
 
     fn answer_ring(&self, state: &mut State) {
-        if let Some(id) = state.ring.take() {
+        if let Some(id) = self.take_ring(state) {
             self.inner.listener.answer(id, layout::RUNG_LOOK);
+        } else if std::mem::take(&mut state.parked) {
+            super::zygote::futex_wake(&self.slot.done);
         }
     }
 
@@ -460,6 +493,7 @@ impl SystrapContext {
             }
             state.phase = Phase::Dead;
             self.running.store(false, SeqCst);
+            self.take_ring(&mut state);
             let sent = state.birth.take();
             state.births.drain(..).chain(sent).collect::<Vec<_>>()
         };

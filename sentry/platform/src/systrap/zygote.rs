@@ -201,7 +201,7 @@ fn take_listener(slot: &Slot, pid: i32) -> SysResult<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn futex_wake(word: &std::sync::atomic::AtomicU32) {
+pub(super) fn futex_wake(word: &std::sync::atomic::AtomicU32) {
     // SAFETY: the word lives in a mapping.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
 }

@@ -747,3 +747,38 @@ pub(crate) fn memory_of_arguments_is_what_it_is(machine: &Machine) {
     }
     task.end();
 }
+
+pub(crate) fn many_threads_wait_at_once(machine: &Machine) {
+    let leader = machine.load(Program::Getpid);
+    leader.go(39);
+    let others: Vec<Task> = (0..200).map(|_| leader.thread()).collect();
+    for task in &others {
+        task.context.resume(&[]);
+    }
+    leader.reply(0, 39);
+    for task in &others {
+        task.syscall(39);
+    }
+    let fd = file(&[b'x'; 0x1000]);
+    for round in 0..3 {
+        for (i, task) in (0..).zip(&others) {
+            task.reply(round, 39);
+            if i % 10 == 0 {
+                let at = 0x2000_0000;
+                let mmap = HostCall::Mmap {
+                    addr: at,
+                    len: 0x1000,
+                    prot: libc::PROT_READ,
+                    flags: libc::MAP_PRIVATE,
+                    file: Some(Arc::clone(&fd)),
+                    offset: 0,
+                };
+                assert_eq!(task.host(&[mmap]).values, [Ok(at)]);
+            }
+        }
+    }
+    for task in &others {
+        task.end();
+    }
+    leader.end();
+}
