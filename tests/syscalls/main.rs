@@ -101,6 +101,6 @@ mod subjects {
 
     subjects!(
         creds, dir, exec, fault, fcntl, futex, memfd, mmap, notify, open, path, pipe, poll,
-        process, procfs, read_write, signal, stat, system, terminal, timer, xattr,
+        process, procfs, read_write, signal, socket, stat, system, terminal, timer, xattr,
     );
 }

@@ -39,11 +39,24 @@ pub(super) fn sent(to: &Arc<UnixSocket>, files: &Files) {
     N_HOLDERS.store(holders.len(), Ordering::Relaxed);
 }
 
-/// Looks for unreachable sockets, where sockets are in flight at all.
+/// How often a socket's descriptor has been closed since the last collection, and how many holders
+/// that has left.
+static N_CLOSED: AtomicUsize = AtomicUsize::new(0);
+static N_LEFT: AtomicUsize = AtomicUsize::new(0);
+
+/// Looks for unreachable sockets, where sockets are in flight at all: with every descriptor that is
+/// closed while they are few, and with many as seldom as keeps the price of closing constant.
 pub(super) fn collect_if_needed() {
-    if N_HOLDERS.load(Ordering::Relaxed) > 0 {
-        collect();
+    if N_HOLDERS.load(Ordering::Relaxed) == 0 {
+        return;
     }
+    let n_closed = N_CLOSED.fetch_add(1, Ordering::Relaxed) + 1;
+    if n_closed < N_LEFT.load(Ordering::Relaxed) {
+        return;
+    }
+    N_CLOSED.store(0, Ordering::Relaxed);
+    collect();
+    N_LEFT.store(N_HOLDERS.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// What is known of a socket that is in flight.
