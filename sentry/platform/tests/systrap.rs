@@ -11,6 +11,7 @@ use common::Machine;
 use common::guest::{self, Program};
 use sentry_platform::systrap::{Options, Systrap};
 use sentry_platform::{ContextOwner, Event};
+use syscalls::UserAddr;
 
 fn machine() -> &'static Machine {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
@@ -107,4 +108,118 @@ fn workers_that_block_do_not_stop_others() {
         }
     }
     task.end();
+}
+
+const SLOTS: u64 = 0x7e90_0000_0000;
+const STACKS: u64 = 0x7ea0_0000_0000;
+const STUB: u64 = 0x7e80_0000_0000;
+
+/// Lets `task` make calls while others write over `page`, until it dies or has done so often.
+fn run_beside_scribblers(machine: &Machine, page: u64) {
+    let task = machine.load(Program::Getpid);
+    task.go(39);
+    let scribblers: Vec<_> = [(0, 0), (1, 1), (u64::MAX, 0), (3, 0x1_0000_0001)]
+        .into_iter()
+        .map(|(value, step)| {
+            let other = task.thread();
+            other.set(|regs| {
+                regs.rip = guest::address(Program::Scribble);
+                (regs.rdi, regs.rsi, regs.r8) = (page, value, step);
+            });
+            other.context.resume(&[]);
+            other
+        })
+        .collect();
+    task.context.resume(&[]);
+    for round in 0..300 {
+        let Some(event) = task.next_within(Duration::from_millis(200)) else { break };
+        if matches!(event, Event::Exited { .. }) {
+            break;
+        }
+        let mut bytes = [0; 64];
+        let _ = task.context.read(UserAddr(guest::DATA), &mut bytes);
+        task.context.set_return(round);
+        task.context.resume(&[]);
+    }
+    task.context.address_space().kill();
+    for other in &scribblers {
+        while !matches!(other.next(), Event::Exited { .. }) {}
+    }
+}
+
+#[test]
+fn forged_slots_and_stacks_concern_nobody_else() {
+    let machine = machine();
+    let victim = machine.load(Program::Getpid);
+    victim.go(39);
+    for page in [SLOTS, SLOTS + 0x1000, SLOTS + 0x4000, STACKS + 0x1_e000, STACKS + 0x1_f000] {
+        run_beside_scribblers(machine, page);
+        victim.reply(1, 39);
+    }
+    victim.end();
+}
+
+#[test]
+fn calls_that_the_filter_passes_are_harmless() {
+    let machine = machine();
+    let victim = machine.load(Program::Copy);
+    victim.set(|regs| (regs.rdi, regs.rsi) = (guest::DATA, STUB));
+    victim.go(1010);
+    let mut code = vec![0; 0x1000];
+    victim.context.read(UserAddr(guest::DATA), &mut code).unwrap();
+    let site = code.windows(2).position(|bytes| bytes == [0x0f, 0x05]).unwrap();
+    let site = STUB + u64::try_from(site).unwrap();
+    let fork = 0x8000 | 17;
+    let thread = 0x5_0f00;
+    let calls: &[(u64, [u64; 6])] = &[
+        (9, [SLOTS, 0x1000, 7, 0x32, u64::MAX, 0]),
+        (9, [STUB, 0x2_0000, 7, 0x32, u64::MAX, 0]),
+        (9, [0, 0x1000, 3, 1, 2, 0]),
+        (9, [0, 0x1000, 3, 1, 5, 0]),
+        (10, [STUB, 0x2_0000, 7, 0, 0, 0]),
+        (11, [STUB, 0x2_0000, 0, 0, 0, 0]),
+        (11, [SLOTS, 0x800_0000, 0, 0, 0, 0]),
+        (11, [STACKS, 0x4000_0000, 0, 0, 0, 0]),
+        (25, [SLOTS, 0, 0x800_0000, 3, 0x6000_0000_0000, 0]),
+        (28, [SLOTS, 0x800_0000, 9, 0, 0, 0]),
+        (28, [SLOTS, 0x800_0000, 11, 0, 0, 0]),
+        (15, [0; 6]),
+        (56, [fork, 0, 0, 0, 0, 0]),
+        (56, [fork, 0x1000, 0, 0, 0, 0]),
+        (56, [thread, 0, 0, 0, 0, 0]),
+        (56, [thread, 0x1000, 0, 0, 0, 0]),
+        (60, [1, 0, 0, 0, 0, 0]),
+        (231, [1, 0, 0, 0, 0, 0]),
+        (131, [guest::DATA, 0, 0, 0, 0, 0]),
+        (180, [0, 0, 0, 0, 0, 0]),
+        (180, [1, 0, 0, 0, 0, 0]),
+        (180, [1, u64::MAX, 0, 0, 0, 0]),
+        (180, [0, u64::MAX, u64::MAX, 0, 0, 0]),
+        (202, [SLOTS, 0, 0, 0, 0, 0]),
+        (202, [SLOTS + 0x150, 1, u64::MAX, 0, 0, 0]),
+        (324, [32, 0, 0, 0, 0, 0]),
+        (334, [guest::DATA, 32, 0, 0, 0, 0]),
+        (3, [3, 0, 0, 0, 0, 0]),
+    ];
+    for (number, args) in calls {
+        let task = machine.load(Program::Getpid);
+        task.set(|regs| {
+            (regs.rip, regs.rax, regs.rsp) = (site, *number, guest::STACK);
+            (regs.rdi, regs.rsi, regs.rdx) = (args[0], args[1], args[2]);
+            (regs.r10, regs.r8, regs.r9) = (args[3], args[4], args[5]);
+        });
+        task.context.resume(&[]);
+        for _ in 0..3 {
+            match task.next_within(Duration::from_millis(30)) {
+                None | Some(Event::Exited { .. }) => break,
+                Some(_) => task.context.resume(&[]),
+            }
+        }
+        task.context.address_space().kill();
+        // Whatever came of it, another process goes on.
+        victim.set(|regs| regs.rip = guest::address(Program::Getpid));
+        victim.go(39);
+        victim.reply(*number, 39);
+    }
+    victim.end();
 }

@@ -111,6 +111,12 @@ impl Task {
         event
     }
 
+    /// Waits for the next event, but not for long.
+    #[allow(dead_code, reason = "not every platform's tests need it")]
+    pub(crate) fn next_within(&self, patience: Duration) -> Option<Event> {
+        self.events.recv_timeout(patience).ok()
+    }
+
     /// Lets the context go on and waits for the next event.
     pub(crate) fn run(&self) -> Event {
         self.context.resume(&[]);
