@@ -1,5 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "registers, addresses and results of calls are the same 64 bits here"
+)]
 #![no_main]
 
 mod entry;

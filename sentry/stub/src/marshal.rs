@@ -49,7 +49,7 @@ fn fill(slot: &Slot, config: &Config, number: usize, mask: u8, args: [u64; 6]) -
                     parameter
                 } else {
                     let count = args.get((parameter & 7) as usize).copied().unwrap_or(0);
-                    count.checked_mul(parameter >> 3).unwrap_or(u64::MAX)
+                    count.saturating_mul(parameter >> 3)
                 };
                 // SAFETY: as above.
                 if len > room || unsafe { entry::stub_copy(to, addr, len) } != 0 { 0 } else { len }

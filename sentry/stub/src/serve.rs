@@ -63,6 +63,7 @@ pub(crate) fn serve(frame: *mut Ucontext, slot: &'static Slot, kind: u32, orig_r
 }
 
 /// What to do first with a frame that the stub has made for a patched call.
+#[derive(Clone, Copy)]
 pub(crate) enum Next {
     /// Carry out this reply.
     Act(u32),
@@ -204,9 +205,10 @@ pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
         let args = [0, 1, 2, 3, 4, 5].map(|a: usize| call.args[a].load(Relaxed));
         let result = match call.nr.load(Relaxed) {
             CALL_ATOMIC_UPDATE => atomic_update(args),
-            // SAFETY: the routine survives any address.
             CALL_COMPARE_EXCHANGE => {
-                word_result(unsafe { entry::stub_cmpxchg(args[0], args[1] as u32, args[2] as u32) })
+                let [word, old, new, ..] = args;
+                // SAFETY: the routine survives any address.
+                word_result(unsafe { entry::stub_cmpxchg(word, old as u32, new as u32) })
             }
             // SAFETY: as above.
             CALL_STORE => word_result(unsafe { entry::stub_store(args[0], args[1], args[2]) }),

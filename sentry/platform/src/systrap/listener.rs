@@ -112,11 +112,7 @@ impl Listener {
 
 /// Converts to the type that the C library wants, which differs between musl and glibc.
 const fn ioctl_nr(nr: u64) -> libc::c_int {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        reason = "ioctl numbers are 32 bits"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "ioctl numbers are 32 bits")]
     {
         nr as libc::c_int
     }

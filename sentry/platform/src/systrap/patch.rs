@@ -336,19 +336,18 @@ fn is_entered(addr: u64, read: &impl Fn(u64, &mut [u8]) -> usize) -> bool {
 /// into the covered bytes at `addr`, or any byte near them is.
 fn leads_into(text: &[u8], start: u64, addr: u64) -> bool {
     let inside = |target: u64| target.wrapping_sub(addr + 1) < COVERED_LEN - 1;
-    let mut at = start;
-    for bytes in text.windows(4) {
+    for (at, bytes) in (start..).zip(text.windows(4)) {
         let &[b0, b1, b2, b3] = bytes else { return true };
         let displacement = i32::from_le_bytes([b0, b1, b2, b3]);
         if inside(at.wrapping_add(4).wrapping_add_signed(i64::from(displacement))) {
             return true;
         }
-        at += 1;
     }
     // Short jumps: `jcc`, `loop` and `jrcxz`, `jmp`.
     let near = usize::try_from(addr.saturating_sub(start + 140)).unwrap_or(0);
-    let mut at = start + u64::try_from(near).unwrap_or(0);
-    for bytes in text.get(near..).unwrap_or_default().windows(2).take(300) {
+    let first = start + u64::try_from(near).unwrap_or(0);
+    let nearby = text.get(near..).unwrap_or_default().windows(2).take(300);
+    for (at, bytes) in (first..).zip(nearby) {
         let &[op, displacement] = bytes else { return true };
         let is_jump = matches!(op, 0x70..=0x7f | 0xe0..=0xe3 | 0xeb);
         let target = at.wrapping_add(2).wrapping_add_signed(i64::from(displacement.cast_signed()));
@@ -356,7 +355,6 @@ fn leads_into(text: &[u8], start: u64, addr: u64) -> bool {
         if is_jump && inside(target) && !(addr..addr + COVERED_LEN).contains(&at) {
             return true;
         }
-        at += 1;
     }
     false
 }

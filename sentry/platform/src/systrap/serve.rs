@@ -556,7 +556,6 @@ fn wait_for_child() -> Option<(i32, i32)> {
         if done == 0 {
             // SAFETY: waitid fills these fields.
             let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-            if info.si_code == libc::CLD_EXITED && status != 0 {}
             let signal = if info.si_code == libc::CLD_EXITED { 0 } else { status };
             return Some((pid, signal));
         }

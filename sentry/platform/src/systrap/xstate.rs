@@ -32,7 +32,7 @@ fn xcr0() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: see the module; the instruction has no effect but its result.
     unsafe {
-        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags));
     };
     u64::from(high) << 32 | u64::from(low)
 }

@@ -40,7 +40,7 @@ pub(super) struct Zygote {
 pub(super) fn check_host() -> SysResult<()> {
     // SAFETY: no memory is involved.
     let hwcap2 = unsafe { libc::getauxval(libc::AT_HWCAP2) };
-    let fsgsbase = u64::from(hwcap2) & HWCAP2_FSGSBASE != 0;
+    let fsgsbase = hwcap2 & HWCAP2_FSGSBASE != 0;
     let xsave = std::arch::is_x86_feature_detected!("xsave");
     if fsgsbase && xsave { Ok(()) } else { Err(Errno::ENOSYS) }
 }
