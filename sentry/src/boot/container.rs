@@ -101,7 +101,12 @@ pub(super) fn create(
         procfs::sysctl::set(kernel, name, value)
             .map_err(|errno| failure(&format!("setting sysctl {name:?}"), errno))?;
     }
-    let (files, terminal) = standard_streams(poller, &config.process, stdio)?;
+    let (files, terminal) = standard_streams(
+        poller,
+        &config.process,
+        config.process.terminal.then(|| console(&fs)).flatten(),
+        stdio,
+    )?;
     for path in &config.masked_paths {
         mask(&fs, path).map_err(|errno| failure(&format!("masking {path:?}"), errno))?;
     }
@@ -124,10 +129,21 @@ pub(super) fn create(
     Ok(task)
 }
 
+/// Returns `/dev/console`, made where it is missing: the name of the standard streams where they
+/// are a terminal.
+fn console(fs: &FsContext) -> Option<Path> {
+    let path = b"/dev/console";
+    let kind = NodeKind::CharDevice(makedev(tty::AUX_MAJOR, 1));
+    resolve(fs, path)
+        .or_else(|_| names::create(&mut walk(fs, WalkFlags::empty()), path, kind, 0o620))
+        .ok()
+}
+
 /// Returns a descriptor table with the standard streams, and the terminal that they are to share.
 fn standard_streams(
     poller: &Arc<HostPoller>,
     process: &ProcessConfig,
+    console: Option<Path>,
     stdio: [OwnedFd; 3],
 ) -> Result<(Arc<FdTable>, Option<Arc<HostTerminal>>), StartError> {
     let files = FdTable::empty();
@@ -135,12 +151,15 @@ fn standard_streams(
     for (number, fd) in stdio.into_iter().enumerate() {
         let failure = |errno| failure(&format!("taking descriptor {number}"), errno);
         let host = HostFile::new(poller, fd).map_err(failure)?;
-        let file: Arc<dyn File> = if process.terminal && host.is_terminal() {
-            terminal.get_or_insert_with(|| HostTerminal::new(host.clone())).stream(host)
+        let is_terminal = process.terminal && host.is_terminal();
+        let path = console.clone().filter(|_| is_terminal);
+        let file: Arc<dyn File> = if is_terminal {
+            let node = path.as_ref().map(|path| path.inode().clone());
+            terminal.get_or_insert_with(|| HostTerminal::new(host.clone())).stream(host, node)
         } else {
             host
         };
-        files.install(OpenFile::new(file, None, 2), false, u64::MAX).map_err(failure)?;
+        files.install(OpenFile::new(file, path, 2), false, u64::MAX).map_err(failure)?;
     }
     Ok((files, terminal))
 }

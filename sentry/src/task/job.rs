@@ -104,6 +104,7 @@ impl ProcessGroup {
     }
 
     /// Returns whether no member has a parent in another process group of the same session.
+    /// The first process of a container counts as any other parent: only the host's init does not.
     /// `except` is a process that is just exiting. The caller holds the kernel's task-tree lock.
     pub(crate) fn is_orphaned(&self, except: Option<&ThreadGroup>) -> bool {
         !self.members().iter().any(|member| {
@@ -114,7 +115,7 @@ impl ProcessGroup {
             }
             member.parent().is_some_and(|parent| {
                 let theirs = parent.process_group();
-                parent.pid() != 1 && theirs.id != self.id && theirs.session.id == self.session.id
+                theirs.id != self.id && theirs.session.id == self.session.id
             })
         })
     }

@@ -26,6 +26,14 @@ Character devices:
 Block devices:
 ";
 
+const TTY_DRIVERS: &str = "\
+/dev/tty             /dev/tty        5       0 system:/dev/tty
+/dev/console         /dev/console    5       1 system:console
+/dev/ptmx            /dev/ptmx       5       2 system
+pty_slave            /dev/pts      136 0-1048575 pty:slave
+pty_master           /dev/ptm      128 0-1048575 pty:master
+";
+
 /// The file systems of the sandbox, whether or not `mount(2)` can make them.
 const FILE_SYSTEMS: [&str; 6] = ["sysfs", "tmpfs", "proc", "devtmpfs", "devpts", "overlay"];
 
@@ -57,6 +65,13 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         numbers.fixed("misc", 0o444, ""),
         numbers.fixed("modules", 0o444, ""),
         numbers.fixed("locks", 0o444, ""),
+        numbers.named_dir(
+            "tty",
+            vec![
+                numbers.fixed("drivers", 0o444, TTY_DRIVERS),
+                numbers.fixed("ldiscs", 0o444, "n_tty       0\n"),
+            ],
+        ),
         numbers.link("mounts", "self/mounts"),
         numbers.link("net", "self/net"),
     ]

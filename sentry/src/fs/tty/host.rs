@@ -37,9 +37,14 @@ impl HostTerminal {
         Ok(Arc::new(TerminalFile { terminal, host, node: Some(node.clone()) }))
     }
 
-    /// Returns a standard stream of the terminal over the descriptor that it was started with.
-    pub(crate) fn stream(self: &Arc<Self>, host: Arc<HostFile>) -> Arc<dyn File> {
-        Arc::new(TerminalFile { terminal: self.clone(), host, node: None })
+    /// Returns a standard stream of the terminal over the descriptor that it was started with;
+    /// `node` is the device that it is shown as.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        host: Arc<HostFile>,
+        node: Option<Arc<dyn Inode>>,
+    ) -> Arc<dyn File> {
+        Arc::new(TerminalFile { terminal: self.clone(), host, node })
     }
 }
 

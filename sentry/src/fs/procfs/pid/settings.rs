@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use syscalls::abi::capability::CAP_SYS_RESOURCE;
+use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::{Errno, SysResult};
 
 use super::Look;
@@ -134,4 +134,15 @@ pub(super) fn timers(_look: &Look<'_>) -> SysResult<Vec<u8>> {
 pub(super) fn timer_slack(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let slack = look.task.misc.lock().timer_slack_ns;
     line(if slack == 0 { 50_000 } else { slack })
+}
+
+pub(super) fn set_timer_slack(look: &Look<'_>, data: &[u8]) -> SysResult<()> {
+    let is_own = std::sync::Arc::ptr_eq(&look.task.group, &look.current.group);
+    if !is_own && !look.current.creds().has_capability(CAP_SYS_NICE) {
+        return Err(Errno::EPERM);
+    }
+    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let slack = text.trim_end_matches(['\n', '\0']).parse().map_err(|_| Errno::EINVAL)?;
+    look.task.misc.lock().timer_slack_ns = slack;
+    Ok(())
 }

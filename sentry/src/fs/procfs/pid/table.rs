@@ -122,7 +122,7 @@ pub(super) const TASK_ENTRIES: &[Entry] = &[
     writable("projid_map", 0o644, settings::id_map, settings::refuse),
     writable("setgroups", 0o644, settings::setgroups, settings::refuse),
     text("timers", 0o444, settings::timers),
-    text("timerslack_ns", 0o666, settings::timer_slack),
+    writable("timerslack_ns", 0o666, settings::timer_slack, settings::set_timer_slack),
 ];
 
 /// The files of a thread.
