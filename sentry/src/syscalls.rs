@@ -24,6 +24,7 @@ mod poll;
 mod prctl;
 mod prctl_mm;
 mod process;
+mod process_vm;
 mod read_write;
 pub(crate) mod sched;
 mod signal;

@@ -243,6 +243,8 @@ rows! {
     EXIT_GROUP => process::sys_exit_group(1);
     WAIT4 => process::sys_wait4(4);
     WAITID => process::sys_waitid(5);
+    PROCESS_VM_READV => process_vm::sys_process_vm_readv(6);
+    PROCESS_VM_WRITEV => process_vm::sys_process_vm_writev(6);
     UNSHARE => process::sys_unshare(1);
     SET_TID_ADDRESS => process::sys_set_tid_address(1);
     PAUSE => process::sys_pause(0);
@@ -303,6 +305,11 @@ rows! {
     SYSINFO => info::sys_sysinfo(1);
     GETCPU => info::sys_getcpu(3);
     GETRANDOM => info::sys_getrandom(3);
+    SWAPON => info::sys_swapon(2);
+    SWAPOFF => info::sys_swapoff(1);
+    ACCT => info::sys_acct(1);
+    VHANGUP => info::sys_vhangup(0);
+    REBOOT => info::sys_reboot(4);
     PERSONALITY => info::sys_personality(1);
     // Futexes.
     FUTEX => futex::sys_futex(6);

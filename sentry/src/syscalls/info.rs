@@ -1,6 +1,6 @@
 //! What the system says of itself: names, memory, processors, randomness.
 
-use syscalls::abi::capability::CAP_SYS_ADMIN;
+use syscalls::abi::capability::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_PACCT, CAP_SYS_TTY_CONFIG};
 use syscalls::abi::fs::GetrandomFlags;
 use syscalls::abi::uts::{Sysinfo, UTS_LEN, Utsname, utsname_field};
 use syscalls::{Errno, UserAddr, UserPtr};
@@ -72,7 +72,9 @@ pub(super) fn sys_setdomainname(task: &CurrentTask, name: UserAddr, len: i32) ->
 pub(super) fn sys_sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> HandlerResult<()> {
     let mut out = Sysinfo::new_zeroed();
     let total = task.kernel.total_memory();
-    out.uptime = i64::try_from(task.kernel.clock.boot_ns() / 1_000_000_000).unwrap_or(0);
+    // A begun second counts, as on Linux.
+    let uptime = task.kernel.clock.boot_ns().div_ceil(1_000_000_000);
+    out.uptime = i64::try_from(uptime).unwrap_or(0);
     out.totalram = total;
     out.freeram = task.kernel.free_memory();
     out.procs = u16::try_from(task.kernel.n_tasks()).unwrap_or(u16::MAX);
@@ -136,4 +138,84 @@ pub(super) fn sys_personality(task: &CurrentTask, persona: u32) -> HandlerResult
         misc.personality = persona;
     }
     Ok(old)
+}
+
+/// Refuses what only an administrator of the host may do, to whom no guest belongs: `reboot(2)`
+/// and its relatives.
+fn refuse_administration(
+    task: &CurrentTask,
+    capability: u32,
+    otherwise: Errno,
+) -> HandlerResult<()> {
+    let allowed = task.creds().has_capability(capability);
+    Err(if allowed { otherwise } else { Errno::EPERM }.into())
+}
+
+/// Implements `swapon(2)`: there are no swap devices.
+pub(super) fn sys_swapon(task: &CurrentTask, path: UserAddr, _flags: u32) -> HandlerResult<()> {
+    refuse_administration(task, CAP_SYS_ADMIN, Errno::EPERM)?;
+    let _ = task.read_path(path)?;
+    Err(Errno::EPERM.into())
+}
+
+/// Implements `swapoff(2)`: there are no swap devices.
+pub(super) fn sys_swapoff(task: &CurrentTask, path: UserAddr) -> HandlerResult<()> {
+    let _ = path;
+    refuse_administration(task, CAP_SYS_ADMIN, Errno::EINVAL)
+}
+
+/// Implements `acct(2)`: process accounting is compiled out.
+pub(super) fn sys_acct(task: &CurrentTask, _path: UserAddr) -> HandlerResult<()> {
+    refuse_administration(task, CAP_SYS_PACCT, Errno::ENOSYS)
+}
+
+/// Implements `vhangup(2)`.
+pub(super) fn sys_vhangup(task: &CurrentTask) -> HandlerResult<()> {
+    if !task.creds().has_capability(CAP_SYS_TTY_CONFIG) {
+        return Err(Errno::EPERM.into());
+    }
+    // Without a terminal there is nothing to hang up; with one, its session is told.
+    if let Some(foreground) =
+        task.group.session().terminal.lock().as_ref().and_then(|t| t.foreground())
+    {
+        let hangup = syscalls::abi::signal::Siginfo::new(
+            syscalls::abi::signal::SIGHUP,
+            syscalls::abi::signal::SI_KERNEL,
+        );
+        crate::task::signal::send_to_process_group(&foreground, hangup);
+    }
+    Ok(())
+}
+
+/// Implements `reboot(2)` in a pid namespace that is not the host's (`reboot(2)`, "Behavior inside
+/// PID namespaces"): the init process gets a signal that ends it.
+pub(super) fn sys_reboot(
+    task: &CurrentTask,
+    magic: u32,
+    magic2: u32,
+    command: u32,
+    _arg: UserAddr,
+) -> HandlerResult<()> {
+    const MAGIC: u32 = 0xfee1_dead;
+    const MAGIC2: [u32; 4] = [672_274_793, 85_072_278, 369_367_448, 537_993_216];
+    const RESTART: u32 = 0x0123_4567;
+    const RESTART2: u32 = 0xa1b2_c3d4;
+    const HALT: u32 = 0xcdef_0123;
+    const POWER_OFF: u32 = 0x4321_fedc;
+    if !task.creds().has_capability(CAP_SYS_BOOT) {
+        return Err(Errno::EPERM.into());
+    }
+    if magic != MAGIC || !MAGIC2.contains(&magic2) {
+        return Err(Errno::EINVAL.into());
+    }
+    let signo = match command {
+        RESTART | RESTART2 => syscalls::abi::signal::SIGHUP,
+        HALT | POWER_OFF => syscalls::abi::signal::SIGINT,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if let Some(init) = task.group.pid_namespace.group(1) {
+        let status = syscalls::abi::wait::signaled(signo, false);
+        crate::task::signal::post::kill_group(&init, status);
+    }
+    Ok(())
 }

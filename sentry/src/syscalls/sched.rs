@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::abi::resource::{
-    PRIO_PGRP, PRIO_PROCESS, PRIO_USER, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF, RUSAGE_THREAD,
-    Rlimit, Rusage,
+    PRIO_PGRP, PRIO_PROCESS, PRIO_USER, RLIMIT_CPU, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF,
+    RUSAGE_THREAD, Rlimit, Rusage,
 };
 use syscalls::abi::sched::{
     SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR, SchedParam,
@@ -357,6 +357,11 @@ pub(super) fn sys_prlimit64(
         }
         old
     };
+    if let Some(new) = new
+        && resource == RLIMIT_CPU
+    {
+        target.group.timers.set_cpu_limit(&target.group, (new.rlim_cur, new.rlim_max));
+    }
     if !old_limit.is_null() {
         task.write_obj(old_limit, &Rlimit { rlim_cur: old.0, rlim_max: old.1 })?;
     }

@@ -209,9 +209,6 @@ pub(super) fn sys_clock_nanosleep(
     remain: UserPtr<Timespec>,
 ) -> HandlerResult<()> {
     let clock = find_clock(task, id)?;
-    if id == CLOCK_THREAD_CPUTIME_ID {
-        return Err(Errno::EINVAL.into());
-    }
     if matches!(id, CLOCK_MONOTONIC_RAW | CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE)
         || matches!(clock, Clock::Process(..) | Clock::Thread(..))
     {

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use syscalls::abi::resource;
+
 use super::job::ProcessGroup;
+use super::limits::INFINITY;
 use super::signal::{GroupSignals, SignalActions};
 use super::{Task, identity, job};
 use crate::kernel::Kernel;
@@ -127,6 +130,12 @@ impl ThreadGroup {
             start_ns,
         });
         process_group.add(&group);
+        let limits = *group.limits.lock();
+        if let Some(limit) = limits.get(resource::RLIMIT_CPU)
+            && limit != (INFINITY, INFINITY)
+        {
+            group.timers.set_cpu_limit(&group, limit);
+        }
         group
     }
 

@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use syscalls::abi::signal::{SI_KERNEL, SI_TIMER, SIGALRM, SIGPROF, SIGVTALRM, Siginfo};
+use syscalls::abi::signal::{
+    SI_KERNEL, SI_TIMER, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, Siginfo,
+};
 use syscalls::{Errno, SysResult};
 
 use super::TimerHandle;
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, Waiter};
+use crate::task::limits::INFINITY;
 use crate::task::{Task, ThreadGroup, signal};
 
 /// The most timers of a process: what `RLIMIT_SIGPENDING` allows on Linux, bounded.
@@ -64,6 +67,8 @@ struct Timers {
     interval: [Option<Arc<Timer>>; 3],
     created: BTreeMap<i32, Arc<Timer>>,
     next_id: i32,
+    /// `RLIMIT_CPU`: SIGXCPU at the soft limit and each second after it, SIGKILL at the hard one.
+    cpu_limit: [Option<Arc<Timer>>; 2],
 }
 
 /// One timer.
@@ -317,6 +322,25 @@ impl ProcessTimers {
         info.set_overrun(i32::try_from(state.last_overrun).unwrap_or(i32::MAX));
     }
 
+    /// Arms what enforces `RLIMIT_CPU`, given in seconds.
+    pub(crate) fn set_cpu_limit(&self, group: &Arc<ThreadGroup>, limit: (u64, u64)) {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let wanted = [(limit.0, SIGXCPU, SECOND_NS), (limit.1, SIGKILL, 0)];
+        let new = wanted.map(|(seconds, signo, interval_ns)| {
+            (seconds != INFINITY).then(|| {
+                let notify = Notify::Process(Siginfo::new(signo, SI_KERNEL));
+                let timer = Timer::new(group, TimerClock::ProcessCpu, notify);
+                let value_ns = seconds.saturating_mul(SECOND_NS).max(1);
+                timer.set(Setting { value_ns, interval_ns }, true);
+                timer
+            })
+        });
+        let old = std::mem::replace(&mut self.state.lock().cpu_limit, new);
+        for timer in old.iter().flatten() {
+            timer.set(Setting::default(), false);
+        }
+    }
+
     /// Deletes the timers of `timer_create(2)`: exec. Interval timers stay.
     pub(crate) fn clear_created(&self) {
         let created = std::mem::take(&mut self.state.lock().created);
@@ -328,7 +352,8 @@ impl ProcessTimers {
     /// Deletes all timers: exit.
     pub(crate) fn clear(&self) {
         let old = std::mem::take(&mut *self.state.lock());
-        for timer in old.created.values().chain(old.interval.iter().flatten()) {
+        let limits = old.cpu_limit.iter().flatten();
+        for timer in old.created.values().chain(old.interval.iter().flatten()).chain(limits) {
             timer.set(Setting::default(), false);
         }
     }

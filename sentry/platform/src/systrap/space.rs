@@ -26,9 +26,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_clock_gettime),
 ];
 
-/// The kinds of processor clocks (`CPUCLOCK_*`): user and system time, user time.
+/// The kinds of processor clocks (`CPUCLOCK_*`): user and system time by ticks, user time by ticks,
+/// exact run time.
 const CPUCLOCK_PROF: i32 = 0;
 const CPUCLOCK_VIRT: i32 = 1;
+const CPUCLOCK_SCHED: i32 = 2;
 
 /// How many descriptors a process keeps for mappings to come.
 const CACHED_FDS: usize = 16;
@@ -237,13 +239,21 @@ impl Space {
         lock(&self.fds)
     }
 
-    /// Returns user and system time of the process.
+    /// Returns user and system time of the process: its exact run time, divided in the proportion
+    /// that the host's ticks saw, as Linux itself does (`cputime_adjust`).
     pub(super) fn cpu_time_ns(&self) -> (u64, u64) {
         let times = self.with_pid(|pid| {
-            Ok((process_clock(pid, CPUCLOCK_VIRT), process_clock(pid, CPUCLOCK_PROF)))
+            let ticks = (process_clock(pid, CPUCLOCK_VIRT), process_clock(pid, CPUCLOCK_PROF));
+            Ok((process_clock(pid, CPUCLOCK_SCHED), ticks))
         });
-        let (user, both) = times.unwrap_or_default();
-        (user, both.saturating_sub(user))
+        let (total, (user_ticks, all_ticks)) = times.unwrap_or_default();
+        if all_ticks == 0 {
+            return (total, 0);
+        }
+        let user =
+            u128::from(total) * u128::from(user_ticks.min(all_ticks)) / u128::from(all_ticks);
+        let user = u64::try_from(user).unwrap_or(total);
+        (user, total.saturating_sub(user))
     }
 
     /// Copies between `local` and the process.
