@@ -3,17 +3,20 @@
 //! A fuzzer's seeds are fixed, so a failure repeats; `FUZZ_SEEDS=100..200` tries others.
 
 #[cfg(test)]
-mod calls {
+mod programs {
     use std::ops::Range;
     use std::path::PathBuf;
     use std::process::Stdio;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use test_harness::mode::runsc_argv;
     use test_harness::{Cmd, End, Platform, TempDir, cmd, locate};
 
     /// How much memory of its own a sentry may ever have had, in KiB.
     const MEMORY_LIMIT: u64 = 192 << 10;
+
+    /// How long one program may take; far above what it needs on a loaded machine.
+    const DEADLINE: Duration = Duration::from_secs(120);
 
     /// Returns the seeds to run: those of every run, or the developer's.
     fn seeds() -> Range<u64> {
@@ -37,43 +40,71 @@ mod calls {
         children.split_whitespace().filter_map(peak).max().unwrap_or(0)
     }
 
-    fn check(platform: Platform) {
+    /// What a program in a sandbox did.
+    struct Run {
+        end: End,
+        stdout: String,
+        log: String,
+        peak: u64,
+    }
+
+    /// Runs a guest program in `runsc do` and watches the memory of the sandbox.
+    fn run(platform: Platform, program: &str, arguments: &[String]) -> Run {
+        let dir = TempDir::new();
+        let out = dir.join("out");
+        let log = dir.join("log");
+        let file = |path: &PathBuf| {
+            Stdio::from(std::fs::File::create(path).unwrap_or_else(|error| panic!("{error}")))
+        };
+        let mut argv = runsc_argv(platform, &dir);
+        argv.extend(["--debug".into(), "do".into(), locate::binary(program).into()]);
+        argv.extend(arguments.iter().map(Into::into));
+        let mut child = Cmd::new(argv).spawn(file(&out), file(&log));
+        let started = Instant::now();
+        let mut peak = 0;
+        while matches!(child.try_wait(), Ok(None)) && started.elapsed() < DEADLINE {
+            peak = peak.max(children_peak(child.id()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let end = cmd::wait(&mut child, Duration::from_secs(1));
+        let text =
+            |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+        let run = Run { end, stdout: text(out), log: text(log), peak };
+        let context = format!("{program} {arguments:?} on {}", platform.name());
+        assert!(!run.log.contains("panicked"), "{context}: {}", panic_of(&run.log));
+        assert!(run.peak < MEMORY_LIMIT, "{context}: {} KiB of memory", run.peak);
+        run
+    }
+
+    /// Random calls: the sandbox survives them.
+    fn survives(platform: Platform) {
         if !platform.is_wanted() {
             return;
         }
         for seed in seeds() {
-            let dir = TempDir::new();
-            let out = dir.join("out");
-            let log = dir.join("log");
-            let file = |path: &PathBuf| {
-                Stdio::from(std::fs::File::create(path).unwrap_or_else(|error| panic!("{error}")))
-            };
-            let mut argv = runsc_argv(platform, &dir);
-            argv.push("--debug".into());
-            argv.push("do".into());
-            argv.push(locate::binary("fuzz_calls").into());
-            argv.extend([seed.to_string(), "8".into(), "400".into()].map(Into::into));
-            let mut child = Cmd::new(argv).spawn(file(&out), file(&log));
-            let started = std::time::Instant::now();
-            let mut peak = 0;
-            while matches!(child.try_wait(), Ok(None))
-                && started.elapsed() < Duration::from_secs(100)
-            {
-                peak = peak.max(children_peak(child.id()));
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let end = cmd::wait(&mut child, Duration::from_secs(1));
-            let text = |path| {
-                String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
-            };
-            let (out, log) = (text(out), text(log));
-            let context = format!("seed {seed} on {}", platform.name());
-            assert!(!log.contains("panicked"), "{context}: {}", panic_of(&log));
-            let said = out.lines().filter(|line| line.starts_with("fuzz:")).collect::<Vec<_>>();
-            assert!(end == End::Code(0), "{context}: {end:?} {said:?}");
-            assert_eq!(said, ["fuzz: survived, enough calls"], "{context}");
-            assert!(peak < MEMORY_LIMIT, "{context}: {peak} KiB of memory");
+            let arguments = [seed.to_string(), "8".into(), "400".into()];
+            let run = run(platform, "fuzz_calls", &arguments);
+            let said: Vec<_> =
+                run.stdout.lines().filter(|line| line.starts_with("fuzz:")).collect();
+            assert_eq!(said, ["fuzz: survived, enough calls"], "seed {seed}: {:?}", run.end);
+            assert_eq!(run.end, End::Code(0), "seed {seed}");
         }
+    }
+
+    /// A program that prints the same wherever it runs: a digest of what it saw, or its cases.
+    fn agrees(platform: Platform, program: &str, arguments: &[String]) {
+        if !platform.is_wanted() {
+            return;
+        }
+        let mut argv = vec![locate::binary(program).into_os_string()];
+        argv.extend(arguments.iter().map(Into::into));
+        let native = Cmd::new(argv).deadline(DEADLINE).run().success();
+        let run = run(platform, program, arguments);
+        let context = format!("{program} {arguments:?} on {}", platform.name());
+        for (line, (expected, seen)) in native.lines().zip(run.stdout.lines()).enumerate() {
+            assert_eq!(expected, seen, "{context}, line {line}: native and sandbox");
+        }
+        assert_eq!((native, End::Code(0)), (run.stdout, run.end), "{context}");
     }
 
     /// Returns the lines of a log around a panic.
@@ -85,11 +116,21 @@ mod calls {
 
     #[test]
     fn random_calls_systrap() {
-        check(Platform::Systrap);
+        survives(Platform::Systrap);
     }
 
     #[test]
     fn random_calls_ptrace() {
-        check(Platform::Ptrace);
+        survives(Platform::Ptrace);
+    }
+
+    #[test]
+    fn scale_systrap() {
+        agrees(Platform::Systrap, "scale", &[]);
+    }
+
+    #[test]
+    fn scale_ptrace() {
+        agrees(Platform::Ptrace, "scale", &[]);
     }
 }
