@@ -9,6 +9,7 @@ use syscalls::{UserAddr, UserPtr};
 
 use super::{CurrentTask, Task, ThreadGroup, identity, run, signal, wait};
 use crate::sync::Events;
+use crate::vfs::fs_context::FsContext;
 
 /// Ends the calling process: every thread exits with this wait status.
 pub(crate) fn exit_group(current: &CurrentTask, status: i32) {
@@ -91,6 +92,10 @@ fn leave(task: &Arc<Task>, status: i32) {
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
     drop(files);
+    // So are root and working directory given up: a zombie keeps no mount busy.
+    let root = FsContext::new(task.fs().namespace());
+    let fs = std::mem::replace(&mut *task.fs.lock(), root);
+    drop(fs);
     crate::mm::in_flight::leave(task);
     let guard = task.kernel.tree.lock();
     let is_last = task.group.live_tasks().is_empty();
