@@ -24,7 +24,9 @@ use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
 use crate::vfs::ring::{PIPE_BUF, Ring};
 use crate::vfs::special::Opener;
-use crate::vfs::{Attr, File, Inode, IoSink, IoSource, OpenFile, WriteOffset};
+use crate::vfs::{
+    Attr, File, FileType, Inode, InodeExtras, IoSink, IoSource, OpenFile, SetAttr, WriteOffset,
+};
 
 /// The most that `F_SETPIPE_SZ` gives: the default of `/proc/sys/fs/pipe-max-size`.
 pub const MAX_CAPACITY: usize = 1 << 20;
@@ -41,6 +43,15 @@ enum Access {
 }
 
 impl Access {
+    fn from_flags(flags: OpenFlags) -> SysResult<Self> {
+        match flags.access_mode() {
+            0 => Ok(Self::Read),
+            1 => Ok(Self::Write),
+            2 => Ok(Self::Both),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
     fn reads(self) -> bool {
         self != Self::Write
     }
@@ -61,7 +72,9 @@ struct State {
 
 /// A pipe.
 pub struct Pipe {
-    attr: Attr,
+    /// The attributes of a pipe without a name; they can be changed as those of any inode.
+    attr: Mutex<Attr>,
+    extras: InodeExtras,
     state: Mutex<State>,
     read_queue: WaitQueue,
     write_queue: WaitQueue,
@@ -86,7 +99,8 @@ pub struct PipeEnd {
 impl Pipe {
     fn new(attr: Attr) -> Arc<Self> {
         Arc::new(Self {
-            attr,
+            attr: Mutex::new(attr),
+            extras: InodeExtras::default(),
             state: Mutex::new(State {
                 ring: Ring::new(DEFAULT_CAPACITY),
                 n_readers: 0,
@@ -100,7 +114,7 @@ impl Pipe {
         })
     }
 
-    fn open(
+    fn open_end(
         self: &Arc<Self>,
         access: Access,
         node: Option<Arc<dyn Inode>>,
@@ -155,8 +169,8 @@ impl Pipe {
 /// Creates a pipe and returns its reading and its writing end.
 pub fn create(task: &CurrentTask, is_packet: bool) -> (Arc<PipeEnd>, Arc<PipeEnd>) {
     let pipe = Pipe::new(anon::attr(task, AnonMount::Pipe, 0o010_600));
-    let reader = pipe.open(Access::Read, None, is_packet, false);
-    let writer = pipe.open(Access::Write, None, is_packet, false);
+    let reader = pipe.open_end(Access::Read, None, is_packet, false);
+    let writer = pipe.open_end(Access::Write, None, is_packet, false);
     (reader, writer)
 }
 
@@ -232,18 +246,11 @@ impl Drop for PipeEnd {
 
 impl File for PipeEnd {
     fn inode(&self) -> Option<Arc<dyn Inode>> {
-        self.node.clone()
-    }
-
-    fn attr(&self) -> SysResult<Attr> {
-        match &self.node {
-            Some(node) => node.attr(),
-            None => Ok(self.pipe.attr),
-        }
+        Some(self.node.clone().unwrap_or_else(|| self.pipe.clone()))
     }
 
     fn anonymous_name(&self) -> String {
-        format!("pipe:[{}]", self.pipe.attr.ino)
+        format!("pipe:[{}]", self.pipe.attr.lock().ino)
     }
 
     fn is_seekable(&self) -> bool {
@@ -378,6 +385,37 @@ impl File for PipeEnd {
     }
 }
 
+/// The inode of a pipe without a name, which `/proc/PID/fd` leads to. An open never waits.
+impl Inode for Pipe {
+    fn extras(&self) -> &InodeExtras {
+        &self.extras
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Fifo
+    }
+
+    fn attr(&self) -> SysResult<Attr> {
+        Ok(*self.attr.lock())
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
+        let mut attr = self.attr.lock();
+        if let Some(mode) = change.mode {
+            attr.mode = (attr.mode & !0o7777) | (mode & 0o7777);
+        }
+        attr.uid = change.uid.unwrap_or(attr.uid);
+        attr.gid = change.gid.unwrap_or(attr.gid);
+        Ok(())
+    }
+
+    fn open(self: Arc<Self>, _task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {
+        let flags = OpenFlags::from_bits_retain(flags);
+        let is_packet = flags.contains(OpenFlags::DIRECT);
+        Ok(self.open_end(Access::from_flags(flags)?, None, is_packet, false))
+    }
+}
+
 /// Opens FIFOs: all opens of one inode meet in one pipe for as long as somebody has it open.
 #[derive(Default)]
 pub struct FifoOpener {
@@ -415,18 +453,13 @@ impl Opener for FifoOpener {
     ) -> SysResult<Arc<dyn File>> {
         let flags = OpenFlags::from_bits_retain(flags);
         let is_nonblocking = flags.contains(OpenFlags::NONBLOCK);
-        let access = match flags.access_mode() {
-            0 => Access::Read,
-            1 => Access::Write,
-            2 => Access::Both,
-            _ => return Err(Errno::EINVAL),
-        };
+        let access = Access::from_flags(flags)?;
         let pipe = self.pipe(&node.attr()?);
         if access == Access::Write && is_nonblocking && pipe.state.lock().n_readers == 0 {
             return Err(Errno::ENXIO);
         }
         let awaits_peer = !is_nonblocking && access != Access::Both;
         let is_packet = flags.contains(OpenFlags::DIRECT);
-        Ok(pipe.open(access, Some(node.clone()), is_packet, awaits_peer))
+        Ok(pipe.open_end(access, Some(node.clone()), is_packet, awaits_peer))
     }
 }

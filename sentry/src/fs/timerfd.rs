@@ -38,13 +38,10 @@ impl State {
     /// Counts the expirations up to now; returns whether there were any.
     fn advance(&mut self, now_ns: u64) -> bool {
         let Some(expires_ns) = self.expires_ns.filter(|at| *at <= now_ns) else { return false };
-        let mut n = 1;
-        if self.interval_ns == 0 {
-            self.expires_ns = None;
-        } else {
-            n += (now_ns - expires_ns) / self.interval_ns;
-            self.expires_ns = Some(expires_ns.saturating_add(n.saturating_mul(self.interval_ns)));
-        }
+        let n_missed = (now_ns - expires_ns).checked_div(self.interval_ns);
+        let n = n_missed.map_or(1, |n_missed| n_missed + 1);
+        self.expires_ns =
+            n_missed.map(|_| expires_ns.saturating_add(n.saturating_mul(self.interval_ns)));
         self.n_expired = self.n_expired.saturating_add(n);
         true
     }

@@ -259,7 +259,7 @@ impl UnixSocket {
     }
 
     /// Lets the senders go on for whom there is room again.
-    fn wake_senders(&self, blocked: Vec<Weak<Self>>) {
+    fn wake_senders(blocked: &[Weak<Self>]) {
         for sender in blocked.iter().filter_map(Weak::upgrade) {
             sender.queue.notify(Events::WRITABLE);
         }
@@ -351,7 +351,7 @@ impl Socket for UnixSocket {
         state.peer_sender = Some(Sender::peer(task));
         let connecting = std::mem::take(&mut state.connecting);
         drop(state);
-        self.wake_senders(connecting);
+        Self::wake_senders(&connecting);
         Ok(())
     }
 
@@ -364,7 +364,7 @@ impl Socket for UnixSocket {
         let socket = pending.pop_front().ok_or(Errno::EAGAIN)?;
         let connecting = std::mem::take(&mut state.connecting);
         drop(state);
-        self.wake_senders(connecting);
+        Self::wake_senders(&connecting);
         Ok(socket)
     }
 
@@ -490,7 +490,7 @@ impl Socket for UnixSocket {
             let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
             (received, if may_go_on { inbox.unblock() } else { Vec::new() })
         };
-        self.wake_senders(blocked);
+        Self::wake_senders(&blocked);
         let from = received.from.as_deref();
         Ok(Incoming {
             n: received.n,
@@ -611,8 +611,8 @@ impl Socket for UnixSocket {
                 server.close();
             }
         }
-        self.wake_senders(unread.unblock());
-        self.wake_senders(connecting);
+        Self::wake_senders(&unread.unblock());
+        Self::wake_senders(&connecting);
         self.queue.notify(Events::all());
     }
 }

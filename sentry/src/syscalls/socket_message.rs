@@ -49,7 +49,7 @@ fn one(buf: UserAddr, size: usize) -> Segments {
 fn do_send(
     task: &CurrentTask,
     opened: &Opened,
-    segments: Segments,
+    segments: &Segments,
     flags: MsgFlags,
     prepare: impl FnOnce() -> SysResult<Outgoing>,
 ) -> HandlerResult<usize> {
@@ -173,7 +173,7 @@ pub(super) fn sys_sendto(
     addrlen: i32,
 ) -> HandlerResult<usize> {
     let opened = lookup(task, sockfd)?;
-    do_send(task, &opened, one(buf, size), flags, || {
+    do_send(task, &opened, &one(buf, size), flags, || {
         let has_addr = !dest_addr.is_null() && addrlen != 0;
         let addr = if has_addr { Some(read_addr(task, dest_addr, addrlen)?) } else { None };
         Ok(Outgoing { addr, control: Control::default() })
@@ -224,7 +224,7 @@ fn send_message(
     flags: MsgFlags,
 ) -> HandlerResult<usize> {
     let segments = segments_of(task, header)?;
-    do_send(task, opened, segments, flags, || {
+    do_send(task, opened, &segments, flags, || {
         if header.msg_namelen < 0 {
             return Err(Errno::EINVAL);
         }
