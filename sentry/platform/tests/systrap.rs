@@ -61,6 +61,7 @@ cases! {
     basic::an_instruction_before_a_call_may_move
     basic::memory_of_arguments_is_what_it_is
     basic::many_threads_wait_at_once
+    basic::newborns_may_be_interrupted
     basic::a_segment_base_of_the_application_keeps_calls_working
 }
 

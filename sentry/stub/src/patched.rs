@@ -241,6 +241,12 @@ fn save_state(state: &mut State) -> u64 {
     at
 }
 
+/// Returns whether [`rewind`] has something to do at `rip`.
+pub(crate) fn can_rewind(rip: u64) -> bool {
+    (rip > addr(stub_leave) && rip < addr(stub_leave_end))
+        || (rip >= addr(stub_fast) && rip < addr(stub_fast_end))
+}
+
 /// Prepares an interrupted thread in stub text for an event: returns whether it is (again) in a
 /// state that the application could be in.
 pub(crate) fn rewind(context: &mut Ucontext, index: u32) -> bool {

@@ -9,10 +9,10 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
-    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET, CALL_REFUSED, CALL_STORE,
-    DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED, KIND_SYSCALL, MAX_CALLS,
-    REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET,
-    REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
+    CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
+    CALL_REFUSED, CALL_STORE, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED,
+    KIND_SYSCALL, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS,
+    REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
 };
 
 use crate::frame::{G_RAX, Ucontext};
@@ -201,7 +201,12 @@ fn fail(slot: &Slot, result: i64) -> u32 {
 pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
     let n = slot.n_calls.load(Relaxed) as usize;
     slot.n_results.store(0, Relaxed);
+    let mut broken = false;
     for (i, call) in slot.calls.0.iter().take(n.min(MAX_CALLS)).enumerate() {
+        let flags = call.flags.load(Relaxed);
+        if broken && flags & CALL_CHAINED != 0 {
+            continue;
+        }
         let args = [0, 1, 2, 3, 4, 5].map(|a: usize| call.args[a].load(Relaxed));
         let result = match call.nr.load(Relaxed) {
             CALL_ATOMIC_UPDATE => atomic_update(args),
@@ -219,8 +224,11 @@ pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
         };
         call.result.store(result.cast_unsigned(), Relaxed);
         slot.n_results.store(i as u32 + 1, Relaxed);
-        if (-4095..0).contains(&result) && call.flags.load(Relaxed) & CALL_QUIET == 0 {
-            return Err(KIND_CALL_FAILED);
+        if (-4095..0).contains(&result) {
+            if flags & CALL_QUIET == 0 {
+                return Err(KIND_CALL_FAILED);
+            }
+            broken |= flags & CALL_CHAINED != 0;
         }
     }
     Ok(())

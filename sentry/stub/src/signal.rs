@@ -58,6 +58,11 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, uc: *mut Uconte
     let slot = slot_of(uc.addr() as u64);
     match signo {
         layout::INTERRUPT_SIGNAL => {
+            // Elsewhere in the stub the word is looked at later; and a process that has just been
+            // born has no slot yet.
+            if in_stub && entry::window_start(rip).is_none() && !patched::can_rewind(rip) {
+                return;
+            }
             if slot.interrupt.load(Relaxed) == 0 {
                 return;
             }

@@ -58,6 +58,8 @@ pub const FACT_VALID: u64 = 1 << 32;
 
 /// A flag of a call: neither its error nor its result matters.
 pub const CALL_QUIET: u32 = 1;
+/// A flag of a call: it is left out where a call with this flag has failed before.
+pub const CALL_CHAINED: u32 = 2;
 /// A pseudo call number: replaces eight bytes within a cache line at once, where they are as
 /// expected (address, old, new).
 pub const CALL_STORE: u32 = 0x1_0003;

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
-    CALL_ATOMIC_UPDATE, CALL_COMPARE_EXCHANGE, CALL_QUIET, CALL_REFUSED, CallEntry, DATA_LEN,
-    MAX_CALLS, Slot,
+    CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
+    CALL_REFUSED, CallEntry, DATA_LEN, MAX_CALLS, Slot,
 };
 use syscalls::{Errno, SysResult};
 
@@ -67,7 +67,9 @@ pub(super) fn fill_quiet(slot: &Slot, quiet: &mut Vec<QuietCall>) -> usize {
     let n = quiet.len().min(BATCH);
     for (entry, (nr, args)) in slot.calls.0.iter().zip(quiet.drain(..)) {
         write(entry, nr, args);
-        entry.flags.store(CALL_QUIET, Relaxed);
+        // Results are independent of each other; a patch is all or nothing.
+        let chained = if nr == CALL_COPY_OUT { 0 } else { CALL_CHAINED };
+        entry.flags.store(CALL_QUIET | chained, Relaxed);
     }
     n
 }

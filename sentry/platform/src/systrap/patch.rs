@@ -237,7 +237,11 @@ impl Site {
         let window = window(addr)?;
         let mut code = [0; 8];
         if read(addr.checked_sub(1)?, &mut code) != code.len() {
-            return None;
+            // The mapping may start with the site.
+            let [_, rest @ ..] = &mut code;
+            if addr % PAGE != 0 || read(addr, rest) != rest.len() {
+                return None;
+            }
         }
         let shape = match code {
             // The end of a longer instruction, perhaps.

@@ -431,6 +431,7 @@ impl Inner {
             return;
         }
         if let Some(own) = own {
+            context.space.take_cpu_time();
             own.die(0);
         }
     }

@@ -75,6 +75,8 @@ pub(super) struct Space {
     killed: AtomicBool,
     /// How many indices have a mapped stack.
     stacks: AtomicU32,
+    /// User and system time of threads that have ended.
+    taken_cpu_ns: Mutex<(u64, u64)>,
     sites: Mutex<Sites>,
     fds: Mutex<FdCache>,
     /// What is to be written to the process's memory as soon as it is born; `None` from then on.
@@ -92,6 +94,7 @@ impl Space {
             threads: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
             stacks: AtomicU32::new(1),
+            taken_cpu_ns: Mutex::new((0, 0)),
             sites: Mutex::new(Sites::default()),
             fds: Mutex::new(FdCache::default()),
             at_birth: Mutex::new(Some(Vec::new())),
@@ -241,7 +244,7 @@ impl Space {
 
     /// Returns user and system time of the process: its exact run time, divided in the proportion
     /// that the host's ticks saw, as Linux itself does (`cputime_adjust`).
-    pub(super) fn cpu_time_ns(&self) -> (u64, u64) {
+    fn process_time_ns(&self) -> (u64, u64) {
         let times = self.with_pid(|pid| {
             let ticks = (process_clock(pid, CPUCLOCK_VIRT), process_clock(pid, CPUCLOCK_PROF));
             Ok((process_clock(pid, CPUCLOCK_SCHED), ticks))
@@ -254,6 +257,25 @@ impl Space {
             u128::from(total) * u128::from(user_ticks.min(all_ticks)) / u128::from(all_ticks);
         let user = u64::try_from(user).unwrap_or(total);
         (user, total.saturating_sub(user))
+    }
+
+    /// Returns user and system time of one of the living threads. The host tells them for the
+    /// whole process only: what ended threads have not taken along is shared out evenly, so the
+    /// sum over all threads is right.
+    pub(super) fn cpu_time_ns(&self) -> (u64, u64) {
+        let (user, system) = self.process_time_ns();
+        let n = lock(&self.threads).iter().filter(|place| matches!(place, Place::Used(_))).count();
+        let n = u64::try_from(n.max(1)).unwrap_or(1);
+        let taken = lock(&self.taken_cpu_ns);
+        let share = |total: u64, taken: u64| total.saturating_sub(taken) / n;
+        (share(user, taken.0), share(system, taken.1))
+    }
+
+    /// Records that a thread is about to end, with its share of the time.
+    pub(super) fn take_cpu_time(&self) {
+        let (user, system) = self.cpu_time_ns();
+        let mut taken = lock(&self.taken_cpu_ns);
+        *taken = (taken.0.saturating_add(user), taken.1.saturating_add(system));
     }
 
     /// Copies between `local` and the process.

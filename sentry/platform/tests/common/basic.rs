@@ -782,3 +782,21 @@ pub(crate) fn many_threads_wait_at_once(machine: &Machine) {
     }
     leader.end();
 }
+
+pub(crate) fn newborns_may_be_interrupted(machine: &Machine) {
+    let parent = machine.load(Program::Getpid);
+    parent.go(39);
+    for round in 0..100 {
+        let child = if round % 2 == 0 { parent.fork() } else { parent.thread() };
+        child.context.interrupt();
+        child.set(|regs| regs.rip = guest::address(Program::Spin));
+        child.context.resume(&[]);
+        parent.context.set_return(1);
+        parent.context.resume(&[]);
+        child.context.interrupt();
+        parent.syscall(39);
+        assert_eq!(child.next(), Event::Interrupted);
+        child.end();
+    }
+    parent.end();
+}
