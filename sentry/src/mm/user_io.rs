@@ -27,7 +27,7 @@ impl CurrentTask {
         if dst.is_empty() {
             return Ok(());
         }
-        if self.read_some(addr, dst)? == dst.len() { Ok(()) } else { Err(Errno::EFAULT) }
+        if self.read_all(addr, dst)? == dst.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
     /// Copies `src` to guest memory.
@@ -45,6 +45,23 @@ impl CurrentTask {
     ///
     /// # Errors
     /// `EFAULT` where nothing can.
+    fn read_all(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
+        let mut done = self.read_some(addr, dst)?;
+        while let Some(rest) = dst.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let next = addr.checked_add(done as u64).ok_or(Errno::EFAULT)?;
+            match self.read_some(next, rest) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => done += more,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads at least one byte: the platform may know a part of the range already, such as a
+    /// string that came with the call, and gives only that.
+    ///
+    /// # Errors
+    /// `EFAULT` where nothing can be read.
     fn read_some(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
         let room = USER_ADDRESS_LIMIT.saturating_sub(addr.0);
         let n = usize::try_from(room).unwrap_or(usize::MAX).min(dst.len());
@@ -126,10 +143,12 @@ impl CurrentTask {
                 text.truncate(start + end);
                 return Ok(text);
             }
-            if got < n {
+            // No end so far: the next read says whether there is more.
+            text.truncate(start + got);
+            if got == 0 {
                 return Err(Errno::EFAULT);
             }
-            at = at.checked_add(n as u64).ok_or(Errno::EFAULT)?;
+            at = at.checked_add(got as u64).ok_or(Errno::EFAULT)?;
         }
         Err(Errno::ENAMETOOLONG)
     }
@@ -266,7 +285,7 @@ impl IoSource for UserBuf<'_> {
         let total = dst.len().min(self.remaining);
         self.transfer(total, |task, addr, done, n| {
             let piece = dst.get_mut(done..done + n).ok_or(Errno::EFAULT)?;
-            task.read_some(addr, piece)
+            task.read_all(addr, piece)
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use guest_tests::fs::{open, pipe, put, read_all, write};
+use guest_tests::mem::{Map, poke};
 use guest_tests::proc::{self, End, child, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, runner, sig, sys};
 use libc::{AT_EMPTY_PATH, AT_FDCWD, O_PATH, O_RDONLY};
@@ -424,9 +425,33 @@ fn wait_for_end() -> Outcome {
     Ok(())
 }
 
+/// The path ends on the page on which the arguments lie.
+fn path_across_a_page_boundary() -> Outcome {
+    let pid = ok!(child(|| {
+        let Ok(map) = Map::anonymous(8192, libc::MAP_PRIVATE) else { return 97 };
+        let base = map.leak();
+        let path = me();
+        let start = base + 4096 - path.len() / 2;
+        for (at, byte) in (start..).zip(path.bytes().chain([0])) {
+            poke(at, byte);
+        }
+        for (at, byte) in (base + 6000..).zip(*b"x\0helper\0") {
+            poke(at, byte);
+        }
+        let argv = [base + 6000, base + 6002, 0];
+        match sys!(SYS_execve, start, argv.as_slice(), 0) {
+            Ok(_) => 98,
+            Err(errno) => errno,
+        }
+    }));
+    eq!(ok!(wait(pid)), End::Code(0));
+    Ok(())
+}
+
 guest_tests::cases!(
     helper,
     arguments_and_environment,
+    path_across_a_page_boundary,
     no_arguments_at_all,
     signals_across_exec,
     descriptors_across_exec,
