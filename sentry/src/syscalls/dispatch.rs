@@ -284,6 +284,8 @@ rows! {
     SCHED_SETAFFINITY => sched::sys_sched_setaffinity(3);
     SCHED_GETSCHEDULER => sched::sys_sched_getscheduler(1);
     SCHED_SETSCHEDULER => sched::sys_sched_setscheduler(3);
+    SCHED_SETATTR => sched::sys_sched_setattr(3);
+    SCHED_GETATTR => sched::sys_sched_getattr(4);
     SCHED_GETPARAM => sched::sys_sched_getparam(2);
     SCHED_SETPARAM => sched::sys_sched_setparam(2);
     SCHED_GET_PRIORITY_MAX => sched::sys_sched_get_priority_max(1);
@@ -310,6 +312,7 @@ rows! {
     ACCT => info::sys_acct(1);
     VHANGUP => info::sys_vhangup(0);
     REBOOT => info::sys_reboot(4);
+    SYSLOG => info::sys_syslog(3);
     PERSONALITY => info::sys_personality(1);
     // Futexes.
     FUTEX => futex::sys_futex(6);
@@ -323,6 +326,7 @@ rows! {
     GETTIMEOFDAY => time::sys_gettimeofday(2);
     SETTIMEOFDAY => time::sys_settimeofday(2);
     TIME => time::sys_time(1);
+    CLOCK_ADJTIME => time::sys_clock_adjtime(2);
     ADJTIMEX => time::sys_adjtimex(1);
     NANOSLEEP => time::sys_nanosleep(2);
     CLOCK_NANOSLEEP => time::sys_clock_nanosleep(4);
@@ -432,4 +436,20 @@ pub(crate) fn call(current: &CurrentTask) -> HandlerResult {
     let call = *current.call.lock();
     // The number is the register's low half, as on Linux.
     serve(current, u64::from(u32::from_arg(call.number)), &call.args)
+}
+
+#[cfg(test)]
+mod tests {
+    use syscalls::info::Support;
+    use syscalls::table;
+
+    use super::SERVED;
+
+    #[test]
+    fn table_marks_exactly_the_served_calls() {
+        for info in table::ALL {
+            let is_marked = info.support != Support::Unsupported;
+            assert_eq!(is_marked, SERVED.contains(&info.number), "{}", info.name);
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What the system says of itself: names, memory, processors, randomness.
 
-use syscalls::abi::capability::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_PACCT, CAP_SYS_TTY_CONFIG};
+use syscalls::abi::capability::{
+    CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_PACCT, CAP_SYS_TTY_CONFIG, CAP_SYSLOG,
+};
 use syscalls::abi::fs::GetrandomFlags;
 use syscalls::abi::uts::{Sysinfo, UTS_LEN, Utsname, utsname_field};
 use syscalls::{Errno, UserAddr, UserPtr};
@@ -218,4 +220,34 @@ pub(super) fn sys_reboot(
         crate::task::signal::post::kill_group(&init, status);
     }
     Ok(())
+}
+
+/// Implements `syslog(2)`: the kernel's log, which is empty.
+pub(super) fn sys_syslog(
+    task: &CurrentTask,
+    action: i32,
+    buf: UserAddr,
+    len: i32,
+) -> HandlerResult<i32> {
+    const READ: i32 = 2;
+    const READ_ALL: i32 = 3;
+    const READ_CLEAR: i32 = 4;
+    const CONSOLE_LEVEL: i32 = 8;
+    const SIZE_UNREAD: i32 = 9;
+    const SIZE_BUFFER: i32 = 10;
+    /// The default of `CONFIG_LOG_BUF_SHIFT`.
+    const BUFFER_SIZE: i32 = 1 << 17;
+    if !(0..=SIZE_BUFFER).contains(&action) {
+        return Err(Errno::EINVAL.into());
+    }
+    if !task.creds().has_capability(CAP_SYSLOG) {
+        return Err(Errno::EPERM.into());
+    }
+    match action {
+        READ | READ_ALL | READ_CLEAR if buf.is_null() || len < 0 => Err(Errno::EINVAL.into()),
+        CONSOLE_LEVEL if !(1..=8).contains(&len) => Err(Errno::EINVAL.into()),
+        SIZE_UNREAD => Ok(0),
+        SIZE_BUFFER => Ok(BUFFER_SIZE),
+        _ => Ok(0),
+    }
 }

@@ -8,11 +8,12 @@ use syscalls::abi::resource::{
     RUSAGE_THREAD, Rlimit, Rusage,
 };
 use syscalls::abi::sched::{
-    SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR, SchedParam,
+    SCHED_ATTR_SIZE_VER0, SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK,
+    SCHED_RR, SchedAttr, SchedParam,
 };
 use syscalls::abi::time::{Timespec, Timeval, Tms};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::ids::target;
 use crate::task::limits::N_LIMITS;
@@ -181,6 +182,73 @@ pub(super) fn sys_sched_getparam(
     let sched_priority = target(task, pid)?.misc.lock().sched_priority;
     Ok(task.write_obj(param, &SchedParam { sched_priority })?)
 }
+
+/// Implements `sched_setattr(2)`.
+pub(super) fn sys_sched_setattr(
+    task: &CurrentTask,
+    pid: i32,
+    attr: UserPtr<SchedAttr>,
+    flags: u32,
+) -> HandlerResult<()> {
+    if attr.is_null() || pid < 0 || flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let size: u32 = task.read_obj(attr.cast())?;
+    let size = usize::try_from(size).map_err(|_| Errno::E2BIG)?;
+    // Zero means the first version of the structure.
+    let size = if size == 0 { SCHED_ATTR_SIZE_VER0 } else { size };
+    if !(SCHED_ATTR_SIZE_VER0..=4096).contains(&size) {
+        task.write_obj(attr.cast(), &SIZE_OF_ATTR)?;
+        return Err(Errno::E2BIG.into());
+    }
+    let mut new = SchedAttr::new_zeroed();
+    let known = size.min(size_of::<SchedAttr>());
+    if let Some(bytes) = new.as_mut_bytes().get_mut(..known) {
+        task.read_bytes(attr.addr(), bytes)?;
+    }
+    let policy = i32::try_from(new.sched_policy).map_err(|_| Errno::EINVAL)?;
+    let priority = i32::try_from(new.sched_priority).map_err(|_| Errno::EINVAL)?;
+    if !is_priority_valid(policy, priority) {
+        return Err(Errno::EINVAL.into());
+    }
+    let target = target(task, pid)?;
+    let nice = new.sched_nice.clamp(-20, 19);
+    let lowers = nice < target.misc.lock().nice;
+    if lowers && !task.creds().has_capability(CAP_SYS_NICE) {
+        return Err(Errno::EPERM.into());
+    }
+    set_policy(task, pid, new.sched_policy, policy, priority)?;
+    target.misc.lock().nice = nice;
+    Ok(())
+}
+
+/// Implements `sched_getattr(2)`.
+pub(super) fn sys_sched_getattr(
+    task: &CurrentTask,
+    pid: i32,
+    attr: UserPtr<SchedAttr>,
+    size: u32,
+    flags: u32,
+) -> HandlerResult<()> {
+    let len = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
+    if attr.is_null() || pid < 0 || flags != 0 || !(SCHED_ATTR_SIZE_VER0..=4096).contains(&len) {
+        return Err(Errno::EINVAL.into());
+    }
+    let target = target(task, pid)?;
+    let mut out = SchedAttr::new_zeroed();
+    {
+        let misc = target.misc.lock();
+        out.sched_policy = misc.sched_policy;
+        out.sched_priority = misc.sched_priority.unsigned_abs();
+        out.sched_nice = misc.nice;
+    }
+    out.size = size.min(SIZE_OF_ATTR);
+    let known = len.min(size_of::<SchedAttr>());
+    Ok(task.write_bytes(attr.addr(), out.as_bytes().get(..known).unwrap_or_default())?)
+}
+
+/// The size of the structure that this kernel knows.
+const SIZE_OF_ATTR: u32 = 56;
 
 /// Implements `sched_get_priority_max(2)`.
 pub(super) fn sys_sched_get_priority_max(_task: &CurrentTask, policy: i32) -> HandlerResult<u32> {

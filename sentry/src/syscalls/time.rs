@@ -183,6 +183,18 @@ pub(super) fn sys_adjtimex(task: &CurrentTask, buf: UserPtr<Timex>) -> HandlerRe
     Ok(TIME_ERROR)
 }
 
+/// Implements `clock_adjtime(2)`: reads only, and of the real-time clock only.
+pub(super) fn sys_clock_adjtime(
+    task: &CurrentTask,
+    id: i32,
+    buf: UserPtr<Timex>,
+) -> HandlerResult<i32> {
+    match find_clock(task, id)? {
+        Clock::Host(HostClock::Realtime) => sys_adjtimex(task, buf),
+        Clock::Host(_) | Clock::Process(..) | Clock::Thread(..) => Err(Errno::EOPNOTSUPP.into()),
+    }
+}
+
 fn read_timespec(task: &CurrentTask, ptr: UserPtr<Timespec>) -> SysResult<u64> {
     let time = task.read_obj(ptr)?;
     if !time.is_valid() {
