@@ -68,7 +68,8 @@ impl File for EventFd {
         src: &mut dyn IoSource,
         _offset: WriteOffset,
     ) -> SysResult<(usize, u64)> {
-        if src.remaining() < 8 {
+        // Exactly eight bytes, as Linux has it since 6.9.
+        if src.remaining() != 8 {
             return Err(Errno::EINVAL);
         }
         let mut bytes = [0; 8];
