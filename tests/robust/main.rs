@@ -133,4 +133,32 @@ mod programs {
     fn scale_ptrace() {
         agrees(Platform::Ptrace, "scale", &[]);
     }
+
+    /// Random sequences of ordinary calls: every result is the host's.
+    fn same_results(platform: Platform, subject: &str) {
+        for seed in seeds() {
+            let arguments = [subject.into(), seed.to_string(), "2000".into()];
+            agrees(platform, "fuzz_model", &arguments);
+        }
+    }
+
+    #[test]
+    fn files_systrap() {
+        same_results(Platform::Systrap, "files");
+    }
+
+    #[test]
+    fn files_ptrace() {
+        same_results(Platform::Ptrace, "files");
+    }
+
+    #[test]
+    fn signals_systrap() {
+        same_results(Platform::Systrap, "signals");
+    }
+
+    #[test]
+    fn signals_ptrace() {
+        same_results(Platform::Ptrace, "signals");
+    }
 }
