@@ -78,7 +78,8 @@ pub(crate) fn leave(task: &Arc<Task>) {
 }
 
 impl MemoryManager {
-    pub(super) fn retire(&self, task: &Arc<Task>) {
+    /// Forgets what is in flight of `task`, whose host calls have been made or never will be.
+    pub(crate) fn retire(&self, task: &Arc<Task>) {
         let mut state = self.state.lock();
         if state.in_flight.is_empty() {
             return;

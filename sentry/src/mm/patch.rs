@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
-use sentry_platform::{PATCH_ROOM_LEN, PatchPermit, PatchWish, USER_ADDRESS_LIMIT};
+use sentry_platform::{PATCH_ROOM_LEN, PatchPermit, PatchWish, SyscallArgs, USER_ADDRESS_LIMIT};
 use syscalls::abi::mm::ProtFlags;
+use syscalls::arch::x86_64::nr;
 
 use super::MemoryManager;
 use super::in_flight::InFlight;
@@ -30,7 +31,11 @@ enum Decision {
 }
 
 /// Answers the platform where it would like to patch the site of the present call.
-pub(crate) fn answer(current: &CurrentTask) {
+pub(crate) fn answer(current: &CurrentTask, call: &SyscallArgs) {
+    // Whoever does not come back makes no changes either.
+    if matches!(call.number, nr::EXECVE | nr::EXECVEAT | nr::EXIT | nr::EXIT_GROUP) {
+        return;
+    }
     let Some(wish) = current.context().wants_patch() else { return };
     match current.mm().permit_patch(current, &wish) {
         Decision::Permit(permit) => current.context().patch(Some(&permit)),

@@ -271,6 +271,7 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
     ready.context.set_regs(&initial_regs(ready.entry));
     task.set_context(ready.context.clone());
     current.context().exit();
+    old_mm.retire(task);
     drop(old_mm);
     exit::release_vfork_parent(task);
 

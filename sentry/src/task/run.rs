@@ -103,7 +103,7 @@ impl ContextOwner for Owner {
                 let call = current.context().syscall();
                 *current.call.lock() = call;
                 dispatch::enter(&current, &call);
-                crate::mm::patch::answer(&current);
+                crate::mm::patch::answer(&current, &call);
                 step(&current, Step::Call);
             }
             Event::Fault(fault) => {
