@@ -63,7 +63,12 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, uc: *mut Uconte
             if in_stub && entry::window_start(rip).is_none() && !patched::can_rewind(rip) {
                 return;
             }
-            if slot.interrupt.load(Relaxed) == 0 {
+            // A newborn process can be signalled before it has mapped its slots; it looks at the
+            // word itself once it has.
+            let word = (&raw const slot.interrupt).addr() as u64;
+            // SAFETY: an address that cannot be read gives all ones.
+            let is_set = unsafe { entry::stub_load(word) };
+            if is_set == 0 || is_set == u64::MAX {
                 return;
             }
             if in_stub {
