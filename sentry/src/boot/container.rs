@@ -101,12 +101,8 @@ pub(super) fn create(
         procfs::sysctl::set(kernel, name, value)
             .map_err(|errno| failure(&format!("setting sysctl {name:?}"), errno))?;
     }
-    let (files, terminal) = standard_streams(
-        poller,
-        &config.process,
-        config.process.terminal.then(|| console(&fs)).flatten(),
-        stdio,
-    )?;
+    let console = if config.process.terminal { console(&fs) } else { None };
+    let (files, terminal) = standard_streams(poller, &config.process, console.as_ref(), stdio)?;
     for path in &config.masked_paths {
         mask(&fs, path).map_err(|errno| failure(&format!("masking {path:?}"), errno))?;
     }
@@ -143,7 +139,7 @@ fn console(fs: &FsContext) -> Option<Path> {
 fn standard_streams(
     poller: &Arc<HostPoller>,
     process: &ProcessConfig,
-    console: Option<Path>,
+    console: Option<&Path>,
     stdio: [OwnedFd; 3],
 ) -> Result<(Arc<FdTable>, Option<Arc<HostTerminal>>), StartError> {
     let files = FdTable::empty();
@@ -152,7 +148,7 @@ fn standard_streams(
         let failure = |errno| failure(&format!("taking descriptor {number}"), errno);
         let host = HostFile::new(poller, fd).map_err(failure)?;
         let is_terminal = process.terminal && host.is_terminal();
-        let path = console.clone().filter(|_| is_terminal);
+        let path = console.filter(|_| is_terminal).cloned();
         let file: Arc<dyn File> = if is_terminal {
             let node = path.as_ref().map(|path| path.inode().clone());
             terminal.get_or_insert_with(|| HostTerminal::new(host.clone())).stream(host, node)
