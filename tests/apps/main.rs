@@ -39,7 +39,7 @@ mod apps {
     /// Describes a run in a directory.
     fn program(name: &str, dir: &std::path::Path) -> Cmd {
         let argv = command(name);
-        let program = Cmd::new(&argv).cwd(dir).deadline(Duration::from_secs(300));
+        let program = Cmd::new(&argv).cwd(dir).deadline(Duration::from_secs(150));
         if name == "python_processes" {
             // `spawn` imports the main module again: it must be a file.
             let script = concat!(
