@@ -65,6 +65,17 @@ fn group_changes_of_children() -> Outcome {
     })
 }
 
+fn newborn_children_can_be_moved_and_signalled() -> Outcome {
+    ok!(sig::handle(libc::SIGUSR1, sig::record, 0));
+    for _ in 0..50 {
+        let child = ok!(child(|| 0));
+        let _ = sys!(SYS_setpgid, child, child);
+        ok!(sys!(SYS_kill, child, libc::SIGUSR1));
+        eq!(ok!(wait(child)), End::Code(0));
+    }
+    Ok(())
+}
+
 /// Opens a pair: master, and the slave's path.
 fn pair() -> Result<(i32, CString), i32> {
     let master = open(c"/dev/ptmx", O_RDWR | O_NOCTTY)?;
@@ -371,6 +382,7 @@ fn is_it_a_terminal() -> Outcome {
 guest_tests::cases!(
     session_and_group_ids,
     group_changes_of_children,
+    newborn_children_can_be_moved_and_signalled,
     locked_until_unlocked,
     default_attributes,
     lines_are_edited_and_echoed,
