@@ -161,4 +161,14 @@ mod programs {
     fn signals_ptrace() {
         same_results(Platform::Ptrace, "signals");
     }
+
+    #[test]
+    fn pipes_systrap() {
+        same_results(Platform::Systrap, "pipes");
+    }
+
+    #[test]
+    fn pipes_ptrace() {
+        same_results(Platform::Ptrace, "pipes");
+    }
 }

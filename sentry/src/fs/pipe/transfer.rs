@@ -154,14 +154,18 @@ impl PipeEnd {
             to = out.lock();
             from = self.lock();
         }
+        // In Linux's order (`ipipe_prep()`, `opipe_prep()`, then the move itself).
+        if from.ring.is_empty() && from.n_writers > 0 {
+            return Err(Errno::EAGAIN);
+        }
         if to.n_readers == 0 {
             return Err(Errno::EPIPE);
         }
-        if from.ring.is_empty() {
-            return if from.n_writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
-        }
         if !to.ring.is_writable() {
             return Err(Errno::EAGAIN);
+        }
+        if from.ring.is_empty() {
+            return Ok(0);
         }
         let was_writable = from.ring.is_writable();
         let was_empty = to.ring.is_empty();
