@@ -15,6 +15,10 @@ const OUTPUTS_MAX: usize = 4096;
 const OUTPUT_MAX: usize = 1024;
 const OUTPUTS: usize = 16;
 
+/// How much a reader of strings asks for at most, which is content with less. Whoever reads more
+/// (a page of arguments, say) wants what lies behind the string as well.
+const STRING_READ: usize = 256;
+
 /// One piece of the application's memory.
 #[derive(Debug)]
 struct Piece {
@@ -70,7 +74,7 @@ impl Messages {
             }
             let left = piece.len - offset;
             let n = left.min(dst.len());
-            if n < dst.len() && !piece.is_string {
+            if n < dst.len() && !(piece.is_string && dst.len() <= STRING_READ) {
                 continue;
             }
             let from = self.input_bytes.get(piece.start + offset..piece.start + offset + n)?;
@@ -184,6 +188,7 @@ mod tests {
         let mut dst = [0; 8];
         assert_eq!(messages.read(0x1000, &mut dst), Some(4));
         assert_eq!(&dst[..4], b"abc\0");
+        assert_eq!(messages.read(0x1000, &mut [0; 4096]), None);
         assert_eq!(messages.read(0x2000, &mut dst), Some(8));
         assert_eq!(messages.read(0x2004, &mut dst), None);
         assert_eq!(messages.read(0x2004, &mut dst[..4]), Some(4));
