@@ -1,3 +1,5 @@
+//! Tests of the reader of ELF files.
+
 use syscalls::abi::elf::PT_NOTE;
 use zerocopy::{FromZeros, IntoBytes};
 
