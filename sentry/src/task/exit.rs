@@ -128,6 +128,8 @@ pub(crate) fn release_vfork_parent(task: &Arc<Task>) {
 fn end_group(group: &Arc<ThreadGroup>, status: i32) {
     let status = group.signals.lock().exit_status.unwrap_or(status);
     group.timers.clear();
+    let watch = group.kill_watch.lock().take();
+    drop(watch);
     if group.is_namespace_init() {
         kill_namespace(group);
     }

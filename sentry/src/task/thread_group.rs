@@ -10,8 +10,9 @@ use super::limits::INFINITY;
 use super::signal::{GroupSignals, SignalActions};
 use super::{Task, identity, job};
 use crate::kernel::Kernel;
-use crate::sync::{Mutex, WaitQueue};
+use crate::sync::{Mutex, WaitQueue, Waiter};
 use crate::task::pid_namespace::PidNamespace;
+use crate::time::TimerHandle;
 use crate::time::posix_timer::ProcessTimers;
 
 /// A guest process.
@@ -36,6 +37,8 @@ pub struct ThreadGroup {
     pub(crate) exit_events: WaitQueue,
     /// Woken when a thread has gone: what exec and the last thread's exit wait on.
     pub(crate) thread_events: WaitQueue,
+    /// Kills the host's side of a process that is to end and does not.
+    pub(crate) kill_watch: Mutex<Option<(Arc<dyn Waiter>, TimerHandle)>>,
     /// Resource limits.
     pub(crate) limits: Mutex<crate::task::limits::Limits>,
     /// `setitimer(2)`, `timer_create(2)`.
@@ -119,6 +122,7 @@ impl ThreadGroup {
             signal_events: WaitQueue::new(),
             exit_events: WaitQueue::new(),
             thread_events: WaitQueue::new(),
+            kill_watch: Mutex::new(None),
             limits: Mutex::new(new.limits),
             timers: ProcessTimers::default(),
             oom_score_adj: AtomicI32::new(new.oom_score_adj),

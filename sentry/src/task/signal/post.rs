@@ -1,7 +1,7 @@
 //! Posting signals: who gets one, and what it does at once.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use syscalls::abi::resource;
 use syscalls::abi::signal::{
@@ -10,7 +10,7 @@ use syscalls::abi::signal::{
 use syscalls::{Errno, SysResult};
 
 use super::{DefaultAction, default_action, wake_all};
-use crate::sync::Events;
+use crate::sync::{Events, Waiter};
 use crate::task::job::ProcessGroup;
 use crate::task::{CurrentTask, Task, ThreadGroup, run, wait};
 
@@ -169,7 +169,37 @@ pub(crate) fn kill_group(group: &Arc<ThreadGroup>, status: i32) {
         signals.stop = None;
         signals.is_frozen = false;
     }
-    wake_all(&group.tasks());
+    let tasks = group.tasks();
+    wake_all(&tasks);
+    watch_end(group);
+}
+
+/// How long a process that is to end may take before its host processes are killed.
+const GRACE_NS: u64 = 2_000_000_000;
+
+/// Sees to the end of a process whose threads do not come back to be told to exit: a hostile
+/// application may have destroyed what its stub needs for that.
+struct KillWatch(Weak<ThreadGroup>);
+
+impl Waiter for KillWatch {
+    fn notify(&self, _key: u64, _events: Events) {
+        let Some(group) = self.0.upgrade() else { return };
+        for task in group.live_tasks() {
+            let context = task.context.lock().clone();
+            context.address_space().kill();
+        }
+    }
+}
+
+fn watch_end(group: &Arc<ThreadGroup>) {
+    let mut slot = group.kill_watch.lock();
+    if slot.is_some() {
+        return;
+    }
+    let watch: Arc<dyn Waiter> = Arc::new(KillWatch(Arc::downgrade(group)));
+    let deadline_ns = group.kernel.clock.monotonic_ns().saturating_add(GRACE_NS);
+    let timer = group.kernel.timers.schedule(deadline_ns, &watch, 0);
+    *slot = Some((watch, timer));
 }
 
 /// Continues a stopped process.
