@@ -153,7 +153,10 @@ impl Cmd {
     #[must_use]
     #[track_caller]
     pub fn spawn(&self, stdout: Stdio, stderr: Stdio) -> Child {
-        let mut command = Command::new(&self.argv[0]);
+        // Whoever runs the tests may ignore signals (`nohup`, a shell's background); the programs
+        // under test are to start as from a terminal.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=HUP,INT,QUIT,TERM", "--"]).arg(&self.argv[0]);
         command
             .args(&self.argv[1..])
             .env_clear()
