@@ -164,11 +164,13 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
     }
     // SAFETY: the frame is this thread's, and no other reference to it is alive.
     let context = unsafe { &mut *frame };
-    if reply & REPLY_XSAVE != 0 && !save_xstate(context, slot.xsave_addr.load(Relaxed)) {
-        return fail(slot, EFAULT);
-    }
+    // In this order: where a signal is pending when a handler returns, the state that the next
+    // handler's frame saves is the one that the last frame restores.
     if reply & REPLY_XRESTORE != 0 {
         context.fpstate = slot.xrestore_addr.load(Relaxed);
+    }
+    if reply & REPLY_XSAVE != 0 && !save_xstate(context, slot.xsave_addr.load(Relaxed)) {
+        return fail(slot, EFAULT);
     }
     if reply & REPLY_REGS != 0 {
         context.load(slot);
