@@ -151,11 +151,7 @@ pub(crate) fn set_altstack(current: &CurrentTask, new: &Stackt, sp: u64) -> SysR
             Stackt { ss_flags: new.ss_flags & SsFlags::AUTODISARM.bits(), ..Stackt::default() };
         return Ok(());
     }
-    let layout = current.kernel.platform().xsave_layout();
-    let minimum =
-        (xstate_bytes(layout) + FRAME_SIZE + 16 + 64).max(syscalls::abi::signal::MINSIGSTKSZ);
     // Linux compares with MINSIGSTKSZ alone unless dynamic features are in use.
-    let _ = minimum;
     if new.ss_size < syscalls::abi::signal::MINSIGSTKSZ {
         return Err(Errno::ENOMEM);
     }
