@@ -41,11 +41,3 @@ cases! {
     hostile::processes_that_die_at_any_moment
     hostile::system_call_instructions_of_the_platform
 }
-
-#[test]
-#[ignore = "prints costs"]
-fn speed() {
-    let machine = common::Machine::start(std::sync::Arc::new(Ptrace::new().unwrap()));
-    common::basic::speed(&machine);
-    machine.stop();
-}

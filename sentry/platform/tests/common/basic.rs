@@ -577,33 +577,6 @@ pub(crate) fn processor_time_passes(machine: &Machine) {
     task.end();
 }
 
-/// Prints what things cost. For people; run with `--ignored --nocapture`.
-pub(crate) fn speed(machine: &Machine) {
-    let (server, end) = serve(machine, Program::Getpid);
-    let start = (Instant::now(), server.n_syscalls.load(Ordering::SeqCst));
-    std::thread::sleep(Duration::from_millis(500));
-    let n = server.n_syscalls.load(Ordering::SeqCst) - start.1;
-    let name = machine.platform.name();
-    println!("{name}: {} ns per system call", start.0.elapsed().as_nanos() / u128::from(n.max(1)));
-    server.context.get().unwrap().address_space().kill();
-    end.recv_timeout(Duration::from_secs(20)).unwrap();
-
-    let parent = machine.load(Program::Getpid);
-    parent.go(39);
-    for (what, is_process) in [("process", true), ("thread", false)] {
-        let start = Instant::now();
-        for _ in 0..200 {
-            let child = if is_process { parent.fork() } else { parent.thread() };
-            child.context.resume(&[]);
-            parent.reply(1, 39);
-            child.syscall(39);
-            child.end();
-        }
-        println!("{name}: {} ns to make and end a {what}", start.elapsed().as_nanos() / 200);
-    }
-    parent.end();
-}
-
 pub(crate) fn a_site_that_is_used_again_keeps_working(machine: &Machine) {
     let task = machine.load(Program::AllRegisters);
     let program = guest::address(Program::AllRegisters);
