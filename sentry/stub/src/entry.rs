@@ -55,7 +55,9 @@ global_asm!(
     "push rbx",
     "mov rbx, rsi",
     "mov rsi, rdi",
-    "mov edi, {thread_flags}",
+    // Inverted, because the flags hold the bytes of a `syscall` instruction.
+    "mov edi, {inverted_thread_flags}",
+    "not edi",
     "xor edx, edx",
     "xor r10d, r10d",
     "xor r8d, r8d",
@@ -141,7 +143,7 @@ global_asm!(
     interrupted = sym crate::serve::interrupted,
     thread_main = sym crate::serve::thread_main,
     interrupt = const offset_of!(Slot, interrupt),
-    thread_flags = const layout::THREAD_FLAGS,
+    inverted_thread_flags = const !(layout::THREAD_FLAGS as u32),
 );
 
 unsafe extern "C" {
