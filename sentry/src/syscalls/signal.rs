@@ -333,6 +333,8 @@ fn check_queued(
     info: &mut Siginfo,
 ) -> SysResult<()> {
     info.si_signo = sig;
+    // The sentry's own mark.
+    info.pad0 = 0;
     if (info.si_code >= 0 || info.si_code == SI_TKILL)
         && !std::ptr::eq(target, &raw const *task.group)
     {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sentry_host::clock::{self, Clock as HostClock};
 use syscalls::abi::signal::{
-    SI_TIMER, SIGALRM, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, Sigevent, Siginfo,
+    SIGALRM, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, Sigevent, Siginfo,
 };
 use syscalls::abi::time::{Itimerspec, Itimerval, TimerFlags, Timespec, Timeval, Timex, Timezone};
 use syscalls::{Errno, SysResult, UserPtr};
@@ -13,6 +13,7 @@ use zerocopy::FromZeros;
 use super::ids::target;
 use crate::task::block::Wait;
 use crate::task::signal::is_valid;
+use crate::task::signal::queue::OF_TIMER;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart, Task};
 use crate::time::posix_timer::{Notify, Setting, TimerClock};
 
@@ -347,13 +348,12 @@ pub(super) fn sys_timer_create(
     let id = task.group.timers.create(&task.group, clock, |id| match &event {
         None => {
             let value = u64::from(id.cast_unsigned());
-            let mut info = Siginfo::timer(SIGALRM, id, 0, value);
-            info.si_code = SI_TIMER;
-            Notify::Process(info)
+            Notify::Process(Siginfo { pad0: OF_TIMER, ..Siginfo::timer(SIGALRM, id, 0, value) })
         }
         Some(event) if event.sigev_notify == SIGEV_NONE => Notify::None,
         Some(event) => {
             let info = Siginfo::timer(event.sigev_signo, id, 0, event.sigev_value);
+            let info = Siginfo { pad0: OF_TIMER, ..info };
             match thread {
                 Some(thread) => Notify::Thread(thread, info),
                 None => Notify::Process(info),

@@ -6,15 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use syscalls::abi::signal::{
-    SI_KERNEL, SI_TIMER, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, Siginfo,
-};
+use syscalls::abi::signal::{SI_KERNEL, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, Siginfo};
 use syscalls::{Errno, SysResult};
 
 use super::TimerHandle;
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, Waiter};
 use crate::task::limits::INFINITY;
+use crate::task::signal::queue::{OF_TIMER, SignalQueue};
 use crate::task::{Task, ThreadGroup, signal};
 
 /// The most timers of a process: what `RLIMIT_SIGPENDING` allows on Linux, bounded.
@@ -87,12 +86,25 @@ struct TimerState {
     expires_ns: Option<u64>,
     interval_ns: u64,
     handle: Option<TimerHandle>,
-    /// Whether its signal is queued and not yet delivered.
-    is_queued: bool,
-    /// Expirations since the signal was queued.
+    /// Expirations since the signal that is pending was sent.
     overrun: u64,
     /// What `timer_getoverrun(2)` returns.
     last_overrun: u64,
+}
+
+impl TimerState {
+    /// Goes behind all expirations up to `now_ns`; returns how many there were.
+    fn advance(&mut self, now_ns: u64) -> u64 {
+        let Some(expires_ns) = self.expires_ns else { return 0 };
+        let Some(late_ns) = now_ns.checked_sub(expires_ns) else { return 0 };
+        let Some(n_intervals) = late_ns.checked_div(self.interval_ns) else {
+            self.expires_ns = None;
+            return 1;
+        };
+        let n = n_intervals.saturating_add(1);
+        self.expires_ns = Some(expires_ns.saturating_add(n.saturating_mul(self.interval_ns)));
+        n
+    }
 }
 
 /// Remaining time and interval in nanoseconds.
@@ -173,9 +185,9 @@ impl Timer {
         let mut state = self.state.lock();
         let previous = state.handle.take();
         state.interval_ns = new.interval_ns;
-        state.is_queued = false;
         state.overrun = 0;
         state.last_overrun = 0;
+        self.withdraw();
         state.expires_ns = (new.value_ns != 0)
             .then(|| if absolute { new.value_ns } else { now_ns.saturating_add(new.value_ns) });
         self.arm(&mut state, now_ns);
@@ -200,31 +212,46 @@ impl Timer {
             drop(old);
             return;
         }
-        let mut n = 1;
-        if state.interval_ns == 0 {
-            state.expires_ns = None;
-        } else {
-            n = (now_ns - expires_ns) / state.interval_ns + 1;
-            state.expires_ns = Some(expires_ns.saturating_add(n.saturating_mul(state.interval_ns)));
-            self.arm(&mut state, now_ns);
-        }
-        let send = if state.is_queued {
-            state.overrun = state.overrun.saturating_add(n);
-            false
-        } else {
-            state.is_queued = true;
-            state.overrun = n - 1;
-            true
-        };
+        let n = state.advance(now_ns);
+        self.arm(&mut state, now_ns);
+        let is_pending = self.is_pending();
+        state.overrun = if is_pending { state.overrun.saturating_add(n) } else { n - 1 };
         drop(state);
         drop(old);
-        if send {
+        if !is_pending {
             self.send();
         }
     }
 
+    /// Returns whether its signal waits for delivery. The signals of `setitimer(2)` are not
+    /// counted: each expiration sends one.
+    fn is_pending(&self) -> bool {
+        self.with_queue(|queue, id| queue.has_timer(id)).unwrap_or(false)
+    }
+
+    /// Takes back a signal that has not been delivered.
+    fn withdraw(&self) {
+        self.with_queue(SignalQueue::discard_timer);
+    }
+
+    /// Runs `f` on the queue that its signal goes to, with its id.
+    fn with_queue<T>(&self, f: impl FnOnce(&mut SignalQueue, i32) -> T) -> Option<T> {
+        match &self.notify {
+            Notify::Process(info) if info.pad0 == OF_TIMER => {
+                let group = self.group.upgrade()?;
+                let mut signals = group.signals.lock();
+                Some(f(&mut signals.pending, info.timer_id()))
+            }
+            Notify::Thread(task, info) if info.pad0 == OF_TIMER => {
+                let task = task.upgrade()?;
+                let mut signals = task.signals.lock();
+                Some(f(&mut signals.pending, info.timer_id()))
+            }
+            _ => None,
+        }
+    }
+
     fn send(&self) {
-        // A signal that finds no room is lost, as on Linux.
         match &self.notify {
             Notify::None => {}
             Notify::Process(info) => {
@@ -237,10 +264,6 @@ impl Timer {
                     let _ = signal::send_to_task(&task, *info);
                 }
             }
-        }
-        // The signals of setitimer(2) are not counted: each expiration sends one.
-        if matches!(&self.notify, Notify::Process(info) if info.si_code == SI_KERNEL) {
-            self.state.lock().is_queued = false;
         }
     }
 }
@@ -309,15 +332,17 @@ impl ProcessTimers {
     }
 
     /// Is told that a signal has been taken for delivery: a timer's overrun count goes into its
-    /// record and starts anew.
+    /// record and starts anew. The clock says how often it has expired by now, not how often the
+    /// timer queue has come to look at it.
     pub(crate) fn signal_delivered(&self, info: &mut Siginfo) {
-        if info.si_code != SI_TIMER {
+        if std::mem::take(&mut info.pad0) != OF_TIMER {
             return;
         }
         let Ok(timer) = self.get(info.timer_id()) else { return };
+        let now_ns = timer.now_ns();
         let mut state = timer.state.lock();
-        state.is_queued = false;
-        state.last_overrun = state.overrun;
+        let n_missed = if state.interval_ns > 0 { state.advance(now_ns) } else { 0 };
+        state.last_overrun = state.overrun.saturating_add(n_missed);
         state.overrun = 0;
         info.set_overrun(i32::try_from(state.last_overrun).unwrap_or(i32::MAX));
     }

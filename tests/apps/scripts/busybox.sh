@@ -27,8 +27,8 @@ yes | head -n 3
 seq 1 1000 | awk '{ s += $1 } END { print s }'
 sleep 100 &
 pid=$!
-kill $pid
-wait $pid
+kill $pid # Whether the shell says so depends on when the job is found dead.
+wait $pid 2>/dev/null
 echo "killed: $?"
 case abc in a*) echo matched ;; *) echo not ;; esac
 x=$(printf '%s-' a b c); echo "${x%-} ${#x}"

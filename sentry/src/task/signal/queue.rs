@@ -7,6 +7,10 @@ use syscalls::abi::signal::{SigSet, Siginfo};
 /// The first signal of which several can be pending.
 const FIRST_QUEUED: i32 = 32;
 
+/// What `pad0` of a record holds that a timer has sent. The application can send records that look
+/// like those of a timer, but never with this mark.
+pub const OF_TIMER: u32 = 1;
+
 /// Pending signals of a thread or process.
 #[derive(Default)]
 pub struct SignalQueue {
@@ -32,9 +36,14 @@ impl SignalQueue {
 
     /// Adds a signal. A standard signal that is already pending is lost. Returns false where a
     /// real-time signal exceeds `limit` records; it then stays pending without its record, if at
-    /// all, as on Linux.
+    /// all, as on Linux. A timer has a record of its own from the start: its signal is never lost.
     pub fn push(&mut self, info: Siginfo, limit: u64) -> bool {
         let signo = info.si_signo;
+        if info.pad0 == OF_TIMER {
+            self.set.insert(signo);
+            self.records.push_back(info);
+            return true;
+        }
         if signo < FIRST_QUEUED {
             if !self.set.contains(signo) {
                 self.set.insert(signo);
@@ -91,17 +100,32 @@ impl SignalQueue {
         self.records.retain(|record| !set.contains(record.si_signo));
     }
 
-    /// Changes the record of a pending timer signal; returns false where there is none.
-    pub fn update(&mut self, mut change: impl FnMut(&mut Siginfo) -> bool) -> bool {
-        self.records.iter_mut().any(|record| change(record))
+    /// Returns whether the signal of the timer `id` is pending.
+    pub fn has_timer(&self, id: i32) -> bool {
+        self.records.iter().any(|record| is_of_timer(record, id))
     }
+
+    /// Forgets the signal of the timer `id`.
+    pub fn discard_timer(&mut self, id: i32) {
+        let Some(at) = self.records.iter().position(|record| is_of_timer(record, id)) else {
+            return;
+        };
+        let Some(old) = self.records.remove(at) else { return };
+        if !self.records.iter().any(|record| record.si_signo == old.si_signo) {
+            self.set.remove(old.si_signo);
+        }
+    }
+}
+
+fn is_of_timer(record: &Siginfo, id: i32) -> bool {
+    record.pad0 == OF_TIMER && record.timer_id() == id
 }
 
 #[cfg(test)]
 mod tests {
     use syscalls::abi::signal::{SIGINT, SIGSEGV, SIGTERM, SigSet, Siginfo};
 
-    use super::SignalQueue;
+    use super::{OF_TIMER, SignalQueue};
 
     #[test]
     fn standard_signals_coalesce_and_real_time_ones_queue() {
@@ -114,6 +138,19 @@ mod tests {
         assert_eq!(queue.take(SigSet::FULL).map(|info| info.si_signo), Some(SIGTERM));
         assert_eq!(queue.take(SigSet::FULL).map(|info| info.value()), Some(1));
         assert_eq!(queue.take(SigSet::FULL).map(|info| info.value()), Some(2));
+        assert!(queue.is_empty() && queue.set().is_empty());
+    }
+
+    #[test]
+    fn timer_signals_are_told_apart() {
+        let timer = |id| Siginfo { pad0: OF_TIMER, ..Siginfo::timer(SIGTERM, id, 0, 0) };
+        let mut queue = SignalQueue::default();
+        queue.push(timer(1), 0);
+        queue.push(timer(2), 0);
+        assert!(queue.has_timer(1) && queue.has_timer(2) && !queue.has_timer(3));
+        queue.discard_timer(1);
+        assert!(!queue.has_timer(1) && queue.set().contains(SIGTERM));
+        queue.discard_timer(2);
         assert!(queue.is_empty() && queue.set().is_empty());
     }
 
