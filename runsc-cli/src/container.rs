@@ -4,14 +4,19 @@
 //! A directory is made first and exclusively, so that it claims the id; `state.json` is written
 //! before anything can outlive its writer and replaced atomically. A directory without one is
 //! what a crash has left: it lists as stopped and can be deleted.
+//!
+//! Whoever creates a container holds a lock of the directory until its processes are in
+//! `state.json`, and so do these up to their exec; whoever deletes it takes the lock first. So
+//! nothing is deleted behind the back of a creator that still lives, and nothing keeps a crashed
+//! one's leftovers from being deleted.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use sentry::control::{ContainerStatus, Request, Response};
@@ -24,6 +29,9 @@ use crate::sys;
 
 /// How long `delete` waits for killed processes to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long `delete` waits for a creator to get its container to a point where it can be deleted.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The file `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +70,8 @@ pub(crate) enum Status {
 pub(crate) struct Container {
     pub(crate) dir: PathBuf,
     pub(crate) state: State,
+    /// The locked directory, while this process creates the container.
+    creation: Option<File>,
 }
 
 impl Status {
@@ -93,7 +103,9 @@ impl Container {
             }
             result => result.with_context(|| format!("creating {}", dir.display()))?,
         }
-        let container = Self { dir, state };
+        let lock = File::open(&dir).and_then(|lock| lock.lock().map(|()| lock));
+        let lock = lock.with_context(|| format!("locking {}", dir.display()))?;
+        let container = Self { dir, state, creation: Some(lock) };
         match container.save() {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -101,6 +113,11 @@ impl Container {
                 Err(error)
             }
         }
+    }
+
+    /// Lets others delete the container: its processes have been written down and execute.
+    pub(crate) fn is_created(&mut self) {
+        self.creation = None;
     }
 
     /// Finds the container `id` below `root`.
@@ -125,10 +142,10 @@ impl Container {
                     log::warning(&format!("the state of container {id} is unreadable: {error}"));
                     State::of_leftover(id)
                 });
-                Ok(Some(Self { dir, state }))
+                Ok(Some(Self { dir, state, creation: None }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::metadata(&dir) {
-                Ok(_) => Ok(Some(Self { dir, state: State::of_leftover(id) })),
+                Ok(_) => Ok(Some(Self { dir, state: State::of_leftover(id), creation: None })),
                 Err(_) => Ok(None),
             },
             Err(error) => {
@@ -170,7 +187,6 @@ impl Container {
     /// Returns how far the container is, as the sentry says where it lives.
     pub(crate) fn status(&self) -> Status {
         let Some(sentry) = self.state.sentry else {
-            // The creator lives as long as it holds the lock.
             return if self.is_being_created() { Status::Creating } else { Status::Stopped };
         };
         if !sentry.is_alive() {
@@ -196,16 +212,58 @@ impl Container {
     /// Kills whatever still runs and removes the container's directory. Works after a crash of
     /// anything at any point, and where another `delete` does the same.
     pub(crate) fn destroy(&self) -> anyhow::Result<()> {
-        for process in [self.state.sentry, self.state.gofer].into_iter().flatten() {
+        let mut state = self.state.clone();
+        let _lock = if self.creation.is_none() {
+            let Some(lock) = self.lock()? else { return Ok(()) };
+            // What the creator has added meanwhile.
+            if let Some(current) = Self::find_if_any(self.root(), &self.state.id)? {
+                state = current.state;
+            }
+            Some(lock)
+        } else {
+            None
+        };
+        for process in [state.sentry, state.gofer].into_iter().flatten() {
             process.kill_and_wait()?;
         }
         self.remove_files();
         Ok(())
     }
 
+    /// Keeps others from creating or deleting this container; `None` where it is gone.
+    fn lock(&self) -> anyhow::Result<Option<File>> {
+        let deadline = Instant::now() + CREATE_TIMEOUT;
+        loop {
+            let lock = match File::open(&self.dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                result => result.with_context(|| format!("opening {}", self.dir.display()))?,
+            };
+            match lock.try_lock() {
+                // Somebody may have deleted it before, and even created another one.
+                Ok(()) if is_at(&lock, &self.dir) => return Ok(Some(lock)),
+                Ok(()) => continue,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).context(format!("locking {}", self.dir.display()));
+                }
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "container {} is still being created: end the `runsc` that creates it first",
+                    self.state.id
+                );
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn is_being_created(&self) -> bool {
-        let recent = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        recent.saturating_sub(self.state.created) < KILL_TIMEOUT.as_secs()
+        let locked = File::open(&self.dir).map(|dir| dir.try_lock_shared());
+        matches!(locked, Ok(Err(TryLockError::WouldBlock)))
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
     }
 
     fn save(&self) -> anyhow::Result<()> {
@@ -279,6 +337,14 @@ impl ProcessRef {
             bail!("process {} does not die: it hangs in the host's kernel", self.pid);
         }
         Ok(())
+    }
+}
+
+/// Returns whether an open directory is the one at `path`.
+fn is_at(open: &File, path: &Path) -> bool {
+    match (open.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 

@@ -3,71 +3,14 @@
 
 #[cfg(test)]
 mod hostile {
-    use std::path::{Path, PathBuf};
     use std::process::Stdio;
     use std::time::Duration;
 
     use serde_json::json;
     use test_harness::{
-        Bundle, Cmd, End, Expectations, Mode, Output, Platform, Rootfs, TempDir, bundle, cmd,
-        locate, mode,
+        Bundle, Cmd, End, Expectations, Group, Mode, Output, Platform, Rootfs, TempDir, bundle,
+        cmd, locate, mode,
     };
-
-    /// A control group that holds one run's processes, whoever their parents become.
-    struct Group {
-        dir: PathBuf,
-    }
-
-    impl Group {
-        fn new() -> Group {
-            let root = Path::new("/sys/fs/cgroup");
-            let root =
-                if root.join("cgroup.procs").exists() { root.into() } else { root.join("pids") };
-            let dir = root.join(test_harness::temp_dir::unique("runsc-test"));
-            std::fs::create_dir(&dir)
-                .expect("cannot make a control group: are the tests run by root?");
-            Group { dir }
-        }
-
-        /// Makes a command start inside the group.
-        fn enclose(&self, program: &Cmd) -> Cmd {
-            let script = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.dir.display());
-            let mut argv = ["sh", "-c", &script, "sh"].map(Into::into).to_vec();
-            argv.extend_from_slice(program.argv());
-            program.with_argv(argv)
-        }
-
-        /// Returns the processes that are left, after a moment for those that are just ending.
-        fn left(&self) -> Vec<String> {
-            for _ in 0..50 {
-                if self.members().is_empty() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            self.members()
-        }
-
-        fn members(&self) -> Vec<String> {
-            let members =
-                std::fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
-            let name = |pid: &str| {
-                std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
-            };
-            members.lines().map(|pid| format!("{pid} {}", name(pid).trim())).collect()
-        }
-    }
-
-    impl Drop for Group {
-        fn drop(&mut self) {
-            for member in self.members() {
-                let pid = member.split(' ').next().unwrap_or_default().to_owned();
-                let _ = Cmd::new(["kill", "-KILL", &pid]).run();
-            }
-            let _ = self.left();
-            let _ = std::fs::remove_dir(&self.dir);
-        }
-    }
 
     /// Checks that every case passed, or is known to fail (`expectations/<platform>.toml`).
     #[track_caller]

@@ -61,6 +61,7 @@ pub(super) fn launch_detached(
     pid_file: Option<&Path>,
 ) -> anyhow::Result<Container> {
     let result = sandbox::launch(plan, |sandbox| container.set_processes(sandbox)).and_then(|_| {
+        container.is_created();
         expect_done(&container, &Request::Created)?;
         write_pid_file(&container, pid_file)
     });

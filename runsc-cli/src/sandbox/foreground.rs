@@ -33,6 +33,7 @@ fn run_until_exit(
     sys::block_signals().context("blocking signals")?;
     let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
     let sandbox = super::launch(plan, |sandbox| container.set_processes(sandbox))?;
+    container.is_created();
     let result = launched(container)
         .and_then(|()| start(container))
         .and_then(|control| attend(&sandbox, control, signals.as_fd()));

@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod cmd;
 pub mod expect;
+pub mod group;
 pub mod locate;
 pub mod mode;
 pub mod temp_dir;
@@ -11,5 +12,6 @@ pub mod temp_dir;
 pub use bundle::{Bundle, Container, Rootfs};
 pub use cmd::{Cmd, End, Output};
 pub use expect::Expectations;
+pub use group::Group;
 pub use mode::{Mode, Platform};
 pub use temp_dir::TempDir;

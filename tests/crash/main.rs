@@ -1,0 +1,236 @@
+//! SIGKILL for any process of ours at any time: after `runsc delete --force` nothing of the container is left.
+//!
+//! Each round starts a container in one of several ways, kills one or more processes of it at a moment that its
+//! seed chooses, deletes it, and looks for processes, mounts, control groups and files. The campaigns of the two
+//! platforms run at the same time on one state directory, so they also prove that containers are left alone by
+//! what happens to others. `CRASH_SEEDS=100..200` runs other seeds, all of them.
+
+#[cfg(test)]
+mod crash {
+    use std::ffi::OsString;
+    use std::ops::Range;
+    use std::path::Path;
+    use std::process::{Child, Stdio};
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant};
+
+    use test_harness::{
+        Bundle, Cmd, End, Group, Platform, Rootfs, TempDir, cmd, mode, temp_dir::unique,
+    };
+
+    /// How long a campaign goes on starting rounds.
+    const CAMPAIGN: Duration = Duration::from_secs(12);
+
+    /// How long everything that has been killed may take to be gone, on a loaded machine.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// The state directory that all campaigns share.
+    static STATE: OnceLock<TempDir> = OnceLock::new();
+
+    /// A small generator of numbers: the same on every run.
+    struct Random(u64);
+
+    impl Random {
+        fn new(seed: u64) -> Random {
+            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            for _ in 0..8 {
+                random.below(2);
+            }
+            random
+        }
+
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 11) % limit
+        }
+
+        /// Sleeps for a time below `limit`, more often a short one.
+        fn pause(&mut self, limit: Duration) {
+            let most = self.below(limit.as_micros() as u64) + 1;
+            std::thread::sleep(Duration::from_micros(self.below(most)));
+        }
+    }
+
+    /// How a round's container is started.
+    #[derive(Debug, Clone, Copy)]
+    enum Start {
+        Do,
+        Run,
+        Create,
+    }
+
+    struct Round<'a> {
+        seed: u64,
+        random: Random,
+        group: &'a Group,
+        runsc: Vec<OsString>,
+        /// Where `--overlay2=root:dir=` keeps files, in the rounds that have it.
+        overlay: TempDir,
+        log: TempDir,
+    }
+
+    impl Round<'_> {
+        /// Starts a command of runsc inside the group. Standard error goes to a file.
+        fn spawn(&self, name: &str, args: &[OsString]) -> Child {
+            let argv = [&self.runsc[..], args].concat();
+            let log = std::fs::File::create(self.log.join(name)).unwrap();
+            self.group.enclose(&Cmd::new(argv)).spawn(Stdio::null(), log.into())
+        }
+
+        fn log(&self, name: &str) -> String {
+            std::fs::read_to_string(self.log.join(name)).unwrap_or_default()
+        }
+
+        /// Starts the container; returns the running command and the container's id.
+        fn start(&mut self) -> (Child, String, Bundle) {
+            let script = "(sleep 60 & sleep 60; :) & sleep 60; :";
+            let program = Cmd::new(["/bin/sh", "-c", script]);
+            let bundle = Bundle::new(&Rootfs::Host, &program);
+            let how = [Start::Do, Start::Run, Start::Create][self.random.below(3) as usize];
+            let id = unique("crash");
+            let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+            let path = bundle.path().to_string_lossy().into_owned();
+            let child = match how {
+                Start::Do => {
+                    let mut args = words(&["do"]);
+                    args.extend_from_slice(program.argv());
+                    self.spawn("start", &args)
+                }
+                Start::Run => self.spawn("start", &words(&["run", "--bundle", &path, &id])),
+                Start::Create => {
+                    // As a manager does, which is not ours to kill: it waits outside the group.
+                    let mut script = String::new();
+                    for word in &self.runsc {
+                        script += &format!("'{}' ", word.to_string_lossy());
+                    }
+                    let script =
+                        format!("{script} create --bundle '{path}' {id} && {script} start {id}");
+                    let log = std::fs::File::create(self.log.join("start")).unwrap();
+                    let shell = Cmd::new(["sh", "-c", &script]);
+                    self.group.enclose(&shell).spawn(Stdio::null(), log.into())
+                }
+            };
+            let id = if matches!(how, Start::Do) { format!("do-{}", child.id()) } else { id };
+            (child, id, bundle)
+        }
+
+        /// Kills a member of the group, if there is one.
+        fn kill_one(&mut self) -> String {
+            let members = self.group.members();
+            let Some(last) = (members.len() as u64).checked_sub(1) else {
+                return "nobody".to_owned();
+            };
+            let victim = &members[self.random.below(last + 1) as usize];
+            victim.kill();
+            format!("{} {}", victim.pid, victim.name)
+        }
+
+        fn run(mut self) {
+            let (mut starting, id, bundle) = self.start();
+            self.random.pause(Duration::from_millis(80));
+            let mut killed = vec![self.kill_one()];
+            while self.random.below(3) == 0 {
+                self.random.pause(Duration::from_millis(10));
+                killed.push(self.kill_one());
+            }
+            let delete = [&["delete", "--force"][..], &[&id]].concat();
+            let delete: Vec<OsString> = delete.iter().map(OsString::from).collect();
+            // A delete that does not live to its end.
+            if self.random.below(3) == 0 {
+                let mut dying = self.spawn("dying", &delete);
+                self.random.pause(Duration::from_millis(10));
+                killed.push(self.kill_one());
+                let end = cmd::wait(&mut dying, DEADLINE);
+                assert_ne!(end, End::Deadline, "seed {}: delete hangs", self.seed);
+            }
+            // Whoever starts the container may come to it later than the first of these.
+            let started = Instant::now();
+            loop {
+                let over = !matches!(starting.try_wait(), Ok(None));
+                let mut last = self.spawn("delete", &delete);
+                let end = cmd::wait(&mut last, DEADLINE);
+                let what = format!(
+                    "seed {}, {id}, killed {killed:?}, start said {:?}",
+                    self.seed,
+                    self.log("start")
+                );
+                let said = self.log("delete");
+                assert!(end == End::Code(0) && said.is_empty(), "{what}: {end:?} {said}");
+                if over {
+                    self.check(&id, &what);
+                    break;
+                }
+                assert!(started.elapsed() < DEADLINE, "{what}: the start does not end");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(bundle);
+        }
+
+        /// Checks that nothing is left.
+        fn check(&self, id: &str, what: &str) {
+            let left = self.group.left();
+            assert!(left.is_empty(), "{what}: processes are left: {left:?}");
+            let below = self.group.below();
+            assert!(below.is_empty(), "{what}: control groups are left: {below:?}");
+            let state = state().join(id);
+            assert!(!state.exists(), "{what}: files are left: {:?}", names(&state));
+            let upper = names(self.overlay.path());
+            assert!(upper.is_empty(), "{what}: files of the overlay are left: {upper:?}");
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            assert!(!mounts.contains(id), "{what}: mounts are left: {mounts}");
+        }
+    }
+
+    fn state() -> &'static TempDir {
+        STATE.get_or_init(TempDir::new)
+    }
+
+    fn names(dir: &Path) -> Vec<OsString> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect()
+    }
+
+    /// Returns the developer's seeds, if any.
+    fn wanted_seeds() -> Option<Range<u64>> {
+        let wanted = std::env::var("CRASH_SEEDS").ok()?;
+        let (from, to) = wanted.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    }
+
+    fn campaign(platform: Platform) {
+        if !platform.is_wanted() {
+            return;
+        }
+        let group = Group::new();
+        let (seeds, limit) = match wanted_seeds() {
+            Some(seeds) => (seeds, Duration::MAX),
+            None => (0..1000, CAMPAIGN),
+        };
+        let started = Instant::now();
+        for seed in seeds {
+            if started.elapsed() > limit {
+                break;
+            }
+            let mut random = Random::new(seed);
+            let mut runsc = mode::runsc_argv(platform, state());
+            let overlay = TempDir::new();
+            if random.below(2) == 0 {
+                runsc.push(format!("--overlay2=root:dir={}", overlay.path().display()).into());
+            }
+            let log = TempDir::new();
+            Round { seed, random, group: &group, runsc, overlay, log }.run();
+        }
+    }
+
+    #[test]
+    fn systrap() {
+        campaign(Platform::Systrap);
+    }
+
+    #[test]
+    fn ptrace() {
+        campaign(Platform::Ptrace);
+    }
+}
