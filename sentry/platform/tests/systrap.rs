@@ -15,7 +15,7 @@ use syscalls::UserAddr;
 
 fn machine() -> &'static Machine {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
-    MACHINE.get_or_init(|| Machine::start(Arc::new(Systrap::new(Options::default()).unwrap())))
+    MACHINE.get_or_init(|| Machine::start(Arc::new(Systrap::new(Options::default()).unwrap())).0)
 }
 
 macro_rules! cases {
@@ -133,7 +133,7 @@ fn run_beside_scribblers(machine: &Machine, page: u64) {
         .collect();
     task.context.resume(&[]);
     for round in 0..300 {
-        let Some(event) = task.next_within(Duration::from_millis(200)) else { break };
+        let Ok(event) = task.events.recv_timeout(Duration::from_millis(200)) else { break };
         if matches!(event, Event::Exited { .. }) {
             break;
         }
@@ -211,9 +211,9 @@ fn calls_that_the_filter_passes_are_harmless() {
         });
         task.context.resume(&[]);
         for _ in 0..3 {
-            match task.next_within(Duration::from_millis(30)) {
-                None | Some(Event::Exited { .. }) => break,
-                Some(_) => task.context.resume(&[]),
+            match task.events.recv_timeout(Duration::from_millis(30)) {
+                Err(_) | Ok(Event::Exited { .. }) => break,
+                Ok(_) => task.context.resume(&[]),
             }
         }
         task.context.address_space().kill();

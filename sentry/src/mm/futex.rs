@@ -93,7 +93,7 @@ impl FutexTable {
 
     fn leave(&self, waiter: &Arc<FutexWaiter>) {
         loop {
-            let key = waiter.key.lock().clone();
+            let key = *waiter.key.lock();
             let mut bucket = self.bucket(&key).lock();
             if *waiter.key.lock() != key {
                 continue;
@@ -122,7 +122,7 @@ fn read_word(current: &CurrentTask, addr: UserAddr) -> SysResult<u32> {
 }
 
 fn check_aligned(addr: UserAddr) -> SysResult<()> {
-    if addr.0 % 4 == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+    if addr.0.is_multiple_of(4) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// Waits while the word at `addr` holds `expected`.
@@ -177,7 +177,7 @@ fn enqueue(
     }
     let key = current.mm().futex_key(addr.0, private)?;
     let waiter = Arc::new(FutexWaiter {
-        key: Mutex::new(key.clone()),
+        key: Mutex::new(key),
         bitset,
         is_woken: AtomicBool::new(false),
         task: Arc::downgrade(current.task()),
@@ -244,7 +244,7 @@ pub(crate) fn requeue(
             let keep = (n_wake as usize).min(queue.len());
             for _ in 0..n {
                 if let Some(waiter) = queue.remove(keep) {
-                    *waiter.key.lock() = to_key.clone();
+                    *waiter.key.lock() = to_key;
                     moved.push_back(waiter);
                 }
             }

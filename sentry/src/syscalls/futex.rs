@@ -117,7 +117,7 @@ fn wake_op(
             FUTEX_OP_XOR => (!0, operand, false),
             _ => return Err(Errno::ENOSYS.into()),
         };
-        if uaddr2.0 % 4 != 0 || uaddr.0 % 4 != 0 {
+        if !uaddr2.0.is_multiple_of(4) || !uaddr.0.is_multiple_of(4) {
             return Err(Errno::EINVAL.into());
         }
         task.queue_host_call(HostCall::AtomicUpdate { addr: uaddr2.0, and, xor, add });
@@ -211,7 +211,7 @@ pub(super) fn sys_rseq(
         let errno = if old_signature == signature { Errno::EBUSY } else { Errno::EPERM };
         return Err(errno.into());
     }
-    if rseq.0 % 32 != 0 || len < 32 {
+    if !rseq.0.is_multiple_of(32) || len < 32 {
         return Err(Errno::EINVAL.into());
     }
     task.misc.lock().rseq = Some((rseq.0, len, signature));

@@ -76,7 +76,7 @@ pub(super) fn sys_setsid(task: &CurrentTask) -> HandlerResult<u32> {
     }
     let ids = leader.pids.lock().clone();
     let session = Session::new(ids.clone());
-    group.set_process_group(ProcessGroup::new(ids, session));
+    group.set_process_group(&ProcessGroup::new(ids, session));
     Ok(group.pid_in(&namespace))
 }
 
@@ -122,7 +122,7 @@ pub(super) fn sys_setpgid(task: &CurrentTask, pid: i32, pgid: i32) -> HandlerRes
         None if wanted == own => ProcessGroup::new(target.pids.lock().clone(), session),
         _ => return Err(Errno::EPERM.into()),
     };
-    group.set_process_group(process_group);
+    group.set_process_group(&process_group);
     Ok(())
 }
 

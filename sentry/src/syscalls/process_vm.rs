@@ -76,11 +76,7 @@ fn transfer(
     let mut done = 0;
     let mut ours = Cursor::new(&local);
     let mut theirs = Cursor::new(&remote);
-    loop {
-        let (Some((here, here_len)), Some((there, there_len))) = (ours.piece(), theirs.piece())
-        else {
-            break;
-        };
+    while let (Some((here, here_len)), Some((there, there_len))) = (ours.piece(), theirs.piece()) {
         let n = here_len.min(there_len).min(CHUNK);
         buffer.resize(n, 0);
         let copied = (|| -> SysResult<usize> {

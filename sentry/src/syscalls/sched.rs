@@ -56,7 +56,7 @@ pub(super) fn sys_sched_getaffinity(
     mask: UserAddr,
 ) -> HandlerResult<usize> {
     let all = all_cpus();
-    if len < all.len() || len % 8 != 0 {
+    if len < all.len() || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     let target = target(task, pid)?;

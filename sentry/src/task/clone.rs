@@ -432,7 +432,7 @@ impl Task {
     ) {
         if shares_memory {
             let _ = parent.write_obj(UserPtr::new(addr), &tid);
-        } else if addr.0 % 4 == 0 {
+        } else if addr.0.is_multiple_of(4) {
             let store = HostCall::AtomicUpdate { addr: addr.0, and: 0, xor: tid, add: false };
             self.host_calls.lock().push(store);
         }

@@ -206,10 +206,10 @@ impl ThreadGroup {
     }
 
     /// Moves the process to another process group. The caller holds `Kernel::tree`.
-    pub(crate) fn set_process_group(self: &Arc<Self>, process_group: Arc<ProcessGroup>) {
+    pub(crate) fn set_process_group(self: &Arc<Self>, process_group: &Arc<ProcessGroup>) {
         let old = {
             let mut tree = self.tree.lock();
-            std::mem::replace(&mut tree.process_group, process_group.clone())
+            std::mem::replace(&mut tree.process_group, Arc::clone(process_group))
         };
         old.remove(self);
         process_group.add(self);

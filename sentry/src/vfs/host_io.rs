@@ -86,7 +86,7 @@ pub fn write(
 /// Appends to a host file at most `max` bytes of what the source has.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn append(host: BorrowedFd<'_>, src: &mut dyn IoSource, max: u64) -> SysResult<usize> {
     transfer(src, max, |data| file::append(host, data))
 }

@@ -582,7 +582,7 @@ pub(crate) fn a_site_that_is_used_again_keeps_working(machine: &Machine) {
     let program = guest::address(Program::AllRegisters);
     for round in 0..10 {
         task.set(|regs| {
-            (regs.rip, regs.eflags) = (program, 0x202 | if round % 2 == 0 { 0xc1 } else { 0 })
+            (regs.rip, regs.eflags) = (program, 0x202 | if round % 2 == 0 { 0xc1 } else { 0 });
         });
         let args = task.go(1000);
         assert_eq!(args, [0x1005, 0x1004, 0x1003, 0x100a, 0x1008, 0x1009]);

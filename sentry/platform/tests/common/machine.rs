@@ -13,16 +13,15 @@ use super::guest;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A platform and the thread that serves it.
+/// A platform that a thread serves.
 pub(crate) struct Machine {
     pub(crate) platform: Arc<dyn Platform>,
-    serving: JoinHandle<()>,
 }
 
 /// A guest thread whose events the test takes one by one.
 pub(crate) struct Task {
     pub(crate) context: Arc<dyn Context>,
-    events: Receiver<Event>,
+    pub(crate) events: Receiver<Event>,
     owner: Arc<Forward>,
 }
 
@@ -50,15 +49,10 @@ pub(crate) fn map(addr: u64, len: u64, prot: i32) -> HostCall {
 }
 
 impl Machine {
-    pub(crate) fn start(platform: Arc<dyn Platform>) -> Self {
+    /// Starts the thread that serves `platform` until its shutdown.
+    pub(crate) fn start(platform: Arc<dyn Platform>) -> (Self, JoinHandle<()>) {
         let server = Arc::clone(&platform);
-        let serving = std::thread::spawn(move || server.serve());
-        Self { platform, serving }
-    }
-
-    pub(crate) fn stop(self) {
-        self.platform.shutdown();
-        self.serving.join().unwrap();
+        (Self { platform }, std::thread::spawn(move || server.serve()))
     }
 
     /// Makes an address space with the guest's code and a stack, ready to run `program`.
@@ -109,12 +103,6 @@ impl Task {
             self.context.patch(Some(&PatchPermit { prot, room }));
         }
         event
-    }
-
-    /// Waits for the next event, but not for long.
-    #[allow(dead_code, reason = "not every platform's tests need it")]
-    pub(crate) fn next_within(&self, patience: Duration) -> Option<Event> {
-        self.events.recv_timeout(patience).ok()
     }
 
     /// Lets the context go on and waits for the next event.

@@ -16,9 +16,11 @@ macro_rules! cases {
         $(
             #[test]
             fn $case() {
-                let machine = $crate::common::Machine::start(std::sync::Arc::new($new));
+                let platform = std::sync::Arc::new($new);
+                let (machine, serving) = $crate::common::Machine::start(platform);
                 $crate::common::$module::$case(&machine);
-                machine.stop();
+                machine.platform.shutdown();
+                serving.join().unwrap();
             }
         )*
     };

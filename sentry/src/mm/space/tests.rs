@@ -31,7 +31,7 @@ impl Host {
                 self.pages.extend(pages(addr, len).map(|page| (page, (prot, shared))));
             }
             HostCall::Munmap { addr, len } => {
-                pages(addr, len).for_each(|page| drop(self.pages.remove(&page)));
+                self.pages.retain(|page, _| !(addr..addr + len).contains(page));
             }
             HostCall::Mprotect { addr, len, prot } => {
                 for page in pages(addr, len) {
@@ -41,7 +41,7 @@ impl Host {
             HostCall::Mremap { addr, old_len, new_len, new_addr, flags } => {
                 let page = *self.pages.get(&addr).expect("mremap of a hole");
                 if flags == 0 {
-                    pages(addr, old_len).for_each(|page| drop(self.pages.remove(&page)));
+                    self.pages.retain(|page, _| !(addr..addr + old_len).contains(page));
                 }
                 self.pages.extend(pages(new_addr, new_len).map(|at| (at, page)));
             }
@@ -247,11 +247,12 @@ fn hidden_areas_survive_what_the_application_does() {
 fn ranges_in_flight_are_avoided() {
     let mut space = space();
     let top = space.layout.mmap_base;
-    let ranges = [top - 3 * PAGE_SIZE..top - PAGE_SIZE];
+    let range = top - 3 * PAGE_SIZE..top - PAGE_SIZE;
     let (mut calls, mut undo) = (Vec::new(), Vec::new());
     let mut plan = Plan { calls: &mut calls, undo: &mut undo };
     let request = MapRequest::anonymous(0, 2 * PAGE_SIZE, Placement::Hint, ProtFlags::READ);
-    let addr = space.map(&request, &LIMITS, &Avoid { ranges: &ranges }, &mut plan);
+    let addr =
+        space.map(&request, &LIMITS, &Avoid { ranges: std::slice::from_ref(&range) }, &mut plan);
     assert_eq!(addr, Ok(top - 5 * PAGE_SIZE));
 }
 
