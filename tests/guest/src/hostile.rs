@@ -26,7 +26,7 @@ extern "C" fn skip(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) 
     }
 }
 
-/// Catches the faults of [`read`] and [`write`].
+/// Catches the faults of [`read()`] and [`write()`].
 pub fn catch_faults() -> Result<(), i32> {
     for signo in [libc::SIGSEGV, libc::SIGBUS] {
         sig::handle(signo, skip, libc::SA_NODEFER)?;
@@ -136,18 +136,4 @@ fn wait_for(pid: i32, tries: u32) -> Result<Option<End>, String> {
         }
     }
     Ok(None)
-}
-
-/// A small generator of numbers: the same on every run.
-#[derive(Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// Returns the next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
 }

@@ -28,14 +28,14 @@ pub struct Action {
 }
 
 /// What a handler of [`record`] counts.
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "only the kernel calls it")]
 pub extern "C" fn record(signo: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     LAST.store(signo, Ordering::SeqCst);
-    if !info.is_null() {
-        // SAFETY: the kernel passed this siginfo (SA_SIGINFO).
-        unsafe {
-            CODE.store((*info).si_code, Ordering::SeqCst);
-            ADDR.store((*info).si_addr() as usize, Ordering::SeqCst);
-        }
+    // SAFETY: the kernel passed this siginfo (SA_SIGINFO) or none.
+    if let Some(info) = unsafe { info.as_ref() } {
+        CODE.store(info.si_code, Ordering::SeqCst);
+        // SAFETY: any siginfo holds the bytes of an address, if perhaps not an address.
+        ADDR.store(unsafe { info.si_addr() } as usize, Ordering::SeqCst);
     }
     COUNT.fetch_add(1, Ordering::SeqCst);
 }

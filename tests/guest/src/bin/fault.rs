@@ -180,7 +180,7 @@ fn control_words_survive_handlers() -> Outcome {
         let mut csr = 0x1f80u32;
         // SAFETY: loads the default control words.
         unsafe {
-            core::arch::asm!("ldmxcsr [{}]", "fninit", in(reg) core::ptr::from_mut(&mut csr))
+            core::arch::asm!("ldmxcsr [{}]", "fninit", in(reg) core::ptr::from_mut(&mut csr));
         };
         sig::COUNT.fetch_add(1, SeqCst);
     }

@@ -196,8 +196,8 @@ impl Fuzzer {
             1 => 1 << self.rng.below(64),
             2 => (1usize << self.rng.below(64)).wrapping_sub(self.rng.below(3)),
             3 => (self.rng.below(9)).wrapping_neg(),
-            4 => self.rng.next() as usize,
-            5 => self.rng.next() as u32 as usize,
+            4 => self.rng.bits() as usize,
+            5 => self.rng.bits() as u32 as usize,
             6 => self.pointer(),
             _ => self.rng.below(300) * [1, 8, 16, PAGE][self.rng.below(4)],
         }
@@ -265,7 +265,7 @@ impl Fuzzer {
             b'T' => {
                 let at = self.good_pointer() & !15;
                 let at = at.min(self.buffer + BUFFER - 16);
-                let time = [(self.rng.below(20) == 0) as u64, self.rng.next() % 3_000_000];
+                let time = [(self.rng.below(20) == 0) as u64, self.rng.bits() % 3_000_000];
                 put(at, &time[0].to_le_bytes());
                 put(at + 8, &time[1].to_le_bytes());
                 at
@@ -394,7 +394,7 @@ impl Fuzzer {
         }
         if self.rng.one_in(60) {
             number = if self.rng.one_in(9) {
-                self.rng.next() as i64
+                self.rng.bits() as i64
             } else {
                 self.rng.below(600) as i64
             };
@@ -461,13 +461,13 @@ fn shared() -> Option<Shared> {
 /// One worker process: threads that make calls until they have made enough or died.
 fn work(seed: u64, calls: usize, shared: &Shared, trace: bool) -> ! {
     let mut rng = Rng::new(seed);
-    if !rng.one_in(6) {
-        if let Ok(null) = fs::open(c"/dev/null", libc::O_RDWR) {
-            let _ = sys!(SYS_dup2, null, 0);
-            let _ = sys!(SYS_dup2, null, 1);
-            if !trace {
-                let _ = sys!(SYS_dup2, null, 2);
-            }
+    if !rng.one_in(6)
+        && let Ok(null) = fs::open(c"/dev/null", libc::O_RDWR)
+    {
+        let _ = sys!(SYS_dup2, null, 0);
+        let _ = sys!(SYS_dup2, null, 1);
+        if !trace {
+            let _ = sys!(SYS_dup2, null, 2);
         }
     }
     let _ = sig::mask(libc::SIG_SETMASK, 0);

@@ -128,12 +128,12 @@ fn files(rng: &mut Rng, log: &mut Log, steps: usize) {
                 }
             }
             4..7 => {
-                let value = rng.next() as u8;
+                let value = rng.bits() as u8;
                 buf.fill(value);
                 log.result("write", write(fd, &buf));
             }
             7 | 8 => {
-                buf.fill(rng.next() as u8);
+                buf.fill(rng.bits() as u8);
                 log.result("pwrite", sys!(SYS_pwrite64, fd, &buf[..], buf.len(), offset));
             }
             9 | 10 => {
@@ -275,7 +275,7 @@ fn memory(rng: &mut Rng, log: &mut Log, steps: usize) {
             8 => log.result("madvise", sys!(SYS_madvise, addr, len, rng.pick(&[0, 4, 4, 1, 3]))),
             9 => {
                 // Into memory by a call: EFAULT where it is not writable.
-                let value = rng.next().to_ne_bytes();
+                let value = rng.bits().to_ne_bytes();
                 let _ = write(pipe.1, &value);
                 log.result("poke", sys!(SYS_read, pipe.0, addr + rng.below(500) * 8, 8));
                 let mut rest = [0u8; 8];
@@ -336,7 +336,7 @@ fn signals(rng: &mut Rng, log: &mut Log, steps: usize) {
     }
     for _ in 0..steps {
         let signo = rng.pick(&numbers);
-        let random_mask = rng.next() & rng.next();
+        let random_mask = rng.bits() & rng.bits();
         let arrivals =
             || ARRIVED.lock().map(|mut arrived| core::mem::take(&mut *arrived)).unwrap_or_default();
         match rng.below(9) {
@@ -345,7 +345,7 @@ fn signals(rng: &mut Rng, log: &mut Log, steps: usize) {
             3 => {
                 let mut info = [0u32; 32];
                 info[2] = -1i32 as u32;
-                info[6] = rng.next() as u32;
+                info[6] = rng.bits() as u32;
                 log.result("queue", sys!(SYS_rt_sigqueueinfo, pid, signo, &info));
             }
             4 | 5 => {
@@ -403,7 +403,7 @@ fn pipes(rng: &mut Rng, log: &mut Log, steps: usize) {
             }
         }
         let fd = rng.pick(&ends);
-        let mut buf = vec![rng.next() as u8; rng.pick(&[4096, 4096, 8192, 40_960])];
+        let mut buf = vec![rng.bits() as u8; rng.pick(&[4096, 4096, 8192, 40_960])];
         // Whole pages only: what Linux does with parts of pages shows when a pipe is full.
         if events.contains(&fd) {
             buf.truncate(8);

@@ -10,6 +10,7 @@ use std::ffi::CString;
 use guest_tests::hostile::{catch_faults, pages_above, reap, syscalls_in};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid, wait};
+use guest_tests::rng::Rng;
 use guest_tests::{Outcome, check, eq, ok, sys};
 
 /// The directory that the runner looks at from outside.
@@ -214,15 +215,15 @@ fn jumps_to_every_call_instruction() -> Outcome {
 fn jumps_into_the_middle_of_everything() -> Outcome {
     ok!(catch_faults());
     let pages = pages_above();
-    let mut random = guest_tests::hostile::Random(0x1234_5678_9abc_def1);
+    let mut random = Rng::new(1);
     for _ in 0..300 {
         if pages.is_empty() {
             break;
         }
-        let page = pages[random.next() as usize % pages.len()];
-        let target = page + random.next() as usize % PAGE;
+        let page = pages[random.bits() as usize % pages.len()];
+        let target = page + random.bits() as usize % PAGE;
         let (nr, rdi, rsi) =
-            (random.next() as i64 % 400, random.next() as usize, random.next() as usize);
+            (random.bits() as i64 % 400, random.bits() as usize, random.bits() as usize);
         let pid = ok!(child(|| jump(target, nr, [rdi, rsi, 0, 0, 0, 0])));
         ok!(reap(pid));
     }

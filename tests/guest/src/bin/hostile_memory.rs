@@ -1,10 +1,9 @@
 //! Attacks on the memory above the guest's addresses: reading, writing, remapping it, by instructions and by calls.
 
-use guest_tests::hostile::{
-    LIMIT, Random, TOP, catch_faults, pages_above, read, reap, sample, write,
-};
+use guest_tests::hostile::{LIMIT, TOP, catch_faults, pages_above, read, reap, sample, write};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
+use guest_tests::rng::Rng;
 use guest_tests::{Outcome, check, eq, ok, runner, sys};
 
 /// Addresses that no guest call may name.
@@ -166,7 +165,7 @@ fn forged_content_while_others_call() -> Outcome {
     for seed in 1..=60u64 {
         let pages = pages.clone();
         let pid = ok!(child(|| {
-            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut random = Rng::new(seed);
             let caller = std::thread::spawn(|| {
                 for _ in 0..300 {
                     let _ = sys!(SYS_getppid);
@@ -179,13 +178,13 @@ fn forged_content_while_others_call() -> Outcome {
                 if pages.is_empty() {
                     break;
                 }
-                let page = pages[random.next() as usize % pages.len()];
-                let word = page + (random.next() as usize % (PAGE / 8)) * 8;
-                let value = match random.next() % 4 {
-                    0 => random.next(),
-                    1 => random.next() % 64,
-                    2 => 0x7e90_0000_0000 + random.next() % 65536,
-                    _ => read(word).unwrap_or_default() ^ (1 << (random.next() % 64)),
+                let page = pages[random.bits() as usize % pages.len()];
+                let word = page + (random.bits() as usize % (PAGE / 8)) * 8;
+                let value = match random.bits() % 4 {
+                    0 => random.bits(),
+                    1 => random.bits() % 64,
+                    2 => 0x7e90_0000_0000 + random.bits() % 65536,
+                    _ => read(word).unwrap_or_default() ^ (1 << (random.bits() % 64)),
                 };
                 write(word, value);
             }
