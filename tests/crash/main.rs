@@ -46,9 +46,14 @@ mod crash {
             (self.0 >> 11) % limit
         }
 
+        /// Returns one of the given values.
+        fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+            &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+        }
+
         /// Sleeps for a time below `limit`, more often a short one.
         fn pause(&mut self, limit: Duration) {
-            let most = self.below(limit.as_micros() as u64) + 1;
+            let most = self.below(u64::try_from(limit.as_micros()).unwrap()) + 1;
             std::thread::sleep(Duration::from_micros(self.below(most)));
         }
     }
@@ -88,7 +93,7 @@ mod crash {
             let script = "(sleep 60 & sleep 60; :) & sleep 60; :";
             let program = Cmd::new(["/bin/sh", "-c", script]);
             let bundle = Bundle::new(&Rootfs::Host, &program);
-            let how = [Start::Do, Start::Run, Start::Create][self.random.below(3) as usize];
+            let how = *self.random.pick(&[Start::Do, Start::Run, Start::Create]);
             let id = unique("crash");
             let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
             let path = bundle.path().to_string_lossy().into_owned();
@@ -119,10 +124,10 @@ mod crash {
         /// Kills a member of the group, if there is one.
         fn kill_one(&mut self) -> String {
             let members = self.group.members();
-            let Some(last) = (members.len() as u64).checked_sub(1) else {
+            if members.is_empty() {
                 return "nobody".to_owned();
-            };
-            let victim = &members[self.random.below(last + 1) as usize];
+            }
+            let victim = self.random.pick(&members);
             victim.kill();
             format!("{} {}", victim.pid, victim.name)
         }
