@@ -102,6 +102,8 @@ pub struct Task {
     pub(crate) parent_death_signal: AtomicU32,
     /// Miscellaneous per-thread values that calls set and get.
     pub(crate) misc: Mutex<TaskMisc>,
+    /// The status with which the task exits as soon as its host thread has let go of its memory.
+    pub(crate) letting_go: Mutex<Option<i32>>,
     /// Set when the task has begun to exit.
     pub(crate) exiting: AtomicBool,
     /// Set under `Kernel::tree` when the task is not part of its process any more.

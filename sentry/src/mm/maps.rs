@@ -66,6 +66,20 @@ impl MemoryManager {
     }
 }
 
+impl MemoryManager {
+    /// Describes the area that holds `addr`, for a log.
+    pub(crate) fn describe(&self, addr: u64) -> String {
+        let state = self.state.lock();
+        let Some((start, vma)) = state.space.tree.find(addr) else { return "unmapped".into() };
+        let name = match &vma.backing {
+            Backing::File(file) => file.file.path.as_ref().map(|path| path.dentry.name()),
+            _ => None,
+        };
+        let name = String::from_utf8_lossy(name.as_deref().unwrap_or_default()).into_owned();
+        format!("{start:#x}-{:#x} {:?} {name}", vma.end, vma.prot)
+    }
+}
+
 fn name(start: u64, vma: &Vma, layout: &super::layout::Layout) -> MapName {
     match &vma.backing {
         Backing::File(file) => MapName::File(file.file.clone()),

@@ -96,6 +96,7 @@ impl Task {
             parent_death_signal: AtomicU32::new(0),
             pending_clone: Mutex::new(None),
             misc: Mutex::new(new.misc),
+            letting_go: Mutex::new(None),
             exiting: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
         });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sentry_platform::HostCall;
 use syscalls::abi::signal::{SIGCONT, SIGHUP, SIGKILL, Siginfo};
 use syscalls::abi::wait as status;
 use syscalls::{UserAddr, UserPtr};
@@ -10,6 +11,9 @@ use syscalls::{UserAddr, UserPtr};
 use super::{CurrentTask, Task, ThreadGroup, identity, run, signal, wait};
 use crate::sync::Events;
 use crate::vfs::fs_context::FsContext;
+
+/// `RSEQ_FLAG_UNREGISTER`.
+const RSEQ_FLAG_UNREGISTER: i32 = 1;
 
 /// Ends the calling process: every thread exits with this wait status.
 pub(crate) fn exit_group(current: &CurrentTask, status: i32) {
@@ -27,9 +31,13 @@ pub(crate) fn exit_group(current: &CurrentTask, status: i32) {
     exit_task(current, status);
 }
 
-/// Ends the calling thread. `status` counts where it is the last one.
+/// Ends the calling thread, perhaps only after its next event. `status` counts where it is the last
+/// one.
 pub(crate) fn exit_task(current: &CurrentTask, status: i32) {
     let task = current.task();
+    if let_go_of_memory(current, status) {
+        return;
+    }
     if task.exiting.swap(true, Ordering::SeqCst) {
         return;
     }
@@ -41,12 +49,42 @@ pub(crate) fn exit_task(current: &CurrentTask, status: i32) {
     current.context().exit();
 }
 
+/// Takes the restartable sequences from the host thread of a task that ends while others use its
+/// memory: the host writes to their area whenever it has preempted the thread, until that is gone,
+/// while who waits for the guest thread may unmap its stack or use it again before. Returns whether
+/// the caller must leave the rest to [`go_on_exiting`].
+fn let_go_of_memory(current: &CurrentTask, status: i32) -> bool {
+    let registered = current.misc.lock().rseq.take();
+    let Some((addr, len, signature)) = registered else { return false };
+    if current.exiting.load(Ordering::SeqCst) || Arc::strong_count(&current.mm()) <= 2 {
+        return false;
+    }
+    *current.letting_go.lock() = Some(status);
+    current.run_state.store(run::GUEST, Ordering::SeqCst);
+    let call = HostCall::Rseq { addr, len, flags: RSEQ_FLAG_UNREGISTER, signature };
+    current.context().start_host_calls(&[call]);
+    true
+}
+
+/// Goes on with [`exit_task`] at the task's next event. Returns whether the task is exiting.
+pub(crate) fn go_on_exiting(current: &CurrentTask) -> bool {
+    let status = current.letting_go.lock().take();
+    if let Some(status) = status {
+        exit_task(current, status);
+    }
+    status.is_some()
+}
+
 /// Is told that a task's context has ended. Where the task had not exited, its host process was
 /// killed from outside: the guest process died of SIGKILL.
 pub(crate) fn context_ended(task: &Arc<Task>, signo: i32) {
     if task.exiting.swap(true, Ordering::SeqCst) {
         return;
     }
+    crate::log::debug(format_args!(
+        "task {}: its host process has ended with signal {signo}",
+        task.tid()
+    ));
     let killer = if signo == 0 { SIGKILL } else { signo };
     let group_status = status::signaled(killer, false);
     signal::post::kill_group(&task.group, group_status);

@@ -94,6 +94,10 @@ impl ContextOwner for Owner {
             return;
         }
         let current = CurrentTask::new(task.clone());
+        // What its last call has planned has not been made.
+        if exit::go_on_exiting(&current) {
+            return;
+        }
         if !matches!(event, Event::HostCallFailed { .. }) {
             *current.pending_clone.lock() = None;
             in_flight::retire(task);

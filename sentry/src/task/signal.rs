@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use sentry_platform::Fault;
 use syscalls::abi::signal::{self, SigSet, Sigaction, Siginfo, Stackt};
+use syscalls::arch::x86_64::Regs;
 
 use self::queue::SignalQueue;
 use super::{CurrentTask, Task};
@@ -145,7 +146,32 @@ pub fn default_action(signo: i32) -> DefaultAction {
 pub(crate) fn raise_fault(current: &CurrentTask, fault: &Fault) {
     let info = Siginfo::fault(fault.signo, fault.code, fault.addr);
     current.signals.lock().fault = *fault;
+    if crate::log::is_debug() {
+        log_fault(current, fault);
+    }
     force(current, info);
+}
+
+/// Writes a debug line about an exception that ends the process: where, on what, and in which areas
+/// of its memory both lie.
+fn log_fault(current: &CurrentTask, fault: &Fault) {
+    let action = current.group.actions.lock().lock().get(fault.signo);
+    let is_caught = action.handler != signal::SIG_DFL && action.handler != signal::SIG_IGN;
+    if is_caught && !current.signals.lock().mask.contains(fault.signo) {
+        return;
+    }
+    let Regs { rip, rsp, rax, rcx, rdx, fs_base, .. } = current.context().regs();
+    let mm = current.mm();
+    let [at, on, stack] = [rip, fault.addr, rsp].map(|addr| mm.describe(addr));
+    crate::log::debug(format_args!(
+        "task {}: signal {} code {} error {:#x} at {rip:#x} [{at}] on {:#x} [{on}] stack {rsp:#x} [{stack}] \
+         rax {rax:#x} rcx {rcx:#x} rdx {rdx:#x} fs {fs_base:#x}",
+        current.tid(),
+        fault.signo,
+        fault.code,
+        fault.error_code,
+        fault.addr,
+    ));
 }
 
 /// Sends a signal to the current thread that it can neither block nor ignore: where it tries, the

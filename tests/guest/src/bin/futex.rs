@@ -491,6 +491,19 @@ fn tid_differs_from_pid_in_threads() -> Outcome {
     Ok(())
 }
 
+/// What a thread has registered is not touched any more when others learn that it has ended.
+fn rseq_area_is_free_after_join() -> Outcome {
+    for _ in 0..500 {
+        let area = ok!(Map::anonymous(PAGE, libc::MAP_PRIVATE));
+        let address = area.addr;
+        let thread =
+            std::thread::spawn(move || sys!(SYS_rseq, address, 32, 0, 0x5305_3053).is_ok());
+        check!(thread.join().is_ok_and(|registered| registered));
+        drop(area);
+    }
+    Ok(())
+}
+
 guest_tests::cases!(
     wait_checks_value,
     wait_times_out,
@@ -508,6 +521,7 @@ guest_tests::cases!(
     priority_inheritance,
     robust_list_marks_dead_owner,
     clear_child_tid_wakes,
+    rseq_area_is_free_after_join,
     mutex_under_contention,
     condition_ping_pong,
     barrier_of_threads,
