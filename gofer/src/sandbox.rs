@@ -35,8 +35,9 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     }
     let current = rustix::process::getrlimit(Resource::Nofile).current;
     let descriptors = current.unwrap_or(MAX_DESCRIPTORS).min(MAX_DESCRIPTORS);
+    let reserved = RESERVED_DESCRIPTORS.min(descriptors / 4);
     // Half of them, so that each directory can have a stream, too.
-    usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(0)
+    usize::try_from(descriptors.saturating_sub(reserved) / 2).unwrap_or(0)
 }
 
 /// Locks the process down.

@@ -60,6 +60,7 @@ pub(crate) fn launch(
     plan: &Plan,
     before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<Sandbox> {
+    sys::raise_file_limit().context("raising the limit of open files")?;
     let mut executable = SealedCopy::new().context("copying the runsc executable")?;
     let config = config_file(&plan.config).context("writing the sentry's configuration")?;
     let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
@@ -169,13 +170,14 @@ impl Sandbox {
         Ok(status)
     }
 
-    /// Kills both processes and reaps them.
-    pub(crate) fn kill(&self) {
-        for child in [&self.sentry, &self.gofer] {
+    /// Kills both processes and reaps them. Returns how the sentry has ended: by this, if it lived.
+    pub(crate) fn kill(&self) -> Option<ExitStatus> {
+        let [sentry, _] = [&self.sentry, &self.gofer].map(|child| {
             // A child that is gone already is what is wanted.
             let _ = child.kill(libc::SIGKILL);
-            let _ = child.wait();
-        }
+            child.wait().ok()
+        });
+        sentry
     }
 }
 
@@ -232,7 +234,9 @@ pub(crate) mod sentry_fd {
     pub(crate) const LOG: i32 = 5;
     /// This process's own descriptors, as a directory.
     pub(crate) const PROC_SELF_FD: i32 = 6;
-    pub(crate) const FIRST_GOFER: i32 = 7;
+    /// This process's `oom_score_adj`, closed before the sentry locks itself down.
+    pub(crate) const OOM_SCORE_ADJ: i32 = 7;
+    pub(crate) const FIRST_GOFER: i32 = 8;
 }
 
 /// The numbers at which a gofer finds its descriptors.

@@ -61,6 +61,20 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// The most open files that are asked for, which is the host's usual `fs.nr_open`.
+const MAX_FILES: u64 = 1 << 20;
+
+/// Ends this process as one that ignores no broken pipe ends.
+pub(crate) fn die_of_broken_pipe() -> ! {
+    // SAFETY: SIG_DFL is a valid action, and a signal to this process needs no memory.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::raise(libc::SIGPIPE);
+    }
+    // Where it is blocked.
+    exit_now(128 + libc::SIGPIPE)
+}
+
 impl Child {
     /// Waits for the end of the child and reaps it.
     pub(crate) fn wait(&self) -> io::Result<ExitStatus> {
@@ -342,11 +356,22 @@ fn detached_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> i
     new_fd(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes) })
 }
 
-/// Sets all three user and all three group ids of this process and drops its further groups.
+/// Returns whether this process's ids are the host's own.
+pub(crate) fn is_initial_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Sets all three user and all three group ids of this process and drops its further groups, where
+/// its user namespace permits that.
 pub(crate) fn set_ids(id: u32, drop_groups: bool) -> io::Result<()> {
     if drop_groups {
         // SAFETY: zero groups, so the pointer is not read. The raw call, for this thread.
-        check(unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) })?;
+        let ret = unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) };
+        match check(ret) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            other => drop(other?),
+        }
     }
     // SAFETY: three integers.
     check(unsafe { libc::syscall(libc::SYS_setresgid, id, id, id) })?;
@@ -400,14 +425,26 @@ pub(crate) fn new_session() -> io::Result<()> {
     check(unsafe { libc::setsid() }.into()).map(drop)
 }
 
-/// Raises the soft limit of open files to the hard one and forbids core files.
-pub(crate) fn set_limits() -> io::Result<()> {
+/// Raises the limit of open files, the hard one as well where this user may.
+pub(crate) fn raise_file_limit() -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is live.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }.into())?;
+    if limit.rlim_max < MAX_FILES {
+        let more = libc::rlimit { rlim_cur: MAX_FILES, rlim_max: MAX_FILES };
+        // SAFETY: `more` is live.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) } == 0 {
+            return Ok(());
+        }
+    }
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: `limit` is live.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }.into())?;
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }.into()).map(drop)
+}
+
+/// Raises the limit of open files as far as it goes, and forbids core files.
+pub(crate) fn set_limits() -> io::Result<()> {
+    raise_file_limit()?;
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` is live.
     check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }.into()).map(drop)
@@ -447,10 +484,19 @@ pub(crate) fn block_signals() -> io::Result<()> {
 
 /// Gives a child of a process with blocked signals an empty mask and default actions.
 pub(crate) fn reset_signals() -> io::Result<()> {
-    // The standard library ignores SIGPIPE, and an ignored signal stays ignored across exec.
-    // SAFETY: SIG_DFL is a valid action.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // The standard library ignores SIGPIPE, whoever started runsc may ignore others, and an ignored
+    // signal stays ignored across exec.
+    for signo in 1..=64 {
+        // SAFETY: SIG_DFL is a valid action; what cannot be changed is SIGKILL and its like.
+        unsafe { libc::signal(signo, libc::SIG_DFL) };
+    }
     set_signal_mask(0)
+}
+
+/// Makes this process's children wait to be reaped even where its parent ignored SIGCHLD.
+pub(crate) fn keep_children() {
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 fn set_signal_mask(mask: u64) -> io::Result<()> {

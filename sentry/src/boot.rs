@@ -5,6 +5,7 @@
 //! the seccomp filter stands.
 
 mod container;
+mod oom_score;
 mod target;
 
 use std::os::fd::OwnedFd;
@@ -23,18 +24,22 @@ use crate::control::{ControlServer, ControlTarget, StartError, StatusNotifier};
 use crate::fs::host_fd::HostPoller;
 use crate::kernel::{Kernel, KernelOptions, spawn_thread};
 
+use self::oom_score::OomScore;
 use self::target::Sandbox;
 
 /// Runs a sandbox to its end and returns the exit status for the process.
 #[expect(clippy::needless_pass_by_value, reason = "a sandbox is booted once")]
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
-    let Descriptors { stdio, gofer, control, log, proc_self_fd } = descriptors;
+    let Descriptors { stdio, gofer, control, log, proc_self_fd, oom_score_adj } = descriptors;
     memfd::set_descriptor_directory(proc_self_fd);
     crate::syscalls::sched::n_cpus();
     crate::log::init(log, config.debug);
     let Ok((server, notifier)) = ControlServer::new(control) else { return 1 };
-    let target = start_platform(&config).and_then(|(platform, rules)| {
+    let oom_score = OomScore::raise(oom_score_adj, config.container.process.oom_score_adj);
+    let started = start_platform(&config);
+    oom_score.restore();
+    let target = started.and_then(|(platform, rules)| {
         let poller =
             HostPoller::new().map_err(|errno| failure("waiting for descriptors", errno))?;
         lock_down(&config, &rules)?;
@@ -69,9 +74,11 @@ fn create(
     crate::fs::sysfs::register(&kernel);
     crate::fs::tty::register(&kernel);
     let timers = kernel.clone();
-    spawn_thread("timers", move || timers.timers.serve(&timers.clock));
+    let no_thread = |errno| failure("starting threads (too low a limit of processes?)", errno);
+    spawn_thread("timers", move || timers.timers.serve(&timers.clock)).map_err(no_thread)?;
+    platform.start().map_err(no_thread)?;
     let serving = platform.clone();
-    spawn_thread("serve", move || serving.serve());
+    spawn_thread("serve", move || serving.serve()).map_err(no_thread)?;
     let first = container::create(&kernel, poller, &config.container, gofers, stdio)?;
     Ok(Arc::new(Sandbox::new(kernel, first)))
 }

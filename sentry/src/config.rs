@@ -269,6 +269,8 @@ pub struct Descriptors {
     pub log: Option<OwnedFd>,
     /// A directory of this process's own descriptors that leads nowhere else.
     pub proc_self_fd: OwnedFd,
+    /// This process's `oom_score_adj`, for the time until the first stub runs.
+    pub oom_score_adj: OwnedFd,
 }
 
 /// Arguments and environment are bytes on Linux: a string in JSON where they are UTF-8, an array of

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use sentry_platform::Platform;
 use syscalls::abi::resource;
+use syscalls::{Errno, SysResult};
 
 use crate::control::StatusNotifier;
 use crate::sync::Mutex;
@@ -213,12 +214,17 @@ const FIRST_NAMESPACE_INO: u64 = 0xf000_0000;
 /// The stack of a sentry thread in bytes.
 const THREAD_STACK: usize = 256 << 10;
 
-/// Starts a thread of the sentry with a small stack. A host that gives no thread ends the sentry:
-/// every guest thread that relied on it would hang.
-pub fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) {
+/// Starts a thread of the sentry with a small stack.
+///
+/// # Errors
+/// `EAGAIN` where the host gives none.
+pub fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) -> SysResult<()> {
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK);
-    if let Err(error) = builder.spawn(body) {
-        crate::log::warn(format_args!("no host thread for `{name}`: {error}"));
-        std::process::abort();
+    match builder.spawn(body) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            crate::log::warn(format_args!("no host thread for `{name}`: {error}"));
+            Err(Errno::EAGAIN)
+        }
     }
 }

@@ -104,12 +104,15 @@ pub(super) fn map_sentry_ids(pid: i32, privileged: bool) -> anyhow::Result<()> {
         candidates.push((SENTRY_HOST_ID_BASE.saturating_add(pid.unsigned_abs()), true));
         // Inside a container's user namespace such ids may not exist.
         candidates.push((SENTRY_ID, true));
-    } else {
+    }
+    // One's own is all that there is for an ordinary user, and for the only user of a namespace.
+    if !(privileged && sys::is_initial_user_namespace()) {
         candidates.push((uid, false));
     }
     let mut result = Ok(());
+    // The last one's failure is the one to report.
     for (host_id, allow_setgroups) in candidates {
-        let host_gid = if privileged { host_id } else { gid };
+        let host_gid = if allow_setgroups { host_id } else { gid };
         result = map_ids(pid, (SENTRY_ID, host_id), (SENTRY_ID, host_gid), allow_setgroups);
         if result.is_ok() {
             return Ok(());
@@ -162,6 +165,11 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     sys::set_limits().context("setting resource limits")?;
     // While the id still is the caller's: the directory is for nobody else.
     let place = fs::File::open(plan.place).context("opening the state directory")?;
+    let oom_score_adj = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/proc/self/oom_score_adj")
+        .context("opening /proc/self/oom_score_adj")?;
     pass_gate(plan.sync)?;
     sys::set_ids(SENTRY_ID, plan.drop_groups).context("changing to an unprivileged id")?;
     sys::make_mounts_private().context("making mounts private")?;
@@ -177,7 +185,8 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     pass_gate(plan.sync)?;
 
     let mut fds = plan.stdio.to_vec();
-    fds.extend([plan.config, plan.control, plan.log.unwrap_or(plan.config), proc_self_fd.as_fd()]);
+    fds.extend([plan.config, plan.control, plan.log.unwrap_or(plan.config)]);
+    fds.extend([proc_self_fd.as_fd(), oom_score_adj.as_fd()]);
     fds.extend(&plan.sockets);
     let log = if plan.log.is_some() { "log" } else { "no-log" };
     let gofers = plan.sockets.len().to_string();

@@ -239,6 +239,14 @@ pub trait Platform: Send + Sync {
     /// Returns the XSAVE layout that guest signal frames use.
     fn xsave_layout(&self) -> XsaveLayout;
 
+    /// Starts the threads without which nothing can be served; before [`Platform::serve`].
+    ///
+    /// # Errors
+    /// `EAGAIN` where the host permits no further thread.
+    fn start(&self) -> SysResult<()> {
+        Ok(())
+    }
+
     /// Serves events until [`Platform::shutdown`]; called once, on a thread of its own that the
     /// platform may block as it likes. Further serving threads are the platform's business, made
     /// through `sentry-host`.

@@ -87,6 +87,8 @@ struct Inner {
     /// How many contexts have a ring to answer.
     n_rings: AtomicUsize,
     stopping: AtomicBool,
+    /// Those that [`Inner::serve`] waits for at its end.
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// The thread that is receiving a ring, zero where none is.
     receiver: AtomicU32,
 }
@@ -152,6 +154,7 @@ impl Systrap {
             n_waiting: AtomicUsize::new(0),
             n_rings: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            threads: Mutex::new(Vec::new()),
             receiver: AtomicU32::new(0),
         });
         inner.adopt_zygote(zygote.space, zygote.pid)?;
@@ -199,6 +202,10 @@ impl Platform for Systrap {
 
     fn xsave_layout(&self) -> XsaveLayout {
         self.inner.xsave
+    }
+
+    fn start(&self) -> SysResult<()> {
+        self.inner.start_threads()
     }
 
     fn serve(&self) {

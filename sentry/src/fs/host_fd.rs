@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use sentry_host::poll::{Poller, ready_now};
 use sentry_host::stream::{self, GetRequest, SetRequest};
@@ -19,6 +20,9 @@ use crate::vfs::{Attr, File, IoSink, IoSource, OpenFile, WriteOffset};
 
 /// What a pipe is sure to take at once when it is ready: `PIPE_BUF`.
 const CHUNK: usize = 4096;
+
+/// How long to wait before a thread is asked for again that the host refused.
+const RETRY_PAUSE: Duration = Duration::from_millis(2);
 
 const EPOLL_IN: u32 = 0x1;
 const EPOLL_OUT: u32 = 0x4;
@@ -56,7 +60,13 @@ impl HostPoller {
     fn watch(self: &Arc<Self>, file: &HostFile, events: Events) {
         if !self.is_running.swap(true, Ordering::SeqCst) {
             let this = self.clone();
-            crate::kernel::spawn_thread("host-poll", move || this.serve());
+            if crate::kernel::spawn_thread("host-poll", move || this.serve()).is_err() {
+                // The waiter looks again, and this is tried again, until the host has a thread.
+                self.is_running.store(false, Ordering::SeqCst);
+                std::thread::sleep(RETRY_PAUSE);
+                file.queue.notify(events);
+                return;
+            }
         }
         let mut wanted = 0;
         if events.intersects(Events::READABLE) {

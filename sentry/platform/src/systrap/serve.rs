@@ -59,15 +59,26 @@ thread_local! {
 }
 
 impl Inner {
+    /// Starts the threads that there must be, where they do not run yet.
+    pub(super) fn start_threads(self: &Arc<Self>) -> SysResult<()> {
+        let mut threads = lock(&self.threads);
+        if threads.is_empty() {
+            let (reaper, watchdog) = (Arc::clone(self), Arc::clone(self));
+            let no_thread = |_| Errno::EAGAIN;
+            let watchdog = spawn("watchdog", SMALL_STACK_LEN, move || watchdog.watch());
+            threads.push(watchdog.map_err(no_thread)?);
+            let reaper = spawn("reaper", SMALL_STACK_LEN, move || reaper.reap());
+            threads.push(reaper.map_err(no_thread)?);
+        }
+        Ok(())
+    }
+
     /// Serves until `shut_down`.
     pub(super) fn serve(self: &Arc<Self>) {
         install_stop_handler();
-        let reaper = Arc::clone(self);
-        let watchdog = Arc::clone(self);
-        let own = [
-            spawn("reaper", SMALL_STACK_LEN, move || reaper.reap()),
-            spawn("watchdog", SMALL_STACK_LEN, move || watchdog.watch()),
-        ];
+        if self.start_threads().is_err() {
+            return;
+        }
         self.add_worker();
         lock(&self.jobs).n_workers += 1;
         self.work();
@@ -75,7 +86,7 @@ impl Inner {
         self.stopping.store(true, SeqCst);
         self.jobs_ready.notify_all();
         self.wake_watchdog();
-        for thread in own.into_iter().flatten() {
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
             let _ = thread.join();
         }
         let mut jobs = lock(&self.jobs);
