@@ -16,7 +16,10 @@ pub(crate) mod state;
 mod syscall_table;
 pub(crate) mod wait;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
+
+use anyhow::Context as _;
 
 use crate::cli::GlobalOptions;
 use crate::sys;
@@ -35,6 +38,17 @@ fn state_root(global: &GlobalOptions) -> PathBuf {
         }
         _ => PathBuf::from("/run/runsc"),
     }
+}
+
+/// Writes to standard output. Where nobody reads it any more, ends this process as by SIGPIPE: as
+/// other programs and runc, but only where it is the output that has no reader.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        sys::die_of_broken_pipe();
+    }
+    written.context("writing to standard output")
 }
 
 /// Returns rows as columns of text, two spaces apart.

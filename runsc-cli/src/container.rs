@@ -101,7 +101,7 @@ impl Container {
                     state.id
                 )
             }
-            result => result.with_context(|| format!("creating {}", dir.display()))?,
+            result => result.with_context(|| format!("creating {} (see --root)", dir.display()))?,
         }
         let lock = File::open(&dir).and_then(|lock| lock.lock().map(|()| lock));
         let lock = lock.with_context(|| format!("locking {}", dir.display()))?;
@@ -158,9 +158,9 @@ impl Container {
     pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<Self>> {
         let entries = match fs::read_dir(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            result => {
-                result.with_context(|| format!("reading the state directory {}", root.display()))?
-            }
+            result => result.with_context(|| {
+                format!("reading the state directory {} (see --root)", root.display())
+            })?,
         };
         let mut names: Vec<_> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -274,10 +274,17 @@ impl Container {
         File::create(&temporary)
             .and_then(|mut file| file.write_all(&text))
             .and_then(|()| fs::rename(&temporary, &path))
-            .with_context(|| format!("writing {}", path.display()))
+            .with_context(|| format!("writing {} (see --root)", path.display()))
     }
 
     fn remove_files(&self) {
+        // By name first, which needs no descriptor.
+        for name in ["state.json", ".state.json", "control.sock"] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        if fs::remove_dir(&self.dir).is_ok() {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.dir)
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -37,9 +37,10 @@ fn main() -> ExitCode {
         Some("gofer") => return exit_code(commands::gofer::run(args)),
         _ => {}
     }
+    sys::keep_children();
     let cli = Cli::parse();
     if let Err(error) = log::open(&cli.global) {
-        log::error(&format!("opening the file of --log: {error}"));
+        log::error(&format!("--log: opening the file: {error}"));
         return ExitCode::FAILURE;
     }
     exit_code(dispatch(cli))
@@ -67,9 +68,21 @@ fn exit_code(result: anyhow::Result<i32>) -> ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(error) => {
-            log::error(&format!("{error:#}"));
+            log::error(&format!("{error:#}{}", remedy(&error)));
             error.downcast_ref::<ExitError>().map_or(1, |error| error.code)
         }
     };
     ExitCode::from(u8::try_from(code).unwrap_or(255))
+}
+
+/// Returns what helps against a failure that the host's limits cause, wherever it happened.
+fn remedy(error: &anyhow::Error) -> &'static str {
+    let io_error = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)
+    };
+    match error.chain().find_map(io_error) {
+        Some(libc::EMFILE) => ": raise the limit of open files (`ulimit -n`)",
+        Some(libc::EAGAIN) => ": raise the limit of processes (`ulimit -u`, or pids of the cgroup)",
+        _ => "",
+    }
 }

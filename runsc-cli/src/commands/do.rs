@@ -57,7 +57,8 @@ fn process(args: &DoArgs) -> anyhow::Result<ProcessConfig> {
         Some(cwd) => cwd.clone(),
         None if args.root != Path::new("/") => "/".into(),
         None => {
-            let cwd = std::env::current_dir().context("finding the working directory")?;
+            let cwd =
+                std::env::current_dir().context("finding the working directory (see --cwd)")?;
             cwd.into_os_string()
                 .into_string()
                 .ok()

@@ -1,7 +1,5 @@
 //! `runsc help`.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
 
@@ -14,7 +12,7 @@ pub(crate) fn run(args: &HelpArgs) -> anyhow::Result<i32> {
     match args.topic.as_deref() {
         None => command.print_help().context("printing help")?,
         Some("syscalls") => {
-            std::io::stdout().write_all(syscall_table::render(args.format).as_bytes())?;
+            super::print(&syscall_table::render(args.format))?;
         }
         Some(topic) => match command.find_subcommand_mut(topic) {
             Some(subcommand) => subcommand.print_help().context("printing help")?,

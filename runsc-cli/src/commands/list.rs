@@ -1,7 +1,5 @@
 //! `runsc list`.
 
-use std::io::Write as _;
-
 use serde_json::Value;
 
 use super::state;
@@ -11,18 +9,16 @@ use crate::container::Container;
 /// Prints every container of the state directory.
 pub(crate) fn run(global: &GlobalOptions, args: &ListArgs) -> anyhow::Result<i32> {
     let containers = Container::list(&super::state_root(global))?;
-    let mut out = std::io::stdout().lock();
     if args.quiet {
-        for container in &containers {
-            writeln!(out, "{}", container.state.id)?;
-        }
+        let ids = containers.iter().map(|container| format!("{}\n", container.state.id));
+        super::print(&ids.collect::<String>())?;
         return Ok(0);
     }
     let states: Vec<Value> = containers.iter().map(state::describe).collect();
-    match args.format {
-        ListFormat::Json => writeln!(out, "{}", Value::from(states))?,
-        ListFormat::Table => write!(out, "{}", table(&states))?,
-    }
+    super::print(&match args.format {
+        ListFormat::Json => format!("{}\n", Value::from(states)),
+        ListFormat::Table => table(&states),
+    })?;
     Ok(0)
 }
 

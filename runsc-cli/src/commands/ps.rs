@@ -1,7 +1,5 @@
 //! `runsc ps`.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, bail};
 use sentry::control::{ProcessInfo, Request, Response};
 
@@ -17,14 +15,14 @@ pub(crate) fn run(global: &GlobalOptions, args: &PsArgs) -> anyhow::Result<i32> 
     let Response::Processes { processes } = control.call_promptly(&Request::Processes)? else {
         bail!("unexpected answer of the sentry");
     };
-    let mut out = std::io::stdout().lock();
-    match args.format {
+    let text = match args.format {
         ListFormat::Json => {
             let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
-            writeln!(out, "{}", serde_json::to_string(&pids)?)?;
+            serde_json::to_string(&pids)? + "\n"
         }
-        ListFormat::Table => write!(out, "{}", table(&processes))?,
-    }
+        ListFormat::Table => table(&processes),
+    };
+    super::print(&text)?;
     Ok(0)
 }
 

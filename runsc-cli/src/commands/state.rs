@@ -1,7 +1,5 @@
 //! `runsc state`.
 
-use std::io::Write as _;
-
 use serde_json::{Value, json};
 
 use crate::cli::{GlobalOptions, IdArgs};
@@ -14,7 +12,7 @@ const OCI_VERSION: &str = "1.2.1";
 /// Prints the state as JSON.
 pub(crate) fn run(global: &GlobalOptions, args: &IdArgs) -> anyhow::Result<i32> {
     let container = Container::find(&super::state_root(global), &args.id)?;
-    writeln!(std::io::stdout(), "{:#}", describe(&container))?;
+    super::print(&format!("{:#}\n", describe(&container)))?;
     Ok(0)
 }
 

@@ -1,7 +1,5 @@
 //! `runsc wait`.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 
@@ -19,6 +17,6 @@ pub(crate) fn run(global: &GlobalOptions, args: &IdArgs) -> anyhow::Result<i32> 
     };
     let code =
         status.exit_code().context("the sentry answered before the container had stopped")?;
-    writeln!(std::io::stdout(), "{}", serde_json::json!({ "id": args.id, "exitStatus": code }))?;
+    super::print(&format!("{}\n", serde_json::json!({ "id": args.id, "exitStatus": code })))?;
     Ok(0)
 }

@@ -39,10 +39,15 @@ fn run_until_exit(
         .and_then(|control| attend(&sandbox, control, signals.as_fd()));
     match result {
         Ok(()) => exit_status(sandbox.wait()?),
-        Err(error) => {
-            sandbox.kill();
-            Err(error)
-        }
+        Err(error) => match sandbox.kill() {
+            // What ended it says more than that it does not answer.
+            Some(status @ ExitStatus::Signaled(signo))
+                if signo != libc::SIGKILL && !error.is::<ExitError>() =>
+            {
+                exit_status(status)
+            }
+            _ => Err(error),
+        },
     }
 }
 
