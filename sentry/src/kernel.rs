@@ -51,6 +51,8 @@ pub struct Kernel {
     pub special_files: SpecialFiles,
     /// The names that unix sockets are bound to.
     pub unix_sockets: crate::net::unix::Registry,
+    /// The sockets of the Internet families.
+    pub inet: crate::net::inet::Inet,
     /// What has been changed below `/proc/sys`.
     pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
@@ -102,6 +104,7 @@ impl Kernel {
             memory_limit: options.memory_limit,
             special_files: SpecialFiles::default(),
             unix_sockets: Default::default(),
+            inet: Default::default(),
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
             memfds: OnceLock::new(),

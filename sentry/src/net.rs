@@ -1,13 +1,14 @@
 //! Sockets: what the system calls see of every family, and the file that a descriptor refers to.
 
 pub mod control;
+pub mod inet;
 pub mod options;
 pub mod unix;
 
 use std::sync::Arc;
 
 use syscalls::abi::ioctl::{FIONREAD, TIOCOUTQ};
-use syscalls::abi::socket::MsgFlags;
+use syscalls::abi::socket::{MsgFlags, SOL_SOCKET};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use self::control::Control;
@@ -33,6 +34,21 @@ pub struct Outgoing {
     pub addr: Option<Vec<u8>>,
     /// Files and credentials.
     pub control: Control,
+    /// Control messages of other levels than `SOL_SOCKET`.
+    pub ancillary: Vec<Ancillary>,
+    /// The flags of the call.
+    pub flags: MsgFlags,
+}
+
+/// A control message that only some families know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ancillary {
+    /// `SOL_*`
+    pub level: i32,
+    /// The type within the level.
+    pub kind: i32,
+    /// The content.
+    pub data: Vec<u8>,
 }
 
 /// What came of a receive.
@@ -46,8 +62,10 @@ pub struct Incoming {
     pub addr: Vec<u8>,
     /// Files and credentials.
     pub control: Control,
-    /// Whether this ends a record (`MSG_EOR`).
-    pub ends_record: bool,
+    /// Control messages of other kinds.
+    pub ancillary: Vec<Ancillary>,
+    /// What `msg_flags` says beyond what follows from the rest: `MSG_EOR`, `MSG_OOB`, `MSG_ERRQUEUE`.
+    pub flags: MsgFlags,
 }
 
 /// A socket of some family. Nothing blocks: what would have to wait says `EAGAIN`.
@@ -82,11 +100,11 @@ pub trait Socket: Send + Sync {
     /// `EAGAIN`, `EINVAL`, `EOPNOTSUPP`.
     fn accept(&self, task: &CurrentTask) -> SysResult<Arc<dyn Socket>>;
 
-    /// Implements `connect(2)`.
+    /// Implements `connect(2)`; `EAGAIN` asks a caller that may wait to try again.
     ///
     /// # Errors
-    /// `EAGAIN`, `ECONNREFUSED`, `EISCONN`, `EPROTOTYPE`, those of the path walk.
-    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()>;
+    /// `EAGAIN`, `EINPROGRESS`, `ECONNREFUSED`, `EISCONN`, `EPROTOTYPE`, those of the path walk.
+    fn connect(&self, task: &CurrentTask, addr: &[u8], may_wait: bool) -> SysResult<()>;
 
     /// Implements `shutdown(2)`.
     ///
@@ -102,6 +120,12 @@ pub trait Socket: Send + Sync {
     /// # Errors
     /// `ENOTCONN`.
     fn peer_addr(&self) -> SysResult<Vec<u8>>;
+
+    /// Returns the address that `accept(2)` shows of a connection that it has just taken, which may
+    /// have been reset already.
+    fn accepted_addr(&self) -> Vec<u8> {
+        self.peer_addr().unwrap_or_default()
+    }
 
     /// Sends what can be sent at once.
     ///
@@ -134,6 +158,29 @@ pub trait Socket: Send + Sync {
     /// `ENOPROTOOPT`, `EOPNOTSUPP`.
     fn option(&self, task: &CurrentTask, level: i32, name: i32) -> SysResult<Vec<u8>>;
 
+    /// Sets an option that only this family has.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT`, `EOPNOTSUPP`, `EINVAL`.
+    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> SysResult<()> {
+        let _ = (task, name, value);
+        Err(if level == SOL_SOCKET { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP })
+    }
+
+    /// Implements requests of `ioctl(2)` that only this family has.
+    ///
+    /// # Errors
+    /// `ENOTTY`.
+    fn ioctl(&self, task: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
+        let _ = (task, request, arg);
+        Err(Errno::ENOTTY.into())
+    }
+
+    /// Is told the inode number of its file, once.
+    fn set_ino(&self, ino: u64) {
+        let _ = ino;
+    }
+
     /// Returns how many bytes can be received (the first message's, for messages) and how many have
     /// been sent and not received.
     fn n_pending(&self) -> (usize, usize);
@@ -161,7 +208,9 @@ pub struct SocketFile {
 impl SocketFile {
     /// Creates a file for a socket.
     pub fn new(task: &CurrentTask, socket: Arc<dyn Socket>) -> Arc<Self> {
-        Arc::new(Self { socket, attr: anon::attr(task, AnonMount::Socket, 0o140_777) })
+        let attr = anon::attr(task, AnonMount::Socket, 0o140_777);
+        socket.set_ino(attr.ino);
+        Arc::new(Self { socket, attr })
     }
 }
 
@@ -185,6 +234,9 @@ impl File for SocketFile {
     }
 
     fn read(&self, task: &CurrentTask, dst: &mut dyn IoSink, _offset: u64) -> SysResult<usize> {
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
         Ok(self.socket.recv(task, dst, MsgFlags::empty())?.n)
     }
 
@@ -214,7 +266,7 @@ impl File for SocketFile {
             FIONREAD if self.socket.is_listening() => return Err(Errno::EINVAL.into()),
             FIONREAD => self.socket.n_pending().0,
             TIOCOUTQ => self.socket.n_pending().1,
-            _ => return Err(Errno::ENOTTY.into()),
+            _ => return self.socket.ioctl(task, request, arg),
         };
         let n = i32::try_from(n).unwrap_or(i32::MAX);
         task.write_obj(UserPtr::new(UserAddr(arg)), &n)?;

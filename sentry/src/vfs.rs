@@ -35,7 +35,7 @@ pub use file::{DirEntry, DirSink, File, MapMode, Mappable, Mapping, OpenFile, Wr
 pub use inode::{
     FileSystem, Inode, InodeExtras, ListEntry, LookupPolicy, NewNode, NodeKind, XattrFlags,
 };
-pub use io::{IoSink, IoSource, SliceSink, SliceSource, VecSink};
+pub use io::{IoSink, IoSource, LimitedSink, SliceSink, SliceSource, VecSink};
 pub use path::Path;
 
 use ::syscalls::abi::mount::MountFlags;

@@ -1,10 +1,12 @@
 //! The options of `SOL_SOCKET` that every family has.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use syscalls::abi::socket::{
-    SO_BROADCAST, SO_DEBUG, SO_DONTROUTE, SO_KEEPALIVE, SO_NO_CHECK, SO_OOBINLINE, SO_RCVBUF,
-    SO_REUSEADDR, SO_REUSEPORT, SO_TIMESTAMP, SO_TIMESTAMPNS,
+    SO_BROADCAST, SO_BUSY_POLL, SO_DEBUG, SO_DONTROUTE, SO_INCOMING_CPU, SO_KEEPALIVE, SO_MARK,
+    SO_NO_CHECK, SO_OOBINLINE, SO_PREFER_BUSY_POLL, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT,
+    SO_RXQ_OVFL, SO_SELECT_ERR_QUEUE, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TXREHASH, SO_WIFI_STATUS,
 };
 
 use crate::sync::Mutex;
@@ -20,7 +22,7 @@ const MIN_SEND: u32 = 4608;
 const MIN_RECEIVE: u32 = 2304;
 
 /// Options that are on or off and have no effect of their own here.
-const SWITCHES: [i32; 10] = [
+const SWITCHES: [i32; 14] = [
     SO_DEBUG,
     SO_REUSEADDR,
     SO_DONTROUTE,
@@ -31,7 +33,15 @@ const SWITCHES: [i32; 10] = [
     SO_REUSEPORT,
     SO_TIMESTAMP,
     SO_TIMESTAMPNS,
+    SO_RXQ_OVFL,
+    SO_WIFI_STATUS,
+    SO_SELECT_ERR_QUEUE,
+    SO_PREFER_BUSY_POLL,
 ];
+
+/// Options that are numbers without an effect here, with what they are unless set.
+const NUMBERS: [(i32, i32); 4] =
+    [(SO_MARK, 0), (SO_BUSY_POLL, 0), (SO_INCOMING_CPU, -1), (SO_TXREHASH, 1)];
 
 /// The options of a socket.
 pub struct Options {
@@ -53,6 +63,13 @@ pub struct Options {
     pub linger: Mutex<(i32, i32)>,
     /// One bit per entry of `SWITCHES`.
     switches: AtomicU32,
+    /// The entries of `NUMBERS` that have been set.
+    numbers: Mutex<BTreeMap<i32, i32>>,
+    /// Whether somebody has set `SO_SNDBUF`, `SO_RCVBUF`.
+    is_send_buffer_set: AtomicBool,
+    is_receive_buffer_set: AtomicBool,
+    /// `SO_BINDTODEVICE` with the one interface there is.
+    is_bound_to_device: AtomicBool,
 }
 
 impl Default for Options {
@@ -67,18 +84,92 @@ impl Default for Options {
             priority: AtomicI32::new(0),
             linger: Mutex::new((0, 0)),
             switches: AtomicU32::new(0),
+            numbers: Mutex::new(BTreeMap::new()),
+            is_send_buffer_set: AtomicBool::new(false),
+            is_receive_buffer_set: AtomicBool::new(false),
+            is_bound_to_device: AtomicBool::new(false),
         }
     }
 }
 
 impl Options {
+    /// Creates options with buffers of other sizes than the usual ones.
+    pub fn with_buffers(send: u32, receive: u32) -> Self {
+        Self {
+            send_buffer: AtomicU32::new(send),
+            receive_buffer: AtomicU32::new(receive),
+            ..Self::default()
+        }
+    }
+
+    /// Returns a copy: what a connection inherits from the socket that listened.
+    pub fn inherit(&self) -> Self {
+        let number = |of: &AtomicU32| AtomicU32::new(of.load(Ordering::Relaxed));
+        let time = |of: &AtomicU64| AtomicU64::new(of.load(Ordering::Relaxed));
+        let signed = |of: &AtomicI32| AtomicI32::new(of.load(Ordering::Relaxed));
+        let switch = |of: &AtomicBool| AtomicBool::new(of.load(Ordering::Relaxed));
+        Self {
+            send_buffer: number(&self.send_buffer),
+            receive_buffer: number(&self.receive_buffer),
+            passes_credentials: switch(&self.passes_credentials),
+            send_timeout_ns: time(&self.send_timeout_ns),
+            receive_timeout_ns: time(&self.receive_timeout_ns),
+            receive_low_water: signed(&self.receive_low_water),
+            priority: signed(&self.priority),
+            linger: Mutex::new(*self.linger.lock()),
+            switches: number(&self.switches),
+            numbers: Mutex::new(self.numbers.lock().clone()),
+            is_send_buffer_set: switch(&self.is_send_buffer_set),
+            is_receive_buffer_set: switch(&self.is_receive_buffer_set),
+            is_bound_to_device: switch(&self.is_bound_to_device),
+        }
+    }
+
+    /// Returns whether the socket is bound to the loopback interface.
+    pub fn is_bound_to_device(&self) -> bool {
+        self.is_bound_to_device.load(Ordering::Relaxed)
+    }
+
+    /// Binds the socket to the loopback interface, or to none.
+    pub fn bind_to_device(&self, is_bound: bool) {
+        self.is_bound_to_device.store(is_bound, Ordering::Relaxed);
+    }
+
+    /// Returns `SO_SNDBUF` where somebody has set it.
+    pub fn set_send_buffer(&self) -> Option<u32> {
+        let is_set = self.is_send_buffer_set.load(Ordering::Relaxed);
+        is_set.then(|| self.send_buffer.load(Ordering::Relaxed))
+    }
+
+    /// Returns `SO_RCVBUF` where somebody has set it.
+    pub fn set_receive_buffer(&self) -> Option<u32> {
+        let is_set = self.is_receive_buffer_set.load(Ordering::Relaxed);
+        is_set.then(|| self.receive_buffer.load(Ordering::Relaxed))
+    }
+
+    /// Returns an option that is a number without an effect; `None` for others.
+    pub fn number(&self, name: i32) -> Option<i32> {
+        let (_, default) = NUMBERS.iter().find(|(number, _)| *number == name)?;
+        Some(self.numbers.lock().get(&name).copied().unwrap_or(*default))
+    }
+
+    /// Sets such an option; returns false for others.
+    pub fn set_number(&self, name: i32, value: i32) -> bool {
+        let is_one = NUMBERS.iter().any(|(number, _)| *number == name);
+        if is_one {
+            self.numbers.lock().insert(name, value);
+        }
+        is_one
+    }
+
     /// Sets the size of a buffer as `SO_SNDBUF` and `SO_RCVBUF` do.
     pub fn set_buffer(&self, name: i32, size: i32) {
-        let (buffer, min) = if name == SO_RCVBUF {
-            (&self.receive_buffer, MIN_RECEIVE)
+        let (buffer, is_set, min) = if name == SO_RCVBUF {
+            (&self.receive_buffer, &self.is_receive_buffer_set, MIN_RECEIVE)
         } else {
-            (&self.send_buffer, MIN_SEND)
+            (&self.send_buffer, &self.is_send_buffer_set, MIN_SEND)
         };
+        is_set.store(true, Ordering::Relaxed);
         // A negative size is a very large one.
         let size = size.cast_unsigned().min(MAX_BUFFER);
         buffer.store(size.saturating_mul(2).max(min), Ordering::Relaxed);

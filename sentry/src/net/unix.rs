@@ -368,7 +368,7 @@ impl Socket for UnixSocket {
         Ok(socket)
     }
 
-    fn connect(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()> {
+    fn connect(&self, task: &CurrentTask, addr: &[u8], _may_wait: bool) -> SysResult<()> {
         let given = address::parse(addr)?;
         if !self.is_connection_based() {
             return self.connect_datagram(task, given);
@@ -435,6 +435,9 @@ impl Socket for UnixSocket {
         src: &mut dyn IoSource,
         message: &Outgoing,
     ) -> SysResult<usize> {
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let to = self.destination(task, message)?;
         let control = self.complete(task, &to, &message.control);
         let from = if self.kind == Kind::Stream { None } else { self.state.lock().local.clone() };
@@ -497,7 +500,7 @@ impl Socket for UnixSocket {
             full: received.full,
             addr: from.map(|from| Address::encode(Some(from))).unwrap_or_default(),
             control: received.control,
-            ends_record: false,
+            ..Incoming::default()
         })
     }
 

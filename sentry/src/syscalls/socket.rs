@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use syscalls::abi::capability::CAP_NET_RAW;
 use syscalls::abi::socket::{
-    AF_UNIX, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM,
-    SOCK_TYPE_MASK, SOCKADDR_STORAGE_SIZE, SockFlags,
+    AF_INET, AF_INET6, AF_MAX, AF_PACKET, AF_UNIX, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_DGRAM,
+    SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOCK_TYPE_MASK, SOCKADDR_STORAGE_SIZE, SockFlags,
 };
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::fd::install;
+use crate::net::inet::{self, Family};
 use crate::net::unix::{Kind, UnixSocket};
 use crate::net::{Shutdown, Socket, SocketFile};
 use crate::sync::Events;
@@ -83,15 +85,7 @@ fn kind_and_flags(kind: i32) -> SysResult<(i32, SockFlags)> {
     Ok((kind & SOCK_TYPE_MASK, flags))
 }
 
-fn unix_kind(domain: i32, kind: i32, protocol: i32) -> SysResult<Kind> {
-    const SOCK_MAX: i32 = 11;
-    // Other families are not built in.
-    if domain != AF_UNIX {
-        return Err(Errno::EAFNOSUPPORT);
-    }
-    if !(0..SOCK_MAX).contains(&kind) {
-        return Err(Errno::EINVAL);
-    }
+fn unix_kind(kind: i32, protocol: i32) -> SysResult<Kind> {
     if protocol != 0 && protocol != AF_UNIX {
         return Err(Errno::EPROTONOSUPPORT);
     }
@@ -102,6 +96,28 @@ fn unix_kind(domain: i32, kind: i32, protocol: i32) -> SysResult<Kind> {
         SOCK_SEQPACKET => Ok(Kind::SeqPacket),
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }
+}
+
+/// Creates a socket of any family.
+fn create(task: &CurrentTask, domain: i32, kind: i32, protocol: i32) -> SysResult<Arc<dyn Socket>> {
+    match domain {
+        AF_UNIX => Ok(UnixSocket::new(&task.kernel, unix_kind(kind, protocol)?)),
+        AF_INET => inet::create(task, Family::V4, kind, protocol),
+        AF_INET6 => inet::create(task, Family::V6, kind, protocol),
+        // There are no packets to be seen.
+        AF_PACKET if !task.creds().has_capability(CAP_NET_RAW) => Err(Errno::EPERM),
+        // Other families are not built in.
+        _ => Err(Errno::EAFNOSUPPORT),
+    }
+}
+
+/// Checks family and type.
+fn check_kind(domain: i32, kind: i32) -> SysResult<()> {
+    const SOCK_MAX: i32 = 11;
+    if !(0..AF_MAX).contains(&domain) {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if (0..SOCK_MAX).contains(&kind) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 fn open(task: &CurrentTask, socket: Arc<dyn Socket>, flags: SockFlags) -> SysResult<Fd> {
@@ -120,8 +136,8 @@ pub(super) fn sys_socket(
     protocol: i32,
 ) -> HandlerResult<Fd> {
     let (kind, flags) = kind_and_flags(kind)?;
-    let kind = unix_kind(domain, kind, protocol)?;
-    Ok(open(task, UnixSocket::new(&task.kernel, kind), flags)?)
+    check_kind(domain, kind)?;
+    Ok(open(task, create(task, domain, kind, protocol)?, flags)?)
 }
 
 /// Implements `socketpair(2)`.
@@ -135,7 +151,13 @@ pub(super) fn sys_socketpair(
     sv: UserPtr<[i32; 2]>,
 ) -> HandlerResult<()> {
     let (kind, flags) = kind_and_flags(kind)?;
-    let kind = unix_kind(domain, kind, protocol)?;
+    check_kind(domain, kind)?;
+    if domain != AF_UNIX {
+        // Sockets of other families exist, if at all, one by one.
+        create(task, domain, kind, protocol)?.close();
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let kind = unix_kind(kind, protocol)?;
     let (one, other) = UnixSocket::pair(task, kind);
     let files = task.files();
     let first = match open(task, one, flags) {
@@ -211,7 +233,7 @@ pub(super) fn sys_accept4(
         Wait::Ready(accepted) => accepted,
         Wait::TimedOut => return Err(Errno::EAGAIN.into()),
     };
-    let peer = accepted.peer_addr();
+    let peer = accepted.accepted_addr();
     let fd = match open(task, accepted.clone(), flags) {
         Ok(fd) => fd,
         Err(errno) => {
@@ -220,8 +242,6 @@ pub(super) fn sys_accept4(
         }
     };
     if !addr.is_null() {
-        // A peer that has gone is still known by its address.
-        let peer = peer.unwrap_or_default();
         if let Err(errno) = write_addr(task, &peer, addr, addrlen) {
             drop(task.files().remove(fd.0));
             return Err(errno.into());
@@ -242,7 +262,7 @@ pub(super) fn sys_connect(
     let Opened { open, socket } = lookup(task, sockfd)?;
     let addr = read_addr(task, addr, addrlen)?;
     let may_wait = !open.is_nonblocking();
-    let attempt = || match socket.connect(task, &addr) {
+    let attempt = || match socket.connect(task, &addr, may_wait) {
         Err(Errno::EAGAIN) if may_wait => Ok(None),
         result => result.map(Some),
     };
@@ -251,7 +271,8 @@ pub(super) fn sys_connect(
     let register = |waiter: &_| socket.register(waiter, Events::WRITABLE, 0);
     match task.wait_for(deadline_ns, restart, register, attempt)? {
         Wait::Ready(()) => Ok(()),
-        Wait::TimedOut => Err(Errno::EAGAIN.into()),
+        Wait::TimedOut if socket.identity().0 == AF_UNIX => Err(Errno::EAGAIN.into()),
+        Wait::TimedOut => Err(Errno::EINPROGRESS.into()),
     }
 }
 

@@ -21,7 +21,7 @@ use super::read_write::Segments;
 use super::socket::{Opened, deadline, lookup, read_addr, write_addr};
 use crate::mm::user_io::{MAX_RW_COUNT, UIO_MAXIOV, UserBuf};
 use crate::net::control::{Control, Files, Sender};
-use crate::net::{Incoming, Outgoing};
+use crate::net::{Ancillary, Incoming, Outgoing};
 use crate::sync::Events;
 use crate::task::block::Wait;
 use crate::task::{Control as Flow, CurrentTask, HandlerResult, signal};
@@ -54,15 +54,13 @@ fn do_send(
     prepare: impl FnOnce() -> SysResult<Outgoing>,
 ) -> HandlerResult<usize> {
     let Opened { open, socket } = opened;
-    if flags.contains(MsgFlags::OOB) {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
     let total: usize = segments.iter().map(|(_, len)| len).sum();
     let Sending { mut done, mut message } = match task.recall::<Sending>() {
         Some(sending) => sending,
         None => Sending { done: 0, message: prepare()? },
     };
     let may_wait = !open.is_nonblocking() && !flags.contains(MsgFlags::DONTWAIT);
+    message.flags = if may_wait { flags } else { flags | MsgFlags::DONTWAIT };
     let attempt = || loop {
         let mut src = UserBuf::from_segments(task, segments.clone());
         src.advance(done);
@@ -114,7 +112,9 @@ fn do_recv(
     let waits_for_all =
         socket.is_stream() && flags.contains(MsgFlags::WAITALL) && !flags.contains(MsgFlags::PEEK);
     let mut so_far = task.recall::<Receiving>().map(|receiving| receiving.0);
-    let may_wait = !open.is_nonblocking() && !flags.contains(MsgFlags::DONTWAIT);
+    let never_waits = MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE;
+    let may_wait = !open.is_nonblocking() && !flags.intersects(never_waits);
+    let flags = if may_wait { flags } else { flags | MsgFlags::DONTWAIT };
     let attempt = || loop {
         let done = so_far.as_ref().map_or(0, |so_far| so_far.n);
         let mut dst = UserBuf::from_segments(task, segments.clone());
@@ -176,7 +176,7 @@ pub(super) fn sys_sendto(
     do_send(task, &opened, &one(buf, size), flags, || {
         let has_addr = !dest_addr.is_null() && addrlen != 0;
         let addr = if has_addr { Some(read_addr(task, dest_addr, addrlen)?) } else { None };
-        Ok(Outgoing { addr, control: Control::default() })
+        Ok(Outgoing { addr, ..Outgoing::default() })
     })
 }
 
@@ -233,16 +233,18 @@ fn send_message(
         let len = header.msg_namelen.min(max);
         let addr =
             if has_addr { Some(read_addr(task, UserAddr(header.msg_name), len)?) } else { None };
-        Ok(Outgoing { addr, control: read_control(task, header)? })
+        let (control, ancillary) = read_control(task, header)?;
+        Ok(Outgoing { addr, control, ancillary, flags })
     })
 }
 
 /// Reads the control messages of a send.
-fn read_control(task: &CurrentTask, header: &Msghdr) -> SysResult<Control> {
+fn read_control(task: &CurrentTask, header: &Msghdr) -> SysResult<(Control, Vec<Ancillary>)> {
     const HEADER: usize = size_of::<Cmsghdr>();
     let mut control = Control::default();
+    let mut ancillary = Vec::new();
     if header.msg_control == 0 || header.msg_controllen == 0 {
-        return Ok(control);
+        return Ok((control, ancillary));
     }
     if header.msg_controllen > MAX_CONTROL {
         return Err(Errno::ENOBUFS);
@@ -264,12 +266,15 @@ fn read_control(task: &CurrentTask, header: &Msghdr) -> SysResult<Control> {
                 }
                 _ => return Err(Errno::EINVAL),
             }
+        } else {
+            let (level, kind) = (message.cmsg_level, message.cmsg_type);
+            ancillary.push(Ancillary { level, kind, data: data.to_vec() });
         }
         let next = cmsg_align(len).ok_or(Errno::EINVAL)?;
         rest = rest.get(next..).unwrap_or_default();
     }
     control.files = Files::new(files);
-    Ok(control)
+    Ok((control, ancillary))
 }
 
 fn read_rights(
@@ -340,12 +345,9 @@ fn recv_message(
     let room = usize::try_from(header.msg_namelen).map_err(|_| Errno::EINVAL)?;
     let segments = segments_of(task, header)?;
     let incoming = do_recv(task, opened, &segments, flags)?;
-    let mut result = flags & MsgFlags::CMSG_CLOEXEC;
+    let mut result = (flags & MsgFlags::CMSG_CLOEXEC) | incoming.flags;
     if incoming.full > incoming.n {
         result |= MsgFlags::TRUNC;
-    }
-    if incoming.ends_record {
-        result |= MsgFlags::EOR;
     }
     if header.msg_name != 0 {
         let n = room.min(incoming.addr.len());
@@ -353,7 +355,7 @@ fn recv_message(
         task.write_bytes(UserAddr(header.msg_name), addr)?;
         header.msg_namelen = i32::try_from(incoming.addr.len()).unwrap_or(0);
     }
-    let written = write_control(task, opened, header, &incoming.control, flags, &mut result)?;
+    let written = write_control(task, opened, header, &incoming, flags, &mut result)?;
     header.msg_controllen = written as u64;
     header.msg_flags = result.bits();
     Ok(returned(&incoming, flags))
@@ -370,15 +372,14 @@ struct ControlWriter<'a> {
 impl ControlWriter<'_> {
     /// Stores a message, cut where there is too little room for all of it. Returns false where it
     /// was cut or left out.
-    fn put(&mut self, kind: i32, data: &[u8]) -> SysResult<bool> {
+    fn put(&mut self, level: i32, kind: i32, data: &[u8]) -> SysResult<bool> {
         const HEADER: usize = size_of::<Cmsghdr>();
         let room = self.room - self.done;
         if room < HEADER {
             return Ok(false);
         }
         let n = data.len().min(room - HEADER);
-        let head =
-            Cmsghdr { cmsg_len: (HEADER + n) as u64, cmsg_level: SOL_SOCKET, cmsg_type: kind };
+        let head = Cmsghdr { cmsg_len: (HEADER + n) as u64, cmsg_level: level, cmsg_type: kind };
         let mut bytes = head.as_bytes().to_vec();
         bytes.extend_from_slice(data.get(..n).unwrap_or_default());
         let addr = self.addr.checked_add(self.done as u64).ok_or(Errno::EFAULT)?;
@@ -398,10 +399,11 @@ fn write_control(
     task: &CurrentTask,
     opened: &Opened,
     header: &Msghdr,
-    control: &Control,
+    incoming: &Incoming,
     flags: MsgFlags,
     result: &mut MsgFlags,
 ) -> SysResult<usize> {
+    let control = &incoming.control;
     let room = if header.msg_control == 0 {
         0
     } else {
@@ -414,7 +416,7 @@ fn write_control(
         const OVERFLOW_ID: u32 = 65_534;
         let nobody = Ucred { pid: 0, uid: OVERFLOW_ID, gid: OVERFLOW_ID };
         let creds = control.sender.as_ref().map_or(nobody, |sender| sender.seen_by(task));
-        is_cut |= !writer.put(SCM_CREDENTIALS, creds.as_bytes())?;
+        is_cut |= !writer.put(SOL_SOCKET, SCM_CREDENTIALS, creds.as_bytes())?;
     }
     let files = control.files.as_slice();
     let n_files = files.len().min(writer.room_for_files());
@@ -430,7 +432,10 @@ fn write_control(
         is_cut = true;
     }
     if !fds.is_empty() {
-        writer.put(SCM_RIGHTS, fds.as_bytes())?;
+        writer.put(SOL_SOCKET, SCM_RIGHTS, fds.as_bytes())?;
+    }
+    for Ancillary { level, kind, data } in &incoming.ancillary {
+        is_cut |= !writer.put(*level, *kind, data)?;
     }
     if is_cut {
         *result |= MsgFlags::CTRUNC;

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use syscalls::abi::capability::CAP_NET_ADMIN;
 use syscalls::abi::socket::{
-    Linger, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_PASSCRED, SO_PRIORITY, SO_PROTOCOL,
-    SO_RCVBUF, SO_RCVBUFFORCE, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDBUF,
-    SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE, SOL_SOCKET,
+    Linger, SO_ACCEPTCONN, SO_BINDTODEVICE, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_MARK, SO_PASSCRED,
+    SO_PRIORITY, SO_PROTOCOL, SO_RCVBUF, SO_RCVBUFFORCE, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW,
+    SO_SNDBUF, SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE, SOL_SOCKET,
 };
 use syscalls::abi::time::Timeval;
 use syscalls::arg::Fd;
@@ -67,8 +67,8 @@ fn get(task: &CurrentTask, socket: &dyn Socket, level: i32, name: i32) -> SysRes
             timeout(options.receive_timeout_ns.load(Ordering::Relaxed))
         }
         SO_SNDTIMEO | SO_SNDTIMEO_NEW => timeout(options.send_timeout_ns.load(Ordering::Relaxed)),
-        _ => match options.switch(name) {
-            Some(on) => number(on.into()),
+        _ => match options.switch(name).map(i32::from).or_else(|| options.number(name)) {
+            Some(value) => number(value),
             None => socket.option(task, level, name),
         },
     }
@@ -85,10 +85,26 @@ pub(super) fn sys_setsockopt(
 ) -> HandlerResult<()> {
     let len = usize::try_from(optlen).map_err(|_| Errno::EINVAL)?;
     let opened = lookup(task, sockfd)?;
-    if level != SOL_SOCKET {
-        return Err(Errno::EOPNOTSUPP.into());
+    let is_own = level == SOL_SOCKET && !matches!(optname, SO_BINDTODEVICE);
+    if !is_own {
+        return Ok(set_own(task, opened.socket.as_ref(), level, optname, (optval, len))?);
     }
     Ok(set(task, opened.socket.as_ref(), optname, optval, len)?)
+}
+
+/// Sets an option that only the socket's family knows.
+fn set_own(
+    task: &CurrentTask,
+    socket: &dyn Socket,
+    level: i32,
+    name: i32,
+    (optval, len): (UserAddr, usize),
+) -> SysResult<()> {
+    // No option of ours is longer.
+    const MAX_OPTION: usize = 512;
+    let mut value = vec![0; len.min(MAX_OPTION)];
+    task.read_bytes(optval, &mut value)?;
+    socket.set_option(task, level, name, &value)
 }
 
 fn set(
@@ -140,8 +156,9 @@ fn set(
             let ns = read_timeout(task, optval, len)?;
             options.send_timeout_ns.store(ns, Ordering::Relaxed);
         }
-        _ if options.set_switch(name, value != 0) => {}
-        _ => return Err(Errno::ENOPROTOOPT),
+        SO_MARK if !task.creds().has_capability(CAP_NET_ADMIN) => return Err(Errno::EPERM),
+        _ if options.set_switch(name, value != 0) || options.set_number(name, value) => {}
+        _ => return set_own(task, socket, SOL_SOCKET, name, (optval, len)),
     }
     Ok(())
 }

@@ -112,6 +112,31 @@ impl IoSink for VecSink {
     }
 }
 
+/// A sink that passes on at most so many bytes.
+pub struct LimitedSink<'a> {
+    dst: &'a mut dyn IoSink,
+    left: usize,
+}
+
+impl<'a> LimitedSink<'a> {
+    /// Creates a sink for the first `left` bytes of `dst`.
+    pub fn new(dst: &'a mut dyn IoSink, left: usize) -> Self {
+        Self { dst, left }
+    }
+}
+
+impl IoSink for LimitedSink<'_> {
+    fn remaining(&self) -> usize {
+        self.dst.remaining().min(self.left)
+    }
+
+    fn put(&mut self, data: &[u8]) -> SysResult<usize> {
+        let n = self.dst.put(data.get(..self.left).unwrap_or(data))?;
+        self.left -= n;
+        Ok(n)
+    }
+}
+
 /// A source over a slice.
 pub struct SliceSource<'a>(&'a [u8]);
 

@@ -75,6 +75,13 @@ constants! {
         SIOCGIFMTU = 0x8921;
         SIOCGIFHWADDR = 0x8927;
         SIOCGIFNETMASK = 0x891b;
+        SIOCGSTAMP = 0x8906;
+        SIOCSIFFLAGS = 0x8914;
+        SIOCGIFDSTADDR = 0x8917;
+        SIOCGIFBRDADDR = 0x8919;
+        SIOCGIFMETRIC = 0x891d;
+        SIOCGIFTXQLEN = 0x8942;
+        SIOCGIFMAP = 0x8970;
         FIBMAP = 1;
         FIGETBSZ = 2;
         FIFREEZE = 0xc004_5877;

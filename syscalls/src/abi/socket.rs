@@ -155,6 +155,17 @@ constants! {
 }
 
 constants! {
+    /// Options of [`SOL_UDP`].
+    UDP_NAMES: i32 {
+        UDP_CORK = 1;
+        UDP_NO_CHECK6_TX = 101;
+        UDP_NO_CHECK6_RX = 102;
+        UDP_SEGMENT = 103;
+        UDP_GRO = 104;
+    }
+}
+
+constants! {
     /// Options of [`SOL_IP`].
     IP_NAMES: i32 {
         IP_TOS = 1;
@@ -162,6 +173,7 @@ constants! {
         IP_HDRINCL = 3;
         IP_OPTIONS = 4;
         IP_RECVOPTS = 6;
+        IP_RETOPTS = 7;
         IP_PKTINFO = 8;
         IP_PKTOPTIONS = 9;
         IP_MTU_DISCOVER = 10;
@@ -171,6 +183,7 @@ constants! {
         IP_MTU = 14;
         IP_FREEBIND = 15;
         IP_TRANSPARENT = 19;
+        IP_RECVORIGDSTADDR = 20;
         IP_MINTTL = 21;
         IP_BIND_ADDRESS_NO_PORT = 24;
         IP_MULTICAST_IF = 32;
@@ -178,6 +191,7 @@ constants! {
         IP_MULTICAST_LOOP = 34;
         IP_ADD_MEMBERSHIP = 35;
         IP_DROP_MEMBERSHIP = 36;
+        IP_MULTICAST_ALL = 49;
     }
 }
 
@@ -198,8 +212,14 @@ constants! {
         IPV6_PKTINFO = 50;
         IPV6_RECVHOPLIMIT = 51;
         IPV6_HOPLIMIT = 52;
+        IPV6_RECVPATHMTU = 60;
+        IPV6_DONTFRAG = 62;
         IPV6_RECVTCLASS = 66;
         IPV6_TCLASS = 67;
+        IPV6_AUTOFLOWLABEL = 70;
+        IPV6_ADDR_PREFERENCES = 72;
+        IPV6_TRANSPARENT = 75;
+        IPV6_FREEBIND = 78;
     }
 }
 

@@ -10,6 +10,7 @@ pub mod errno;
 pub mod fs;
 pub mod hostile;
 pub mod mem;
+pub mod net;
 pub mod proc;
 pub mod rng;
 pub mod runner;

@@ -24,6 +24,25 @@ const UTS_LEN: usize = 64;
 #[derive(Default)]
 pub struct Sysctls(Mutex<BTreeMap<&'static str, String>>);
 
+impl Sysctls {
+    /// Returns the value of a sysctl that can be written, given by its path.
+    pub fn words(&self, path: &str) -> String {
+        if let Some(changed) = self.0.lock().get(path) {
+            return changed.clone();
+        }
+        let known = TABLE.iter().find(|(known, _)| *known == path);
+        match known {
+            Some((_, Tunable(value) | Words(value) | Fixed(value))) => (*value).to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Returns one number of a sysctl that is a list of them.
+    pub fn number(&self, path: &str, index: usize) -> Option<i64> {
+        self.words(path).split('\t').nth(index)?.parse().ok()
+    }
+}
+
 /// What a sysctl shows.
 #[derive(Clone, Copy)]
 enum Value {

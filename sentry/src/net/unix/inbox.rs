@@ -9,7 +9,7 @@ use super::UnixSocket;
 use super::address::Address;
 use crate::net::control::{Control, Files, Sender};
 use crate::vfs::ring::Ring;
-use crate::vfs::{IoSink, IoSource};
+use crate::vfs::{IoSink, IoSource, LimitedSink};
 
 /// The most messages that wait in one socket: `net.unix.max_dgram_qlen` as systemd sets it.
 const MAX_MESSAGES: usize = 512;
@@ -75,24 +75,6 @@ pub(super) struct Inbox {
     blocked: Vec<Weak<UnixSocket>>,
 }
 
-/// Passes on at most so many bytes.
-struct LimitedSink<'a> {
-    dst: &'a mut dyn IoSink,
-    left: usize,
-}
-
-impl IoSink for LimitedSink<'_> {
-    fn remaining(&self) -> usize {
-        self.dst.remaining().min(self.left)
-    }
-
-    fn put(&mut self, data: &[u8]) -> SysResult<usize> {
-        let n = self.dst.put(data.get(..self.left).unwrap_or(data))?;
-        self.left -= n;
-        Ok(n)
-    }
-}
-
 impl Stream {
     fn send(
         &mut self,
@@ -131,7 +113,7 @@ impl Stream {
             Some(next) => usize::try_from(next.at - self.n_read).unwrap_or(usize::MAX),
             None => usize::MAX,
         };
-        let (n, _) = self.ring.peek(&mut LimitedSink { dst, left })?;
+        let (n, _) = self.ring.peek(&mut LimitedSink::new(dst, left))?;
         let sender = here.map_or(&self.current, |mark| &mark.sender).clone();
         let files = if peek {
             here.map(|mark| mark.files.clone()).unwrap_or_default()

@@ -1,0 +1,154 @@
+//! Sockets of the Internet families on the loopback interface (`ip(7)`, `tcp(7)`, `udp(7)`).
+//!
+//! There are no packets: a connection is two buffers ([`tcp`]), a datagram goes straight into the
+//! receiver's queue ([`udp`]). [`ports`] knows who has which port, [`addr`] what is reachable: this
+//! host and nothing else.
+
+mod addr;
+pub mod interface;
+mod ip_options;
+mod ports;
+pub mod tcp;
+pub mod udp;
+
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::capability::{CAP_NET_BIND_SERVICE, CAP_NET_RAW};
+use syscalls::abi::socket::{
+    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_RAW,
+    SOCK_SEQPACKET, SOCK_STREAM,
+};
+use syscalls::{Errno, SysResult};
+
+use self::addr::Endpoint;
+use self::ports::{PortRange, Ports};
+use self::tcp::TcpSocket;
+use self::udp::UdpSocket;
+use super::Socket;
+use crate::kernel::Kernel;
+use crate::task::CurrentTask;
+
+pub use addr::Family;
+
+/// The number of the loopback interface.
+pub(super) const LOOPBACK_INDEX: i32 = 1;
+
+/// The sockets of a network namespace.
+pub struct Inet {
+    tcp: Ports<Weak<TcpSocket>>,
+    udp: Ports<Weak<UdpSocket>>,
+}
+
+impl Default for Inet {
+    fn default() -> Self {
+        Self { tcp: Ports::new(), udp: Ports::new() }
+    }
+}
+
+impl Inet {
+    /// Returns the TCP sockets that have a port.
+    pub fn tcp_sockets(&self) -> Vec<Arc<TcpSocket>> {
+        self.tcp.all().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Returns the UDP sockets that have a port.
+    pub fn udp_sockets(&self) -> Vec<Arc<UdpSocket>> {
+        self.udp.all().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Creates a socket of one of the Internet families.
+///
+/// # Errors
+/// `EINVAL`, `ESOCKTNOSUPPORT`, `EPROTONOSUPPORT`, `EPERM`, `EACCES`.
+pub fn create(
+    task: &CurrentTask,
+    family: Family,
+    kind: i32,
+    protocol: i32,
+) -> SysResult<Arc<dyn Socket>> {
+    const IPPROTO_MAX: i32 = 263;
+    if !(0..IPPROTO_MAX).contains(&protocol) {
+        return Err(Errno::EINVAL);
+    }
+    let is_icmp = match family {
+        Family::V4 => protocol == IPPROTO_ICMP,
+        Family::V6 => protocol == IPPROTO_ICMPV6,
+    };
+    match (kind, protocol) {
+        (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(TcpSocket::create(task, family)),
+        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(UdpSocket::create(task, family)),
+        // `net.ipv4.ping_group_range` is empty: nobody has ICMP sockets.
+        (SOCK_DGRAM, _) if is_icmp => Err(Errno::EACCES),
+        (SOCK_RAW, _) => {
+            if !task.creds().has_capability(CAP_NET_RAW) {
+                return Err(Errno::EPERM);
+            }
+            // There are no packets that a raw socket could see.
+            Err(if protocol == IPPROTO_IP {
+                Errno::EPROTONOSUPPORT
+            } else {
+                Errno::ESOCKTNOSUPPORT
+            })
+        }
+        (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
+        (SOCK_SEQPACKET, _) => Err(Errno::ESOCKTNOSUPPORT),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}
+
+/// Returns the ports that are handed out.
+fn port_range(kernel: &Kernel) -> PortRange {
+    let number = |index| kernel.sysctls.number("net/ipv4/ip_local_port_range", index);
+    let (first, last) = (number(0).unwrap_or(32_768), number(1).unwrap_or(60_999));
+    match (u16::try_from(first), u16::try_from(last)) {
+        (Ok(first), Ok(last)) if first > 0 && first <= last => PortRange { first, last },
+        _ => PortRange { first: 32_768, last: 60_999 },
+    }
+}
+
+/// Checks that the caller may bind to a port.
+fn check_port(task: &CurrentTask, port: u16) -> SysResult<()> {
+    let first_free = task.kernel.sysctls.number("net/ipv4/ip_unprivileged_port_start", 0);
+    let is_privileged = port != 0 && i64::from(port) < first_free.unwrap_or(1024);
+    if is_privileged && !task.creds().has_capability(CAP_NET_BIND_SERVICE) {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+/// Reads the address of a `bind(2)`.
+fn parse_bind(family: Family, given: &[u8], v6only: bool) -> SysResult<Endpoint> {
+    let is_unspecified = family == Family::V4 && addr::family_of(given) == Ok(0);
+    if is_unspecified {
+        // The family may be missing with the wildcard address.
+        let mut with_family = given.to_vec();
+        if let Some(first) = with_family.first_mut() {
+            *first = 2;
+        }
+        let endpoint = addr::parse(family, &with_family)?;
+        return if endpoint.ip.is_unspecified() { Ok(endpoint) } else { Err(Errno::EAFNOSUPPORT) };
+    }
+    let endpoint = addr::parse(family, given)?;
+    if family == Family::V6 && v6only && endpoint.ip.is_ipv4() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(endpoint)
+}
+
+/// Returns an option of a socket of the Internet that has no effect of its own.
+fn common_option(name: i32) -> SysResult<Vec<u8>> {
+    use syscalls::abi::socket::{
+        SO_BINDTOIFINDEX, SO_BUF_LOCK, SO_COOKIE, SO_INCOMING_NAPI_ID, SO_MAX_PACING_RATE,
+        SO_NETNS_COOKIE, SO_PEERCRED, SO_RESERVE_MEM, SO_ZEROCOPY,
+    };
+    match name {
+        SO_PEERCRED => Ok([0_i32, -1, -1].iter().flat_map(|number| number.to_ne_bytes()).collect()),
+        SO_INCOMING_NAPI_ID | SO_ZEROCOPY | SO_RESERVE_MEM | SO_BUF_LOCK | SO_BINDTOIFINDEX => {
+            Ok(0_i32.to_ne_bytes().to_vec())
+        }
+        SO_MAX_PACING_RATE => Ok(u32::MAX.to_ne_bytes().to_vec()),
+        SO_NETNS_COOKIE | SO_COOKIE => Ok(1_u64.to_ne_bytes().to_vec()),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}

@@ -1,0 +1,515 @@
+//! TCP sockets (`tcp(7)`).
+//!
+//! Locks: `TcpSocket::state` of one socket at a time, and a listening one's before that of a new
+//! connection that nobody else knows yet. Below it the ports and the connection ([`conn`]), which
+//! are leaves. Wait queues are notified without any.
+
+mod conn;
+mod connect;
+mod listen;
+mod options;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::ioctl::SIOCATMARK;
+use syscalls::abi::socket::{AF_UNSPEC, IPPROTO_TCP, IPV6_V6ONLY, MsgFlags, SOCK_STREAM, SOL_IPV6};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+
+use self::conn::{Conn, Look, Phase, Side};
+use self::options::TcpOptions;
+use super::addr::{self, Endpoint, Family};
+use super::ip_options::{About, IpOptions};
+use super::ports::{Claim, ClaimState, Place};
+use super::{Inet, interface};
+use crate::kernel::Kernel;
+use crate::net::options::Options;
+use crate::net::{Incoming, Outgoing, Shutdown, Socket};
+use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
+use crate::task::{CurrentTask, HandlerResult};
+use crate::vfs::{IoSink, IoSource};
+
+/// What `SO_SNDBUF` and `SO_RCVBUF` show of a new socket, and of one that is connected.
+const SEND_BUFFER: u32 = 16_384;
+const RECEIVE_BUFFER: u32 = 131_072;
+const CONNECTED_SEND_BUFFER: u32 = 2_626_560;
+
+/// How long a port stays taken after its connection was closed from this side: `TIME_WAIT`.
+const TIME_WAIT_NS: u64 = 60_000_000_000;
+
+/// What a socket is for.
+enum Role {
+    /// Not connected.
+    Idle,
+    /// A connect waits for room in the queue of who listens.
+    Connecting,
+    /// A connect has failed, and nobody has been told yet.
+    Failed,
+    /// Takes connections.
+    Listening {
+        backlog: usize,
+        pending: VecDeque<Arc<TcpSocket>>,
+        /// Who waits for room.
+        waiting: VecDeque<Weak<TcpSocket>>,
+    },
+    /// Connected once and for all.
+    Connected {
+        conn: Arc<Conn>,
+        side: Side,
+        /// Whether a `connect(2)` has returned success.
+        is_announced: bool,
+    },
+}
+
+struct State {
+    role: Role,
+    local: Option<Endpoint>,
+    place: Option<Place>,
+    /// Whether the address or the port was given by `bind(2)`.
+    is_ip_bound: bool,
+    is_port_bound: bool,
+    peer: Option<Endpoint>,
+    error: Option<Errno>,
+}
+
+/// A TCP socket.
+pub struct TcpSocket {
+    this: Weak<TcpSocket>,
+    kernel: Arc<Kernel>,
+    family: Family,
+    uid: u32,
+    ino: AtomicU64,
+    options: Arc<Options>,
+    ip: IpOptions,
+    tcp: TcpOptions,
+    state: Mutex<State>,
+    queue: WaitQueue,
+}
+
+/// A line of `/proc/net/tcp`.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpEntry {
+    /// The own address and port.
+    pub local: (IpAddr, u16),
+    /// The peer's.
+    pub remote: (IpAddr, u16),
+    /// As Linux numbers the states.
+    pub state: u8,
+    /// Bytes that have not reached the peer, and that wait to be read; connections that wait.
+    pub queues: (usize, usize),
+    /// The owner.
+    pub uid: u32,
+    /// The inode number of the socket's file.
+    pub ino: u64,
+}
+
+impl TcpSocket {
+    /// Creates a socket.
+    pub fn create(task: &CurrentTask, family: Family) -> Arc<Self> {
+        let options = Options::with_buffers(SEND_BUFFER, RECEIVE_BUFFER);
+        let uid = task.creds().fsuid;
+        Self::new(&task.kernel, family, uid, options, IpOptions::default(), TcpOptions::default())
+    }
+
+    fn new(
+        kernel: &Arc<Kernel>,
+        family: Family,
+        uid: u32,
+        options: Options,
+        ip: IpOptions,
+        tcp: TcpOptions,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            kernel: kernel.clone(),
+            family,
+            uid,
+            ino: AtomicU64::new(0),
+            options: Arc::new(options),
+            ip,
+            tcp,
+            state: Mutex::new(State {
+                role: Role::Idle,
+                local: None,
+                place: None,
+                is_ip_bound: false,
+                is_port_bound: false,
+                peer: None,
+                error: None,
+            }),
+            queue: WaitQueue::new(),
+        })
+    }
+
+    fn inet(&self) -> &Inet {
+        &self.kernel.inet
+    }
+
+    fn is_v6only(&self) -> bool {
+        self.family == Family::V6 && self.ip.flag(SOL_IPV6, IPV6_V6ONLY)
+    }
+
+    fn claim(&self, ip: IpAddr, state: ClaimState) -> Claim {
+        Claim { ip, v6only: self.is_v6only(), options: self.options.clone(), uid: self.uid, state }
+    }
+
+    fn about(&self) -> About {
+        let state = self.state.lock();
+        About {
+            is_v6: self.family == Family::V6,
+            is_stream: true,
+            is_bound: state.place.is_some(),
+            is_connected: matches!(state.role, Role::Connected { .. }),
+        }
+    }
+
+    /// Returns the connection, where there is or was one.
+    fn conn(&self) -> Option<(Arc<Conn>, Side)> {
+        match &self.state.lock().role {
+            Role::Connected { conn, side, .. } => Some((conn.clone(), *side)),
+            _ => None,
+        }
+    }
+
+    /// Gives the port back, unless `bind(2)` has named it and `keeps_bound`.
+    fn unbind(&self, state: &mut State, keeps_bound: bool) {
+        if keeps_bound && state.is_port_bound {
+            if !state.is_ip_bound
+                && let (Some(place), Some(local)) = (state.place, &mut state.local)
+            {
+                local.ip = self.family.any();
+                let ip = local.ip;
+                self.inet().tcp.update(place, |claim| claim.ip = ip);
+            }
+            return;
+        }
+        if let Some(place) = state.place.take() {
+            self.inet().tcp.release(place);
+        }
+        let kept = state.local.filter(|_| keeps_bound && state.is_ip_bound);
+        state.local = kept.map(|local| Endpoint { port: 0, ..local });
+    }
+
+    /// Gives back what a connection holds in the tables.
+    fn leave(&self, conn: &Conn, side: Side) {
+        let [client, server] = conn.addrs;
+        match side {
+            Side::Client => self.inet().tcp.leave_pair(client, server),
+            Side::Server => self.inet().tcp.leave_pair(server, client),
+        }
+    }
+
+    /// Returns the socket as `/proc/net/tcp` shows it.
+    pub fn entry(&self) -> Option<TcpEntry> {
+        let state = self.state.lock();
+        let local = state.local?;
+        let peer = state.peer.unwrap_or(Endpoint { ip: self.family.any(), port: 0 });
+        let (number, queues) = match &state.role {
+            Role::Listening { pending, backlog, .. } => (10, (*backlog, pending.len())),
+            Role::Connected { conn, side, .. } => {
+                let look = conn.look(*side, false);
+                (phase_number(look.phase), (look.n_unsent, look.n_readable))
+            }
+            Role::Connecting => (2, (0, 0)),
+            // A socket that is only bound is not shown.
+            Role::Idle | Role::Failed => return None,
+        };
+        Some(TcpEntry {
+            local: (local.ip, local.port),
+            remote: (peer.ip, peer.port),
+            state: number,
+            queues,
+            uid: self.uid,
+            ino: self.ino.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Returns whether the socket is one of IPv6.
+    pub fn is_v6(&self) -> bool {
+        self.family == Family::V6
+    }
+}
+
+/// Returns the number that Linux gives a state.
+fn phase_number(phase: Phase) -> u8 {
+    match phase {
+        Phase::Established => 1,
+        Phase::FinWait => 5,
+        Phase::Closed => 7,
+        Phase::CloseWait => 8,
+    }
+}
+
+impl Socket for TcpSocket {
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn identity(&self) -> (i32, i32, i32) {
+        (self.family.number(), SOCK_STREAM, IPPROTO_TCP)
+    }
+
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(self.state.lock().role, Role::Listening { .. })
+    }
+
+    fn bind(&self, task: &CurrentTask, given: &[u8]) -> SysResult<()> {
+        let endpoint = super::parse_bind(self.family, given, self.is_v6only())?;
+        let is_group = endpoint.ip.is_multicast() && endpoint.ip.is_ipv6();
+        if is_group {
+            return Err(Errno::EINVAL);
+        }
+        if !addr::can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        super::check_port(task, endpoint.port)?;
+        let mut state = self.state.lock();
+        if state.place.is_some() || !matches!(state.role, Role::Idle) {
+            return Err(Errno::EINVAL);
+        }
+        let place = self.inet().tcp.bind(
+            endpoint.port,
+            self.claim(endpoint.ip, ClaimState::Bound),
+            self.this.clone(),
+            super::port_range(&self.kernel),
+            self.kernel.clock.monotonic_ns(),
+        )?;
+        state.local = Some(Endpoint { ip: endpoint.ip, port: place.port });
+        state.place = Some(place);
+        state.is_ip_bound = !endpoint.ip.is_unspecified();
+        state.is_port_bound = endpoint.port != 0;
+        Ok(())
+    }
+
+    fn listen(&self, _task: &CurrentTask, backlog: i32) -> SysResult<()> {
+        self.do_listen(backlog)
+    }
+
+    fn accept(&self, _task: &CurrentTask) -> SysResult<Arc<dyn Socket>> {
+        let socket: Arc<dyn Socket> = self.do_accept()?;
+        Ok(socket)
+    }
+
+    fn connect(&self, _task: &CurrentTask, given: &[u8], may_wait: bool) -> SysResult<()> {
+        if addr::family_of(given)? == AF_UNSPEC {
+            self.disconnect();
+            return Ok(());
+        }
+        self.do_connect(given, may_wait)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> SysResult<()> {
+        if let Some((conn, side)) = self.conn() {
+            return conn.shutdown(side, how.receive, how.send);
+        }
+        let (is_listening, is_connecting) = {
+            let state = self.state.lock();
+            let is_listening = matches!(state.role, Role::Listening { .. });
+            (is_listening, matches!(state.role, Role::Connecting))
+        };
+        let result = match (is_listening, is_connecting) {
+            (true, _) if !how.receive => Ok(()),
+            (true, _) | (_, true) => {
+                self.disconnect();
+                Ok(())
+            }
+            _ => Err(Errno::ENOTCONN),
+        };
+        self.queue.notify(Events::all());
+        result
+    }
+
+    fn local_addr(&self) -> Vec<u8> {
+        let local = self.state.lock().local;
+        local.unwrap_or(Endpoint { ip: self.family.any(), port: 0 }).encode(self.family)
+    }
+
+    fn peer_addr(&self) -> SysResult<Vec<u8>> {
+        let state = self.state.lock();
+        let Role::Connected { conn, side, .. } = &state.role else { return Err(Errno::ENOTCONN) };
+        if conn.look(*side, false).phase == Phase::Closed {
+            return Err(Errno::ENOTCONN);
+        }
+        Ok(state.peer.ok_or(Errno::ENOTCONN)?.encode(self.family))
+    }
+
+    fn accepted_addr(&self) -> Vec<u8> {
+        self.state.lock().peer.map(|peer| peer.encode(self.family)).unwrap_or_default()
+    }
+
+    fn send(
+        &self,
+        _task: &CurrentTask,
+        src: &mut dyn IoSource,
+        message: &Outgoing,
+    ) -> SysResult<usize> {
+        if let Some((conn, side)) = self.conn() {
+            return conn.send(side, src, message.flags);
+        }
+        if message.flags.contains(MsgFlags::FASTOPEN)
+            && let Some(given) = &message.addr
+        {
+            // There are no cookies, so this is a connect with a send behind it.
+            self.connect(_task, given, !message.flags.contains(MsgFlags::DONTWAIT))?;
+            let (conn, side) = self.conn().ok_or(Errno::EPIPE)?;
+            return conn.send(side, src, message.flags);
+        }
+        let mut state = self.state.lock();
+        if let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        let is_connecting = matches!(state.role, Role::Connecting);
+        Err(if is_connecting { Errno::EAGAIN } else { Errno::EPIPE })
+    }
+
+    fn recv(
+        &self,
+        _task: &CurrentTask,
+        dst: &mut dyn IoSink,
+        flags: MsgFlags,
+    ) -> SysResult<Incoming> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        let Some((conn, side)) = self.conn() else {
+            let mut state = self.state.lock();
+            return match state.role {
+                Role::Listening { .. } => Err(Errno::ENOTCONN),
+                _ if flags.contains(MsgFlags::OOB) => Err(Errno::EINVAL),
+                Role::Connecting => Err(Errno::EAGAIN),
+                Role::Failed => match state.error.take() {
+                    Some(error) => Err(error),
+                    None => Ok(Incoming::default()),
+                },
+                Role::Idle | Role::Connected { .. } => {
+                    Err(state.error.take().unwrap_or(Errno::ENOTCONN))
+                }
+            };
+        };
+        let (n, flags) = conn.recv(side, dst, flags)?;
+        Ok(Incoming { n, full: n, flags, ..Incoming::default() })
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        match self.conn() {
+            Some((conn, side)) => conn.take_error(side),
+            None => self.state.lock().error.take(),
+        }
+    }
+
+    fn option(&self, _task: &CurrentTask, level: i32, name: i32) -> SysResult<Vec<u8>> {
+        self.get_option(level, name)
+    }
+
+    fn set_option(&self, task: &CurrentTask, level: i32, name: i32, value: &[u8]) -> SysResult<()> {
+        self.change_option(task, level, name, value)
+    }
+
+    fn ioctl(&self, task: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
+        if request == SIOCATMARK {
+            let is_at_mark =
+                self.conn().is_some_and(|(conn, side)| conn.look(side, false).is_at_mark);
+            task.write_obj(UserPtr::<i32>::new(UserAddr(arg)), &i32::from(is_at_mark))?;
+            return Ok(0);
+        }
+        interface::ioctl(task, request, arg)
+    }
+
+    fn set_ino(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
+    }
+
+    fn n_pending(&self) -> (usize, usize) {
+        match self.conn() {
+            Some((conn, side)) => {
+                let look = conn.look(side, false);
+                (look.n_readable, look.n_unsent)
+            }
+            None => (0, 0),
+        }
+    }
+
+    fn poll(&self) -> Events {
+        let state = self.state.lock();
+        let error = if state.error.is_some() { Events::ERR } else { Events::empty() };
+        let (conn, side) = match &state.role {
+            Role::Idle => return error | Events::HUP | Events::WRITABLE,
+            Role::Connecting => return Events::empty(),
+            Role::Failed => {
+                let ended = Events::HUP | Events::RDHUP;
+                return error | ended | Events::READABLE | Events::WRITABLE;
+            }
+            Role::Listening { pending, .. } => {
+                return if pending.is_empty() { Events::empty() } else { Events::READABLE };
+            }
+            Role::Connected { conn, side, .. } => (conn.clone(), *side),
+        };
+        drop(state);
+        let low_water = self.options.receive_low_water.load(Ordering::Relaxed);
+        readiness(&conn.look(side, true), usize::try_from(low_water).unwrap_or(1))
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
+        vec![self.queue.register(waiter, mask, key)]
+    }
+
+    fn close(&self) {
+        let (role, place) = {
+            let mut state = self.state.lock();
+            (std::mem::replace(&mut state.role, Role::Idle), state.place.take())
+        };
+        match role {
+            Role::Connected { conn, side, .. } => {
+                let (is_on, seconds) = *self.options.linger.lock();
+                let lingers = conn.close(side, is_on != 0 && seconds == 0);
+                self.leave(&conn, side);
+                if let Some(place) = place {
+                    let now_ns = self.kernel.clock.monotonic_ns();
+                    let tcp = &self.inet().tcp;
+                    if lingers {
+                        tcp.release_later(place, now_ns + TIME_WAIT_NS, now_ns, Weak::new());
+                    } else {
+                        tcp.release(place);
+                    }
+                }
+            }
+            role => {
+                if let Some(place) = place {
+                    self.inet().tcp.release(place);
+                }
+                self.close_listener(role);
+            }
+        }
+        self.queue.notify(Events::all());
+    }
+}
+
+/// Returns what a connection is ready for.
+fn readiness(look: &Look, low_water: usize) -> Events {
+    let mut ready = Events::empty();
+    if look.phase == Phase::Closed || (look.is_receive_shut && look.is_send_shut) {
+        ready |= Events::HUP;
+    }
+    if look.is_receive_shut {
+        ready |= Events::READABLE | Events::RDHUP;
+    }
+    if look.n_readable >= low_water.max(1) {
+        ready |= Events::READABLE;
+    }
+    if look.is_writable {
+        ready |= Events::WRITABLE;
+    }
+    if look.has_urgent {
+        ready |= Events::PRI;
+    }
+    if look.has_error {
+        ready |= Events::ERR;
+    }
+    ready
+}

@@ -1,0 +1,192 @@
+//! Connecting.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use syscalls::{Errno, SysResult};
+
+use super::conn::Side;
+use super::{CONNECTED_SEND_BUFFER, Conn, Role, TcpSocket};
+use crate::net::inet::addr::{self, Endpoint, Family};
+use crate::net::inet::ports::ClaimState;
+use crate::sync::Events;
+
+impl TcpSocket {
+    /// Implements `connect(2)`. As on Linux, a call that may not wait is never told at once how the
+    /// attempt has gone.
+    pub(super) fn do_connect(&self, given: &[u8], may_wait: bool) -> SysResult<()> {
+        {
+            let mut state = self.state.lock();
+            match &mut state.role {
+                Role::Idle => {}
+                Role::Listening { .. } | Role::Connected { is_announced: true, .. } => {
+                    return Err(Errno::EISCONN);
+                }
+                Role::Connected { is_announced, .. } => {
+                    *is_announced = true;
+                    return Ok(());
+                }
+                Role::Connecting if may_wait => return Err(Errno::EAGAIN),
+                Role::Connecting => return Err(Errno::EALREADY),
+                Role::Failed => {
+                    state.role = Role::Idle;
+                    let error = state.error.take().unwrap_or(Errno::ECONNABORTED);
+                    self.unbind(&mut state, true);
+                    state.peer = None;
+                    return Err(error);
+                }
+            }
+        }
+        self.start_connect(given)?;
+        let result = self.try_connect();
+        let mut state = self.state.lock();
+        match (&mut state.role, result) {
+            (Role::Connected { is_announced, .. }, Ok(())) if may_wait => {
+                *is_announced = true;
+                Ok(())
+            }
+            (Role::Connecting, Err(Errno::EAGAIN)) if may_wait => Err(Errno::EAGAIN),
+            (Role::Failed, Err(error)) if may_wait => {
+                state.role = Role::Idle;
+                state.error = None;
+                self.unbind(&mut state, true);
+                state.peer = None;
+                Err(error)
+            }
+            _ => Err(Errno::EINPROGRESS),
+        }
+    }
+
+    /// Checks the address and takes a port.
+    fn start_connect(&self, given: &[u8]) -> SysResult<()> {
+        let given = addr::parse(self.family, given)?;
+        if self.family == Family::V6 && given.ip.is_ipv4() && self.is_v6only() {
+            return Err(Errno::ENETUNREACH);
+        }
+        let ip = addr::route(given.ip)?;
+        if addr::is_broadcast(ip) {
+            return Err(Errno::EACCES);
+        }
+        let to = Endpoint { ip, port: given.port };
+        let mut state = self.state.lock();
+        if !matches!(state.role, Role::Idle) {
+            return Err(Errno::EALREADY);
+        }
+        let bound = state.local.map(|local| local.ip).filter(|ip| !ip.is_unspecified());
+        if bound.is_some_and(|bound| bound.is_ipv4() != ip.is_ipv4()) {
+            return Err(Errno::ENETUNREACH);
+        }
+        let from_ip = bound.unwrap_or_else(|| addr::source_for(ip));
+        let tcp = &self.inet().tcp;
+        let port = match state.place {
+            Some(place) => {
+                tcp.update(place, |claim| claim.ip = from_ip);
+                place.port
+            }
+            None => {
+                let claim = self.claim(from_ip, ClaimState::Connected);
+                let range = crate::net::inet::port_range(&self.kernel);
+                let place = tcp.connect(claim, to, self.this.clone(), range)?;
+                state.place = Some(place);
+                place.port
+            }
+        };
+        let from = Endpoint { ip: from_ip, port };
+        if let Err(error) = tcp.enter_pair(from, to) {
+            self.unbind(&mut state, true);
+            return Err(error);
+        }
+        state.local = Some(from);
+        state.peer = Some(to);
+        state.error = None;
+        state.role = Role::Connecting;
+        Ok(())
+    }
+
+    /// Makes a connection, or says why there is none and leaves the socket as one that has failed.
+    fn try_connect(&self) -> SysResult<()> {
+        let (from, to) = {
+            let state = self.state.lock();
+            match (&state.role, state.local, state.peer) {
+                (Role::Connecting, Some(from), Some(to)) => (from, to),
+                _ => return Err(Errno::ECONNABORTED),
+            }
+        };
+        let result = match self.find_listener(from, to) {
+            Some(listener) => match self.this.upgrade() {
+                Some(this) => listener.admit(&this, [from, to]),
+                None => Err(Errno::ECONNABORTED),
+            },
+            None if from == to => Ok(self.connect_to_self(from)),
+            None => Err(Errno::ECONNREFUSED),
+        };
+        let mut state = self.state.lock();
+        let is_current = matches!(state.role, Role::Connecting)
+            && (state.local, state.peer) == (Some(from), Some(to));
+        let result = match result {
+            Ok(conn) if is_current => {
+                state.role = Role::Connected { conn, side: Side::Client, is_announced: false };
+                Ok(())
+            }
+            Ok(conn) => {
+                // The socket was disconnected meanwhile.
+                drop(state);
+                conn.close(Side::Client, true);
+                return Err(Errno::ECONNABORTED);
+            }
+            Err(Errno::EAGAIN) => return Err(Errno::EAGAIN),
+            Err(error) => {
+                if is_current {
+                    state.role = Role::Failed;
+                    state.error = Some(error);
+                    self.inet().tcp.leave_pair(from, to);
+                }
+                Err(error)
+            }
+        };
+        drop(state);
+        self.queue.notify(Events::all());
+        result
+    }
+
+    /// Tries again for a client that has waited for room.
+    pub(super) fn retry_connect(&self) {
+        // Whoever waits looks at the socket itself.
+        let _ = self.try_connect();
+    }
+
+    fn connect_to_self(&self, addr: Endpoint) -> Arc<Conn> {
+        self.show_connected_buffers();
+        let queues = [self.queue.clone(), self.queue.clone()];
+        Conn::new([addr, addr], [&self.options, &self.options], queues, true)
+    }
+
+    /// Finds who listens where a connection goes. Of several that share the port, the client's port
+    /// chooses one.
+    fn find_listener(&self, from: Endpoint, to: Endpoint) -> Option<Arc<Self>> {
+        let mut best = 0;
+        let mut found: Vec<Weak<Self>> = Vec::new();
+        self.inet().tcp.visit(to.port, &mut |claim, socket| {
+            if claim.state != ClaimState::Listening {
+                return;
+            }
+            let Some(score) = claim.score(to.ip) else { return };
+            if score > best {
+                best = score;
+                found.clear();
+            }
+            if score == best {
+                found.push(socket.clone());
+            }
+        });
+        let n = found.len().max(1);
+        found.get(usize::from(from.port) % n).and_then(Weak::upgrade)
+    }
+
+    /// Makes the sizes of the buffers those that Linux shows of a connection.
+    pub(super) fn show_connected_buffers(&self) {
+        if self.options.set_send_buffer().is_none() {
+            self.options.send_buffer.store(CONNECTED_SEND_BUFFER, Ordering::Relaxed);
+        }
+    }
+}

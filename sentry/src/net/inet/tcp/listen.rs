@@ -1,0 +1,183 @@
+//! Listening, and taking connections.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use syscalls::{Errno, SysResult};
+
+use super::conn::{Phase, Side};
+use super::{Role, State, TcpSocket};
+use crate::net::Socket;
+use crate::net::inet::addr::Endpoint;
+use crate::net::inet::ports::ClaimState;
+use crate::sync::Events;
+
+/// The longest queue of connections: `net.core.somaxconn` unless changed.
+const MAX_BACKLOG: i64 = 4096;
+
+impl TcpSocket {
+    /// Implements `listen(2)`.
+    pub(super) fn do_listen(&self, backlog: i32) -> SysResult<()> {
+        let max = self.kernel.sysctls.number("net/core/somaxconn", 0).unwrap_or(MAX_BACKLOG);
+        let max = u32::try_from(max.clamp(0, 65_535)).unwrap_or(0);
+        // A negative backlog is the largest.
+        let backlog = usize::try_from(backlog.cast_unsigned().min(max)).unwrap_or(0);
+        let mut state = self.state.lock();
+        let State { role, local, place, .. } = &mut *state;
+        match role {
+            Role::Listening { backlog: old, .. } => {
+                *old = backlog;
+                drop(state);
+                self.admit_waiting();
+                return Ok(());
+            }
+            Role::Idle => {}
+            Role::Connecting | Role::Failed | Role::Connected { .. } => return Err(Errno::EINVAL),
+        }
+        let now_ns = self.kernel.clock.monotonic_ns();
+        let tcp = &self.inet().tcp;
+        if place.is_none() {
+            let ip = local.map_or(self.family.any(), |local| local.ip);
+            let claim = self.claim(ip, ClaimState::Bound);
+            let range = crate::net::inet::port_range(&self.kernel);
+            let new = tcp.bind(0, claim, self.this.clone(), range, now_ns)?;
+            *local = Some(Endpoint { ip, port: new.port });
+            *place = Some(new);
+        }
+        if let Some(place) = *place {
+            tcp.listen(place, now_ns)?;
+        }
+        *role = Role::Listening { backlog, pending: VecDeque::new(), waiting: VecDeque::new() };
+        drop(state);
+        self.queue.notify(Events::all());
+        Ok(())
+    }
+
+    /// Takes the first connection that waits.
+    pub(super) fn do_accept(&self) -> SysResult<Arc<Self>> {
+        let socket = {
+            let mut state = self.state.lock();
+            let Role::Listening { pending, .. } = &mut state.role else {
+                return Err(Errno::EINVAL);
+            };
+            pending.pop_front().ok_or(Errno::EAGAIN)?
+        };
+        self.admit_waiting();
+        Ok(socket)
+    }
+
+    /// Lets clients in for which there is room now.
+    fn admit_waiting(&self) {
+        loop {
+            let client = {
+                let mut state = self.state.lock();
+                let Role::Listening { backlog, pending, waiting } = &mut state.role else { return };
+                if pending.len() > *backlog {
+                    return;
+                }
+                let Some(client) = waiting.pop_front() else { return };
+                client.upgrade()
+            };
+            if let Some(client) = client {
+                client.retry_connect();
+            }
+        }
+    }
+
+    /// Ends what a socket that is closed, or listens no more, has to do with others.
+    pub(super) fn close_listener(&self, role: Role) {
+        let Role::Listening { pending, waiting, .. } = role else { return };
+        for socket in pending {
+            if let Some((conn, side)) = socket.conn() {
+                conn.close(side, true);
+            }
+            socket.close();
+        }
+        for client in waiting.iter().filter_map(Weak::upgrade) {
+            client.retry_connect();
+        }
+    }
+
+    /// Implements `connect(2)` with `AF_UNSPEC`, and `shutdown(2)` of a listening socket: whatever
+    /// there was is over, and the socket can be used anew.
+    pub(super) fn disconnect(&self) {
+        let role = {
+            let mut state = self.state.lock();
+            let role = std::mem::replace(&mut state.role, Role::Idle);
+            let place = state.place;
+            if let (Role::Listening { .. }, Some(place)) = (&role, place) {
+                self.inet().tcp.update(place, |claim| claim.state = ClaimState::Bound);
+            }
+            self.unbind(&mut state, true);
+            state.peer = None;
+            let is_cut = match &role {
+                Role::Connected { conn, side, .. } => {
+                    conn.look(*side, false).phase != Phase::Closed
+                }
+                Role::Connecting => true,
+                Role::Idle | Role::Failed | Role::Listening { .. } => false,
+            };
+            state.error = is_cut.then_some(Errno::ECONNRESET);
+            role
+        };
+        if let Role::Connected { conn, side, .. } = &role {
+            conn.close(*side, true);
+            self.leave(conn, *side);
+        }
+        self.close_listener(role);
+        self.queue.notify(Events::all());
+    }
+
+    /// Returns the connection's other end for `client`, in the queue of this socket.
+    ///
+    /// # Errors
+    /// `ECONNREFUSED` where nobody listens any more; `EAGAIN` without room, in which case the client
+    /// is called again.
+    pub(super) fn admit(
+        &self,
+        client: &Arc<Self>,
+        addrs: [Endpoint; 2],
+    ) -> SysResult<Arc<super::Conn>> {
+        let [from, to] = addrs;
+        let mut state = self.state.lock();
+        let Role::Listening { backlog, pending, waiting } = &mut state.role else {
+            return Err(Errno::ECONNREFUSED);
+        };
+        if pending.len() > *backlog {
+            waiting.push_back(client.this.clone());
+            return Err(Errno::EAGAIN);
+        }
+        let server = Self::new(
+            &self.kernel,
+            self.family,
+            self.uid,
+            self.options.inherit(),
+            self.ip.inherit(),
+            self.tcp.inherit(),
+        );
+        server.show_connected_buffers();
+        client.show_connected_buffers();
+        let conn = super::Conn::new(
+            addrs,
+            [&client.options, &server.options],
+            [client.queue.clone(), server.queue.clone()],
+            false,
+        );
+        let claim = server.claim(to.ip, ClaimState::Connected);
+        {
+            // Nobody else knows the new socket yet.
+            let mut new = server.state.lock();
+            new.role =
+                Role::Connected { conn: conn.clone(), side: Side::Server, is_announced: true };
+            new.local = Some(to);
+            new.peer = Some(from);
+            new.place = Some(self.inet().tcp.share(to.port, claim, server.this.clone()));
+        }
+        // The pair of the other direction is new as the client's is.
+        let _ = self.inet().tcp.enter_pair(to, from);
+        pending.push_back(server);
+        drop(state);
+        self.queue.notify(Events::READABLE);
+        Ok(conn)
+    }
+}

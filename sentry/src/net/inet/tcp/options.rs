@@ -1,0 +1,225 @@
+//! The options of `SOL_TCP`.
+
+use std::collections::BTreeMap;
+
+use syscalls::abi::socket::{
+    SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_CONGESTION, TCP_CORK, TCP_DEFER_ACCEPT,
+    TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_INFO, TCP_INQ, TCP_KEEPCNT, TCP_KEEPIDLE,
+    TCP_KEEPINTVL, TCP_LINGER2, TCP_MAXSEG, TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_QUICKACK,
+    TCP_SYNCNT, TCP_TIMESTAMP, TCP_USER_TIMEOUT, TCP_WINDOW_CLAMP,
+};
+use syscalls::{Errno, SysResult};
+
+use super::conn::Phase;
+use super::{Family, Role, TcpSocket, phase_number};
+use crate::net::inet::common_option;
+use crate::net::inet::interface;
+use crate::sync::Mutex;
+use crate::task::CurrentTask;
+
+/// The largest segment of a connection over loopback, and what a socket without one shows.
+const LOOPBACK_MSS: i32 = 65_483;
+const DEFAULT_MSS: i32 = 536;
+
+/// The size of `struct tcp_info` in Linux 6.12.
+const TCP_INFO_SIZE: usize = 248;
+
+/// The size of `TCP_CONGESTION`.
+const CA_NAME_MAX: usize = 16;
+
+/// Name, default, and the least and the largest value. What keeps packets going has no effect.
+const KNOBS: &[(i32, i32, i32, i32)] = &[
+    (TCP_NODELAY, 0, 0, 1),
+    (TCP_CORK, 0, 0, 1),
+    (TCP_KEEPIDLE, 7200, 1, 32_767),
+    (TCP_KEEPINTVL, 75, 1, 32_767),
+    (TCP_KEEPCNT, 9, 1, 127),
+    (TCP_SYNCNT, 6, 1, 127),
+    (TCP_LINGER2, 60, -1, i32::MAX),
+    (TCP_DEFER_ACCEPT, 0, 0, i32::MAX),
+    (TCP_WINDOW_CLAMP, 0, 0, i32::MAX),
+    (TCP_QUICKACK, 1, 0, 1),
+    (TCP_USER_TIMEOUT, 0, 0, i32::MAX),
+    (TCP_FASTOPEN, 0, 0, i32::MAX),
+    (TCP_FASTOPEN_CONNECT, 0, 0, 1),
+    (TCP_NOTSENT_LOWAT, 0, i32::MIN, i32::MAX),
+    (TCP_INQ, 0, 0, 1),
+    (TCP_TIMESTAMP, 0, i32::MIN, i32::MAX),
+];
+
+/// Options whose value is zero or one, whatever was given.
+const FLAGS: [i32; 4] = [TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_TIMESTAMP];
+
+/// The options of a socket.
+#[derive(Default)]
+pub(super) struct TcpOptions {
+    values: Mutex<BTreeMap<i32, i32>>,
+    congestion: Mutex<Option<Vec<u8>>>,
+}
+
+impl TcpOptions {
+    /// Returns a copy: what a connection inherits from the socket that listened.
+    pub(super) fn inherit(&self) -> Self {
+        let values = self.values.lock().clone();
+        Self { values: Mutex::new(values), congestion: Mutex::new(self.congestion.lock().clone()) }
+    }
+
+    fn get(&self, name: i32) -> Option<i32> {
+        let (_, default, ..) = KNOBS.iter().find(|(knob, ..)| *knob == name)?;
+        Some(self.values.lock().get(&name).copied().unwrap_or(*default))
+    }
+
+    fn set(&self, name: i32, value: i32) -> SysResult<()> {
+        let (_, _, least, largest) =
+            KNOBS.iter().find(|(knob, ..)| *knob == name).ok_or(Errno::ENOPROTOOPT)?;
+        let value = if FLAGS.contains(&name) { i32::from(value != 0) } else { value };
+        if !(least..=largest).contains(&&value) {
+            return Err(Errno::EINVAL);
+        }
+        let value = match name {
+            TCP_DEFER_ACCEPT => deferral(value),
+            TCP_LINGER2 if value > 120 => -1,
+            _ => value,
+        };
+        self.values.lock().insert(name, value);
+        Ok(())
+    }
+}
+
+/// Returns how long a deferral of so many seconds is in whole retransmissions of a SYN.
+fn deferral(seconds: i32) -> i32 {
+    let (mut total, mut period) = (0, 1);
+    while total < seconds && total < 120 * 60 {
+        total += period;
+        period = (period * 2).min(120);
+    }
+    total
+}
+
+impl TcpSocket {
+    /// Returns the bytes of an option.
+    pub(super) fn get_option(&self, level: i32, name: i32) -> SysResult<Vec<u8>> {
+        match level {
+            SOL_SOCKET => {
+                interface::device_option(&self.options, name).unwrap_or_else(|| common_option(name))
+            }
+            SOL_IP | SOL_IPV6 => self.ip.get(self.about(), level, name),
+            SOL_TCP => self.get_tcp_option(name),
+            _ if self.family == Family::V6 => Err(Errno::ENOPROTOOPT),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn get_tcp_option(&self, name: i32) -> SysResult<Vec<u8>> {
+        match name {
+            TCP_INFO => Ok(self.info()),
+            TCP_MAXSEG => {
+                let mss = if self.conn().is_some() { LOOPBACK_MSS } else { DEFAULT_MSS };
+                Ok(mss.to_ne_bytes().to_vec())
+            }
+            TCP_CONGESTION => {
+                let set = self.tcp.congestion.lock().clone();
+                let mut name = set.unwrap_or_else(|| {
+                    self.kernel.sysctls.words("net/ipv4/tcp_congestion_control").into_bytes()
+                });
+                name.resize(CA_NAME_MAX, 0);
+                Ok(name)
+            }
+            _ => {
+                let value = self.tcp.get(name).ok_or(Errno::ENOPROTOOPT)?;
+                Ok(value.to_ne_bytes().to_vec())
+            }
+        }
+    }
+
+    /// Sets an option.
+    pub(super) fn change_option(
+        &self,
+        task: &CurrentTask,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> SysResult<()> {
+        match level {
+            SOL_SOCKET => interface::set_device_option(task, &self.options, name, value),
+            SOL_IP | SOL_IPV6 => self.ip.set(task, self.about(), level, name, value),
+            SOL_TCP if name == TCP_CONGESTION => {
+                let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+                let name = value.get(..end.min(CA_NAME_MAX - 1)).unwrap_or_default();
+                if name.is_empty() {
+                    return Err(Errno::EINVAL);
+                }
+                let known = self.kernel.sysctls.words("net/ipv4/tcp_available_congestion_control");
+                if !known.split(' ').any(|known| known.as_bytes() == name) {
+                    return Err(Errno::ENOENT);
+                }
+                *self.tcp.congestion.lock() = Some(name.to_vec());
+                Ok(())
+            }
+            SOL_TCP => {
+                let value = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
+                let value = i32::from_ne_bytes(*value);
+                if name == TCP_MAXSEG {
+                    let is_valid = value == 0 || (88..=32_767).contains(&value);
+                    return if is_valid { Ok(()) } else { Err(Errno::EINVAL) };
+                }
+                self.tcp.set(name, value)
+            }
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    /// Returns a `struct tcp_info`.
+    fn info(&self) -> Vec<u8> {
+        let (number, mss) = match &self.state.lock().role {
+            Role::Listening { .. } => (10, 0),
+            Role::Connecting => (2, DEFAULT_MSS),
+            Role::Idle | Role::Failed => (7, 0),
+            Role::Connected { conn, side, .. } => {
+                let phase = conn.look(*side, false).phase;
+                let mss = if phase == Phase::Closed { 0 } else { LOOPBACK_MSS };
+                (phase_number(phase), mss)
+            }
+        };
+        let mut info = vec![0; TCP_INFO_SIZE];
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(to) = info.get_mut(at..at + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+        };
+        put(0, &[number]);
+        // `tcpi_options`: timestamps, SACK, window scaling; `tcpi_snd_wscale`, `tcpi_rcv_wscale`.
+        put(5, &[7, 0x77]);
+        // `tcpi_rto`, `tcpi_ato` in microseconds.
+        put(8, &204_000_u32.to_ne_bytes());
+        put(12, &40_000_u32.to_ne_bytes());
+        // `tcpi_snd_mss`, `tcpi_rcv_mss`.
+        put(16, &mss.to_ne_bytes());
+        put(20, &DEFAULT_MSS.to_ne_bytes());
+        // `tcpi_pmtu`, `tcpi_rcv_ssthresh`, `tcpi_rtt`, `tcpi_rttvar`, `tcpi_snd_ssthresh`,
+        // `tcpi_snd_cwnd`, `tcpi_advmss`, `tcpi_reordering`.
+        for (index, value) in [65_535, 65_495, 50, 25, i32::MAX, 10, mss, 3].iter().enumerate() {
+            put(60 + index * 4, &value.to_ne_bytes());
+        }
+        info
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syscalls::Errno;
+    use syscalls::abi::socket::{TCP_DEFER_ACCEPT, TCP_KEEPCNT, TCP_NODELAY};
+
+    use super::TcpOptions;
+
+    #[test]
+    fn options_are_checked_and_kept() {
+        let options = TcpOptions::default();
+        assert_eq!(options.set(TCP_NODELAY, 7), Ok(()));
+        assert_eq!(options.get(TCP_NODELAY), Some(1));
+        assert_eq!(options.set(TCP_KEEPCNT, 128), Err(Errno::EINVAL));
+        assert_eq!(options.set(12_345, 1), Err(Errno::ENOPROTOOPT));
+        assert_eq!(options.set(TCP_DEFER_ACCEPT, 5), Ok(()));
+        assert_eq!(options.get(TCP_DEFER_ACCEPT), Some(7));
+    }
+}

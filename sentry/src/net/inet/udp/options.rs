@@ -1,0 +1,156 @@
+//! The options of `SOL_UDP`, and what they make a receive return.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use syscalls::abi::socket::{
+    IP_PKTINFO, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_HOPLIMIT, IPV6_PKTINFO,
+    IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS, MsgFlags,
+    SO_TIMESTAMP, SO_TIMESTAMPNS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, UDP_CORK,
+    UDP_NO_CHECK6_RX, UDP_NO_CHECK6_TX,
+};
+use syscalls::abi::time::{Timespec, Timeval};
+use syscalls::{Errno, SysResult};
+use zerocopy::IntoBytes;
+
+use super::queue::{self, About};
+use super::{Endpoint, Family, IpAddr, UdpSocket};
+use crate::net::inet::{LOOPBACK_INDEX, common_option, interface};
+use crate::net::{Ancillary, Incoming};
+use crate::task::CurrentTask;
+use crate::vfs::IoSink;
+
+/// The options that are switches.
+#[derive(Default)]
+pub(super) struct Knobs {
+    pub(super) cork: AtomicBool,
+    no_check_send: AtomicBool,
+    no_check_receive: AtomicBool,
+}
+
+impl Knobs {
+    fn find(&self, name: i32) -> Option<&AtomicBool> {
+        match name {
+            UDP_CORK => Some(&self.cork),
+            UDP_NO_CHECK6_TX => Some(&self.no_check_send),
+            UDP_NO_CHECK6_RX => Some(&self.no_check_receive),
+            _ => None,
+        }
+    }
+}
+
+impl UdpSocket {
+    /// Returns the bytes of an option.
+    pub(super) fn get_option(&self, level: i32, name: i32) -> SysResult<Vec<u8>> {
+        match level {
+            SOL_SOCKET => {
+                interface::device_option(&self.options, name).unwrap_or_else(|| common_option(name))
+            }
+            SOL_IP | SOL_IPV6 => self.ip.get(self.about(), level, name),
+            SOL_UDP => {
+                let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
+                Ok(i32::from(knob.load(Ordering::Relaxed)).to_ne_bytes().to_vec())
+            }
+            _ if self.family == Family::V6 => Err(Errno::ENOPROTOOPT),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// Sets an option.
+    pub(super) fn change_option(
+        &self,
+        task: &CurrentTask,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> SysResult<()> {
+        match level {
+            SOL_SOCKET => interface::set_device_option(task, &self.options, name, value),
+            SOL_IP | SOL_IPV6 => self.ip.set(task, self.about(), level, name, value),
+            SOL_UDP => {
+                let value = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
+                let is_on = i32::from_ne_bytes(*value) != 0;
+                let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
+                knob.store(is_on, Ordering::Relaxed);
+                if name == UDP_CORK && !is_on {
+                    self.uncork();
+                }
+                Ok(())
+            }
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+
+    /// Returns whether errors are kept with the datagrams that they are about.
+    pub(super) fn wants_complaints(&self) -> bool {
+        self.ip.flag(SOL_IP, IP_RECVERR) || self.ip.flag(SOL_IPV6, IPV6_RECVERR)
+    }
+
+    /// Returns the control messages that go with a datagram.
+    pub(super) fn ancillary(&self, about: &About) -> Vec<Ancillary> {
+        let mut messages = Vec::new();
+        let mut add = |level, kind, data: &[u8]| {
+            messages.push(Ancillary { level, kind, data: data.to_vec() });
+        };
+        if self.options.switch(SO_TIMESTAMPNS) == Some(true) {
+            add(SOL_SOCKET, SO_TIMESTAMPNS, Timespec::from_ns(about.time_ns).as_bytes());
+        } else if self.options.switch(SO_TIMESTAMP) == Some(true) {
+            add(SOL_SOCKET, SO_TIMESTAMP, Timeval::from_ns(about.time_ns).as_bytes());
+        }
+        let index = LOOPBACK_INDEX.to_ne_bytes();
+        if let IpAddr::V4(to) = about.to.ip {
+            if self.ip.flag(SOL_IP, IP_PKTINFO) {
+                let own = if to.is_loopback() { to } else { std::net::Ipv4Addr::LOCALHOST };
+                add(SOL_IP, IP_PKTINFO, &[index, own.octets(), to.octets()].concat());
+            }
+            if self.ip.flag(SOL_IP, IP_RECVTTL) {
+                add(SOL_IP, IP_TTL, &about.ttl.to_ne_bytes());
+            }
+            if self.ip.flag(SOL_IP, IP_RECVTOS) {
+                add(SOL_IP, IP_TOS, &[u8::try_from(about.tos).unwrap_or(0)]);
+            }
+        }
+        if self.family == Family::V6 {
+            let is_v6 = about.to.ip.is_ipv6();
+            if self.ip.flag(SOL_IPV6, IPV6_RECVPKTINFO) {
+                let to = match about.to.ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                add(SOL_IPV6, IPV6_PKTINFO, &[&to.octets()[..], &index].concat());
+            }
+            if is_v6 && self.ip.flag(SOL_IPV6, IPV6_RECVHOPLIMIT) {
+                add(SOL_IPV6, IPV6_HOPLIMIT, &about.ttl.to_ne_bytes());
+            }
+            if is_v6 && self.ip.flag(SOL_IPV6, IPV6_RECVTCLASS) {
+                add(SOL_IPV6, IPV6_TCLASS, &about.tos.to_ne_bytes());
+            }
+        }
+        messages
+    }
+
+    /// Receives a datagram that has come back (`MSG_ERRQUEUE`).
+    pub(super) fn recv_complaint(&self, dst: &mut dyn IoSink) -> SysResult<Incoming> {
+        let complaint = self.inbox.lock().complaints.pop_front().ok_or(Errno::EAGAIN)?;
+        let n = queue::put(dst, &complaint.data)?;
+        let errno = u32::try_from(Errno::ECONNREFUSED.raw()).unwrap_or(0);
+        // `struct sock_extended_err`: errno, origin, type, code; then the offender's address.
+        let (level, kind, origin, family) = match complaint.to.ip {
+            IpAddr::V4(_) => (SOL_IP, IP_RECVERR, [2, 3, 3, 0], Family::V4),
+            IpAddr::V6(_) => (SOL_IPV6, IPV6_RECVERR, [3, 1, 4, 0], Family::V6),
+        };
+        let (level, kind) =
+            if self.family == Family::V6 { (SOL_IPV6, IPV6_RECVERR) } else { (level, kind) };
+        let mut data = [&errno.to_ne_bytes()[..], &origin, &[0; 8]].concat();
+        let offender = Endpoint { ip: complaint.offender, port: 0 };
+        let family = if self.family == Family::V6 { Family::V6 } else { family };
+        data.extend_from_slice(&offender.encode(family));
+        Ok(Incoming {
+            n,
+            full: complaint.data.len(),
+            addr: complaint.to.encode(self.family),
+            ancillary: vec![Ancillary { level, kind, data }],
+            flags: MsgFlags::ERRQUEUE,
+            ..Incoming::default()
+        })
+    }
+}

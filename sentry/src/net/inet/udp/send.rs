@@ -1,0 +1,243 @@
+//! Sending datagrams, and who gets them.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use syscalls::abi::socket::{
+    IP_MULTICAST_ALL, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_PKTINFO, IP_TOS, IP_TTL,
+    IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags,
+    SO_BROADCAST, SO_REUSEPORT, SOL_IP, SOL_IPV6,
+};
+use syscalls::{Errno, SysResult};
+
+use super::queue::{About, Complaint};
+use super::{Endpoint, State, UdpSocket};
+use crate::net::inet::addr::{self, Given};
+use crate::net::{Ancillary, Outgoing};
+use crate::sync::Events;
+use crate::vfs::IoSource;
+
+/// The most bytes of a datagram, by the family that carries it.
+const MAX_V4: usize = 65_507;
+const MAX_V6: usize = 65_527;
+
+impl UdpSocket {
+    /// Returns where what is sent to `ip` arrives.
+    pub(super) fn route(&self, ip: IpAddr) -> SysResult<IpAddr> {
+        if ip.is_multicast() {
+            let is_reachable =
+                self.ip.has_multicast_interface(ip.is_ipv6()) || self.options.is_bound_to_device();
+            return if is_reachable { Ok(ip) } else { Err(Errno::ENETUNREACH) };
+        }
+        addr::route(ip)
+    }
+
+    /// Sends a datagram, or adds to one that is being collected.
+    pub(super) fn do_send(&self, src: &mut dyn IoSource, message: &Outgoing) -> SysResult<usize> {
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let total = src.remaining();
+        if total > usize::from(u16::MAX) {
+            return Err(Errno::EMSGSIZE);
+        }
+        self.autobind(&mut self.state.lock())?;
+        let to = self.destination(message)?;
+        if to.port == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let to = Endpoint { ip: self.route(to.ip)?, port: to.port };
+        if addr::is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
+            return Err(Errno::EACCES);
+        }
+        let max = if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 };
+        let mut data = vec![0; total];
+        let mut done = 0;
+        while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match src.get(rest)? {
+                0 => return Err(Errno::EFAULT),
+                n => done += n,
+            }
+        }
+        let goes_on =
+            message.flags.contains(MsgFlags::MORE) || self.knobs.cork.load(Ordering::Relaxed);
+        let (data, from, to) = {
+            let mut state = self.state.lock();
+            if let Some(error) = state.error.take() {
+                return Err(error);
+            }
+            if state.is_send_shut {
+                return Err(Errno::EPIPE);
+            }
+            let n_collected = state.corked.as_ref().map_or(0, |(data, _)| data.len());
+            if n_collected + total > max {
+                return Err(Errno::EMSGSIZE);
+            }
+            let (data, to) = match state.corked.take() {
+                Some((mut collected, to)) => {
+                    collected.extend_from_slice(&data);
+                    (collected, to)
+                }
+                None => (data, to),
+            };
+            if goes_on {
+                state.corked = Some((data, to));
+                return Ok(total);
+            }
+            (data, source(&state, to, &message.ancillary)?, to)
+        };
+        self.transmit(data, from, to);
+        Ok(total)
+    }
+
+    /// Sends what has been collected.
+    pub(super) fn uncork(&self) {
+        let collected = {
+            let mut state = self.state.lock();
+            let Some((data, to)) = state.corked.take() else { return };
+            source(&state, to, &[]).map(|from| (data, from, to))
+        };
+        if let Ok((data, from, to)) = collected {
+            self.transmit(data, from, to);
+        }
+    }
+
+    fn destination(&self, message: &Outgoing) -> SysResult<Endpoint> {
+        let given = match &message.addr {
+            Some(given) => addr::parse_destination(self.family, given, self.is_v6only())?,
+            None => Given::Unspecified,
+        };
+        match given {
+            Given::Endpoint(to) if to.ip.is_ipv4() && self.is_v6only() => Err(Errno::ENETUNREACH),
+            Given::Endpoint(to) => Ok(to),
+            Given::Unspecified => self.state.lock().peer.ok_or(Errno::EDESTADDRREQ),
+        }
+    }
+
+    fn transmit(&self, data: Vec<u8>, from: Endpoint, to: Endpoint) {
+        let is_group = to.ip.is_multicast();
+        let knob = |v4, v6| {
+            let (level, name) = if to.ip.is_ipv4() { (SOL_IP, v4) } else { (SOL_IPV6, v6) };
+            self.ip.value(level, name)
+        };
+        let ttl = if is_group {
+            knob(IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS)
+        } else {
+            knob(IP_TTL, IPV6_UNICAST_HOPS)
+        };
+        let time_ns = self.kernel.clock.realtime_ns();
+        let about = About { from, to, ttl, tos: knob(IP_TOS, IPV6_TCLASS), time_ns };
+        if is_group || addr::is_broadcast(to.ip) {
+            if is_group && knob(IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP) == 0 {
+                return;
+            }
+            for receiver in self.receivers_of_all(from, to) {
+                receiver.deliver(data.clone(), about);
+            }
+            return;
+        }
+        match self.receiver(from, to) {
+            Some(receiver) => receiver.deliver(data, about),
+            None => self.complain(Complaint { data, to, offender: to.ip }),
+        }
+    }
+
+    fn deliver(&self, data: Vec<u8>, about: About) {
+        let limit = self.options.receive_buffer.load(Ordering::Relaxed);
+        let limit = usize::try_from(limit).unwrap_or(0);
+        if self.inbox.lock().add(data, about, limit) {
+            self.queue.notify(Events::READABLE);
+        }
+    }
+
+    /// Returns everybody with a port.
+    fn on_port(&self, to: Endpoint) -> Vec<(Option<u32>, IpAddr, bool, Arc<Self>)> {
+        let mut found: Vec<(Option<u32>, IpAddr, bool, Weak<Self>)> = Vec::new();
+        self.ports().visit(to.port, &mut |claim, socket| {
+            let shares = claim.options.switch(SO_REUSEPORT) == Some(true);
+            found.push((claim.score(to.ip), claim.ip, shares, socket.clone()));
+        });
+        let upgrade = |(score, ip, shares, socket): (_, _, _, Weak<Self>)| {
+            Some((score, ip, shares, socket.upgrade()?))
+        };
+        found.into_iter().filter_map(upgrade).collect()
+    }
+
+    /// Returns who gets a datagram: of those who fit best the last one that was bound, or where they
+    /// share the port on purpose, the one that the sender's port chooses.
+    fn receiver(&self, from: Endpoint, to: Endpoint) -> Option<Arc<Self>> {
+        let mut best = 0;
+        let mut found: Vec<(bool, Arc<Self>)> = Vec::new();
+        for (score, _, shares, socket) in self.on_port(to) {
+            let Some(score) = score else { continue };
+            let peer = socket.state.lock().peer;
+            let score = match peer {
+                Some(peer) if peer != from => continue,
+                Some(_) => score + 8,
+                None => score,
+            };
+            if score > best {
+                best = score;
+                found.clear();
+            }
+            if score == best {
+                found.push((shares, socket));
+            }
+        }
+        let n = found.len();
+        if n > 1 && found.iter().all(|(shares, _)| *shares) {
+            return found.get(usize::from(from.port) % n).map(|(_, socket)| socket.clone());
+        }
+        found.pop().map(|(_, socket)| socket)
+    }
+
+    /// Returns everybody who gets a datagram to a group or to all.
+    fn receivers_of_all(&self, from: Endpoint, to: Endpoint) -> Vec<Arc<Self>> {
+        let candidates: Vec<_> = self
+            .on_port(to)
+            .into_iter()
+            .filter(|(_, ip, _, socket)| {
+                let is_family = ip.is_ipv4() == to.ip.is_ipv4()
+                    || (ip.is_unspecified() && ip.is_ipv6() && !socket.is_v6only());
+                let is_wildcard = ip.is_unspecified();
+                let peer = socket.state.lock().peer;
+                is_family && (is_wildcard || *ip == to.ip) && peer.is_none_or(|peer| peer == from)
+            })
+            .map(|(.., socket)| socket)
+            .collect();
+        if !to.ip.is_multicast() {
+            return candidates;
+        }
+        let any_joined =
+            self.kernel.inet.udp_sockets().iter().any(|socket| socket.ip.has_joined(to.ip));
+        let gets = |socket: &Arc<Self>| {
+            let takes_all = to.ip.is_ipv4() && socket.ip.flag(SOL_IP, IP_MULTICAST_ALL);
+            socket.ip.has_joined(to.ip) || (any_joined && takes_all)
+        };
+        candidates.into_iter().filter(gets).collect()
+    }
+}
+
+/// Returns the source address of a datagram.
+fn source(state: &State, to: Endpoint, ancillary: &[Ancillary]) -> SysResult<Endpoint> {
+    let local = state.local.ok_or(Errno::EINVAL)?;
+    let mut ip = local.ip;
+    for message in ancillary {
+        // `struct in_pktinfo`: the source is behind the number of the interface.
+        if (message.level, message.kind) == (SOL_IP, IP_PKTINFO)
+            && let Some(own) = message.data.get(4..).and_then(<[u8]>::first_chunk::<4>)
+        {
+            let own = IpAddr::from(*own);
+            if !own.is_unspecified() {
+                if !addr::is_local(own) {
+                    return Err(Errno::EINVAL);
+                }
+                ip = own;
+            }
+        }
+    }
+    let is_usable = !ip.is_unspecified() && !ip.is_multicast() && ip.is_ipv4() == to.ip.is_ipv4();
+    let ip = if is_usable { ip } else { addr::source_for(to.ip) };
+    Ok(Endpoint { ip, port: local.port })
+}

@@ -1,0 +1,180 @@
+//! Sockets of the Internet families: addresses, and short forms of the calls.
+
+use libc::{AF_INET, AF_INET6, SOCK_STREAM, SOL_SOCKET};
+
+use crate::{SysResult, sys};
+
+/// 127.0.0.1
+pub const LOCAL: [u8; 4] = [127, 0, 0, 1];
+
+/// `socket(2)`.
+pub fn socket(family: i32, kind: i32) -> Result<i32, i32> {
+    sys!(SYS_socket, family, kind, 0).map(|fd| fd as i32)
+}
+
+/// Returns a `struct sockaddr_in`.
+pub fn addr4(ip: [u8; 4], port: u16) -> Vec<u8> {
+    let mut bytes = (AF_INET as u16).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&port.to_be_bytes());
+    bytes.extend_from_slice(&ip);
+    bytes.resize(16, 0);
+    bytes
+}
+
+/// Returns a `struct sockaddr_in6`.
+pub fn addr6(ip: [u8; 16], port: u16) -> Vec<u8> {
+    let mut bytes = (AF_INET6 as u16).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&port.to_be_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&ip);
+    bytes.extend_from_slice(&[0; 4]);
+    bytes
+}
+
+/// ::1
+pub fn local6() -> [u8; 16] {
+    let mut ip = [0; 16];
+    ip[15] = 1;
+    ip
+}
+
+/// An IPv4 address as IPv6 shows it.
+pub fn mapped(ip: [u8; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[10] = 0xff;
+    bytes[11] = 0xff;
+    bytes[12..].copy_from_slice(&ip);
+    bytes
+}
+
+/// Returns the port in an address of either family.
+pub fn port_of(addr: &[u8]) -> u16 {
+    u16::from_be_bytes([addr[2], addr[3]])
+}
+
+/// `bind(2)`.
+pub fn bind(fd: i32, addr: &[u8]) -> SysResult {
+    sys!(SYS_bind, fd, addr, addr.len())
+}
+
+/// `connect(2)`.
+pub fn connect(fd: i32, addr: &[u8]) -> SysResult {
+    sys!(SYS_connect, fd, addr, addr.len())
+}
+
+/// `listen(2)`.
+pub fn listen(fd: i32, backlog: i32) -> SysResult {
+    sys!(SYS_listen, fd, backlog)
+}
+
+/// `accept4(2)`.
+pub fn accept(fd: i32, flags: i32) -> Result<i32, i32> {
+    sys!(SYS_accept4, fd, 0, 0, flags).map(|fd| fd as i32)
+}
+
+/// `getsockname(2)`.
+pub fn name_of(fd: i32) -> Result<Vec<u8>, i32> {
+    let mut addr = [0u8; 128];
+    let mut len = addr.len() as i32;
+    sys!(SYS_getsockname, fd, &mut addr, &mut len)?;
+    Ok(addr[..len as usize].to_vec())
+}
+
+/// `getpeername(2)`.
+pub fn peer_of(fd: i32) -> Result<Vec<u8>, i32> {
+    let mut addr = [0u8; 128];
+    let mut len = addr.len() as i32;
+    sys!(SYS_getpeername, fd, &mut addr, &mut len)?;
+    Ok(addr[..len as usize].to_vec())
+}
+
+/// `getsockopt(2)` of a number.
+pub fn option(fd: i32, level: i32, name: i32) -> Result<i32, i32> {
+    let mut value = 0i32;
+    let mut len = 4i32;
+    sys!(SYS_getsockopt, fd, level, name, &mut value, &mut len)?;
+    Ok(value)
+}
+
+/// `setsockopt(2)` of a number.
+pub fn set_option(fd: i32, level: i32, name: i32, value: i32) -> SysResult {
+    sys!(SYS_setsockopt, fd, level, name, &value, 4)
+}
+
+/// Sets a timeout option to milliseconds.
+pub fn set_timeout(fd: i32, name: i32, ms: i64) -> SysResult {
+    let time = libc::timeval { tv_sec: ms / 1000, tv_usec: ms % 1000 * 1000 };
+    sys!(SYS_setsockopt, fd, SOL_SOCKET, name, &time, size_of::<libc::timeval>())
+}
+
+/// `recv(2)`.
+pub fn recv(fd: i32, buf: &mut [u8], flags: i32) -> SysResult {
+    let len = buf.len();
+    sys!(SYS_recvfrom, fd, buf, len, flags, 0, 0)
+}
+
+/// `send(2)`.
+pub fn send(fd: i32, data: &[u8], flags: i32) -> SysResult {
+    sys!(SYS_sendto, fd, data, data.len(), flags, 0, 0)
+}
+
+/// `sendto(2)`.
+pub fn send_to(fd: i32, data: &[u8], addr: &[u8]) -> SysResult {
+    sys!(SYS_sendto, fd, data, data.len(), 0, addr, addr.len())
+}
+
+/// `recvfrom(2)`: the data and the address.
+pub fn recv_from(fd: i32, flags: i32) -> Result<(Vec<u8>, Vec<u8>), i32> {
+    let mut buf = [0u8; 2048];
+    let mut addr = [0u8; 128];
+    let mut len = addr.len() as i32;
+    let n = sys!(SYS_recvfrom, fd, &mut buf, buf.len(), flags, &mut addr, &mut len)?;
+    Ok((buf[..n].to_vec(), addr[..len as usize].to_vec()))
+}
+
+/// What a descriptor is ready for now.
+pub fn poll(fd: i32, events: i16) -> Result<i16, i32> {
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    sys!(SYS_poll, &mut entry, 1, 0)?;
+    Ok(entry.revents)
+}
+
+/// Waits until a descriptor is ready for one of the events; returns all that it is ready for.
+pub fn wait_for(fd: i32, events: i16) -> Result<i16, i32> {
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    loop {
+        match sys!(SYS_poll, &mut entry, 1, 20_000) {
+            Err(libc::EINTR) => {}
+            result => return result.map(|_| entry.revents),
+        }
+    }
+}
+
+/// Waits until `poll(2)` shows exactly these events of those asked for; says what it shows at last.
+pub fn settles_at(fd: i32, asked: i16, wanted: i16) -> Result<(), String> {
+    let mut last = Ok(0);
+    let is_settled = crate::proc::until(|| {
+        last = poll(fd, asked);
+        last == Ok(wanted)
+    });
+    if is_settled { Ok(()) } else { Err(format!("events {last:?} and not {wanted:#x}")) }
+}
+
+/// A listening socket on a free port, and its address.
+pub fn listener(family: i32, backlog: i32) -> Result<(i32, Vec<u8>), i32> {
+    let fd = socket(family, SOCK_STREAM)?;
+    let addr = if family == AF_INET { addr4(LOCAL, 0) } else { addr6(local6(), 0) };
+    bind(fd, &addr)?;
+    listen(fd, backlog)?;
+    Ok((fd, name_of(fd)?))
+}
+
+/// A connection: the client's end and the server's.
+pub fn connection(family: i32) -> Result<(i32, i32), i32> {
+    let (server, addr) = listener(family, 1)?;
+    let client = socket(family, SOCK_STREAM)?;
+    connect(client, &addr)?;
+    let accepted = accept(server, 0)?;
+    crate::fs::close(server)?;
+    Ok((client, accepted))
+}
