@@ -202,8 +202,9 @@ impl MemoryManager {
         MemoryUse { peak: space.peak, size: total, locked, resident, data, stack, exec, text }
     }
 
-    /// Returns how many bytes from `addr` on, up to `len`, the application may write.
-    pub(crate) fn writable_prefix(&self, addr: u64, len: u64) -> u64 {
+    /// Returns how many bytes from `addr` on, up to `len`, the application may write, and whether
+    /// a write there could fault all the same.
+    pub(crate) fn writable_prefix(&self, addr: u64, len: u64) -> space::Writable {
         self.state.lock().space.writable_prefix(addr, len)
     }
 

@@ -153,6 +153,16 @@ mod programs {
     }
 
     #[test]
+    fn memory_systrap() {
+        same_results(Platform::Systrap, "memory");
+    }
+
+    #[test]
+    fn memory_ptrace() {
+        same_results(Platform::Ptrace, "memory");
+    }
+
+    #[test]
     fn signals_systrap() {
         same_results(Platform::Systrap, "signals");
     }

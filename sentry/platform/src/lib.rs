@@ -323,6 +323,15 @@ pub trait Context: Send + Sync {
     /// As [`AddressSpace::write`].
     fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize>;
 
+    /// Writes application memory at once, in a range that may be mapped without memory behind it:
+    /// a file's pages beyond its end. Returns how many bytes were writable from the start.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::write`].
+    fn write_now(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
+        self.write(addr, src)
+    }
+
     /// Stores the extended state (XSAVE area, software-reserved bytes and trailing magic as Linux
     /// puts them into a signal frame) at `addr`, a multiple of 64, before the context goes on.
     /// The caller has written the rest of the frame around it, so the memory is known to be writable.

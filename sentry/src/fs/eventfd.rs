@@ -110,4 +110,12 @@ impl File for EventFd {
     fn is_pollable(&self) -> bool {
         true
     }
+
+    fn can_splice_from(&self) -> bool {
+        false
+    }
+
+    fn can_splice_to(&self) -> bool {
+        false
+    }
 }

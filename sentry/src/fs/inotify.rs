@@ -343,6 +343,14 @@ impl File for Inotify {
         true
     }
 
+    fn can_splice_from(&self) -> bool {
+        false
+    }
+
+    fn can_splice_to(&self) -> bool {
+        false
+    }
+
     fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
         if request != FIONREAD {
             return Err(Errno::ENOTTY.into());

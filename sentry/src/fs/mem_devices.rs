@@ -106,4 +106,12 @@ impl File for Device {
     fn is_pollable(&self) -> bool {
         self.kind == Kind::Random
     }
+
+    fn can_splice_from(&self) -> bool {
+        self.kind != Kind::Null
+    }
+
+    fn can_splice_to(&self) -> bool {
+        self.kind != Kind::Full
+    }
 }

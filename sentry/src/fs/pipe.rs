@@ -1,13 +1,14 @@
 //! Pipes and FIFOs.
 //!
-//! A [`Pipe`] is a bounded ring of bytes; a [`PipeEnd`] is what a descriptor refers to: the reading
+//! A [`Pipe`] is a bounded number of [`slots`]; a [`PipeEnd`] is what a descriptor refers to: the reading
 //! end, the writing end, or (a FIFO opened with `O_RDWR`) both. Waiters are told only when a pipe
-//! stops being empty or full, unless somebody polls it: an edge-triggered epoll wants to hear of
-//! every write.
+//! stops being empty or full; of every write, once somebody has polled it: edge-triggered epolls
+//! rely on that.
 //!
 //! Locks: [`Pipe::state`] is held while data is copied, which may fault but never waits for the
 //! guest. [`transfer`] takes it before the lock of any other file; two pipes by address.
 
+mod slots;
 pub mod transfer;
 
 use std::collections::HashMap;
@@ -18,11 +19,12 @@ use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::FIONREAD;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
+use self::slots::{Kind, Slots};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
-use crate::vfs::ring::{PIPE_BUF, Ring};
+use crate::vfs::ring::PIPE_BUF;
 use crate::vfs::special::Opener;
 use crate::vfs::{
     Attr, File, FileType, Inode, InodeExtras, IoSink, IoSource, OpenFile, SetAttr, WriteOffset,
@@ -62,7 +64,7 @@ impl Access {
 }
 
 struct State {
-    ring: Ring,
+    slots: Slots,
     n_readers: usize,
     n_writers: usize,
     /// How often an end has been opened, ever: how an open learns that it has met somebody.
@@ -78,7 +80,7 @@ pub struct Pipe {
     state: Mutex<State>,
     read_queue: WaitQueue,
     write_queue: WaitQueue,
-    /// Whether readiness has been asked for, so that every transfer is announced.
+    /// Whether readiness has been asked for, so that every write is announced.
     is_polled: AtomicBool,
 }
 
@@ -102,7 +104,7 @@ impl Pipe {
             attr: Mutex::new(attr),
             extras: InodeExtras::default(),
             state: Mutex::new(State {
-                ring: Ring::new(DEFAULT_CAPACITY),
+                slots: Slots::new(DEFAULT_CAPACITY),
                 n_readers: 0,
                 n_writers: 0,
                 n_reader_opens: 0,
@@ -151,7 +153,7 @@ impl Pipe {
         })
     }
 
-    /// Announces what a transfer has changed: the ring was empty or full before and is not now.
+    /// Announces what a transfer has changed: it was empty or full before and is not now.
     fn announce(&self, has_data: bool, has_room: bool) {
         if has_data {
             self.read_queue.notify(Events::READABLE);
@@ -179,47 +181,9 @@ impl PipeEnd {
         self.pipe.state.lock()
     }
 
-    fn is_packet(&self) -> bool {
-        self.is_packet.load(Ordering::Relaxed)
-    }
-
-    /// Returns how much of a write of `total` bytes can be done now.
-    ///
-    /// # Errors
-    /// `EPIPE` without a reader; `EAGAIN` where it has to wait.
-    fn writable(&self, state: &State, total: usize) -> SysResult<usize> {
-        if state.n_readers == 0 {
-            return Err(Errno::EPIPE);
-        }
-        let room = state.ring.room();
-        if room < total.min(PIPE_BUF) {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(room.min(total))
-    }
-
-    fn write_locked(
-        &self,
-        state: &mut State,
-        src: &mut dyn IoSource,
-        mut n: usize,
-    ) -> SysResult<usize> {
-        if !self.is_packet() {
-            return state.ring.write(src, n, false);
-        }
-        let mut done = 0;
-        while n > 0 && state.ring.room() >= PIPE_BUF {
-            match state.ring.write(src, n.min(PIPE_BUF), true) {
-                Ok(0) => break,
-                Ok(written) => {
-                    done += written;
-                    n -= written;
-                }
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
-            }
-        }
-        Ok(done)
+    /// Returns what a write to this end makes.
+    fn kind(&self) -> Kind {
+        if self.is_packet.load(Ordering::Relaxed) { Kind::Packet } else { Kind::Merging }
     }
 }
 
@@ -262,14 +226,13 @@ impl File for PipeEnd {
             return Ok(0);
         }
         let mut state = self.lock();
-        if state.ring.is_empty() {
+        if state.slots.is_empty() {
             return if state.n_writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
-        let was_writable = state.ring.is_writable();
-        let n = state.ring.read(dst)?;
-        let is_writable = state.ring.is_writable();
+        let was_full = state.slots.is_full();
+        let n = state.slots.read(dst)?;
+        let has_room = was_full && !state.slots.is_full();
         drop(state);
-        let has_room = is_writable && (!was_writable || self.pipe.is_polled());
         self.pipe.announce(false, has_room);
         Ok(n)
     }
@@ -280,16 +243,17 @@ impl File for PipeEnd {
         src: &mut dyn IoSource,
         _offset: WriteOffset,
     ) -> SysResult<(usize, u64)> {
-        let total = src.remaining();
-        if total == 0 {
+        if src.remaining() == 0 {
             return Ok((0, 0));
         }
         let mut state = self.lock();
-        let n = self.writable(&state, total)?;
-        let was_empty = state.ring.is_empty();
-        let n = self.write_locked(&mut state, src, n)?;
+        if state.n_readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let was_empty = state.slots.is_empty();
+        let n = state.slots.write(src, self.kind())?;
         drop(state);
-        self.pipe.announce(n > 0 && (was_empty || self.pipe.is_polled()), false);
+        self.pipe.announce(was_empty || self.pipe.is_polled(), false);
         Ok((n, 0))
     }
 
@@ -298,7 +262,7 @@ impl File for PipeEnd {
         let state = self.lock();
         let mut ready = Events::empty();
         if self.access.reads() {
-            if !state.ring.is_empty() {
+            if !state.slots.is_empty() {
                 ready |= Events::READABLE;
             }
             // A FIFO that no writer has opened yet is not hung up.
@@ -309,7 +273,7 @@ impl File for PipeEnd {
             }
         }
         if self.access.writes() {
-            if state.ring.is_writable() {
+            if !state.slots.is_full() {
                 ready |= Events::WRITABLE;
             }
             if state.n_readers == 0 {
@@ -338,7 +302,7 @@ impl File for PipeEnd {
         if request != FIONREAD {
             return Err(Errno::ENOTTY.into());
         }
-        let n = i32::try_from(self.lock().ring.len()).unwrap_or(i32::MAX);
+        let n = i32::try_from(self.lock().slots.len()).unwrap_or(i32::MAX);
         task.write_obj(UserPtr::new(UserAddr(arg)), &n)?;
         Ok(0)
     }
@@ -363,7 +327,7 @@ impl File for PipeEnd {
     fn pipe_size(&self, _task: &CurrentTask, new: Option<u32>) -> SysResult<u32> {
         let mut state = self.lock();
         let Some(new) = new else {
-            return u32::try_from(state.ring.capacity()).map_err(|_| Errno::EINVAL);
+            return u32::try_from(state.slots.capacity()).map_err(|_| Errno::EINVAL);
         };
         if new > 1 << 31 {
             return Err(Errno::EINVAL);
@@ -374,11 +338,11 @@ impl File for PipeEnd {
         if capacity > MAX_CAPACITY {
             return Err(Errno::EPERM);
         }
-        let was_writable = state.ring.is_writable();
-        if !state.ring.set_capacity(capacity) {
+        let was_full = state.slots.is_full();
+        if !state.slots.set_capacity(capacity) {
             return Err(Errno::EBUSY);
         }
-        let has_room = !was_writable && state.ring.is_writable();
+        let has_room = was_full && !state.slots.is_full();
         drop(state);
         self.pipe.announce(false, has_room);
         u32::try_from(capacity).map_err(|_| Errno::EINVAL)

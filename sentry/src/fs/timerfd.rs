@@ -165,6 +165,14 @@ impl File for TimerFd {
     fn is_pollable(&self) -> bool {
         true
     }
+
+    fn can_splice_from(&self) -> bool {
+        false
+    }
+
+    fn can_splice_to(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

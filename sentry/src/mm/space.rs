@@ -17,7 +17,7 @@ use syscalls::abi::mm::{PAGE_SIZE, ProtFlags};
 use syscalls::{Errno, SysResult};
 
 use super::layout::Layout;
-use super::vma::{AddrRange, Vma, VmaFlags, is_page_aligned, page_up};
+use super::vma::{AddrRange, Backing, Vma, VmaFlags, is_page_aligned, page_up};
 use super::vma_tree::VmaTree;
 
 /// The lowest address that may be mapped: `vm.mmap_min_addr`.
@@ -51,6 +51,15 @@ pub(crate) struct MemoryLimits {
     pub(crate) memlock: u64,
     /// `CAP_IPC_LOCK`: `memlock` does not count.
     pub(crate) may_lock: bool,
+}
+
+/// What of a range can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Writable {
+    /// How many bytes from the start.
+    pub(crate) len: u64,
+    /// Whether only the host knows if there is memory behind them.
+    pub(crate) may_fault: bool,
 }
 
 /// What stands in the way of an operation: ranges on which another task's host calls are under
@@ -167,18 +176,26 @@ impl Space {
         self.peak = self.peak.max(self.tree.totals().total);
     }
 
-    /// Returns how many bytes from `addr` on, up to `len`, the application may write.
-    pub(crate) fn writable_prefix(&self, addr: u64, len: u64) -> u64 {
-        self.prefix(addr, len, ProtFlags::WRITE)
+    /// Returns how many bytes from `addr` on, up to `len`, the application may write, and whether
+    /// a write there could fault all the same.
+    pub(crate) fn writable_prefix(&self, addr: u64, len: u64) -> Writable {
+        let mut may_fault = false;
+        let len = self.prefix(addr, len, |vma| {
+            // A file can end before its mapping does.
+            may_fault |= matches!(vma.backing, Backing::File(_) | Backing::SharedAnonymous { .. });
+            vma.prot.contains(ProtFlags::WRITE)
+        });
+        Writable { len, may_fault }
     }
 
-    /// Returns how many bytes from `addr` on, up to `len`, lie in areas that have `prot`.
-    fn prefix(&self, addr: u64, len: u64, prot: ProtFlags) -> u64 {
+    /// Returns how many bytes from `addr` on, up to `len`, lie in areas that are
+    /// `good`.
+    fn prefix(&self, addr: u64, len: u64, mut good: impl FnMut(&Vma) -> bool) -> u64 {
         let Some(end) = addr.checked_add(len) else { return 0 };
         let mut at = addr;
         while at < end {
             match self.tree.find(at) {
-                Some((_, vma)) if vma.prot.contains(prot) && !vma.is_hidden() => at = vma.end,
+                Some((_, vma)) if !vma.is_hidden() && good(vma) => at = vma.end,
                 _ => break,
             }
         }

@@ -72,14 +72,16 @@ impl CurrentTask {
     }
 
     /// Writes what can be written of `src` at `addr`. The areas say what that is: the platform
-    /// may store the bytes only when the application goes on, and then nothing may fail.
+    /// may store the bytes only when the application goes on, and then nothing may fail. Where they
+    /// do not know, the bytes are stored at once.
     ///
     /// # Errors
     /// `EFAULT` where nothing can.
     fn write_some(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
         let room = self.mm().writable_prefix(addr.0, src.len() as u64);
-        let n = usize::try_from(room).unwrap_or(usize::MAX).min(src.len());
+        let n = usize::try_from(room.len).unwrap_or(usize::MAX).min(src.len());
         match src.get(..n) {
+            Some(src) if n > 0 && room.may_fault => self.context().write_now(addr, src),
             Some(src) if n > 0 => self.context().write(addr, src),
             _ => Err(Errno::EFAULT),
         }

@@ -159,6 +159,9 @@ fn through_buffer(
     count: usize,
     buffer: &mut Vec<u8>,
 ) -> SysResult<usize> {
+    if !from.open.file.can_splice_from() {
+        return Err(Errno::EINVAL);
+    }
     if buffer.is_empty() {
         buffer.resize(count.min(BUFFER), 0);
     }
@@ -167,6 +170,9 @@ fn through_buffer(
     let n = from.open.file.read(task, &mut sink, from.position())?;
     if n == 0 {
         return Ok(0);
+    }
+    if !to.open.file.can_splice_to() {
+        return Err(Errno::EINVAL);
     }
     let mut source = SliceSource::new(buffer.get(..n).unwrap_or_default());
     let position = to.offset.map_or(Position::Current, Position::At);

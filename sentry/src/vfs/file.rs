@@ -166,6 +166,16 @@ pub trait File: Any + Send + Sync {
         false
     }
 
+    /// Returns whether `splice(2)` and `sendfile(2)` can take from the file.
+    fn can_splice_from(&self) -> bool {
+        true
+    }
+
+    /// Returns whether `splice(2)` and `sendfile(2)` can give to the file.
+    fn can_splice_to(&self) -> bool {
+        true
+    }
+
     /// Implements `ioctl(2)` for requests that the system-call layer does not handle itself.
     ///
     /// # Errors

@@ -144,6 +144,27 @@ impl Ring {
         Ok((copied, copied))
     }
 
+    /// Copies bytes from the `skip`th on without taking them; returns how many.
+    pub fn copy_out(&self, skip: usize, dst: &mut [u8]) -> usize {
+        let n = dst.len().min(self.len.saturating_sub(skip));
+        if n == 0 {
+            return 0;
+        }
+        let (first, second) = self.filled(skip, n);
+        if let Some(to) = dst.get_mut(..first.len()) {
+            to.copy_from_slice(first);
+        }
+        if let Some(to) = dst.get_mut(first.len()..n) {
+            to.copy_from_slice(second);
+        }
+        n
+    }
+
+    /// Forgets all but the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// Takes the first `n` bytes.
     pub fn consume(&mut self, n: usize) {
         let n = n.min(self.len);

@@ -614,6 +614,17 @@ impl Context for SystrapContext {
         self.space.write(addr, src)
     }
 
+    fn write_now(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
+        if self.space.write_at_birth(addr, src) {
+            return Ok(src.len());
+        }
+        let mut state = lock(&self.state);
+        state.messages.forget_inputs();
+        self.flush(&mut state);
+        drop(state);
+        self.space.write(addr, src)
+    }
+
     fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
         lock(&self.state).xsave =
             Some(calls::guest_range(addr.0, u64::from(self.inner.xsave.size) + 4)?);

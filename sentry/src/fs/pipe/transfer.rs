@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use syscalls::{Errno, SysResult};
 
+use super::slots::Slots;
 use super::{PipeEnd, State};
 use crate::task::CurrentTask;
 use crate::vfs::{File, IoSink, IoSource, WriteOffset};
@@ -16,32 +17,6 @@ struct PipeSource<'a> {
     limit: usize,
 }
 
-/// Skips the first bytes of what is put, passes on the rest.
-struct Window<'a> {
-    skip: usize,
-    dst: &'a mut [u8],
-    done: usize,
-}
-
-impl IoSink for Window<'_> {
-    fn remaining(&self) -> usize {
-        self.skip + (self.dst.len() - self.done)
-    }
-
-    fn put(&mut self, data: &[u8]) -> SysResult<usize> {
-        let skipped = self.skip.min(data.len());
-        self.skip -= skipped;
-        let rest = data.get(skipped..).unwrap_or_default();
-        let n = rest.len().min(self.dst.len() - self.done);
-        if let (Some(to), Some(from)) = (self.dst.get_mut(self.done..self.done + n), rest.get(..n))
-        {
-            to.copy_from_slice(from);
-        }
-        self.done += n;
-        Ok(skipped + n)
-    }
-}
-
 impl IoSource for PipeSource<'_> {
     fn remaining(&self) -> usize {
         self.limit - self.shown
@@ -50,9 +25,7 @@ impl IoSource for PipeSource<'_> {
     fn get(&mut self, dst: &mut [u8]) -> SysResult<usize> {
         let n = dst.len().min(self.limit - self.shown);
         let dst = dst.get_mut(..n).unwrap_or_default();
-        let mut window = Window { skip: self.shown, dst, done: 0 };
-        self.state.ring.peek(&mut window)?;
-        let n = window.done;
+        let n = self.state.slots.copy_out(self.shown, dst);
         self.shown += n;
         Ok(n)
     }
@@ -60,8 +33,7 @@ impl IoSource for PipeSource<'_> {
 
 /// A sink that appends to a pipe.
 struct PipeSink<'a> {
-    end: &'a PipeEnd,
-    state: &'a mut State,
+    slots: &'a mut Slots,
     left: usize,
 }
 
@@ -71,9 +43,7 @@ impl IoSink for PipeSink<'_> {
     }
 
     fn put(&mut self, data: &[u8]) -> SysResult<usize> {
-        let n = data.len().min(self.left);
-        let mut src = crate::vfs::SliceSource::new(data.get(..n).unwrap_or_default());
-        let n = self.end.write_locked(self.state, &mut src, n)?;
+        let n = self.slots.append(data.get(..self.left).unwrap_or(data));
         self.left -= n;
         Ok(n)
     }
@@ -84,7 +54,8 @@ impl PipeEnd {
     /// and the offset behind them; zero at the end of the pipe.
     ///
     /// # Errors
-    /// `EAGAIN` where the pipe is empty or `out` has to wait; those of `out`.
+    /// `EINVAL` where `out` cannot be spliced to; `EAGAIN` where the pipe is empty or `out` has to
+    /// wait; those of `out`.
     pub fn send_to(
         &self,
         task: &CurrentTask,
@@ -92,16 +63,19 @@ impl PipeEnd {
         offset: WriteOffset,
         len: usize,
     ) -> SysResult<(usize, u64)> {
+        if !out.can_splice_to() {
+            return Err(Errno::EINVAL);
+        }
         let mut state = self.lock();
-        if state.ring.is_empty() {
+        if state.slots.is_empty() {
             return if state.n_writers == 0 { Ok((0, 0)) } else { Err(Errno::EAGAIN) };
         }
-        let was_writable = state.ring.is_writable();
-        let limit = len.min(state.ring.len());
+        let was_full = state.slots.is_full();
+        let limit = len.min(state.slots.len());
         let mut source = PipeSource { state: &state, shown: 0, limit };
         let (n, end) = out.write(task, &mut source, offset)?;
-        state.ring.consume(n);
-        let has_room = state.ring.is_writable() && (!was_writable || self.pipe.is_polled());
+        state.slots.consume(n);
+        let has_room = was_full && !state.slots.is_full();
         drop(state);
         self.pipe.announce(false, has_room);
         Ok((n, end))
@@ -111,7 +85,8 @@ impl PipeEnd {
     /// `input`.
     ///
     /// # Errors
-    /// `EAGAIN` where the pipe is full or `input` has to wait; `EPIPE`; those of `input`.
+    /// `EPIPE`; `EAGAIN` where the pipe is full or `input` has to wait; `EINVAL` where `input`
+    /// cannot be spliced from; those of `input`.
     pub fn fill_from(
         &self,
         task: &CurrentTask,
@@ -123,13 +98,17 @@ impl PipeEnd {
         if state.n_readers == 0 {
             return Err(Errno::EPIPE);
         }
-        if !state.ring.is_writable() {
+        if state.slots.is_full() {
             return Err(Errno::EAGAIN);
         }
-        let was_empty = state.ring.is_empty();
-        let left = len.min(state.ring.room());
-        let mut sink = PipeSink { end: self, state: &mut state, left };
-        let n = input.read(task, &mut sink, offset)?;
+        if !input.can_splice_from() {
+            return Err(Errno::EINVAL);
+        }
+        let was_empty = state.slots.is_empty();
+        let left = len.min(state.slots.room_for_pages(offset));
+        let result = input.read(task, &mut PipeSink { slots: &mut state.slots, left }, offset);
+        let n = state.slots.add_pages(offset);
+        result?;
         drop(state);
         self.pipe.announce(n > 0 && (was_empty || self.pipe.is_polled()), false);
         Ok(n)
@@ -155,26 +134,22 @@ impl PipeEnd {
             from = self.lock();
         }
         // In Linux's order (`ipipe_prep()`, `opipe_prep()`, then the move itself).
-        if from.ring.is_empty() && from.n_writers > 0 {
+        if from.slots.is_empty() && from.n_writers > 0 {
             return Err(Errno::EAGAIN);
         }
         if to.n_readers == 0 {
             return Err(Errno::EPIPE);
         }
-        if !to.ring.is_writable() {
+        if to.slots.is_full() {
             return Err(Errno::EAGAIN);
         }
-        if from.ring.is_empty() {
+        if from.slots.is_empty() {
             return Ok(0);
         }
-        let was_writable = from.ring.is_writable();
-        let was_empty = to.ring.is_empty();
-        let left = len.min(to.ring.room());
-        let (n, taken) = from.ring.peek(&mut PipeSink { end: out, state: &mut to, left })?;
-        if !keep {
-            from.ring.consume(taken);
-        }
-        let has_room = from.ring.is_writable() && (!was_writable || self.pipe.is_polled());
+        let was_full = from.slots.is_full();
+        let was_empty = to.slots.is_empty();
+        let n = from.slots.move_to(&mut to.slots, len, keep);
+        let has_room = was_full && !from.slots.is_full();
         drop(from);
         drop(to);
         self.pipe.announce(false, has_room);

@@ -1,7 +1,7 @@
 //! `mremap(2)`.
 
 use sentry_platform::{HostCall, USER_ADDRESS_LIMIT};
-use syscalls::abi::mm::MremapFlags;
+use syscalls::abi::mm::{MremapFlags, PAGE_SIZE};
 use syscalls::{Errno, SysResult};
 
 use super::map::{MapRequest, Placement};
@@ -54,7 +54,7 @@ impl Space {
         plan: &mut Plan<'_>,
     ) -> SysResult<u64> {
         if request.flags.contains(MremapFlags::FIXED) {
-            return self.remap_to_fixed(request, limits, plan);
+            return self.remap_to_fixed(request, limits, avoid, plan);
         }
         if request.flags.contains(MremapFlags::DONTUNMAP) {
             let vma = self.check_remap(request, limits)?;
@@ -172,6 +172,7 @@ impl Space {
         &mut self,
         request: &RemapRequest,
         limits: &MemoryLimits,
+        avoid: &Avoid<'_>,
         plan: &mut Plan<'_>,
     ) -> SysResult<u64> {
         let RemapRequest { addr, new_addr, old_len, new_len, .. } = *request;
@@ -203,7 +204,22 @@ impl Space {
             tail = Some(addr + new_len..addr + old_len);
             request.old_len = new_len;
         }
-        let vma = self.check_remap(&request, limits)?;
+        let mut vma = self.check_remap(&request, limits)?;
+        // The host may still refuse: what is one area here can be several there. So where there is
+        // something to lose at the target, the source first goes to a place of its own, with a gap
+        // around it, so that the host does not merge it with others.
+        if old_len != new_len
+            && !self.tree.is_free(&target)
+            && let Some(len) = new_len.checked_add(2 * PAGE_SIZE)
+        {
+            let wish = MapRequest::anonymous(0, len, Placement::Hint, vma.prot);
+            if let Ok(between) = self.place(&wish, avoid).map(|addr| addr + PAGE_SIZE) {
+                self.move_to(&request, vma, between, plan)?;
+                request.addr = between;
+                request.old_len = new_len;
+                vma = self.visible(between)?.1.clone();
+            }
+        }
         if let Some(tail) = tail {
             self.unmap(&tail, plan)?;
         }

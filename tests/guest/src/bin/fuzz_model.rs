@@ -403,8 +403,10 @@ fn pipes(rng: &mut Rng, log: &mut Log, steps: usize) {
             }
         }
         let fd = rng.pick(&ends);
-        let mut buf = vec![rng.bits() as u8; rng.pick(&[4096, 4096, 8192, 40_960])];
-        // Whole pages only: what Linux does with parts of pages shows when a pipe is full.
+        let mut buf = vec![
+            rng.bits() as u8;
+            rng.pick(&[1, 100, 2000, 4095, 4096, 4097, 8192, 10_000, 40_960])
+        ];
         if events.contains(&fd) {
             buf.truncate(8);
         }
@@ -439,10 +441,12 @@ fn pipes(rng: &mut Rng, log: &mut Log, steps: usize) {
             ),
             8 => {
                 let to = rng.pick(&ends);
-                if events.contains(&fd) || events.contains(&to) {
-                    continue;
+                let len = rng.pick(&[1, 1000, 4096, 8192, 100_000]);
+                if rng.one_in(3) {
+                    log.result("tee", sys!(SYS_tee, fd, to, len, 2));
+                } else {
+                    log.result("splice", sys!(SYS_splice, fd, 0, to, 0, len, 2));
                 }
-                log.result("splice", sys!(SYS_splice, fd, 0, to, 0, rng.pick(&[4096, 8192]), 2));
             }
             _ if ends.len() > 8 || rng.one_in(12) => {
                 let at = rng.below(ends.len());

@@ -125,7 +125,7 @@ impl File for MemFile {
         let mut buffer = vec![0; src.remaining().min(STEP)];
         while src.remaining() > 0 {
             let at = offset.saturating_add(done as u64);
-            let room = self.mm.writable_prefix(at, buffer.len() as u64);
+            let room = self.mm.writable_prefix(at, buffer.len() as u64).len;
             let room = usize::try_from(room).unwrap_or(0).min(buffer.len());
             if room == 0 {
                 return if done == 0 { Err(Errno::EIO) } else { Ok((done, at)) };
