@@ -94,7 +94,11 @@ fn process(args: &DoArgs) -> anyhow::Result<ProcessConfig> {
 fn remove_leftovers(root: &Path) {
     let Ok(entries) = std::fs::read_dir(root) else { return };
     for id in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        if id.starts_with(ID_PREFIX)
+        let Some(creator) = id.strip_prefix(ID_PREFIX) else { continue };
+        // Whoever still runs removes its own, and does so without being helped.
+        let is_running =
+            Path::new("/proc").join(creator).exists() && creator != std::process::id().to_string();
+        if !is_running
             && let Ok(Some(container)) = Container::find_if_any(root, &id)
             && container.status() == Status::Stopped
         {
