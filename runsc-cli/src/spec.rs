@@ -27,6 +27,9 @@ use filesystem::FilesystemPlan;
 /// The file of a bundle.
 const CONFIG_FILE: &str = "config.json";
 
+/// The longest name that `sethostname(2)` takes.
+const MAX_HOST_NAME: usize = 64;
+
 /// A bundle, translated.
 #[derive(Debug)]
 pub(crate) struct Bundle {
@@ -81,6 +84,12 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         mounts: files.mounts,
         ..ContainerConfig::default()
     };
+    for (field, name) in [("hostname", &container.hostname), ("domainname", &container.domainname)]
+    {
+        if name.len() > MAX_HOST_NAME {
+            bail!("{field}: longer than {MAX_HOST_NAME} bytes");
+        }
+    }
     match top.object("process")? {
         Some(process) => container.process = process::translate(process, &mut warnings)?,
         None => bail!("process: missing"),

@@ -61,3 +61,8 @@ pub(super) fn parse(names: &[String], field: &str) -> anyhow::Result<u64> {
     }
     Ok(set)
 }
+
+/// Returns whether a capability has the given name.
+pub(super) fn is_known(name: &str) -> bool {
+    NAMES.contains(&name)
+}

@@ -37,6 +37,10 @@ impl Fields {
         field: &str,
     ) -> anyhow::Result<Option<T>> {
         match self.take(field) {
+            // Strings end up as C strings, which would be cut there.
+            Some(value) if has_nul(&value) => {
+                anyhow::bail!("{}: contains a NUL byte", self.name(field))
+            }
             Some(value) => {
                 serde_json::from_value(value).map(Some).with_context(|| self.name(field))
             }
@@ -74,6 +78,15 @@ impl Fields {
                 warnings.push(format!("{}: not supported, ignored", self.name(field)));
             }
         }
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

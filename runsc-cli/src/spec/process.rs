@@ -38,9 +38,16 @@ pub(super) fn translate(
     if let Some(variable) = env.iter().find(|variable| !variable.contains('=')) {
         bail!("process.env: {variable:?} has no '='");
     }
+    if let Some(variable) = env.iter().find(|variable| variable.starts_with('=')) {
+        bail!("process.env: {variable:?} has no name");
+    }
     let cwd: String = process.required("cwd")?;
     if !cwd.starts_with('/') {
         bail!("process.cwd: {cwd:?} is not absolute");
+    }
+    let oom_score_adj = process.optional("oomScoreAdj")?.unwrap_or(0);
+    if !(-1000..=1000).contains(&oom_score_adj) {
+        bail!("process.oomScoreAdj: {oom_score_adj} is not between -1000 and 1000");
     }
     let bytes = |strings: Vec<String>| strings.into_iter().map(String::into_bytes).collect();
     let mut config = ProcessConfig {
@@ -50,7 +57,7 @@ pub(super) fn translate(
         umask: 0o022,
         no_new_privs: process.optional("noNewPrivileges")?.unwrap_or(false),
         terminal: process.optional("terminal")?.unwrap_or(false),
-        oom_score_adj: process.optional("oomScoreAdj")?.unwrap_or(0),
+        oom_score_adj,
         ..ProcessConfig::default()
     };
     // Of the caller's terminal, which has its own size.
@@ -60,6 +67,15 @@ pub(super) fn translate(
         config.gid = user.optional("gid")?.unwrap_or(0);
         config.umask = user.optional("umask")?.unwrap_or(config.umask) & 0o777;
         config.additional_gids = user.optional("additionalGids")?.unwrap_or_default();
+        for (field, ids) in [
+            ("uid", std::slice::from_ref(&config.uid)),
+            ("gid", std::slice::from_ref(&config.gid)),
+            ("additionalGids", &config.additional_gids),
+        ] {
+            if ids.contains(&u32::MAX) {
+                bail!("{}: {} means \"no id\"", user.name(field), u32::MAX);
+            }
+        }
         user.ignore("username");
         user.finish(warnings);
     }
@@ -71,15 +87,15 @@ pub(super) fn translate(
         let Some(resource) = RLIMITS.iter().position(|name| *name == kind) else {
             bail!("{}: unknown limit {kind}", limit.name("type"));
         };
+        let resource = u32::try_from(resource).context("limit")?;
+        if config.rlimits.iter().any(|other| other.resource == resource) {
+            bail!("{}: {kind} a second time", limit.name("type"));
+        }
         let (soft, hard) = (limit.required("soft")?, limit.required("hard")?);
         if soft > hard {
             bail!("{}: above the hard limit", limit.name("soft"));
         }
-        config.rlimits.push(RlimitConfig {
-            resource: u32::try_from(resource).context("limit")?,
-            soft,
-            hard,
-        });
+        config.rlimits.push(RlimitConfig { resource, soft, hard });
         limit.finish(warnings);
     }
     process.finish(warnings);
@@ -91,7 +107,14 @@ fn translate_capabilities(
     warnings: &mut Vec<String>,
 ) -> anyhow::Result<Capabilities> {
     let mut set = |field: &str| -> anyhow::Result<u64> {
-        let names: Vec<String> = sets.optional(field)?.unwrap_or_default();
+        let mut names: Vec<String> = sets.optional(field)?.unwrap_or_default();
+        // The specification forbids to fail for them: they may be those of a newer kernel.
+        let unknown = names.extract_if(.., |name| !capabilities::is_known(name));
+        let unknown: Vec<String> = unknown.collect();
+        if !unknown.is_empty() {
+            let field = sets.name(field);
+            warnings.push(format!("{field}: unknown capabilities, ignored: {unknown:?}"));
+        }
         capabilities::parse(&names, &sets.name(field))
     };
     let result = Capabilities {

@@ -8,6 +8,9 @@ use sentry::config::{ContainerConfig, DeviceConfig};
 use super::fields::Fields;
 use super::namespaces;
 
+/// What `linux.rootfsPropagation` may be, with or without an `r` before it.
+const PROPAGATIONS: [&str; 5] = ["", "private", "shared", "slave", "unbindable"];
+
 pub(super) fn translate(
     mut linux: Fields,
     container: &mut ContainerConfig,
@@ -24,9 +27,11 @@ pub(super) fn translate(
     }
     if let Some(mut resources) = linux.object("resources")? {
         if let Some(mut memory) = resources.object("memory")? {
-            // A negative one is none.
-            container.memory_limit =
-                memory.optional("limit")?.and_then(|limit: i64| u64::try_from(limit).ok());
+            let limit: Option<i64> = memory.optional("limit")?;
+            if limit.is_some_and(|limit| limit < -1) {
+                bail!("{}: {} is no size: -1 is none", memory.name("limit"), limit.unwrap_or(0));
+            }
+            container.memory_limit = limit.and_then(|limit| u64::try_from(limit).ok());
             if !ignore_cgroups {
                 memory.finish(warnings);
             }
@@ -42,15 +47,15 @@ pub(super) fn translate(
     }
     // Identity of the host's user namespace is kept by the gofer; others need an id translation.
     for field in ["uidMappings", "gidMappings"] {
-        if linux
-            .take(field)
-            .is_some_and(|mappings| mappings.as_array().is_some_and(|list| !list.is_empty()))
-        {
+        if !linux.objects(field)?.is_empty() {
             bail!("linux.{field}: user namespaces are not supported yet");
         }
     }
     // The sandbox shares no mount with the host, so there is nothing to propagate.
-    linux.ignore("rootfsPropagation");
+    let propagation: String = linux.optional("rootfsPropagation")?.unwrap_or_default();
+    if !PROPAGATIONS.contains(&propagation.trim_start_matches('r')) {
+        bail!("linux.rootfsPropagation: unknown propagation {propagation:?}");
+    }
     linux.finish(warnings);
     Ok(())
 }

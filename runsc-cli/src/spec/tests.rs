@@ -1,5 +1,7 @@
 //! Translation of whole files.
 
+mod every_field;
+
 use std::path::Path;
 
 use clap::Parser as _;
@@ -65,9 +67,10 @@ fn errors_name_the_field() {
         error_of(|spec| spec["ociVersion"] = "2.0".into()),
         "ociVersion: 2.0 is not supported: 1.x is"
     );
-    let capability =
-        error_of(|spec| spec["process"]["capabilities"]["bounding"][0] = "CAP_X".into());
-    assert_eq!(capability, "process.capabilities.bounding: unknown capability CAP_X");
+    assert_eq!(
+        error_of(|spec| spec["process"]["args"][0] = "a\0b".into()),
+        "process.args: contains a NUL byte"
+    );
 }
 
 #[test]
@@ -85,6 +88,65 @@ fn unknown_fields_are_warned_about_by_name() {
         warnings.contains(&"linux.intelRdt: not supported, ignored".to_owned()),
         "{warnings:?}"
     );
+}
+
+#[test]
+fn unknown_capabilities_are_warned_about() {
+    let request = Request::new(&[], |spec| {
+        spec["process"]["capabilities"]["bounding"][0] = "CAP_X".into();
+    });
+    let warning = r#"process.capabilities.bounding: unknown capabilities, ignored: ["CAP_X"]"#;
+    assert!(request.translate().unwrap().warnings.contains(&warning.to_owned()));
+}
+
+#[test]
+fn values_that_linux_would_refuse_are_refused() {
+    for (pointer, value, field) in [
+        ("/process/args", serde_json::json!([]), "process.args"),
+        ("/process/env", serde_json::json!(["A"]), "process.env"),
+        ("/process/env", serde_json::json!(["=x"]), "process.env"),
+        ("/process/cwd", "tmp".into(), "process.cwd"),
+        ("/process/user/uid", u32::MAX.into(), "process.user.uid"),
+        ("/process/user/additionalGids", serde_json::json!([1, u32::MAX]), "additionalGids"),
+        ("/process/oomScoreAdj", 1001.into(), "process.oomScoreAdj"),
+        (
+            "/process/rlimits",
+            serde_json::json!([{ "type": "RLIMIT_CPU", "soft": 2, "hard": 1 }]),
+            "process.rlimits[0].soft",
+        ),
+        (
+            "/process/rlimits",
+            serde_json::json!([
+                { "type": "RLIMIT_CPU", "soft": 1, "hard": 1 },
+                { "type": "RLIMIT_CPU", "soft": 1, "hard": 1 }
+            ]),
+            "process.rlimits[1].type",
+        ),
+        ("/hostname", "h".repeat(65).into(), "hostname"),
+        ("/domainname", "d".repeat(65).into(), "domainname"),
+        ("/mounts/1/destination", "/..".into(), "mounts[1]"),
+        ("/mounts/1/options", serde_json::json!(["size=x"]), "mounts[1].options"),
+        ("/mounts/1/options", serde_json::json!(["mode=9"]), "mounts[1].options"),
+        (
+            "/linux/namespaces",
+            serde_json::json!([{ "type": "pid" }, { "type": "pid" }]),
+            "linux.namespaces[1].type",
+        ),
+        ("/linux/namespaces", serde_json::json!([{ "type": "x" }]), "linux.namespaces[0].type"),
+        ("/linux/rootfsPropagation", "x".into(), "linux.rootfsPropagation"),
+        ("/linux/resources", serde_json::json!({ "memory": { "limit": -2 } }), "memory.limit"),
+        (
+            "/linux/devices",
+            serde_json::json!([{ "path": "/dev/x", "type": "z" }]),
+            "linux.devices[0].type",
+        ),
+    ] {
+        let error = error_of(|spec| {
+            let (parent, name) = pointer.rsplit_once('/').unwrap();
+            spec.pointer_mut(parent).unwrap()[name] = value.clone();
+        });
+        assert!(error.contains(field) && error.lines().count() == 1, "{pointer} {value}: {error}");
+    }
 }
 
 #[test]
