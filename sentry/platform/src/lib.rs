@@ -332,6 +332,11 @@ pub trait Context: Send + Sync {
         self.write(addr, src)
     }
 
+    /// Makes everything that has been written visible to those who share the memory with the
+    /// application, and takes nothing more from what the stub passed along: before others are told
+    /// to look, and before the context ends.
+    fn sync_memory(&self) {}
+
     /// Stores the extended state (XSAVE area, software-reserved bytes and trailing magic as Linux
     /// puts them into a signal frame) at `addr`, a multiple of 64, before the context goes on.
     /// The caller has written the rest of the frame around it, so the memory is known to be writable.

@@ -277,6 +277,8 @@ pub(crate) fn exit_robust_list(current: &CurrentTask) {
     if head_addr == 0 {
         return;
     }
+    // The words may be shared with other processes, who look at once.
+    current.context().sync_memory();
     let head_ptr = UserPtr::<RobustListHead>::new(UserAddr(head_addr));
     let Ok(head) = current.read_obj(head_ptr) else { return };
     let mut entry = head.list & !1;
@@ -309,6 +311,7 @@ fn abandon(current: &CurrentTask, addr: u64) {
     // wait, so the bit may be lost but never the wake-up.
     let dead = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
     if current.write_obj(UserPtr::new(addr), &dead).is_ok() {
+        current.context().sync_memory();
         wake_address(current, addr, 1);
     }
 }

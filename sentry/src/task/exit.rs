@@ -42,6 +42,7 @@ pub(crate) fn exit_task(current: &CurrentTask, status: i32) {
         return;
     }
     current.end_block();
+    current.context().sync_memory();
     crate::mm::futex::exit_robust_list(current);
     clear_child_tid(current);
     leave(task, status);
@@ -117,6 +118,7 @@ pub(crate) fn clear_child_tid(current: &CurrentTask) {
     }
     let ptr = UserPtr::<u32>::new(UserAddr(addr));
     if current.write_obj(ptr, &0).is_ok() {
+        current.context().sync_memory();
         crate::mm::futex::wake_address(current, UserAddr(addr), 1);
     }
 }

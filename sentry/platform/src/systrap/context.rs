@@ -625,6 +625,12 @@ impl Context for SystrapContext {
         self.space.write(addr, src)
     }
 
+    fn sync_memory(&self) {
+        let mut state = lock(&self.state);
+        state.messages.forget_inputs();
+        self.flush(&mut state);
+    }
+
     fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
         lock(&self.state).xsave =
             Some(calls::guest_range(addr.0, u64::from(self.inner.xsave.size) + 4)?);
