@@ -138,7 +138,8 @@ impl VmaTree {
         self.split_at(range.start);
         self.split_at(range.end);
         let mut at = range.start;
-        while let Some((start, vma)) = self.areas.range(at..range.end).next() {
+        // One of the platform's areas is not cut, and may end above the range.
+        while let Some((start, vma)) = self.areas.range(at..range.end.max(at)).next() {
             let start = *start;
             at = vma.end;
             if vma.is_hidden() {

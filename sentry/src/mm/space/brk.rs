@@ -55,7 +55,8 @@ impl Space {
     }
 
     fn shrink_heap(&mut self, range: &AddrRange, plan: &mut Plan<'_>) -> bool {
-        if self.tree.cuts(range) == 2 && self.tree.len() >= MAX_MAP_COUNT {
+        let has_hidden = self.tree.overlapping(range.clone()).any(|(_, vma)| vma.is_hidden());
+        if has_hidden || self.tree.cuts(range) == 2 && self.tree.len() >= MAX_MAP_COUNT {
             return false;
         }
         let old = self.tree.remove(range);

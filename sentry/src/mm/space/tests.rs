@@ -244,6 +244,28 @@ fn hidden_areas_survive_what_the_application_does() {
 }
 
 #[test]
+fn a_range_may_end_within_a_hidden_area() {
+    let mut space = space();
+    let at = |page: u64| BASE + page * PAGE_SIZE;
+    let (mut calls, mut undo) = (Vec::new(), Vec::new());
+    let mut plan = Plan { calls: &mut calls, undo: &mut undo };
+    let no = Avoid { ranges: &[] };
+    for (page, n_pages, flags) in [(0, 2, VmaFlags::empty()), (2, 4, VmaFlags::HIDDEN)] {
+        let len = n_pages * PAGE_SIZE;
+        let mut request = MapRequest::anonymous(at(page), len, Placement::Fixed, ProtFlags::READ);
+        request.flags = flags;
+        space.map(&request, &LIMITS, &no, &mut plan).expect("free");
+    }
+
+    let name: std::sync::Arc<[u8]> = b"name".as_slice().into();
+    assert!(space.set_name(&(at(1)..at(3)), Some(&name)).is_ok());
+    assert!(space.set_name(&(at(3)..at(4)), Some(&name)).is_ok());
+    assert!(space.unmap(&(at(0)..at(4)), &mut plan).is_ok());
+    let left = space.tree.find(at(4)).map(|(start, vma)| (start, vma.end));
+    assert_eq!(left, Some((at(2), at(6))));
+}
+
+#[test]
 fn ranges_in_flight_are_avoided() {
     let mut space = space();
     let top = space.layout.mmap_base;
