@@ -41,11 +41,21 @@ pub(crate) fn install_with(
     flags: OpenFlags,
     cloexec: bool,
 ) -> SysResult<i32> {
+    let limit = current.group.limits.lock().soft(RLIMIT_NOFILE);
+    current.files().install(open(current, group, flags), cloexec, limit)
+}
+
+/// Lets the descriptor `fd`, which has been reserved by [`install`], refer to another process.
+pub(crate) fn replace(current: &CurrentTask, fd: i32, group: &Arc<ThreadGroup>) {
+    let file = open(current, group, OpenFlags::empty());
+    let old = current.files().replace(fd, file, true, u64::MAX);
+    drop(old);
+}
+
+fn open(current: &CurrentTask, group: &Arc<ThreadGroup>, flags: OpenFlags) -> Arc<OpenFile> {
     let attr = anon::attr(current, AnonMount::Pid, 0o100_700);
     let file = Arc::new(PidFd { attr, group: group.clone() });
-    let flags = (flags | OpenFlags::RDWR).bits();
-    let limit = current.group.limits.lock().soft(RLIMIT_NOFILE);
-    current.files().install(OpenFile::new(file, None, flags), cloexec, limit)
+    OpenFile::new(file, None, (flags | OpenFlags::RDWR).bits())
 }
 
 /// Returns the process that a pidfd refers to, and whether the descriptor is non-blocking.

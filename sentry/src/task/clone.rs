@@ -14,11 +14,15 @@ use super::thread_group::NewGroup;
 use super::{
     Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, block, exit, run,
 };
+use crate::fs::pidfd;
 use crate::kernel::Kernel;
 use crate::mm::MemoryManager;
 use crate::sync::Mutex;
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
+
+/// How deep pid namespaces can be nested: Linux's limit.
+const MAX_PID_NS_LEVEL: usize = 32;
 
 /// The arguments of the clone family after their first check.
 #[derive(Clone, Debug)]
@@ -171,11 +175,9 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
     let is_thread = flags.contains(CloneFlags::THREAD);
     let shares_memory = flags.contains(CloneFlags::VM);
 
-    let pids = allocate_pids(current, clone)?;
-    let child = match build(current, clone, &pids, is_thread, shares_memory) {
-        Ok(child) => child,
+    let (child, pidfd) = match prepare(current, clone, is_thread, shares_memory) {
+        Ok(prepared) => prepared,
         Err(errno) => {
-            free_pids(&pids);
             current.kernel.task_gone();
             return Err(errno.into());
         }
@@ -187,8 +189,8 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
         // As Linux, a bad address does not undo the clone.
         let _ = current.write_obj(UserPtr::new(clone.parent_tid), &child_pid);
     }
-    if flags.contains(CloneFlags::PIDFD) {
-        let fd = crate::fs::pidfd::install(current, &child.group, true)?;
+    if let Some(fd) = pidfd {
+        pidfd::replace(current, fd, &child.group);
         let _ = current.write_obj(UserPtr::new(clone.pidfd), &fd);
     }
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
@@ -209,6 +211,29 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
     }
     run::start(&child);
     Ok(u64::from(child_pid))
+}
+
+/// Makes the child, and reserves the descriptor that is to refer to it: nothing that can fail comes
+/// after this.
+fn prepare(
+    current: &CurrentTask,
+    clone: &Clone,
+    is_thread: bool,
+    shares_memory: bool,
+) -> SysResult<(Arc<Task>, Option<i32>)> {
+    let pidfd = if clone.flags.contains(CloneFlags::PIDFD) {
+        Some(pidfd::install(current, &current.group, true)?)
+    } else {
+        None
+    };
+    let child = allocate_pids(current, clone).and_then(|pids| {
+        let child = build(current, clone, &pids, is_thread, shares_memory);
+        child.inspect_err(|_| free_pids(&pids))
+    });
+    if let (Err(_), Some(fd)) = (&child, pidfd) {
+        let _ = current.files().remove(fd);
+    }
+    Ok((child?, pidfd))
 }
 
 struct VforkWait {
@@ -249,6 +274,9 @@ fn wait_for_vfork(current: &CurrentTask, child_pid: u32) -> HandlerResult<u64> {
 fn allocate_pids(current: &CurrentTask, clone: &Clone) -> SysResult<Vec<(Arc<PidNamespace>, u32)>> {
     let own = current.pid_namespace();
     let namespace = if clone.flags.contains(CloneFlags::NEWPID) {
+        if own.level >= MAX_PID_NS_LEVEL {
+            return Err(Errno::ENOSPC);
+        }
         PidNamespace::new(Some(own), current.kernel.next_namespace_ino())
     } else {
         current.kernel.pid_namespace_for_children(current.task())
