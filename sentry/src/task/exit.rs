@@ -1,5 +1,6 @@
 //! The end of threads and processes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -194,14 +195,12 @@ fn end_group(group: &Arc<ThreadGroup>, status: i32) {
 /// The end of a namespace's init kills everybody in the namespace.
 fn kill_namespace(group: &Arc<ThreadGroup>) {
     group.pid_namespace.kill();
-    let mut killed: Vec<Arc<ThreadGroup>> = Vec::new();
-    for (_, task) in group.pid_namespace.tasks() {
-        let other = &task.group;
-        if Arc::ptr_eq(other, group) || killed.iter().any(|done| Arc::ptr_eq(done, other)) {
-            continue;
+    let mut killed = BTreeSet::from([Arc::as_ptr(group).addr()]);
+    let tasks = group.pid_namespace.tasks();
+    for (_, task) in &tasks {
+        if killed.insert(Arc::as_ptr(&task.group).addr()) {
+            signal::post::kill_group(&task.group, status::signaled(SIGKILL, false));
         }
-        signal::post::kill_group(other, status::signaled(SIGKILL, false));
-        killed.push(other.clone());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pending signals: one record per standard signal, a queue per real-time signal.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use syscalls::abi::signal::{SigSet, Siginfo};
 
@@ -11,11 +12,21 @@ const FIRST_QUEUED: i32 = 32;
 /// like those of a timer, but never with this mark.
 pub const OF_TIMER: u32 = 1;
 
+/// The most real-time records that all queues together hold; a process's limit is below it, but there
+/// can be many threads.
+const MAX_QUEUED: usize = 1 << 17;
+
+/// How many real-time records all queues together hold, and at most as many more as there are
+/// standard signals pending.
+static N_QUEUED: AtomicUsize = AtomicUsize::new(0);
+
 /// Pending signals of a thread or process.
 #[derive(Default)]
 pub struct SignalQueue {
     set: SigSet,
     records: VecDeque<Siginfo>,
+    /// How many of the real-time records are counted in `N_QUEUED`.
+    n_counted: usize,
 }
 
 impl SignalQueue {
@@ -54,9 +65,21 @@ impl SignalQueue {
         if u64::try_from(self.records.len()).unwrap_or(u64::MAX) >= limit {
             return false;
         }
+        if N_QUEUED.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
+            N_QUEUED.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.n_counted += 1;
         self.set.insert(signo);
         self.records.push_back(info);
         true
+    }
+
+    /// Is told that records have been taken out.
+    fn recount(&mut self) {
+        let n_gone = self.n_counted.saturating_sub(self.records.len());
+        self.n_counted -= n_gone;
+        N_QUEUED.fetch_sub(n_gone, Ordering::Relaxed);
     }
 
     /// Adds a signal in front of all others: the synchronous ones.
@@ -85,6 +108,7 @@ impl SignalQueue {
     fn take_one(&mut self, signo: i32) -> Option<Siginfo> {
         let at = self.records.iter().position(|record| record.si_signo == signo)?;
         let info = self.records.remove(at);
+        self.recount();
         if !self.records.iter().any(|record| record.si_signo == signo) {
             self.set.remove(signo);
         }
@@ -98,6 +122,7 @@ impl SignalQueue {
         }
         self.set = self.set.difference(set);
         self.records.retain(|record| !set.contains(record.si_signo));
+        self.recount();
     }
 
     /// Returns whether the signal of the timer `id` is pending.
@@ -111,9 +136,17 @@ impl SignalQueue {
             return;
         };
         let Some(old) = self.records.remove(at) else { return };
+        self.recount();
         if !self.records.iter().any(|record| record.si_signo == old.si_signo) {
             self.set.remove(old.si_signo);
         }
+    }
+}
+
+impl Drop for SignalQueue {
+    fn drop(&mut self) {
+        self.records.clear();
+        self.recount();
     }
 }
 
