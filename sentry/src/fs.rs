@@ -7,6 +7,7 @@ pub mod eventfd;
 pub mod gofer;
 pub mod host_fd;
 pub mod inotify;
+pub(crate) mod kept;
 pub mod mem_devices;
 pub mod memfd;
 pub(crate) mod nameless;

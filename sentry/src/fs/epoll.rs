@@ -186,7 +186,11 @@ impl Epoll {
                 let _nesting = NESTING.lock();
                 self.check_nesting(&nested)?;
                 self.add(key, open, event)?;
-                nested.parents.lock().push(self.this.clone());
+                let mut parents = nested.parents.lock();
+                if parents.len() == parents.capacity() {
+                    parents.retain(|parent| parent.strong_count() > 0);
+                }
+                parents.push(self.this.clone());
                 Ok(())
             }
             (Change::Modify(event), _) => self.modify(key, open, event),
@@ -224,12 +228,36 @@ impl Epoll {
         });
         items.map.insert(key, item.clone());
         let is_ready = self.watch(&item, open);
+        let stale = self.unlist_removed(&items);
         drop(items);
-        drop(closed);
+        drop((closed, stale));
         if is_ready {
             self.queue.notify_one(Events::READABLE);
         }
         Ok(())
+    }
+
+    /// Takes those items out of the list that are no longer in the set, where they have become as
+    /// many as the others.
+    fn unlist_removed(&self, items: &Items) -> Vec<Arc<Item>> {
+        if self.ready.lock().len() <= items.map.len().max(Items::FEW).saturating_mul(2) {
+            return Vec::new();
+        }
+        let list = std::mem::take(&mut *self.ready.lock());
+        let is_present =
+            |item: &Arc<Item>| item.open.strong_count() > 0 && !item.state.lock().is_removed;
+        let (present, removed): (Vec<_>, Vec<_>) = list.into_iter().partition(is_present);
+        let mut ready = self.ready.lock();
+        for item in present.into_iter().rev() {
+            ready.push_front(item);
+        }
+        let is_left = !ready.is_empty();
+        drop(ready);
+        // Somebody may have found the list empty meanwhile.
+        if is_left {
+            self.queue.notify_one(Events::READABLE);
+        }
+        removed
     }
 
     fn modify(&self, key: Key, open: &Arc<OpenFile>, event: EpollEvent) -> SysResult<()> {
@@ -370,10 +398,12 @@ impl Epoll {
 }
 
 impl Items {
+    /// A set of this size is not worth a look.
+    const FEW: usize = 32;
+
     /// Takes out the items whose files are closed, where the set has grown enough for that to pay.
     fn take_closed(&mut self) -> Vec<Arc<Item>> {
-        const FIRST: usize = 32;
-        if self.map.len() < self.prune_at.max(FIRST) {
+        if self.map.len() < self.prune_at.max(Self::FEW) {
             return Vec::new();
         }
         let is_closed = |item: &Arc<Item>| item.open.strong_count() == 0;

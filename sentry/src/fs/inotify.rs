@@ -29,6 +29,12 @@ const MAX_QUEUED: usize = 16_384;
 /// The most watches of one instance: Linux's default `max_user_watches` on a small machine.
 const MAX_WATCHES: usize = 65_536;
 
+/// The most instances of one user: Linux's default `max_user_instances`.
+const MAX_INSTANCES: usize = 128;
+
+/// How many instances each user has.
+static INSTANCES: Mutex<BTreeMap<u32, usize>> = Mutex::new(BTreeMap::new());
+
 /// What a watch keeps of the mask that it was added with.
 const KEPT: InotifyMask = InotifyMask::ALL_EVENTS
     .union(InotifyMask::ONESHOT)
@@ -41,7 +47,11 @@ pub struct Inotify {
     this: Weak<Inotify>,
     state: Mutex<State>,
     queue: WaitQueue,
+    _counted: Counted,
 }
+
+/// An instance in the count of its user.
+struct Counted(u32);
 
 #[derive(Default)]
 struct State {
@@ -81,6 +91,30 @@ struct Marks {
 struct Mark {
     inotify: Weak<Inotify>,
     wd: i32,
+}
+
+impl Counted {
+    fn new(uid: u32) -> SysResult<Self> {
+        let mut instances = INSTANCES.lock();
+        let n = instances.entry(uid).or_default();
+        if *n >= MAX_INSTANCES {
+            return Err(Errno::EMFILE);
+        }
+        *n += 1;
+        Ok(Self(uid))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut instances = INSTANCES.lock();
+        if let Some(n) = instances.get_mut(&self.0) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                instances.remove(&self.0);
+            }
+        }
+    }
 }
 
 impl Queued {
@@ -197,13 +231,18 @@ impl Marks {
 
 impl Inotify {
     /// Creates an instance without watches.
-    pub fn new(task: &CurrentTask) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
+    ///
+    /// # Errors
+    /// `EMFILE` where the user has too many.
+    pub fn new(task: &CurrentTask) -> SysResult<Arc<Self>> {
+        let counted = Counted::new(task.creds().uid)?;
+        Ok(Arc::new_cyclic(|this| Self {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
             this: this.clone(),
             state: Mutex::new(State::default()),
             queue: WaitQueue::new(),
-        })
+            _counted: counted,
+        }))
     }
 
     /// Watches the inode of `dentry`, or changes what it is watched for. Returns the watch's number.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sentry_host::clock::{self, Clock};
 use syscalls::{Errno, SysResult};
 
-use crate::sync::Mutex;
+use super::kept::Kept;
 use crate::task::CurrentTask;
 use crate::vfs::{
     Attr, DirEntry, DirSink, File, FileType, Inode, InodeExtras, IoSink, IoSource, ListEntry,
@@ -352,24 +352,13 @@ impl Inode for TextNode {
 pub(crate) struct TextFile {
     node: Arc<dyn Inode>,
     text: Arc<dyn Text>,
-    content: Mutex<Option<Vec<u8>>>,
+    kept: Kept,
 }
 
 impl TextFile {
     pub(crate) fn new(node: Arc<dyn Inode>, text: Arc<dyn Text>) -> Self {
-        Self { node, text, content: Mutex::new(None) }
+        Self { node, text, kept: Kept::default() }
     }
-}
-
-/// Reads from generated content.
-///
-/// # Errors
-/// Those of the sink.
-pub(crate) fn read_from(content: &[u8], dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
-    let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..));
-    let rest = rest.unwrap_or_default();
-    let n = rest.len().min(dst.remaining());
-    if n == 0 { Ok(0) } else { dst.put(rest.get(..n).unwrap_or_default()) }
 }
 
 /// Takes what a write to a generated file has.
@@ -392,14 +381,7 @@ impl File for TextFile {
     }
 
     fn read(&self, task: &CurrentTask, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
-        let kept = self.content.lock().take();
-        let content = match kept {
-            Some(content) if offset != 0 => content,
-            _ => self.text.show(task)?,
-        };
-        let result = read_from(&content, dst, offset);
-        *self.content.lock() = Some(content);
-        result
+        self.kept.read(dst, offset, || self.text.show(task))
     }
 
     fn write(

@@ -23,7 +23,7 @@ pub(super) fn sys_inotify_init1(task: &CurrentTask, flags: InotifyInitFlags) -> 
         return Err(Errno::EINVAL.into());
     }
     let kept = (flags & InotifyInitFlags::NONBLOCK).bits();
-    let file = OpenFile::new(Inotify::new(task), None, kept);
+    let file = OpenFile::new(Inotify::new(task)?, None, kept);
     Ok(install(task, file, flags.contains(InotifyInitFlags::CLOEXEC))?)
 }
 

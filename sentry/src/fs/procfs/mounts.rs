@@ -7,8 +7,8 @@ use syscalls::SysResult;
 use syscalls::abi::fs::{major, minor};
 use syscalls::abi::mount::MountFlags;
 
-use super::super::pseudo::read_from;
-use crate::sync::{Events, Mutex, Registration, Waiter};
+use super::super::kept::Kept;
+use crate::sync::{Events, Registration, Waiter};
 use crate::task::CurrentTask;
 use crate::vfs::mount::{Mount, MountNamespace};
 use crate::vfs::path::Path;
@@ -30,7 +30,7 @@ pub(super) struct MountsFile {
     root: Path,
     /// The state of the namespace that `poll` has seen.
     seen: AtomicU64,
-    content: Mutex<Option<Vec<u8>>>,
+    kept: Kept,
 }
 
 impl MountsFile {
@@ -41,7 +41,7 @@ impl MountsFile {
         root: Path,
     ) -> Self {
         let seen = AtomicU64::new(namespace.n_changes());
-        Self { node, format, namespace, root, seen, content: Mutex::new(None) }
+        Self { node, format, namespace, root, seen, kept: Kept::default() }
     }
 }
 
@@ -51,14 +51,7 @@ impl File for MountsFile {
     }
 
     fn read(&self, _task: &CurrentTask, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
-        let kept = self.content.lock().take();
-        let content = match kept {
-            Some(content) if offset != 0 => content,
-            _ => render(&self.namespace, &self.root, self.format),
-        };
-        let result = read_from(&content, dst, offset);
-        *self.content.lock() = Some(content);
-        result
+        self.kept.read(dst, offset, || Ok(render(&self.namespace, &self.root, self.format)))
     }
 
     fn poll(&self) -> Events {

@@ -263,8 +263,14 @@ impl Data {
         }
         if is_erasing {
             self.erase(shared, offset, end)?;
-        } else if self.room(shared, offset, len)? < len {
-            return Err(Errno::ENOSPC);
+        } else {
+            self.update_charge(shared);
+            let needed = end.div_ceil(PAGE) - offset / PAGE;
+            let most = shared.free_pages().saturating_add(self.charged);
+            let is_hopeless = shared.is_limited() && needed > most;
+            if is_hopeless || self.room(shared, offset, len)? < len {
+                return Err(Errno::ENOSPC);
+            }
         }
         // Nothing is allocated on the host ahead of its use: the promise that a later write does
         // not run out of space is kept by the limit of the file system alone.

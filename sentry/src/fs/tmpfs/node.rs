@@ -528,7 +528,7 @@ impl Inode for Node {
         let time = now();
         let is_stale = meta.atime <= meta.mtime
             || meta.atime <= meta.ctime
-            || time.sec - meta.atime.sec >= RELATIME_SECONDS;
+            || time.sec.saturating_sub(meta.atime.sec) >= RELATIME_SECONDS;
         if !relatime || is_stale {
             meta.atime = time;
         }

@@ -163,11 +163,27 @@ fn readiness() -> Outcome {
     Ok(())
 }
 
+fn instances_are_limited() -> Outcome {
+    let limit = ok!(std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances"));
+    let limit: usize = ok!(limit.trim().parse());
+    if limit > 500 {
+        return Ok(());
+    }
+    let made: Vec<i32> = (0..limit).map_while(|_| init().ok()).collect();
+    fails!(init(), EMFILE);
+    for fd in made {
+        ok!(close(fd));
+    }
+    ok!(close(ok!(init())));
+    Ok(())
+}
+
 guest_tests::cases!(
     directory_events,
     file_events,
     same_events_merge,
     one_shot_and_mask_changes,
     errors,
-    readiness
+    readiness,
+    instances_are_limited
 );
