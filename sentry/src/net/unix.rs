@@ -141,7 +141,10 @@ impl UnixSocket {
                 return Err(Errno::ECONNREFUSED);
             };
             if pending.len() > *backlog {
-                connecting.push(self.this.clone());
+                if !connecting.iter().any(|known| known.ptr_eq(&self.this)) {
+                    connecting.retain(|known| known.strong_count() > 0);
+                    connecting.push(self.this.clone());
+                }
                 return Err(Errno::EAGAIN);
             }
             let passes = listener.options.passes_credentials();

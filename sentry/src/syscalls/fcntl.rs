@@ -136,6 +136,9 @@ fn owner(task: &CurrentTask, file: &OpenFile, op: u32, arg: u64) -> HandlerResul
             if !(F_OWNER_TID..=F_OWNER_PGRP).contains(&new.kind) {
                 return Err(Errno::EINVAL.into());
             }
+            if new.pid < 0 {
+                return Err(Errno::ESRCH.into());
+            }
             *owner = FileOwner { pid: new.pid, kind: new.kind, ..*owner };
         }
         _ => {

@@ -307,7 +307,7 @@ pub(super) fn sys_alarm(task: &CurrentTask, seconds: u32) -> HandlerResult<u64> 
     let value_ns = u64::from(seconds).saturating_mul(SECOND_NS);
     let previous = timer.set(Setting { value_ns, interval_ns: 0 }, false);
     // Rounded to the nearest second, but never to zero for a timer that was armed.
-    let seconds = (previous.value_ns + SECOND_NS / 2) / SECOND_NS;
+    let seconds = previous.value_ns.saturating_add(SECOND_NS / 2) / SECOND_NS;
     Ok(if previous.value_ns == 0 { 0 } else { seconds.max(1) })
 }
 

@@ -22,6 +22,10 @@ const MAX_TIMERS: usize = 4096;
 /// The shortest time after which a CPU clock is looked at again.
 const CPU_TICK_NS: u64 = 1_000_000;
 
+/// How often an interval timer is looked at, at the most. What expires in between is counted by the
+/// clock when the signal is delivered.
+const REPEAT_NS: u64 = 20_000;
+
 /// What a timer measures.
 #[derive(Clone, Debug)]
 pub enum TimerClock {
@@ -213,7 +217,9 @@ impl Timer {
             return;
         }
         let n = state.advance(now_ns);
-        self.arm(&mut state, now_ns);
+        let left_ns = state.expires_ns.map_or(u64::MAX, |at| at.saturating_sub(now_ns));
+        let early_ns = REPEAT_NS.saturating_sub(left_ns);
+        self.arm(&mut state, now_ns.saturating_sub(early_ns));
         let is_pending = self.is_pending();
         state.overrun = if is_pending { state.overrun.saturating_add(n) } else { n - 1 };
         drop(state);

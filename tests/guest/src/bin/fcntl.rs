@@ -8,6 +8,9 @@ use libc::{
     O_RDONLY, O_RDWR,
 };
 
+const F_SETOWN_EX: i32 = 15;
+const F_GETOWN_EX: i32 = 16;
+const F_OWNER_PGRP: i32 = 2;
 const F_OFD_GETLK: i32 = 36;
 const F_OFD_SETLK: i32 = 37;
 const F_OFD_SETLKW: i32 = 38;
@@ -222,6 +225,18 @@ fn owner_and_signal() -> Outcome {
     eq!(ok!(sys!(SYS_fcntl, reader, libc::F_GETOWN, 0)) as i32, proc::pid());
     ok!(sys!(SYS_fcntl, reader, 10, libc::SIGUSR1));
     eq!(ok!(sys!(SYS_fcntl, reader, 11, 0)) as i32, libc::SIGUSR1);
+    let group = ok!(sys!(SYS_getpgid, 0)) as i32;
+    ok!(sys!(SYS_fcntl, reader, F_SETOWN_EX, &[F_OWNER_PGRP, group]));
+    let mut owner = [0i32; 2];
+    ok!(sys!(SYS_fcntl, reader, F_GETOWN_EX, &mut owner));
+    eq!(owner, [F_OWNER_PGRP, group]);
+    for pid in [i32::MIN, -1] {
+        fails!(sys!(SYS_fcntl, reader, F_SETOWN_EX, &[F_OWNER_PGRP, pid]), ESRCH);
+    }
+    fails!(sys!(SYS_fcntl, reader, F_SETOWN_EX, &[F_OWNER_PGRP + 1, group]), EINVAL);
+    fails!(sys!(SYS_fcntl, reader, libc::F_SETOWN, i32::MIN), EINVAL);
+    // The negative number of a group looks like an error.
+    check!(sys!(SYS_fcntl, reader, libc::F_GETOWN, 0).is_err());
     Ok(())
 }
 
