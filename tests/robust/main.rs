@@ -76,19 +76,28 @@ mod programs {
         run
     }
 
-    /// Random calls: the sandbox survives them.
-    fn survives(platform: Platform) {
+    /// Random calls or programs: the sandbox survives them.
+    fn survives(platform: Platform, program: &str, how_many: &[&str], said_at_the_end: &str) {
         if !platform.is_wanted() {
             return;
         }
         for seed in seeds() {
-            let arguments = [seed.to_string(), "8".into(), "400".into()];
-            let run = run(platform, "fuzz_calls", &arguments);
+            let mut arguments = vec![seed.to_string()];
+            arguments.extend(how_many.iter().map(ToString::to_string));
+            let run = run(platform, program, &arguments);
             let said: Vec<_> =
                 run.stdout.lines().filter(|line| line.starts_with("fuzz:")).collect();
-            assert_eq!(said, ["fuzz: survived, enough calls"], "seed {seed}: {:?}", run.end);
+            assert_eq!(said, [said_at_the_end], "seed {seed}: {:?}", run.end);
             assert_eq!(run.end, End::Code(0), "seed {seed}");
         }
+    }
+
+    fn random_calls(platform: Platform) {
+        survives(platform, "fuzz_calls", &["8", "400"], "fuzz: survived, enough calls");
+    }
+
+    fn damaged_programs(platform: Platform) {
+        survives(platform, "fuzz_exec", &["300"], "fuzz: survived, enough executed");
     }
 
     /// A program that prints the same wherever it runs: a digest of what it saw, or its cases.
@@ -116,12 +125,22 @@ mod programs {
 
     #[test]
     fn random_calls_systrap() {
-        survives(Platform::Systrap);
+        random_calls(Platform::Systrap);
     }
 
     #[test]
     fn random_calls_ptrace() {
-        survives(Platform::Ptrace);
+        random_calls(Platform::Ptrace);
+    }
+
+    #[test]
+    fn damaged_programs_systrap() {
+        damaged_programs(Platform::Systrap);
+    }
+
+    #[test]
+    fn damaged_programs_ptrace() {
+        damaged_programs(Platform::Ptrace);
     }
 
     #[test]

@@ -26,6 +26,30 @@ impl Rng {
         (self.bits() % bound.max(1) as u64) as usize
     }
 
+    /// Returns a number at which arithmetic ends: of a type, of pages, of the address space, or next to it.
+    pub fn extreme(&mut self) -> u64 {
+        let edge = self.pick(&[
+            0,
+            1 << 12,
+            1 << 16,
+            i32::MAX as u64,
+            u32::MAX as u64,
+            (i32::MIN as i64) as u64,
+            i64::MAX as u64,
+            i64::MAX as u64 - 4095,
+            u64::MAX - 4095,
+            0x7e00_0000_0000,
+            0x7fff_ffff_f000,
+            0x8000_0000_0000,
+            1 << 44,
+            1 << 52,
+            999_999_999,
+            1_000_000_000,
+        ]);
+        let near = self.pick(&[0, 0, 1, 1, 2, 7, 8, 4095, 4096]);
+        if self.one_in(2) { edge.wrapping_add(near) } else { edge.wrapping_sub(near) }
+    }
+
     /// Returns true once in `n` times.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0

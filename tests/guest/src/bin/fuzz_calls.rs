@@ -25,7 +25,7 @@ const FILES: &[Call] = calls![
     SYS_writev b"fvi", SYS_preadv b"fvio", SYS_pwritev b"fvio", SYS_preadv2 b"fvioog", SYS_pwritev2 b"fvioog",
     SYS_lseek b"foi", SYS_open b"pgm", SYS_openat b"dpgm", SYS_openat2 b"dprn", SYS_creat b"pm", SYS_close b"f",
     SYS_close_range b"ffg", SYS_memfd_create b"pg", SYS_dup b"f", SYS_dup2 b"ff", SYS_dup3 b"ffg",
-    SYS_fcntl b"fi*", SYS_fcntl b"fir", SYS_flock b"fi", SYS_ioctl b"fIr", SYS_ioctl b"f*r", SYS_stat b"pb",
+    SYS_fcntl b"fF*", SYS_fcntl b"fFR", SYS_flock b"fi", SYS_ioctl b"fIr", SYS_ioctl b"f*r", SYS_stat b"pb",
     SYS_lstat b"pb", SYS_fstat b"fb", SYS_newfstatat b"dpbg", SYS_statx b"dpggb", SYS_statfs b"pb",
     SYS_fstatfs b"fb", SYS_access b"pi", SYS_faccessat b"dpi", SYS_faccessat2 b"dpig", SYS_chmod b"pm",
     SYS_fchmod b"fm", SYS_fchmodat b"dpm", SYS_chown b"puu", SYS_lchown b"puu", SYS_fchown b"fuu",
@@ -41,13 +41,17 @@ const FILES: &[Call] = calls![
     SYS_readahead b"fon", SYS_mount b"pppgr", SYS_umount2 b"pg", SYS_pivot_root b"pp", SYS_sendfile b"ffrn",
     SYS_splice b"frfrng", SYS_tee b"ffng", SYS_vmsplice b"fvig", SYS_copy_file_range b"frfrng",
     SYS_inotify_init1 b"g", SYS_inotify_add_watch b"fpg", SYS_inotify_rm_watch b"fi", SYS_pipe b"b",
-    SYS_pipe2 b"bg", SYS_eventfd2 b"ng", SYS_timerfd_create b"kg", SYS_timerfd_settime b"fgrb",
+    SYS_pipe2 b"bg", SYS_eventfd2 b"ng", SYS_timerfd_create b"kg", SYS_timerfd_settime b"fgRb",
     SYS_timerfd_gettime b"fb", SYS_signalfd4 b"frng", SYS_poll b"rii", SYS_ppoll b"riTrn",
     SYS_select b"ibbbt", SYS_pselect6 b"ibbbTr", SYS_epoll_create1 b"g", SYS_epoll_ctl b"fifr",
-    SYS_epoll_wait b"fbii", SYS_epoll_pwait b"fbiirn", SYS_epoll_pwait2 b"fbiTrn", SYS_socket b"iii",
-    SYS_socketpair b"iiib", SYS_bind b"frn", SYS_connect b"frn", SYS_listen b"fi", SYS_accept4 b"fbrg",
-    SYS_sendto b"frngrn", SYS_recvfrom b"fbngbr", SYS_sendmsg b"frg", SYS_recvmsg b"frg", SYS_shutdown b"fi",
-    SYS_getsockopt b"fiibr", SYS_setsockopt b"fiirn", SYS_getsockname b"fbr", SYS_acct b"p", SYS_swapon b"pg",
+    SYS_epoll_wait b"fbii", SYS_epoll_pwait b"fbiirn", SYS_epoll_pwait2 b"fbiTrn", SYS_socket b"yY0",
+    SYS_socket b"iii", SYS_socketpair b"yY0b", SYS_socketpair b"iiib", SYS_bind b"fSn", SYS_bind b"frn",
+    SYS_connect b"fSn", SYS_connect b"frn", SYS_listen b"fi", SYS_accept4 b"fbrg", SYS_accept b"fbr",
+    SYS_sendto b"frngSn", SYS_recvfrom b"fbngbr", SYS_sendmsg b"fHg", SYS_recvmsg b"fHg", SYS_sendmmsg b"fHig",
+    SYS_recvmmsg b"fHigT", SYS_shutdown b"fi", SYS_getsockopt b"fiibr", SYS_setsockopt b"fiiRn",
+    SYS_getsockname b"fbr", SYS_getpeername b"fbr", SYS_lsetxattr b"pprng", SYS_lgetxattr b"ppbn",
+    SYS_llistxattr b"pbn", SYS_lremovexattr b"pp", SYS_fchmodat2 b"dpmg", SYS_inotify_init b"",
+    SYS_epoll_create b"i", SYS_eventfd b"n", SYS_signalfd b"frn", SYS_acct b"p", SYS_swapon b"pg",
     SYS_name_to_handle_at b"dprbg", SYS_open_by_handle_at b"frg", SYS_fanotify_init b"gg", SYS_quotactl b"gpir",
 ];
 
@@ -65,20 +69,23 @@ const MEMORY: &[Call] = calls![
 
 /// Processes, signals, time, identity.
 const PROCESSES: &[Call] = calls![
-    SYS_fork b"", SYS_vfork b"", SYS_clone b"gArrr", SYS_clone b"G0rrr", SYS_clone3 b"rn", SYS_execve b"prr",
+    SYS_fork b"", SYS_vfork b"", SYS_clone b"gArrr", SYS_clone b"G0rrr", SYS_clone3 b"Rn", SYS_execve b"prr",
     SYS_execveat b"dprrg", SYS_exit b"i", SYS_wait4 b"Nbgb", SYS_waitid b"iNbgb", SYS_set_tid_address b"r",
     SYS_pause b"", SYS_restart_syscall b"", SYS_getpgid b"N", SYS_getsid b"N", SYS_setsid b"", SYS_setpgid b"NN",
     SYS_setuid b"u", SYS_setgid b"u", SYS_setreuid b"uu", SYS_setregid b"uu", SYS_setresuid b"uuu",
+    SYS_setresgid b"uuu", SYS_getresgid b"bbb", SYS_setfsgid b"u", SYS_sched_getscheduler b"N",
+    SYS_sched_get_priority_max b"i", SYS_sched_get_priority_min b"i", SYS_pidfd_getfd b"ffg",
     SYS_getresuid b"bbb", SYS_setfsuid b"u", SYS_getgroups b"ib", SYS_setgroups b"nr", SYS_capget b"rb",
-    SYS_capset b"rr", SYS_prctl b"Crrrr", SYS_prctl b"Ciiii", SYS_arch_prctl b"Xr", SYS_sched_yield b"",
+    SYS_capset b"rr", SYS_prctl b"Crrrr", SYS_prctl b"Ciiii", SYS_prctl b"V0anp",
+    SYS_prctl b"Viarn", SYS_arch_prctl b"Xr", SYS_sched_yield b"",
     SYS_sched_getaffinity b"Nnb", SYS_sched_setaffinity b"Nnr", SYS_sched_setscheduler b"Nir",
     SYS_sched_getparam b"Nb", SYS_sched_setparam b"Nr", SYS_sched_rr_get_interval b"Nb", SYS_getpriority b"iN",
-    SYS_setpriority b"iNi", SYS_ioprio_get b"iN", SYS_ioprio_set b"iNi", SYS_getrlimit b"ib", SYS_setrlimit b"ir",
-    SYS_prlimit64 b"Nirb", SYS_getrusage b"ib", SYS_times b"b", SYS_uname b"b", SYS_sethostname b"rn",
+    SYS_setpriority b"iNi", SYS_ioprio_get b"iN", SYS_ioprio_set b"iNi", SYS_getrlimit b"ib", SYS_setrlimit b"iR",
+    SYS_prlimit64 b"NiRb", SYS_getrusage b"ib", SYS_times b"b", SYS_uname b"b", SYS_sethostname b"rn",
     SYS_setdomainname b"rn", SYS_sysinfo b"b", SYS_getcpu b"bbb", SYS_getrandom b"bng", SYS_personality b"g",
-    SYS_clock_gettime b"kb", SYS_clock_getres b"kb", SYS_clock_settime b"kr", SYS_gettimeofday b"bb",
-    SYS_settimeofday b"rr", SYS_time b"b", SYS_adjtimex b"r", SYS_nanosleep b"Tb", SYS_clock_nanosleep b"kiTb",
-    SYS_getitimer b"ib", SYS_setitimer b"irb", SYS_alarm b"i", SYS_timer_create b"krb", SYS_timer_settime b"iirb",
+    SYS_clock_gettime b"kb", SYS_clock_getres b"kb", SYS_clock_settime b"kR", SYS_clock_adjtime b"kR",
+    SYS_gettimeofday b"bb",    SYS_settimeofday b"rr", SYS_time b"b", SYS_adjtimex b"R", SYS_nanosleep b"Tb", SYS_clock_nanosleep b"kiTb",
+    SYS_getitimer b"ib", SYS_setitimer b"iRb", SYS_alarm b"i", SYS_timer_create b"krb", SYS_timer_settime b"iiRb",
     SYS_timer_gettime b"ib", SYS_timer_getoverrun b"i", SYS_timer_delete b"i", SYS_rt_sigaction b"srbn",
     SYS_rt_sigaction b"srb8", SYS_rt_sigprocmask b"irb8", SYS_rt_sigpending b"bn", SYS_rt_sigtimedwait b"rbTn",
     SYS_rt_sigqueueinfo b"Nsr", SYS_rt_tgsigqueueinfo b"NNsr", SYS_rt_sigsuspend b"rn", SYS_rt_sigreturn b"",
@@ -87,7 +94,7 @@ const PROCESSES: &[Call] = calls![
     SYS_kcmp b"NNiff", SYS_reboot b"xxir", SYS_syslog b"ibn", SYS_bpf b"irn", SYS_perf_event_open b"rNifg",
     SYS_io_uring_setup b"ir", SYS_io_setup b"ib", SYS_keyctl b"i*rr*", SYS_add_key b"pprni", SYS_iopl b"i",
     SYS_modify_ldt b"irn", SYS_kexec_load b"*irg", SYS_init_module b"rnp", SYS_vhangup b"", SYS_chroot b"p",
-    SYS_sched_setattr b"Nrg", SYS_sched_getattr b"Nbng", SYS_sysfs b"irb", SYS_ustat b"ib", SYS_swapoff b"p",
+    SYS_sched_setattr b"NRg", SYS_sched_getattr b"Nbng", SYS_sysfs b"irb", SYS_ustat b"ib", SYS_swapoff b"p",
     SYS_rseq b"rngx", SYS_landlock_create_ruleset b"rng", SYS_close_range b"iig",
 ];
 
@@ -191,7 +198,7 @@ impl Fuzzer {
 
     /// A number that is special somewhere.
     fn number(&mut self) -> usize {
-        match self.rng.below(8) {
+        match self.rng.below(10) {
             0 => self.rng.below(16),
             1 => 1 << self.rng.below(64),
             2 => (1usize << self.rng.below(64)).wrapping_sub(self.rng.below(3)),
@@ -199,6 +206,7 @@ impl Fuzzer {
             4 => self.rng.bits() as usize,
             5 => self.rng.bits() as u32 as usize,
             6 => self.pointer(),
+            7 | 8 => self.rng.extreme() as usize,
             _ => self.rng.below(300) * [1, 8, 16, PAGE][self.rng.below(4)],
         }
     }
@@ -265,7 +273,12 @@ impl Fuzzer {
             b'T' => {
                 let at = self.good_pointer() & !15;
                 let at = at.min(self.buffer + BUFFER - 16);
-                let time = [(self.rng.below(20) == 0) as u64, self.rng.bits() % 3_000_000];
+                let time = match self.rng.below(20) {
+                    0 => [self.rng.extreme(), self.rng.extreme()],
+                    1 => [self.rng.extreme(), self.rng.bits() % 1_000_000_000],
+                    2 => [1, 0],
+                    _ => [0, self.rng.bits() % 3_000_000],
+                };
                 put(at, &time[0].to_le_bytes());
                 put(at + 8, &time[1].to_le_bytes());
                 at
@@ -351,6 +364,56 @@ impl Fuzzer {
                 5 => proc::tid() as usize,
                 _ => rng.below(60),
             },
+            b'R' => {
+                // A structure of numbers at the ends of their ranges, and of ordinary ones.
+                let at = (self.good_pointer() & !7).min(self.buffer + BUFFER - 128);
+                for n in 0..16 {
+                    let value = match self.rng.below(3) {
+                        0 => self.rng.extreme(),
+                        1 => self.rng.below(100) as u64 | (self.rng.extreme() << 32),
+                        _ => self.rng.below(100) as u64,
+                    };
+                    put(at + n * 8, &value.to_le_bytes());
+                }
+                at
+            }
+            b'F' => rng.pick(&[
+                0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 16, 17, 36, 37, 38, 1024, 1025, 1026,
+                1028, 1029, 1030, 1031, 1032, 1033, 1034, 1035, 1036, 1037, 1038,
+            ]),
+            b'V' => rng.pick(&[0x5356_4d41, 0x5356_4d41, 35]),
+            b'y' => rng.pick(&[1, 1, 1, 2, 10, 16]),
+            b'Y' => rng.pick(&[1, 2, 5, 3, 0x801, 0x802, 0x805, 0x80801]),
+            b'S' => {
+                // A unix address: a name without a file, or one with.
+                let at = self.good_pointer().min(self.buffer + BUFFER - 110);
+                let name = [0, b'f', b'd', b's'][self.rng.below(4)];
+                put(at, &[1, 0, name, self.rng.below(4) as u8, 0]);
+                at
+            }
+            b'H' => {
+                // `msghdr`: address, vectors, control data, flags; also the first of several.
+                let at = (self.good_pointer() & !7).min(self.buffer + BUFFER - 4 * 64);
+                for n in 0..4 {
+                    let (name, vectors) = (self.argument(b'S'), self.argument(b'v'));
+                    let control = self.argument(b'c');
+                    let lens = [self.rng.below(120), self.rng.below(12), self.size()];
+                    let parts = [name, lens[0], vectors, lens[1], control, lens[2], 0, 0];
+                    for (word, part) in parts.iter().enumerate() {
+                        put(at + n * 64 + word * 8, &part.to_le_bytes());
+                    }
+                }
+                at
+            }
+            b'c' => {
+                let at = (self.good_pointer() & !7).min(self.buffer + BUFFER - 24);
+                let len = if self.rng.one_in(3) { self.number() } else { 24 };
+                put(at, &len.to_le_bytes());
+                put(at + 8, &1u32.to_le_bytes());
+                put(at + 12, &(1 + self.rng.below(3) as u32).to_le_bytes());
+                put(at + 16, &(self.rng.below(24) as u32).to_le_bytes());
+                at
+            }
             b'x' => rng.pick(&[0xfee1_dead, 672_274_793, 0x5305_3053]),
             b'8' => 8,
             b'0' | b'z' => 0,
@@ -362,7 +425,7 @@ impl Fuzzer {
     fn refill(&mut self) {
         for _ in 0..400 {
             let at = self.buffer + self.rng.below(BUFFER / 8 - 1) * 8;
-            match self.rng.below(4) {
+            match self.rng.below(5) {
                 0 => {
                     let value = self.good_pointer();
                     put(at, &value.to_le_bytes());
@@ -376,6 +439,7 @@ impl Fuzzer {
                     put(at, &value[0].to_le_bytes());
                     put(at + 4, &value[1].to_le_bytes());
                 }
+                3 => put(at, &self.rng.extreme().to_le_bytes()),
                 _ => put(at, &(self.rng.below(40)).to_le_bytes()),
             }
         }
@@ -486,6 +550,13 @@ fn work(seed: u64, calls: usize, shared: &Shared, trace: bool) -> ! {
     let _ = sys!(SYS_epoll_create1, 0);
     let _ = sys!(SYS_timerfd_create, 1, libc::O_NONBLOCK);
     let _ = sys!(SYS_memfd_create, c"m", 2);
+    let _ = sys!(SYS_socketpair, libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, &mut [0i32; 2]);
+    if let Ok(listener) =
+        sys!(SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)
+    {
+        let _ = sys!(SYS_bind, listener, b"\x01\x00\x00f\x00", 5);
+        let _ = sys!(SYS_listen, listener, 3);
+    }
     let _ = fs::open(c"f", libc::O_RDWR);
     let _ = fs::open(c".", libc::O_RDONLY);
     let _ = fs::open(c"/proc/self/stat", libc::O_RDONLY);
@@ -570,6 +641,8 @@ fn main() {
         exit(2);
     }
     let trace = numbers.len() > 3;
+    // A worker may well panic; only the canary matters.
+    std::panic::set_hook(Box::new(|_| {}));
     let _ = sig::mask(libc::SIG_SETMASK, u64::MAX);
     let Some(shared) = shared() else { exit(2) };
     for round in 0..rounds {
