@@ -236,7 +236,9 @@ pub(crate) mod sentry_fd {
     pub(crate) const PROC_SELF_FD: i32 = 6;
     /// This process's `oom_score_adj`, closed before the sentry locks itself down.
     pub(crate) const OOM_SCORE_ADJ: i32 = 7;
-    pub(crate) const FIRST_GOFER: i32 = 8;
+    /// The processes of this pid namespace, as a directory: for the clerk only.
+    pub(crate) const PROC: i32 = 8;
+    pub(crate) const FIRST_GOFER: i32 = 9;
 }
 
 /// The numbers at which a gofer finds its descriptors.

@@ -325,6 +325,12 @@ pub(crate) fn descriptor_directory() -> io::Result<OwnedFd> {
     Ok(dir)
 }
 
+/// Returns the processes of this pid namespace as a directory: a detached process file system
+/// without anything else of the kernel's.
+pub(crate) fn process_directory() -> io::Result<OwnedFd> {
+    detached_mount(c"proc", &[(c"subset", c"pid")], libc::MOUNT_ATTR_RDONLY)
+}
+
 fn detached_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
     const FSOPEN_CLOEXEC: c_uint = 1;
     const FSMOUNT_CLOEXEC: c_uint = 1;

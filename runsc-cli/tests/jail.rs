@@ -76,6 +76,12 @@ impl Sandbox {
             .collect()
     }
 
+    /// The process that tells the sentry what the host counts.
+    fn clerk(&self) -> i64 {
+        let mut all = self.processes().into_iter();
+        all.find(|pid| self.status(*pid, "Name").as_deref() == Some("runsc-clerk")).unwrap()
+    }
+
     /// Every process of the sentry's pid namespace, the sentry included.
     fn processes(&self) -> Vec<i64> {
         let namespace = fs::read_link(format!("/proc/{}/ns/pid", self.sentry)).unwrap();
@@ -196,7 +202,9 @@ fn sentry_sees_no_file_nor_environment_of_the_host() {
 #[test]
 fn stubs_have_no_descriptor_of_the_host() {
     let sandbox = Sandbox::start("stubs");
-    for pid in sandbox.processes().into_iter().filter(|pid| *pid != sandbox.sentry) {
+    let clerk = sandbox.clerk();
+    let stubs = sandbox.processes();
+    for pid in stubs.into_iter().filter(|pid| *pid != sandbox.sentry && *pid != clerk) {
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
             let entry = entry.unwrap();
             let Ok(link) = fs::read_link(entry.path()) else { continue };
@@ -214,6 +222,22 @@ fn stubs_have_no_descriptor_of_the_host() {
         }
         assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap_or_default(), b"");
     }
+}
+
+#[test]
+fn clerk_has_its_socket_and_the_processes_of_the_sandbox_only() {
+    let sandbox = Sandbox::start("clerk");
+    let clerk = sandbox.clerk();
+    let fds: Vec<_> = fs::read_dir(format!("/proc/{clerk}/fd")).unwrap().flatten().collect();
+    assert_eq!(fds.len(), 2, "{fds:?}");
+    let socket = fs::read_link(format!("/proc/{clerk}/fd/0")).unwrap();
+    assert!(socket.to_string_lossy().starts_with("socket:"), "{socket:?}");
+    let names: BTreeSet<String> = fs::read_dir(format!("/proc/{clerk}/fd/1/"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.parse::<u32>().is_err())
+        .collect();
+    assert_eq!(names, ["self", "thread-self"].map(str::to_owned).into(), "{names:?}");
 }
 
 #[test]

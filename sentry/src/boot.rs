@@ -8,13 +8,13 @@ mod container;
 mod oom_score;
 mod target;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use ::syscalls::Errno;
 use sentry_host::Rule;
 use sentry_host::filter::{self, Violation};
-use sentry_host::{memfd, startup};
+use sentry_host::{memfd, startup, usage};
 use sentry_platform::Platform;
 use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, Systrap};
@@ -31,7 +31,11 @@ use self::target::Sandbox;
 #[expect(clippy::needless_pass_by_value, reason = "a sandbox is booted once")]
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
-    let Descriptors { stdio, gofer, control, log, proc_self_fd, oom_score_adj } = descriptors;
+    let Descriptors { stdio, gofer, control, log, proc_self_fd, oom_score_adj, proc } = descriptors;
+    // First, while there is one thread and nothing in its memory. Without it nothing is known of
+    // what processes use.
+    let _ = usage::start(proc.as_fd());
+    drop(proc);
     memfd::set_descriptor_directory(proc_self_fd);
     crate::syscalls::sched::n_cpus();
     crate::log::init(log, config.debug);

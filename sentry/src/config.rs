@@ -271,6 +271,8 @@ pub struct Descriptors {
     pub proc_self_fd: OwnedFd,
     /// This process's `oom_score_adj`, for the time until the first stub runs.
     pub oom_score_adj: OwnedFd,
+    /// The process file system of the sentry's pid namespace, for the clerk (`sentry_host::usage`).
+    pub proc: OwnedFd,
 }
 
 /// Arguments and environment are bytes on Linux: a string in JSON where they are UTF-8, an array of

@@ -182,7 +182,7 @@ impl Kernel {
             }
             seen.push(mm);
             let context = task.context.lock().clone();
-            resident = resident.saturating_add(context.address_space().resident_bytes());
+            resident = resident.saturating_add(context.address_space().usage().resident());
         }
         limit.saturating_sub(resident).min(free)
     }

@@ -24,6 +24,7 @@ pub(crate) mod vma_tree;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sentry_host::usage::ProcessUsage;
 use sentry_platform::AddressSpace;
 use syscalls::abi::mount::MountFlags;
 use syscalls::{Errno, SysResult};
@@ -71,8 +72,8 @@ pub struct MemoryUse {
     pub size: u64,
     /// `VmLck`.
     pub locked: u64,
-    /// `VmRSS`.
-    pub resident: u64,
+    /// `VmRSS` and its parts, `VmHWM`, `VmPTE`: zeroes where the host does not tell.
+    pub resident: ProcessUsage,
     /// `VmData`.
     pub data: u64,
     /// `VmStk`.
@@ -194,7 +195,7 @@ impl MemoryManager {
     /// Returns the sizes.
     pub fn usage(&self) -> MemoryUse {
         let host = self.address_space.lock().clone();
-        let resident = host.map_or(0, |host| host.resident_bytes());
+        let resident = host.map_or_else(ProcessUsage::default, |host| host.usage());
         let state = self.state.lock();
         let space = &state.space;
         let Totals { total, data, stack, exec, locked } = space.tree.totals();

@@ -6,6 +6,7 @@
 //! simply not resumed ([`block`]).
 
 pub(crate) mod access;
+pub(crate) mod account;
 pub mod block;
 pub mod clone;
 pub mod creds;

@@ -30,6 +30,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
         log: (log == "log").then_some(log_fd),
         proc_self_fd: take(sentry_fd::PROC_SELF_FD)?,
         oom_score_adj: take(sentry_fd::OOM_SCORE_ADJ)?,
+        proc: take(sentry_fd::PROC)?,
     };
     Ok(sentry::boot(read_config(config)?, descriptors))
 }

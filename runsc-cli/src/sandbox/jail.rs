@@ -174,6 +174,9 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     sys::set_ids(SENTRY_ID, plan.drop_groups).context("changing to an unprivileged id")?;
     sys::make_mounts_private().context("making mounts private")?;
     let proc_self_fd = sys::descriptor_directory().context("opening /proc/self/fd")?;
+    // Below a container runtime that hides parts of `/proc` the host refuses this one. Then nothing
+    // is known of what processes use: the other directory has none.
+    let proc = sys::process_directory().ok();
     sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
     sys::drop_capabilities().context("dropping capabilities")?;
     sys::set_no_new_privs().context("setting no_new_privs")?;
@@ -187,6 +190,7 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     let mut fds = plan.stdio.to_vec();
     fds.extend([plan.config, plan.control, plan.log.unwrap_or(plan.config)]);
     fds.extend([proc_self_fd.as_fd(), oom_score_adj.as_fd()]);
+    fds.push(proc.as_ref().unwrap_or(&proc_self_fd).as_fd());
     fds.extend(&plan.sockets);
     let log = if plan.log.is_some() { "log" } else { "no-log" };
     let gofers = plan.sockets.len().to_string();

@@ -16,6 +16,7 @@ pub mod rule;
 mod runtime;
 pub mod startup;
 pub mod stream;
+pub mod usage;
 
 use syscalls::Errno;
 

@@ -9,6 +9,7 @@ mod xstate;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
@@ -284,8 +285,12 @@ pub trait AddressSpace: Send + Sync {
     /// Kills the host process. Every context in it ends with [`Event::Exited`]. Idempotent.
     fn kill(&self);
 
-    /// Returns the resident set size in bytes as the host counts it, or zero where unknown.
-    fn resident_bytes(&self) -> u64;
+    /// Returns what the host process has used; zeroes where the host does not tell. Not cheap.
+    fn usage(&self) -> ProcessUsage;
+
+    /// Returns user and system time in nanoseconds that the host process has used, ended threads
+    /// included. Goes on to tell it when the process is gone.
+    fn cpu_time_ns(&self) -> (u64, u64);
 }
 
 /// A guest thread: one host thread in the process of its address space.
@@ -401,9 +406,16 @@ pub trait Context: Send + Sync {
     /// is gone.
     fn exit(&self);
 
-    /// Returns user and system time in nanoseconds that the host thread has used, as far as the
-    /// platform knows. Called from any thread.
-    fn cpu_time_ns(&self) -> (u64, u64);
+    /// Returns what the host thread has used, or `None` where the host does not tell or the thread
+    /// is gone. Called from any thread. Not cheap.
+    fn usage(&self) -> Option<ThreadUsage>;
+
+    /// Returns what the process has used where it has told that itself with the present system call
+    /// (`execve`, `exit_group`), which spares asking the host. Sizes other than the peak are left
+    /// out.
+    fn told_usage(&self) -> Option<ProcessUsage> {
+        None
+    }
 
     /// Returns where the platform would like to replace the system call instruction that stopped
     /// the context by a jump, so that the next call from there costs no trap. The owner asks after

@@ -429,6 +429,7 @@ fn create_task(
         limits,
         oom_score_adj: process.oom_score_adj,
         is_dumpable: true,
+        borrows_memory: false,
     });
     let new = NewTask {
         kernel: kernel.clone(),

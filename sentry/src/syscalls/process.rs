@@ -4,7 +4,6 @@ use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::abi::clone::{CLONE_ARGS_SIZE_VER0, CloneArgs, CloneFlags};
 use syscalls::abi::resource::Rusage;
 use syscalls::abi::signal::{SIGCHLD, Siginfo};
-use syscalls::abi::time::Timeval;
 use syscalls::abi::wait::{self as status, P_ALL, P_PGID, P_PID, P_PIDFD, WaitFlags};
 use syscalls::arg::FromArg;
 use syscalls::{Errno, UserAddr, UserPtr};
@@ -180,17 +179,9 @@ pub(super) fn sys_wait4(
         task.write_obj(wstatus, &found.status)?;
     }
     if !rusage.is_null() {
-        task.write_obj(rusage, &usage(&found))?;
+        task.write_obj(rusage, &found.usage.to_rusage())?;
     }
     Ok(found.pid)
-}
-
-fn usage(found: &Found) -> Rusage {
-    let time = |ns: u64| Timeval::from_ns(i64::try_from(ns).unwrap_or(i64::MAX));
-    let mut rusage = Rusage::new_zeroed();
-    rusage.ru_utime = time(found.cpu_ns.0);
-    rusage.ru_stime = time(found.cpu_ns.1);
-    rusage
 }
 
 /// Implements `waitid(2)`.
@@ -245,7 +236,7 @@ fn report(
     if let Some(found) = found
         && !rusage.is_null()
     {
-        task.write_obj(rusage, &usage(found))?;
+        task.write_obj(rusage, &found.usage.to_rusage())?;
     }
     if infop.is_null() {
         return Ok(());

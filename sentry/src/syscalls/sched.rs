@@ -11,7 +11,7 @@ use syscalls::abi::sched::{
     SCHED_ATTR_SIZE_VER0, SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK,
     SCHED_RR, SchedAttr, SchedParam,
 };
-use syscalls::abi::time::{Timespec, Timeval, Tms};
+use syscalls::abi::time::{Timespec, Tms};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -436,48 +436,32 @@ pub(super) fn sys_prlimit64(
     Ok(())
 }
 
-fn timeval(ns: u64) -> Timeval {
-    Timeval::from_ns(i64::try_from(ns).unwrap_or(i64::MAX))
-}
-
 /// Implements `getrusage(2)`.
 pub(super) fn sys_getrusage(
     task: &CurrentTask,
     who: i32,
     usage: UserPtr<Rusage>,
 ) -> HandlerResult<()> {
-    use std::sync::atomic::Ordering::Relaxed;
-    let (user, system) = match who {
-        RUSAGE_SELF => task.group.cpu_ns(),
-        RUSAGE_THREAD => task.cpu_ns(),
-        RUSAGE_CHILDREN => {
-            let of = &task.group.child_cpu_ns;
-            (of.0.load(Relaxed), of.1.load(Relaxed))
-        }
+    let used = match who {
+        RUSAGE_SELF => task.group.usage(),
+        RUSAGE_THREAD => task.usage(),
+        RUSAGE_CHILDREN => task.group.account.children(),
         _ => return Err(Errno::EINVAL.into()),
     };
-    let mut out = Rusage::new_zeroed();
-    out.ru_utime = timeval(user);
-    out.ru_stime = timeval(system);
-    if who != RUSAGE_CHILDREN {
-        let resident = task.context().address_space().resident_bytes();
-        out.ru_maxrss = i64::try_from(resident / 1024).unwrap_or(0);
-    }
-    Ok(task.write_obj(usage, &out)?)
+    Ok(task.write_obj(usage, &used.to_rusage())?)
 }
 
 /// Implements `times(2)`: clock ticks of 10 ms.
 pub(super) fn sys_times(task: &CurrentTask, buf: UserPtr<Tms>) -> HandlerResult {
-    use std::sync::atomic::Ordering::Relaxed;
     let ticks = |ns: u64| i64::try_from(ns / 10_000_000).unwrap_or(i64::MAX);
     if !buf.is_null() {
         let (user, system) = task.group.cpu_ns();
-        let children = &task.group.child_cpu_ns;
+        let children = task.group.account.children().cpu_ns;
         let tms = Tms {
             tms_utime: ticks(user),
             tms_stime: ticks(system),
-            tms_cutime: ticks(children.0.load(Relaxed)),
-            tms_cstime: ticks(children.1.load(Relaxed)),
+            tms_cutime: ticks(children.0),
+            tms_cstime: ticks(children.1),
         };
         task.write_obj(buf, &tms)?;
     }

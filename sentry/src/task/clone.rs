@@ -325,6 +325,9 @@ fn build(
     let fs = if flags.contains(CloneFlags::FS) { current.fs() } else { current.fs().fork() };
     let group =
         if is_thread { current.group.clone() } else { new_group(current, clone, tid, pids) };
+    if is_thread {
+        group.account.add_thread();
+    }
     let signals = {
         let own = current.signals.lock();
         let altstack = if shares_memory && !flags.contains(CloneFlags::VFORK) {
@@ -417,6 +420,7 @@ fn new_group(
         limits,
         oom_score_adj: own.oom_score_adj.load(Ordering::Relaxed),
         is_dumpable: own.is_dumpable.load(Ordering::Relaxed),
+        borrows_memory: flags.contains(CloneFlags::VM),
     })
 }
 

@@ -269,7 +269,9 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
     let old_mm = std::mem::replace(&mut *task.mm.lock(), ready.mm.clone());
     task.host_calls.lock().clear();
     ready.context.set_regs(&initial_regs(ready.entry));
-    task.set_context(ready.context.clone());
+    group.account.change_space(&**current.context(), || {
+        task.set_context(ready.context.clone());
+    });
     current.context().exit();
     old_mm.retire(task);
     drop(old_mm);

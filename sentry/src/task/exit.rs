@@ -127,9 +127,10 @@ pub(crate) fn clear_child_tid(current: &CurrentTask) {
 /// Removes an exiting thread from its process; the last one makes it a zombie.
 fn leave(task: &Arc<Task>, status: i32) {
     release_vfork_parent(task);
-    let (user, system) = task.cpu_ns();
-    task.group.dead_cpu_ns.0.fetch_add(user, Ordering::Relaxed);
-    task.group.dead_cpu_ns.1.fetch_add(system, Ordering::Relaxed);
+    if task.group.live_tasks().is_empty() {
+        let context = task.context.lock().clone();
+        task.group.account.close(&*context);
+    }
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
     drop(files);
@@ -139,8 +140,9 @@ fn leave(task: &Arc<Task>, status: i32) {
     drop(fs);
     crate::mm::in_flight::leave(task);
     let guard = task.kernel.tree.lock();
-    let is_last = task.group.live_tasks().is_empty();
+    // Of threads that exit at the same time exactly one is the last.
     task.has_left.store(true, Ordering::SeqCst);
+    let is_last = task.group.tasks().iter().all(|other| other.has_left.load(Ordering::SeqCst));
     if !task.is_leader() {
         task.group.tree.lock().tasks.retain(|other| !Arc::ptr_eq(other, task));
         for (namespace, pid) in task.pids.lock().iter() {

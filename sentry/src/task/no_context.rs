@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use sentry_platform::{
     AddressSpace, Context, ContextOwner, FastPathFacts, HostCall, HostCallResults, SyscallArgs,
 };
@@ -23,8 +24,12 @@ impl AddressSpace for NoContext {
 
     fn kill(&self) {}
 
-    fn resident_bytes(&self) -> u64 {
-        0
+    fn usage(&self) -> ProcessUsage {
+        ProcessUsage::default()
+    }
+
+    fn cpu_time_ns(&self) -> (u64, u64) {
+        (0, 0)
     }
 }
 
@@ -85,8 +90,8 @@ impl Context for NoContext {
 
     fn exit(&self) {}
 
-    fn cpu_time_ns(&self) -> (u64, u64) {
-        (0, 0)
+    fn usage(&self) -> Option<ThreadUsage> {
+        None
     }
 
     fn set_fast_path(&self, _facts: Option<FastPathFacts>) {}

@@ -1,10 +1,11 @@
 //! Thread groups: guest processes.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::resource;
 
+use super::account::Account;
 use super::job::ProcessGroup;
 use super::limits::INFINITY;
 use super::signal::{GroupSignals, SignalActions};
@@ -51,10 +52,8 @@ pub struct ThreadGroup {
     pub(crate) is_subreaper: AtomicBool,
     /// Whether `execve` has been called since the fork: `setpgid` by the parent then fails.
     pub(crate) has_execed: AtomicBool,
-    /// CPU time of threads that are gone: user, system, in nanoseconds.
-    pub(crate) dead_cpu_ns: (AtomicU64, AtomicU64),
-    /// CPU time of children that have been waited for: user, system, in nanoseconds.
-    pub(crate) child_cpu_ns: (AtomicU64, AtomicU64),
+    /// What the process and its children have used.
+    pub(crate) account: Account,
     /// When the process was started, in nanoseconds since the sandbox booted.
     pub(crate) start_ns: u64,
 }
@@ -93,6 +92,8 @@ pub(crate) struct NewGroup {
     pub(crate) limits: crate::task::limits::Limits,
     pub(crate) oom_score_adj: i32,
     pub(crate) is_dumpable: bool,
+    /// Whether it starts in its parent's address space.
+    pub(crate) borrows_memory: bool,
 }
 
 impl ThreadGroup {
@@ -129,8 +130,7 @@ impl ThreadGroup {
             is_dumpable: AtomicBool::new(new.is_dumpable),
             is_subreaper: AtomicBool::new(false),
             has_execed: AtomicBool::new(false),
-            dead_cpu_ns: Default::default(),
-            child_cpu_ns: Default::default(),
+            account: Account::new(new.borrows_memory),
             start_ns,
         });
         process_group.add(&group);
@@ -214,25 +214,5 @@ impl ThreadGroup {
         old.remove(self);
         process_group.add(self);
         identity::changed_for_all(self);
-    }
-
-    /// Returns user and system time of all threads, gone ones included, in nanoseconds.
-    pub fn cpu_ns(&self) -> (u64, u64) {
-        let mut user = self.dead_cpu_ns.0.load(Ordering::Relaxed);
-        let mut system = self.dead_cpu_ns.1.load(Ordering::Relaxed);
-        for task in self.live_tasks() {
-            let (task_user, task_system) = task.cpu_ns();
-            user = user.saturating_add(task_user);
-            system = system.saturating_add(task_system);
-        }
-        (user, system)
-    }
-}
-
-impl Task {
-    /// Returns user and system time in nanoseconds.
-    pub fn cpu_ns(&self) -> (u64, u64) {
-        let context = self.context.lock().clone();
-        context.cpu_time_ns()
     }
 }

@@ -1,7 +1,6 @@
 //! Waiting for children, and telling parents.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use syscalls::abi::signal::{
     self, CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIG_IGN, SIGCHLD,
@@ -10,6 +9,7 @@ use syscalls::abi::signal::{
 use syscalls::abi::wait::{self as status, WaitFlags};
 use syscalls::{Errno, SysResult};
 
+use super::account::Usage;
 use super::{CurrentTask, ThreadGroup};
 use crate::sync::Events;
 
@@ -39,8 +39,8 @@ pub struct Found {
     pub status: i32,
     /// `CLD_*`.
     pub code: i32,
-    /// User and system time of the child and those that it has waited for, in nanoseconds.
-    pub cpu_ns: (u64, u64),
+    /// What the child and those that it has waited for have used.
+    pub usage: Usage,
 }
 
 /// Looks for a child that has something to report. `Ok(None)`: there are such children, but none
@@ -118,12 +118,8 @@ fn look_at(
         }
         drop(tree);
         let code = exit_code(exit);
-        let own = child.cpu_ns();
-        let cpu_ns = (
-            own.0.saturating_add(child.child_cpu_ns.0.load(Ordering::Relaxed)),
-            own.1.saturating_add(child.child_cpu_ns.1.load(Ordering::Relaxed)),
-        );
-        return Some(Found { pid, uid, status: exit, code, cpu_ns });
+        let usage = child.usage().and(child.account.children());
+        return Some(Found { pid, uid, status: exit, code, usage });
     }
     if flags.contains(WaitFlags::WSTOPPED)
         && let Some(signo) = tree.unseen_stop
@@ -132,14 +128,18 @@ fn look_at(
             tree.unseen_stop = None;
         }
         let status = status::stopped(signo);
-        return Some(Found { pid, uid, status, code: CLD_STOPPED, cpu_ns: (0, 0) });
+        drop(tree);
+        let usage = child.usage().and(child.account.children());
+        return Some(Found { pid, uid, status, code: CLD_STOPPED, usage });
     }
     if flags.contains(WaitFlags::WCONTINUED) && tree.has_unseen_continue {
         if !keep {
             tree.has_unseen_continue = false;
         }
         let status = status::CONTINUED;
-        return Some(Found { pid, uid, status, code: CLD_CONTINUED, cpu_ns: (0, 0) });
+        drop(tree);
+        let usage = child.usage().and(child.account.children());
+        return Some(Found { pid, uid, status, code: CLD_CONTINUED, usage });
     }
     None
 }
@@ -166,12 +166,7 @@ pub fn si_status(found: i32, code: i32) -> i32 {
 }
 
 fn account(parent: &ThreadGroup, child: &ThreadGroup) {
-    let own = child.cpu_ns();
-    let (user, system) = (&child.child_cpu_ns.0, &child.child_cpu_ns.1);
-    let user = own.0.saturating_add(user.load(Ordering::Relaxed));
-    let system = own.1.saturating_add(system.load(Ordering::Relaxed));
-    parent.child_cpu_ns.0.fetch_add(user, Ordering::Relaxed);
-    parent.child_cpu_ns.1.fetch_add(system, Ordering::Relaxed);
+    parent.account.add_child(child.usage().and(child.account.children()));
 }
 
 /// Removes a zombie. The caller holds `Kernel::tree`.

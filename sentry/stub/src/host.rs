@@ -89,6 +89,11 @@ pub(crate) fn ring(what: u64, token: u64, index: u64) -> i64 {
     call!(sentry_sysmsg::layout::DOORBELL_NR as u64, what, token, index)
 }
 
+/// `getrusage(RUSAGE_SELF)`.
+pub(crate) fn own_usage(to: u64) {
+    call!(98, 0, to);
+}
+
 /// `exit_group`.
 pub(crate) fn exit_group(code: u64) -> ! {
     loop {

@@ -10,9 +10,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use sentry_sysmsg::layout::{
     self, Config, INPUT_COUNTED, INPUT_FIXED, INPUT_SHIFT, INPUT_STRING, N_CALLS,
 };
-use sentry_sysmsg::slot::{DATA_LEN, INPUT_MAX, N_INPUTS, Slot};
+use sentry_sysmsg::slot::{self, DATA_LEN, INPUT_MAX, N_INPUTS, Slot};
 
-use crate::entry;
+use crate::{entry, host};
 
 /// Fills the inputs of a request for the call `number`.
 pub(crate) fn inputs(slot: &Slot, number: u64, args: [u64; 6]) {
@@ -26,6 +26,9 @@ pub(crate) fn inputs(slot: &Slot, number: u64, args: [u64; 6]) {
         if mask != 0 {
             n = fill(slot, config, number, mask, args);
         }
+    }
+    if slot::tells_usage(number) {
+        host::own_usage(slot.data.as_ptr().addr() as u64 + slot::USAGE_OFFSET as u64);
     }
     slot.n_inputs.store(n as u32, Relaxed);
 }

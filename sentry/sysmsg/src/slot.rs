@@ -74,6 +74,16 @@ pub const N_INPUTS: usize = 4;
 /// The longest string, and the most bytes of another input, that the stub passes along.
 pub const INPUT_MAX: u64 = 2048;
 
+/// Where in [`Slot::data`] a request has the process's `struct rusage`, where its call is one of
+/// those that [`tells_usage`] names. None of them has inputs that reach so far.
+pub const USAGE_OFFSET: usize = DATA_LEN - 144;
+
+/// Returns whether the stub passes along with the call `number` what its process has used: the
+/// calls after which there is nobody to ask (`execve`, `exit`, `exit_group`, `execveat`).
+pub const fn tells_usage(number: u64) -> bool {
+    matches!(number, 59 | 60 | 231 | 322)
+}
+
 /// A piece of the application's memory that a call is about.
 #[repr(C)]
 #[derive(Debug)]

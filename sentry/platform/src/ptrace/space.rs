@@ -1,8 +1,10 @@
 //! Address spaces: one host process each.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
+use sentry_host::clock;
+use sentry_host::usage::{self, ProcessUsage, ThreadUsage};
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::sys;
@@ -18,6 +20,8 @@ pub(super) struct Space {
     gone: RwLock<bool>,
     /// Killed, possibly before it existed.
     killed: AtomicBool,
+    /// User and system time of the process when it ended.
+    last_cpu_ns: Mutex<(u64, u64)>,
     /// Contexts that exist and have not ended.
     pub(super) n_live: AtomicUsize,
 }
@@ -46,6 +50,11 @@ impl Space {
 
     /// Runs `reap`, after which the process's number is no longer its own.
     pub(super) fn end(&self, reap: impl FnOnce()) {
+        let _ = self.with_pid(|pid| {
+            let last = clock::process_time_ns(pid).unwrap_or_default();
+            *self.last_cpu_ns.lock().unwrap_or_else(PoisonError::into_inner) = last;
+            Ok(())
+        });
         let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
         *gone = true;
         reap();
@@ -56,9 +65,10 @@ impl Space {
         self.with_pid(|pid| sys::tgkill(pid, tid, signal))
     }
 
-    /// Returns the processor time of the whole process in nanoseconds.
-    pub(super) fn cpu_ns(&self) -> u64 {
-        self.with_pid(sys::process_cpu_ns).unwrap_or(0)
+    /// Returns what thread `tid` of this process has used.
+    pub(super) fn thread_usage(&self, tid: i32) -> Option<ThreadUsage> {
+        let used = self.with_pid(|pid| usage::thread(pid, tid).ok_or(Errno::ESRCH));
+        used.ok().filter(|_| tid > 0)
     }
 
     /// Reads what lies in the process, the stub's own pages included.
@@ -102,7 +112,12 @@ impl AddressSpace for Space {
         let _ = self.with_pid(|pid| sys::kill(pid, libc::SIGKILL));
     }
 
-    fn resident_bytes(&self) -> u64 {
-        0
+    fn usage(&self) -> ProcessUsage {
+        self.with_pid(|pid| usage::process(pid).ok_or(Errno::ESRCH)).unwrap_or_default()
+    }
+
+    fn cpu_time_ns(&self) -> (u64, u64) {
+        self.with_pid(|pid| clock::process_time_ns(pid).ok_or(Errno::ESRCH))
+            .unwrap_or_else(|_| *self.last_cpu_ns.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -24,7 +24,6 @@ pub(super) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_kill),
     Rule::any(libc::SYS_process_vm_readv),
     Rule::any(libc::SYS_process_vm_writev),
-    Rule::any(libc::SYS_clock_gettime),
     Rule::any(libc::SYS_sendmsg),
     Rule::any(libc::SYS_recvfrom),
     Rule::any(libc::SYS_gettid),
@@ -255,17 +254,6 @@ fn transfer(number: c_long, pid: i32, addr: u64, local: &libc::iovec) -> SysResu
         )
     })?;
     usize::try_from(done).map_err(|_| Errno::EFAULT)
-}
-
-/// Returns the processor time that a process has used, in nanoseconds.
-pub(super) fn process_cpu_ns(pid: i32) -> SysResult<u64> {
-    // `MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)` of Linux.
-    let clock = c_long::from((!pid << 3) | 2);
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a live variable.
-    check(unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut time) })?;
-    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
-    Ok(secs.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0)))
 }
 
 /// Sends a descriptor with one byte of data.

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::Instant;
 
+use sentry_host::usage::ThreadUsage;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
@@ -55,9 +55,6 @@ struct State {
     at_birth: Vec<AtBirth>,
     results: HostCallResults,
     rseq: Option<rseq::Area>,
-    /// Processor time up to the last resume, as far as it is known, and when that was.
-    used_ns: u64,
-    resumed: Option<Instant>,
 }
 
 /// A context. Its locks are leaves.
@@ -101,8 +98,6 @@ impl Thread {
                 at_birth: Vec::new(),
                 results: HostCallResults::default(),
                 rseq: None,
-                used_ns: 0,
-                resumed: None,
             }),
         })
     }
@@ -188,12 +183,7 @@ impl Thread {
         match self.classify(tid, status) {
             Ok(Some(event)) => {
                 self.flow.store(0, Ordering::SeqCst);
-                let mut state = lock(&self.state);
-                state.phase = Phase::Stopped;
-                if let Some(resumed) = state.resumed.take() {
-                    state.used_ns += elapsed_ns(resumed);
-                }
-                drop(state);
+                lock(&self.state).phase = Phase::Stopped;
                 self.push_event(event);
             }
             Ok(None) => {
@@ -273,9 +263,6 @@ impl Thread {
         }
         let (phase, births) = {
             let mut state = lock(&self.state);
-            if let Some(resumed) = state.resumed.take() {
-                state.used_ns += elapsed_ns(resumed);
-            }
             let phase = std::mem::replace(&mut state.phase, Phase::Gone);
             (phase, std::mem::take(&mut state.births))
         };
@@ -388,10 +375,7 @@ impl Thread {
         self.tracer.forget_stops(tid);
         match sys::set_regs(tid, &regs).and_then(|()| sys::sysemu(tid)) {
             // A killed thread will be reported as ended.
-            Ok(()) | Err(Errno::ESRCH) => {
-                state.phase = Phase::Running;
-                state.resumed = Some(Instant::now());
-            }
+            Ok(()) | Err(Errno::ESRCH) => state.phase = Phase::Running,
             // A segment base that no application can have.
             Err(_) => {
                 self.flow.store(0, Ordering::SeqCst);
@@ -510,10 +494,6 @@ impl Thread {
         state.births.push(Arc::clone(&child));
         Ok(child)
     }
-}
-
-fn elapsed_ns(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Describes a fault. Ptrace does not show the exception's number and error code, so these are
@@ -643,15 +623,8 @@ impl Context for Thread {
         self.act(AtBirth::Exit);
     }
 
-    fn cpu_time_ns(&self) -> (u64, u64) {
-        let state = lock(&self.state);
-        let wall = state.used_ns + state.resumed.map_or(0, elapsed_ns);
-        drop(state);
-        // The host counts whole processes only; no thread has used more than its process.
-        match self.space.cpu_ns() {
-            0 => (wall, 0),
-            process => (wall.min(process), 0),
-        }
+    fn usage(&self) -> Option<ThreadUsage> {
+        self.space.thread_usage(self.tid())
     }
 
     fn set_fast_path(&self, _facts: Option<FastPathFacts>) {}

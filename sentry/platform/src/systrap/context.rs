@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 
+use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
@@ -25,6 +26,13 @@ use crate::{
     PatchPermit, PatchWish, SyscallArgs, USER_ADDRESS_LIMIT,
 };
 use sentry_sysmsg::layout;
+
+/// Where in `struct rusage` these fields are, in words.
+const RU_MAXRSS: usize = 4;
+const RU_MINFLT: usize = 8;
+const RU_MAJFLT: usize = 9;
+/// More than any process can have.
+const MAX_RESIDENT_KIB: u64 = USER_ADDRESS_LIMIT / 1024;
 
 /// How many host threads may wait for the answer to their ring.
 const MAX_RINGS: usize = 32;
@@ -694,6 +702,24 @@ impl Context for SystrapContext {
         self.inner.exit(self);
     }
 
+    fn told_usage(&self) -> Option<ProcessUsage> {
+        let state = lock(&self.state);
+        // The slot is this side's until the answer; what it says is the application's word.
+        let is_told = state.phase == Phase::Stopped
+            && state.in_syscall
+            && slot::tells_usage(state.regs.orig_rax);
+        drop(state);
+        let word = |index: usize| {
+            let place = self.slot.data.get(slot::USAGE_OFFSET / 8 + index);
+            place.map_or(0, |word| word.load(Relaxed))
+        };
+        is_told.then(|| ProcessUsage {
+            peak: word(RU_MAXRSS).min(MAX_RESIDENT_KIB) * 1024,
+            faults: (word(RU_MINFLT), word(RU_MAJFLT)),
+            ..ProcessUsage::default()
+        })
+    }
+
     fn wants_patch(&self) -> Option<PatchWish> {
         let state = lock(&self.state);
         state.site.as_ref().map(|site| self.space.sites().wish(site))
@@ -714,8 +740,8 @@ impl Context for SystrapContext {
         }
     }
 
-    fn cpu_time_ns(&self) -> (u64, u64) {
-        self.space.cpu_time_ns()
+    fn usage(&self) -> Option<ThreadUsage> {
+        self.space.thread_usage(self.tid())
     }
 
     fn set_fast_path(&self, facts: Option<FastPathFacts>) {

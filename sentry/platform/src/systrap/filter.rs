@@ -64,7 +64,7 @@ const FUTEX_OPS: [u32; 4] = [0, 1, 9, 10];
 const MEMBARRIER_COMMANDS: [u32; 4] = [1 << 3, 1 << 4, 1 << 5, 1 << 6];
 
 /// Calls that pass with any arguments: each concerns the calling thread or its address space only.
-const ANY: [libc::c_long; 14] = [
+const ANY: [libc::c_long; 15] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_munmap,
     libc::SYS_mprotect,
@@ -79,6 +79,7 @@ const ANY: [libc::c_long; 14] = [
     libc::SYS_rseq,
     libc::SYS_sched_yield,
     libc::SYS_getcpu,
+    libc::SYS_getrusage,
 ];
 
 /// Returns the filter.

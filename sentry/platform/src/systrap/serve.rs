@@ -442,7 +442,6 @@ impl Inner {
             return;
         }
         if let Some(own) = own {
-            context.space.take_cpu_time();
             own.die(0);
         }
     }

@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use sentry_host::Rule;
+use sentry_host::usage::{self, ProcessUsage, ThreadUsage};
+use sentry_host::{Rule, clock};
 use sentry_sysmsg::layout;
 use syscalls::{Errno, SysResult, UserAddr};
 
@@ -23,14 +24,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_process_vm_writev),
     Rule::any(libc::SYS_kill),
     Rule::any(libc::SYS_tgkill),
-    Rule::any(libc::SYS_clock_gettime),
 ];
-
-/// The kinds of processor clocks (`CPUCLOCK_*`): user and system time by ticks, user time by ticks,
-/// exact run time.
-const CPUCLOCK_PROF: i32 = 0;
-const CPUCLOCK_VIRT: i32 = 1;
-const CPUCLOCK_SCHED: i32 = 2;
 
 /// How many descriptors a process keeps for mappings to come.
 const CACHED_FDS: usize = 16;
@@ -75,8 +69,8 @@ pub(super) struct Space {
     killed: AtomicBool,
     /// How many indices have a mapped stack.
     stacks: AtomicU32,
-    /// User and system time of threads that have ended.
-    taken_cpu_ns: Mutex<(u64, u64)>,
+    /// User and system time of the process when it ended.
+    last_cpu_ns: Mutex<(u64, u64)>,
     sites: Mutex<Sites>,
     fds: Mutex<FdCache>,
     /// What is to be written to the process's memory as soon as it is born; `None` from then on.
@@ -94,7 +88,7 @@ impl Space {
             threads: Mutex::new(Vec::new()),
             killed: AtomicBool::new(false),
             stacks: AtomicU32::new(1),
-            taken_cpu_ns: Mutex::new((0, 0)),
+            last_cpu_ns: Mutex::new((0, 0)),
             sites: Mutex::new(Sites::default()),
             fds: Mutex::new(FdCache::default()),
             at_birth: Mutex::new(Some(Vec::new())),
@@ -146,8 +140,13 @@ impl Space {
         }
     }
 
-    /// Records that the process is gone; its pid is not used from now on.
+    /// Records that the process has ended, while it is not reaped yet; its pid is not used from now
+    /// on.
     pub(super) fn set_dead(&self) {
+        let _ = self.with_pid(|pid| {
+            *lock(&self.last_cpu_ns) = clock::process_time_ns(pid).unwrap_or_default();
+            Ok(())
+        });
         *self.alive.write().unwrap_or_else(std::sync::PoisonError::into_inner) = false;
     }
 
@@ -242,40 +241,11 @@ impl Space {
         lock(&self.fds)
     }
 
-    /// Returns user and system time of the process: its exact run time, divided in the proportion
-    /// that the host's ticks saw, as Linux itself does (`cputime_adjust`).
-    fn process_time_ns(&self) -> (u64, u64) {
-        let times = self.with_pid(|pid| {
-            let ticks = (process_clock(pid, CPUCLOCK_VIRT), process_clock(pid, CPUCLOCK_PROF));
-            Ok((process_clock(pid, CPUCLOCK_SCHED), ticks))
-        });
-        let (total, (user_ticks, all_ticks)) = times.unwrap_or_default();
-        if all_ticks == 0 {
-            return (total, 0);
-        }
-        let user =
-            u128::from(total) * u128::from(user_ticks.min(all_ticks)) / u128::from(all_ticks);
-        let user = u64::try_from(user).unwrap_or(total);
-        (user, total.saturating_sub(user))
-    }
-
-    /// Returns user and system time of one of the living threads. The host tells them for the
-    /// whole process only: what ended threads have not taken along is shared out evenly, so the
-    /// sum over all threads is right.
-    pub(super) fn cpu_time_ns(&self) -> (u64, u64) {
-        let (user, system) = self.process_time_ns();
-        let n = lock(&self.threads).iter().filter(|place| matches!(place, Place::Used(_))).count();
-        let n = u64::try_from(n.max(1)).unwrap_or(1);
-        let taken = lock(&self.taken_cpu_ns);
-        let share = |total: u64, taken: u64| total.saturating_sub(taken) / n;
-        (share(user, taken.0), share(system, taken.1))
-    }
-
-    /// Records that a thread is about to end, with its share of the time.
-    pub(super) fn take_cpu_time(&self) {
-        let (user, system) = self.cpu_time_ns();
-        let mut taken = lock(&self.taken_cpu_ns);
-        *taken = (taken.0.saturating_add(user), taken.1.saturating_add(system));
+    /// Returns what thread `tid` of this process has used.
+    pub(super) fn thread_usage(&self, tid: u32) -> Option<ThreadUsage> {
+        let tid = tid.cast_signed();
+        let used = self.with_pid(|pid| usage::thread(pid, tid).ok_or(Errno::ESRCH));
+        used.ok().filter(|_| tid > 0)
     }
 
     /// Copies between `local` and the process.
@@ -322,8 +292,13 @@ impl AddressSpace for Space {
         });
     }
 
-    fn resident_bytes(&self) -> u64 {
-        0
+    fn usage(&self) -> ProcessUsage {
+        self.with_pid(|pid| usage::process(pid).ok_or(Errno::ESRCH)).unwrap_or_default()
+    }
+
+    fn cpu_time_ns(&self) -> (u64, u64) {
+        self.with_pid(|pid| clock::process_time_ns(pid).ok_or(Errno::ESRCH))
+            .unwrap_or_else(|_| *lock(&self.last_cpu_ns))
     }
 }
 
@@ -364,15 +339,6 @@ impl FdCache {
             *entry = (None, 0);
         }
     }
-}
-
-/// Reads a processor clock of a process, in nanoseconds.
-fn process_clock(pid: i32, which: i32) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the result is a local.
-    unsafe { libc::clock_gettime(!pid << 3 | which, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn holds(held: &Option<Arc<OwnedFd>>, file: &Arc<OwnedFd>) -> bool {

@@ -571,7 +571,7 @@ pub(crate) fn the_vdso_tells_the_time(machine: &Machine) {
 pub(crate) fn processor_time_passes(machine: &Machine) {
     let task = machine.load(Program::Spin);
     task.context.resume(&[]);
-    wait_until("processor time", || task.context.cpu_time_ns().0 > 3_000_000);
+    wait_until("processor time", || task.context.address_space().cpu_time_ns().0 > 3_000_000);
     task.context.interrupt();
     assert_eq!(task.next(), Event::Interrupted);
     task.end();

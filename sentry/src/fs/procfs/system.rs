@@ -152,9 +152,9 @@ fn cpu_ns(kernel: &Kernel) -> (u64, u64) {
         }
         let (user, system) = task.group.cpu_ns();
         // The children that have been waited for are nowhere else any more.
-        let dead = &task.group.child_cpu_ns;
-        sum.0 = sum.0.saturating_add(user).saturating_add(dead.0.load(Ordering::Relaxed));
-        sum.1 = sum.1.saturating_add(system).saturating_add(dead.1.load(Ordering::Relaxed));
+        let dead = task.group.account.children().cpu_ns;
+        sum.0 = sum.0.saturating_add(user).saturating_add(dead.0);
+        sum.1 = sum.1.saturating_add(system).saturating_add(dead.1);
     }
     sum
 }

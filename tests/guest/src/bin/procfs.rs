@@ -292,6 +292,42 @@ fn partial_and_positioned_reads() -> Outcome {
     Ok(())
 }
 
+/// Returns a number of kibibytes from `/proc/self/status`.
+fn kib(name: &str) -> Result<u64, String> {
+    let status = file("/proc/self/status").map_err(|error| error.to_string())?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":"));
+    let number = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());
+    number.ok_or_else(|| format!("{name} in {status}"))
+}
+
+fn resident_sizes_follow_use() -> Outcome {
+    const KIB: u64 = 32 << 10;
+    const MOST: u64 = KIB * 3 / 4;
+    // Linux counts in batches for each CPU.
+    const SLACK: u64 = 2 << 10;
+    let pages = || -> u64 {
+        let statm = file("/proc/self/statm").unwrap_or_default();
+        statm.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
+    };
+    let before = kib("VmRSS")?;
+    check!(before > 0 && kib("RssFile")? + kib("RssAnon")? <= before + SLACK);
+    let map = ok!(Map::anonymous(KIB as usize * 1024, libc::MAP_PRIVATE));
+    check!(kib("VmRSS")? < before + MOST, "untouched memory is not resident");
+    map.bytes().fill(1);
+    let during = kib("VmRSS")?;
+    check!(during >= before + MOST, "{before} {during}");
+    check!(kib("RssAnon")? >= MOST && kib("VmHWM")? + SLACK >= during);
+    check!(pages() * 4 >= MOST);
+    let rollup = ok!(file("/proc/self/smaps_rollup"));
+    let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:")?.strip_suffix("kB"));
+    check!(rss.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0) >= MOST, "{rollup}");
+    drop(map);
+    let after = kib("VmRSS")?;
+    check!(after + MOST <= during, "{during} {after}");
+    check!(kib("VmHWM")? + SLACK >= during);
+    Ok(())
+}
+
 guest_tests::cases!(
     listing_has_processes,
     stat_fields,
@@ -310,4 +346,5 @@ guest_tests::cases!(
     most_files_are_read_only,
     cgroup_and_namespaces,
     partial_and_positioned_reads,
+    resident_sizes_follow_use,
 );

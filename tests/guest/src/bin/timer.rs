@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use guest_tests::fs::{read, write};
-use guest_tests::mem::zeroed;
+use guest_tests::mem::{Map, zeroed};
 use guest_tests::proc::{End, child, sleep, until, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, proc, sig, sys};
 use libc::{
@@ -386,6 +386,83 @@ fn times_and_usage() -> Outcome {
     Ok(())
 }
 
+/// Uses 40 ms of this thread's processor time.
+fn work() -> Result<(), i32> {
+    let start = now(CLOCK_THREAD_CPUTIME_ID)?;
+    while now(CLOCK_THREAD_CPUTIME_ID)? < start + 40_000_000 {}
+    Ok(())
+}
+
+fn cpu_ns(usage: &libc::rusage) -> i64 {
+    let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    (us(usage.ru_utime) + us(usage.ru_stime)) * 1000
+}
+
+fn threads_have_clocks_of_their_own() -> Outcome {
+    let own = ok!(now(CLOCK_THREAD_CPUTIME_ID));
+    let whole = ok!(now(CLOCK_PROCESS_CPUTIME_ID));
+    let worker = std::thread::spawn(|| {
+        work()?;
+        let mut usage = zeroed::<libc::rusage>();
+        sys!(SYS_getrusage, libc::RUSAGE_THREAD, &mut usage)?;
+        Ok::<i64, i32>(cpu_ns(&usage))
+    });
+    let used = ok!(worker.join().unwrap_or(Err(0)));
+    check!(used >= 30_000_000, "used by the thread: {used}");
+    let own = ok!(now(CLOCK_THREAD_CPUTIME_ID)) - own;
+    check!(own < 20_000_000, "used by the one that waited: {own}");
+    // What an ended thread used stays with its process.
+    let whole = ok!(now(CLOCK_PROCESS_CPUTIME_ID)) - whole;
+    check!(whole >= 40_000_000, "used by the process: {whole}");
+    let mut usage = zeroed::<libc::rusage>();
+    ok!(sys!(SYS_getrusage, libc::RUSAGE_THREAD, &mut usage));
+    let thread = cpu_ns(&usage);
+    ok!(sys!(SYS_getrusage, libc::RUSAGE_SELF, &mut usage));
+    check!(cpu_ns(&usage) - thread >= 30_000_000, "{thread} of {}", cpu_ns(&usage));
+    Ok(())
+}
+
+fn children_report_what_they_used() -> Outcome {
+    const LEN: usize = 48 << 20;
+    let pid = ok!(child(|| {
+        let Ok(map) = Map::anonymous(LEN, libc::MAP_PRIVATE) else { return 1 };
+        map.bytes().fill(1);
+        i32::from(work().is_err())
+    }));
+    let (mut status, mut usage) = (0i32, zeroed::<libc::rusage>());
+    eq!(ok!(sys!(SYS_wait4, pid, &mut status, 0, &mut usage)) as i32, pid);
+    eq!(status, 0);
+    let least = (LEN / 1024) as i64 * 3 / 4;
+    check!(usage.ru_maxrss >= least, "resident: {}", usage.ru_maxrss);
+    check!(usage.ru_minflt > 0);
+    check!(cpu_ns(&usage) >= 35_000_000, "used: {}", cpu_ns(&usage));
+    let mut sum = zeroed::<libc::rusage>();
+    ok!(sys!(SYS_getrusage, libc::RUSAGE_CHILDREN, &mut sum));
+    check!(sum.ru_maxrss >= usage.ru_maxrss && cpu_ns(&sum) >= cpu_ns(&usage));
+    ok!(sys!(SYS_getrusage, libc::RUSAGE_SELF, &mut sum));
+    check!(sum.ru_maxrss < usage.ru_maxrss, "own: {}", sum.ru_maxrss);
+    Ok(())
+}
+
+fn a_killed_child_reports_what_it_used() -> Outcome {
+    let (reader, writer) = ok!(guest_tests::fs::pipe(0));
+    let pid = ok!(child(|| {
+        if work().is_ok() {
+            let _ = write(writer, b"x");
+        }
+        sleep(Duration::from_secs(20));
+        0
+    }));
+    ok!(read(reader, &mut [0]));
+    ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+    let (mut status, mut usage) = (0i32, zeroed::<libc::rusage>());
+    ok!(sys!(SYS_wait4, pid, &mut status, 0, &mut usage));
+    eq!(proc::decode(status), End::Signal(libc::SIGKILL));
+    check!(cpu_ns(&usage) >= 35_000_000, "used: {}", cpu_ns(&usage));
+    check!(usage.ru_maxrss > 0);
+    Ok(())
+}
+
 guest_tests::cases!(
     clocks_exist_and_advance,
     vdso_and_calls_agree,
@@ -408,4 +485,7 @@ guest_tests::cases!(
     timerfd_counts,
     timerfd_blocks_and_polls,
     times_and_usage,
+    threads_have_clocks_of_their_own,
+    children_report_what_they_used,
+    a_killed_child_reports_what_it_used,
 );

@@ -1,7 +1,7 @@
 //! `maps`, `smaps` and `smaps_rollup`.
 //!
-//! How many pages of an area are resident is the host's knowledge, and only for the address space
-//! as a whole: `smaps` attributes what is resident to the areas from the lowest on.
+//! How many pages of an area are resident is asked of the host for the address space as a whole, by
+//! kind of memory: `smaps` attributes what is resident of a kind to its areas from the lowest on.
 
 use syscalls::SysResult;
 use syscalls::abi::fs::{major, minor};
@@ -77,17 +77,29 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(entry: &MapEntry, left: &mut u64) -> Self {
-        let size = entry.end.saturating_sub(entry.start) / 1024;
-        let readable = !entry.prot.is_empty();
-        let resident = if readable { size.min(*left) } else { 0 };
-        *left = left.saturating_sub(resident);
+    /// Takes what is resident of an area out of what is left.
+    fn of(entry: &MapEntry, left: &mut Resident) -> Self {
+        let mut room = entry.end.saturating_sub(entry.start) / 1024;
+        if entry.prot.is_empty() {
+            room = 0;
+        }
+        let mut take = |left: &mut u64, wanted: bool| {
+            let taken = if wanted { room.min(*left) } else { 0 };
+            *left -= taken;
+            room -= taken;
+            taken
+        };
         let is_file = matches!(entry.name, MapName::File(_));
+        // What a file's area shows may be shared memory: files of a `tmpfs` or an overlay are.
+        let file = take(&mut left.file, is_file);
+        let shared = take(&mut left.shared, is_file || entry.is_shared);
+        let anonymous = take(&mut left.anonymous, !is_file && !entry.is_shared);
+        let resident = file + shared + anonymous;
         Self {
             resident,
-            file: if is_file { resident } else { 0 },
-            anonymous: if is_file || entry.is_shared { 0 } else { resident },
-            shared: if entry.is_shared && !is_file { resident } else { 0 },
+            file,
+            anonymous,
+            shared,
             locked: if entry.is_locked { resident } else { 0 },
         }
     }
@@ -133,13 +145,27 @@ impl Sizes {
     }
 }
 
-fn resident_kib(look: &Look<'_>) -> u64 {
-    look.mm().map_or(0, |mm| mm.usage().resident / 1024)
+/// What is resident and not attributed to an area yet, in kibibytes.
+struct Resident {
+    anonymous: u64,
+    file: u64,
+    shared: u64,
+}
+
+impl Resident {
+    fn of(look: &Look<'_>) -> Self {
+        let resident = look.mm().map(|mm| mm.usage().resident).unwrap_or_default();
+        Self {
+            anonymous: resident.anonymous / 1024,
+            file: resident.file / 1024,
+            shared: resident.shared / 1024,
+        }
+    }
 }
 
 pub(super) fn smaps(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let mut out = Vec::new();
-    let mut left = resident_kib(look);
+    let mut left = Resident::of(look);
     for entry in entries(look) {
         push_line(&mut out, look.current, &entry);
         let size = entry.end.saturating_sub(entry.start) / 1024;
@@ -170,7 +196,7 @@ pub(super) fn smaps_rollup(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
         return Ok(Vec::new());
     };
-    let mut left = resident_kib(look);
+    let mut left = Resident::of(look);
     let mut sum = Sizes::default();
     for entry in &entries {
         sum.add(Sizes::of(entry, &mut left));

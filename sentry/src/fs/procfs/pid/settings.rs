@@ -97,7 +97,7 @@ pub(super) fn oom_score(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let adj = i64::from(look.task.group.oom_score_adj.load(Ordering::Relaxed));
     let Some(mm) = look.mm() else { return line(0) };
     let total = i64::try_from(look.task.kernel.total_memory()).unwrap_or(i64::MAX).max(1);
-    let resident = i64::try_from(mm.usage().resident).unwrap_or(i64::MAX);
+    let resident = i64::try_from(mm.usage().resident.resident()).unwrap_or(i64::MAX);
     let points = resident.saturating_mul(1000) / total + adj;
     line((1000 + points).max(0).saturating_mul(2) / 3)
 }

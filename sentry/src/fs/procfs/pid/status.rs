@@ -12,7 +12,6 @@ use syscalls::{Errno, SysResult};
 use super::Look;
 use crate::fs::procfs::cpus;
 use crate::mm::MemoryUse;
-use crate::mm::maps::MapName;
 use crate::syscalls::sched;
 use crate::task::pid_namespace::PidNamespace;
 use crate::task::{Task, TaskMisc, ThreadGroup, run};
@@ -139,7 +138,7 @@ pub(super) fn status(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let _ = writeln!(text, "NSsid:{}", ids(look, |namespace| session.id_in(namespace)));
     text.push_str("Kthread:\t0\n");
     if let Some(mm) = look.mm() {
-        push_memory(&mut text, look, &mm.usage());
+        push_memory(&mut text, &mm.usage());
         text.push_str("HugetlbPages:\t       0 kB\nCoreDumping:\t0\n");
         let thp = u8::from(!task.misc.lock().thp_disable);
         let _ = writeln!(text, "THP_enabled:\t{thp}\nuntag_mask:\t0xffffffffffffffff");
@@ -182,41 +181,27 @@ fn push_capabilities(text: &mut String, task: &Task) {
     let _ = writeln!(text, "NoNewPrivs:\t{}", u8::from(creds.no_new_privs));
 }
 
-fn push_memory(text: &mut String, look: &Look<'_>, usage: &MemoryUse) {
-    let file = resident_file(look, usage);
+fn push_memory(text: &mut String, usage: &MemoryUse) {
+    let resident = &usage.resident;
     for (name, bytes) in [
         ("VmPeak", usage.peak),
         ("VmSize", usage.size),
         ("VmLck", usage.locked),
         ("VmPin", 0),
-        ("VmHWM", usage.resident),
-        ("VmRSS", usage.resident),
-        ("RssAnon", usage.resident.saturating_sub(file)),
-        ("RssFile", file),
-        ("RssShmem", 0),
+        ("VmHWM", resident.peak),
+        ("VmRSS", resident.resident()),
+        ("RssAnon", resident.anonymous),
+        ("RssFile", resident.file),
+        ("RssShmem", resident.shared),
         ("VmData", usage.data),
         ("VmStk", usage.stack),
         ("VmExe", usage.text),
         ("VmLib", usage.exec.saturating_sub(usage.text)),
-        ("VmPTE", page_tables(usage)),
+        ("VmPTE", resident.page_tables),
         ("VmSwap", 0),
     ] {
         let _ = writeln!(text, "{name}:\t{:>8} kB", bytes / 1024);
     }
-}
-
-/// Returns how many resident bytes are taken for those of files: at most what is mapped of them.
-fn resident_file(look: &Look<'_>, usage: &MemoryUse) -> u64 {
-    let Some(mm) = look.mm() else { return 0 };
-    let files = mm.maps().into_iter().filter(|entry| matches!(entry.name, MapName::File(_)));
-    let mapped: u64 = files.map(|entry| entry.end.saturating_sub(entry.start)).sum();
-    mapped.min(usage.resident)
-}
-
-/// Returns about how many bytes of page tables the resident pages take.
-fn page_tables(usage: &MemoryUse) -> u64 {
-    let tables = usage.resident.div_ceil(512 * PAGE_SIZE).saturating_add(8);
-    tables.saturating_mul(PAGE_SIZE)
 }
 
 fn push_signals(text: &mut String, task: &Task) {
@@ -257,17 +242,23 @@ fn push_stat_relations(text: &mut String, look: &Look<'_>) {
     let tty = terminal.as_ref().map_or(0, |terminal| terminal.device());
     let foreground = terminal.and_then(|terminal| terminal.foreground());
     let tpgid = foreground.map_or(-1, |foreground| i64::from(foreground.id_in(namespace)));
+    let faults = if look.seen.is_thread { look.task.usage() } else { group.usage() }.faults;
+    let child_faults = group.account.children().faults;
     let mut flags = PF_RANDOMIZE;
     if !group.has_execed.load(Ordering::Relaxed) {
         flags |= PF_FORKNOEXEC;
     }
     let _ = write!(
         text,
-        " {} {} {} {} {tpgid} {flags} 0 0 0 0",
+        " {} {} {} {} {tpgid} {flags} {} {} {} {}",
         parent_pid(look),
         group.process_group().id_in(namespace),
         session.id_in(namespace),
         encode_dev(tty),
+        faults.0,
+        child_faults.0,
+        faults.1,
+        child_faults.1,
     );
 }
 
@@ -276,8 +267,7 @@ fn push_stat_times(text: &mut String, look: &Look<'_>) {
     let task = &look.task;
     let group = &task.group;
     let (user, system) = if look.seen.is_thread { task.cpu_ns() } else { group.cpu_ns() };
-    let child_user = group.child_cpu_ns.0.load(Ordering::Relaxed);
-    let child_system = group.child_cpu_ns.1.load(Ordering::Relaxed);
+    let (child_user, child_system) = group.account.children().cpu_ns;
     let misc = task.misc.lock().clone();
     let is_real_time = is_real_time(&misc);
     let priority = if is_real_time { -1 - misc.sched_priority } else { 20 + misc.nice };
@@ -320,7 +310,7 @@ fn push_stat_memory(text: &mut String, look: &Look<'_>) {
         text,
         " {} {} {} {start_code} {end_code} {} 0 0",
         usage.size,
-        usage.resident / PAGE_SIZE,
+        usage.resident.resident() / PAGE_SIZE,
         group.limits.lock().soft(RLIMIT_RSS),
         places.start_stack,
     );
@@ -368,8 +358,8 @@ pub(super) fn statm(look: &Look<'_>) -> SysResult<Vec<u8>> {
     newline(format!(
         "{} {} {} {} 0 {} 0",
         usage.size / PAGE_SIZE,
-        usage.resident / PAGE_SIZE,
-        resident_file(look, &usage) / PAGE_SIZE,
+        usage.resident.resident() / PAGE_SIZE,
+        usage.resident.file.saturating_add(usage.resident.shared) / PAGE_SIZE,
         usage.text.div_ceil(PAGE_SIZE),
         usage.data.saturating_add(usage.stack) / PAGE_SIZE,
     ))
