@@ -89,6 +89,8 @@ pub struct Task {
     pub(crate) comm: Mutex<Vec<u8>>,
     /// `set_tid_address`, `CLONE_CHILD_CLEARTID`.
     pub(crate) clear_child_tid: AtomicU64,
+    /// Set when the task owns no futex any more, under the lock of the PI futexes.
+    pub(crate) has_left_futexes: AtomicBool,
     /// `set_robust_list`: head and length.
     pub(crate) robust_list: AtomicU64,
     /// The process whose vfork this is, until exec or exit.

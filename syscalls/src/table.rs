@@ -386,14 +386,14 @@ macro_rules! for_each_syscall {
             LANDLOCK_RESTRICT_SELF landlock_restrict_self(ruleset_fd: Fd, flags: Hex32) -> Int, Unsupported, security, "";
             MEMFD_SECRET memfd_secret(flags: Hex32) -> Int, Unsupported, memory, "";
             PROCESS_MRELEASE process_mrelease(pidfd: Fd, flags: Hex32) -> Int, Unsupported, memory, "";
-            FUTEX_WAITV futex_waitv(waiters: InArray(FutexWaitv, 1), nr_futexes: UInt, flags: Hex32, timeout: InStruct(Timespec), clockid: Enum(time::CLOCK_NAMES)) -> Int, Unsupported, futex, "";
+            FUTEX_WAITV futex_waitv(waiters: InArray(FutexWaitv, 1), nr_futexes: UInt, flags: Hex32, timeout: InStruct(Timespec), clockid: Enum(time::CLOCK_NAMES)) -> Int, Full, futex, "";
             SET_MEMPOLICY_HOME_NODE set_mempolicy_home_node(start: Ptr, size: Size, home_node: ULong, flags: Hex) -> Int, Unsupported, memory, "";
             CACHESTAT cachestat(fd: Fd, cstat_range: InStruct(CachestatRange), cstat: OutStruct(Cachestat), flags: Hex32) -> Int, Unsupported, io, "";
             FCHMODAT2 fchmodat2(dirfd: DirFd, pathname: InStr, mode: Mode, flags: Flags(fs::AtFlags)) -> Int, Full, stat, "";
             MAP_SHADOW_STACK map_shadow_stack(addr: Ptr, size: Size, flags: Hex32) -> Addr, Unsupported, memory, "";
-            FUTEX_WAKE futex_wake(uaddr: Ptr, mask: Hex, count: Int, flags: Flags(futex::Futex2Flags)) -> Int, Unsupported, futex, "";
-            FUTEX_WAIT futex_wait(uaddr: Ptr, val: ULong, mask: Hex, flags: Flags(futex::Futex2Flags), timeout: InStruct(Timespec), clockid: Enum(time::CLOCK_NAMES)) -> Int, Unsupported, futex, "";
-            FUTEX_REQUEUE futex_requeue(waiters: InStruct(FutexWaitvPair), flags: Hex32, nr_wake: Int, nr_requeue: Int) -> Int, Unsupported, futex, "";
+            FUTEX_WAKE futex_wake(uaddr: Ptr, mask: Hex, count: Int, flags: Flags(futex::Futex2Flags)) -> Int, Full, futex, "";
+            FUTEX_WAIT futex_wait(uaddr: Ptr, val: ULong, mask: Hex, flags: Flags(futex::Futex2Flags), timeout: InStruct(Timespec), clockid: Enum(time::CLOCK_NAMES)) -> Int, Full, futex, "";
+            FUTEX_REQUEUE futex_requeue(waiters: InStruct(FutexWaitvPair), flags: Hex32, nr_wake: Int, nr_requeue: Int) -> Int, Full, futex, "";
             STATMOUNT statmount(req: Ptr, buf: Ptr, bufsize: Size, flags: Hex32) -> Int, Unsupported, mount, "";
             LISTMOUNT listmount(req: Ptr, mnt_ids: Ptr, nr_mnt_ids: Size, flags: Hex32) -> Int, Unsupported, mount, "";
             LSM_GET_SELF_ATTR lsm_get_self_attr(attr: UInt, ctx: Ptr, size: Ptr, flags: Hex32) -> Int, Unsupported, security, "";

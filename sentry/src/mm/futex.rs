@@ -3,6 +3,9 @@
 //! The word itself lies in guest memory and is read once, under the lock of its bucket; whoever
 //! changes it from the application calls wake afterwards, which takes the same lock.
 
+pub(crate) mod pi;
+pub(crate) mod vector;
+
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +31,7 @@ pub struct FutexTable {
     buckets: Vec<Mutex<Bucket>>,
     /// Serialises requeues, which hold two buckets.
     requeue: Mutex<()>,
+    pi: pi::PiTable,
 }
 
 /// One waiting thread.
@@ -48,7 +52,12 @@ struct Place {
 impl Default for FutexTable {
     fn default() -> Self {
         let buckets = (0..N_BUCKETS).map(|_| Mutex::new(Bucket::new())).collect();
-        Self { hasher: RandomState::new(), buckets, requeue: Mutex::new(()) }
+        Self {
+            hasher: RandomState::new(),
+            buckets,
+            requeue: Mutex::new(()),
+            pi: pi::PiTable::default(),
+        }
     }
 }
 
@@ -125,7 +134,7 @@ fn check_aligned(addr: UserAddr) -> SysResult<()> {
     if addr.0.is_multiple_of(4) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// Waits while the word at `addr` holds `expected`.
+/// Waits while the word at `addr` holds `expected`; `restart` says what a signal does to the call.
 ///
 /// # Errors
 /// `EAGAIN` where it does not, `ETIMEDOUT`, `EFAULT`, `EINVAL`; a signal interrupts.
@@ -136,13 +145,13 @@ pub(crate) fn wait(
     expected: u32,
     bitset: u32,
     deadline_ns: Option<u64>,
+    restart: Restart,
 ) -> HandlerResult<()> {
     let place = match current.recall::<Place>() {
         Some(place) => place,
         None => enqueue(current, addr, private, expected, bitset)?,
     };
     let waiter = place.waiter.clone();
-    let restart = if deadline_ns.is_some() { Restart::RestartBlock } else { Restart::Sys };
     let waited = current.wait_for(
         deadline_ns,
         restart,
@@ -216,9 +225,8 @@ pub(crate) fn wake(
 /// `EAGAIN`, `EFAULT`, `EINVAL`.
 pub(crate) fn requeue(
     current: &CurrentTask,
-    addr: UserAddr,
-    to: UserAddr,
-    private: bool,
+    (addr, private): (UserAddr, bool),
+    (to, to_private): (UserAddr, bool),
     n_wake: u32,
     n_requeue: u32,
     expected: Option<u32>,
@@ -227,7 +235,7 @@ pub(crate) fn requeue(
     check_aligned(to)?;
     let table = &current.kernel.futexes;
     let from_key = current.mm().futex_key(addr.0, private)?;
-    let to_key = current.mm().futex_key(to.0, private)?;
+    let to_key = current.mm().futex_key(to.0, to_private)?;
     let _guard = table.requeue.lock();
     let mut moved = VecDeque::new();
     {
@@ -281,37 +289,48 @@ pub(crate) fn exit_robust_list(current: &CurrentTask) {
     current.context().sync_memory();
     let head_ptr = UserPtr::<RobustListHead>::new(UserAddr(head_addr));
     let Ok(head) = current.read_obj(head_ptr) else { return };
-    let mut entry = head.list & !1;
-    let pending = head.list_op_pending & !1;
+    let word = |entry: u64| (entry & !PI).wrapping_add_signed(head.futex_offset);
+    let mut entry = head.list;
+    let pending = head.list_op_pending;
     for _ in 0..ROBUST_LIST_LIMIT {
-        if entry == head_addr || entry == 0 {
+        if entry & !PI == head_addr || entry & !PI == 0 {
             break;
         }
-        let Ok(next) = current.read_obj::<u64>(UserPtr::new(UserAddr(entry))) else { break };
-        if entry != pending {
-            abandon(current, entry.wrapping_add_signed(head.futex_offset));
+        let Ok(next) = pi::peek::<u64>(current, UserAddr(entry & !PI)) else { break };
+        if entry & !PI != pending & !PI {
+            abandon(current, word(entry), entry & PI != 0, false);
         }
-        entry = next & !1;
+        entry = next;
     }
-    if pending != 0 {
-        abandon(current, pending.wrapping_add_signed(head.futex_offset));
+    if pending & !PI != 0 {
+        abandon(current, word(pending), pending & PI != 0, true);
     }
 }
 
-fn abandon(current: &CurrentTask, addr: u64) {
+/// Set in the address of a robust list's entry that is a PI futex.
+const PI: u64 = 1;
+
+/// Marks one futex, as `handle_futex_death()` of Linux.
+fn abandon(current: &CurrentTask, addr: u64, is_pi: bool, is_pending: bool) {
     let addr = UserAddr(addr);
     if check_aligned(addr).is_err() {
         return;
     }
-    let Ok(word) = read_word(current, addr) else { return };
+    let Ok(word) = pi::peek::<u32>(current, addr) else { return };
+    if is_pending && !is_pi && word == 0 {
+        // Released, but perhaps before the wake-up.
+        wake_address(current, addr, 1);
+        return;
+    }
     if word & FUTEX_TID_MASK != current.tid_in(&current.pid_namespace()) {
         return;
     }
     // A waiter that sets FUTEX_WAITERS at this very moment finds another value when it comes to
     // wait, so the bit may be lost but never the wake-up.
     let dead = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-    if current.write_obj(UserPtr::new(addr), &dead).is_ok() {
-        current.context().sync_memory();
+    // Now: the thread does not go on, so nothing can be left for its way back. A PI futex with
+    // waiters is handed on afterwards.
+    if pi::write_word(current, addr, dead).is_ok() && !is_pi {
         wake_address(current, addr, 1);
     }
 }

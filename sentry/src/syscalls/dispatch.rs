@@ -316,6 +316,10 @@ rows! {
     PERSONALITY => info::sys_personality(1);
     // Futexes.
     FUTEX => futex::sys_futex(6);
+    FUTEX_WAITV => futex::sys_futex_waitv(5);
+    FUTEX_WAKE => futex::sys_futex_wake(4);
+    FUTEX_WAIT => futex::sys_futex_wait(6);
+    FUTEX_REQUEUE => futex::sys_futex_requeue(4);
     SET_ROBUST_LIST => futex::sys_set_robust_list(2);
     GET_ROBUST_LIST => futex::sys_get_robust_list(3);
     RSEQ => futex::sys_rseq(4);

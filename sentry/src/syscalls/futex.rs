@@ -2,19 +2,21 @@
 
 use sentry_platform::HostCall;
 use syscalls::abi::futex::{
-    FUTEX_BITSET_MATCH_ANY, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE, FUTEX_OP_ADD, FUTEX_OP_ANDN,
-    FUTEX_OP_CMP_EQ, FUTEX_OP_CMP_GE, FUTEX_OP_CMP_GT, FUTEX_OP_CMP_LE, FUTEX_OP_CMP_LT,
-    FUTEX_OP_CMP_NE, FUTEX_OP_OPARG_SHIFT, FUTEX_OP_OR, FUTEX_OP_SET, FUTEX_OP_XOR, FUTEX_REQUEUE,
-    FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP, FutexFlags,
-    RobustListHead,
+    FUTEX_BITSET_MATCH_ANY, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE, FUTEX_CMP_REQUEUE_PI, FUTEX_LOCK_PI,
+    FUTEX_LOCK_PI2, FUTEX_OP_ADD, FUTEX_OP_ANDN, FUTEX_OP_CMP_EQ, FUTEX_OP_CMP_GE, FUTEX_OP_CMP_GT,
+    FUTEX_OP_CMP_LE, FUTEX_OP_CMP_LT, FUTEX_OP_CMP_NE, FUTEX_OP_OPARG_SHIFT, FUTEX_OP_OR,
+    FUTEX_OP_SET, FUTEX_OP_XOR, FUTEX_REQUEUE, FUTEX_TRYLOCK_PI, FUTEX_UNLOCK_PI, FUTEX_WAIT,
+    FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI, FUTEX_WAITV_MAX, FUTEX_WAKE, FUTEX_WAKE_BITSET,
+    FUTEX_WAKE_OP, Futex2Flags, FutexFlags, FutexWaitv, RobustListHead,
 };
-use syscalls::abi::time::Timespec;
+use syscalls::abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use syscalls::arg::FromArg;
 use syscalls::{Errno, UserAddr, UserPtr};
 
 use super::ids::target;
-use crate::mm::futex;
-use crate::task::{Control, CurrentTask, HandlerResult};
+use crate::mm::futex::vector::{self, Entry};
+use crate::mm::futex::{self, pi};
+use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 
 /// Implements `futex(2)`.
 pub(super) fn sys_futex(
@@ -30,19 +32,47 @@ pub(super) fn sys_futex(
     let private = flags.contains(FutexFlags::PRIVATE_FLAG);
     let command = futex_op & FUTEX_CMD_MASK;
     if flags.contains(FutexFlags::CLOCK_REALTIME)
-        && !matches!(command, FUTEX_WAIT | FUTEX_WAIT_BITSET)
+        && !matches!(command, FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2)
     {
         return Err(Errno::ENOSYS.into());
     }
     let n_second = u32::from_arg(timeout);
+    let absolute =
+        if flags.contains(FutexFlags::CLOCK_REALTIME) { Timer::Realtime } else { Timer::Monotonic };
     match command {
         FUTEX_WAIT | FUTEX_WAIT_BITSET => {
             let bitset = if command == FUTEX_WAIT { FUTEX_BITSET_MATCH_ANY } else { val3 };
-            let absolute = command == FUTEX_WAIT_BITSET;
-            let realtime = flags.contains(FutexFlags::CLOCK_REALTIME);
-            let deadline_ns = deadline(task, UserAddr(timeout), absolute, realtime)?;
-            futex::wait(task, uaddr, private, val, bitset, deadline_ns)?;
+            let timer = if command == FUTEX_WAIT { Timer::Relative } else { absolute };
+            let deadline_ns = deadline(task, UserAddr(timeout), timer)?;
+            let restart = if deadline_ns.is_some() { Restart::RestartBlock } else { Restart::Sys };
+            futex::wait(task, uaddr, private, val, bitset, deadline_ns, restart)?;
             Ok(0)
+        }
+        FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => {
+            let timer = if command == FUTEX_LOCK_PI { Timer::Realtime } else { absolute };
+            let deadline_ns = deadline(task, UserAddr(timeout), timer)?;
+            pi::lock(task, uaddr, private, deadline_ns, false)?;
+            Ok(0)
+        }
+        FUTEX_TRYLOCK_PI => {
+            pi::lock(task, uaddr, private, None, true)?;
+            Ok(0)
+        }
+        FUTEX_UNLOCK_PI => {
+            pi::unlock(task, uaddr, private)?;
+            Ok(0)
+        }
+        FUTEX_WAIT_REQUEUE_PI => {
+            let deadline_ns = deadline(task, UserAddr(timeout), absolute)?;
+            pi::wait_requeue(task, uaddr, private, val, deadline_ns, uaddr2)?;
+            Ok(0)
+        }
+        FUTEX_CMP_REQUEUE_PI => {
+            // What is not given the lock must wait for it: more than one cannot be woken.
+            if val != 1 || i32::from_arg(timeout) < 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            pi::requeue(task, uaddr, uaddr2, private, n_second, val3)
         }
         FUTEX_WAKE => Ok(futex::wake(task, uaddr, private, val.max(1), FUTEX_BITSET_MATCH_ANY)?),
         FUTEX_WAKE_BITSET => Ok(futex::wake(task, uaddr, private, val, val3)?),
@@ -51,8 +81,8 @@ pub(super) fn sys_futex(
                 return Err(Errno::EINVAL.into());
             }
             let expected = (command == FUTEX_CMP_REQUEUE).then_some(val3);
-            let (n_woken, n_moved) =
-                futex::requeue(task, uaddr, uaddr2, private, val, n_second, expected)?;
+            let (from, to) = ((uaddr, private), (uaddr2, private));
+            let (n_woken, n_moved) = futex::requeue(task, from, to, val, n_second, expected)?;
             let moved = if expected.is_some() { n_moved } else { 0 };
             Ok(n_woken.saturating_add(moved))
         }
@@ -65,13 +95,30 @@ pub(super) fn sys_futex(
     }
 }
 
+/// How a time-out is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// From now on.
+    Relative,
+    /// On the monotonic clock.
+    Monotonic,
+    /// On the clock that can be set.
+    Realtime,
+}
+
+impl Timer {
+    /// Returns the clock of an absolute time-out.
+    fn of_clock(clockid: i32) -> Result<Self, Errno> {
+        match clockid {
+            CLOCK_MONOTONIC => Ok(Self::Monotonic),
+            CLOCK_REALTIME => Ok(Self::Realtime),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}
+
 /// Returns the deadline on the monotonic clock.
-fn deadline(
-    task: &CurrentTask,
-    timeout: UserAddr,
-    absolute: bool,
-    realtime: bool,
-) -> HandlerResult<Option<u64>> {
+fn deadline(task: &CurrentTask, timeout: UserAddr, timer: Timer) -> HandlerResult<Option<u64>> {
     if timeout.is_null() {
         return Ok(None);
     }
@@ -80,10 +127,106 @@ fn deadline(
         return Err(Errno::EINVAL.into());
     }
     let clock = &task.kernel.clock;
-    let ns = timeout.to_ns();
-    let ns = if absolute && realtime { ns.saturating_sub(clock.realtime_ns()).max(0) } else { ns };
+    let ns = match timer {
+        Timer::Realtime => timeout.to_ns().saturating_sub(clock.realtime_ns()).max(0),
+        Timer::Relative | Timer::Monotonic => timeout.to_ns(),
+    };
     let ns = u64::try_from(ns).unwrap_or(0);
-    Ok(Some(if absolute && !realtime { ns } else { clock.monotonic_ns().saturating_add(ns) }))
+    let now = if timer == Timer::Monotonic { 0 } else { clock.monotonic_ns() };
+    Ok(Some(now.saturating_add(ns)))
+}
+
+/// Checks the flags of the calls after `futex(2)`; returns whether the futex is a private one.
+/// Only words of 32 bits are served, as on Linux.
+fn is_private(flags: u32) -> Result<bool, Errno> {
+    let private = Futex2Flags::PRIVATE.bits();
+    if flags & !private != Futex2Flags::SIZE_U32.bits() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(flags & private != 0)
+}
+
+/// Checks one futex of a vector.
+fn entry(given: &FutexWaitv) -> Result<Entry, Errno> {
+    let private = is_private(given.flags)?;
+    let expected = u32::try_from(given.val).map_err(|_| Errno::EINVAL)?;
+    if given.reserved != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Entry { addr: UserAddr(given.uaddr), private, expected })
+}
+
+/// Implements `futex_waitv(2)`.
+pub(super) fn sys_futex_waitv(
+    task: &CurrentTask,
+    waiters: UserPtr<FutexWaitv>,
+    nr_futexes: u32,
+    flags: u32,
+    timeout: UserAddr,
+    clockid: i32,
+) -> HandlerResult<usize> {
+    let n = usize::try_from(nr_futexes).unwrap_or(usize::MAX);
+    if flags != 0 || n == 0 || n > FUTEX_WAITV_MAX || waiters.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
+    let timer = if timeout.is_null() { Timer::Relative } else { Timer::of_clock(clockid)? };
+    let deadline_ns = deadline(task, timeout, timer)?;
+    let given = task.read_array(waiters, n)?;
+    let entries = given.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    vector::wait_any(task, &entries, deadline_ns)
+}
+
+/// Implements `futex_wake(2)`.
+pub(super) fn sys_futex_wake(
+    task: &CurrentTask,
+    uaddr: UserAddr,
+    mask: u64,
+    nr: i32,
+    flags: u32,
+) -> HandlerResult<u32> {
+    let private = is_private(flags)?;
+    let mask = u32::try_from(mask).map_err(|_| Errno::EINVAL)?;
+    // Less than one wakes nobody here, other than for futex(2).
+    Ok(futex::wake(task, uaddr, private, u32::try_from(nr).unwrap_or(0), mask)?)
+}
+
+/// Implements `futex_wait(2)`.
+pub(super) fn sys_futex_wait(
+    task: &CurrentTask,
+    uaddr: UserAddr,
+    val: u64,
+    mask: u64,
+    flags: u32,
+    timeout: UserAddr,
+    clockid: i32,
+) -> HandlerResult<()> {
+    let private = is_private(flags)?;
+    let mask = u32::try_from(mask).map_err(|_| Errno::EINVAL)?;
+    let expected = u32::try_from(val).map_err(|_| Errno::EINVAL)?;
+    let timer = if timeout.is_null() { Timer::Relative } else { Timer::of_clock(clockid)? };
+    let deadline_ns = deadline(task, timeout, timer)?;
+    futex::wait(task, uaddr, private, expected, mask, deadline_ns, Restart::Sys)
+}
+
+/// Implements `futex_requeue(2)`.
+pub(super) fn sys_futex_requeue(
+    task: &CurrentTask,
+    waiters: UserPtr<[FutexWaitv; 2]>,
+    flags: u32,
+    nr_wake: i32,
+    nr_requeue: i32,
+) -> HandlerResult<u32> {
+    if flags != 0 || waiters.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
+    let [from, to] = task.read_obj(waiters)?;
+    let (from, to) = (entry(&from)?, entry(&to)?);
+    let n_wake = u32::try_from(nr_wake).map_err(|_| Errno::EINVAL)?;
+    let n_requeue = u32::try_from(nr_requeue).map_err(|_| Errno::EINVAL)?;
+    let (source, target) = ((from.addr, from.private), (to.addr, to.private));
+    let (n_woken, n_moved) =
+        futex::requeue(task, source, target, n_wake, n_requeue, Some(from.expected))?;
+    Ok(n_woken.saturating_add(n_moved))
 }
 
 /// Marks that the word of a `FUTEX_WAKE_OP` has been updated by the host call before this run.

@@ -93,6 +93,7 @@ impl Task {
             facts_changed: AtomicBool::new(true),
             comm: Mutex::new(new.comm),
             clear_child_tid: AtomicU64::new(0),
+            has_left_futexes: AtomicBool::new(false),
             robust_list: AtomicU64::new(0),
             vfork_parent: Mutex::new(None),
             vfork_child: Mutex::new(None),

@@ -262,6 +262,7 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
     let task = current.task();
     let group = &current.group;
     crate::mm::futex::exit_robust_list(current);
+    crate::mm::futex::pi::release_all(task, false);
     exit::clear_child_tid(current);
     become_leader(task);
 

@@ -127,6 +127,7 @@ pub(crate) fn clear_child_tid(current: &CurrentTask) {
 /// Removes an exiting thread from its process; the last one makes it a zombie.
 fn leave(task: &Arc<Task>, status: i32) {
     release_vfork_parent(task);
+    crate::mm::futex::pi::release_all(task, true);
     if task.group.live_tasks().is_empty() {
         let context = task.context.lock().clone();
         task.group.account.close(&*context);

@@ -29,7 +29,8 @@ int main(void) {
     pthread_create(&t[0], NULL, sleeper, NULL); usleep(10000);
     pthread_mutex_lock(&m); count = -1; pthread_cond_signal(&c); pthread_mutex_unlock(&m); pthread_join(t[0], &r); puts(r);
     pthread_create(&t[0], NULL, canceled, NULL); usleep(1000); pthread_cancel(t[0]); pthread_join(t[0], &r); puts(r == PTHREAD_CANCELED ? "canceled" : "?");
-    pthread_mutexattr_t a; pthread_mutexattr_init(&a); pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST); pthread_mutex_init(&robust, &a);
+    pthread_mutexattr_t a; pthread_mutexattr_init(&a); pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT); if (pthread_mutex_init(&robust, &a)) puts("no priority inheritance");
     pthread_create(&t[0], NULL, dies_with_lock, NULL); pthread_join(t[0], NULL); int e = pthread_mutex_lock(&robust); puts(e == EOWNERDEAD ? "owner dead" : strerror(e)); pthread_mutex_consistent(&robust); pthread_mutex_unlock(&robust);
     struct timespec ts; clock_gettime(CLOCK_REALTIME, &ts); ts.tv_nsec += 20000000; if (ts.tv_nsec >= 1000000000) { ts.tv_sec++; ts.tv_nsec -= 1000000000; }
     pthread_mutex_lock(&m); printf("%s\n", pthread_cond_timedwait(&c, &m, &ts) == ETIMEDOUT ? "timed out" : "?"); pthread_mutex_unlock(&m);

@@ -246,6 +246,178 @@ fn priority_inheritance() -> Outcome {
     Ok(())
 }
 
+/// The owner that a word names.
+fn owner(word: &AtomicU32) -> i32 {
+    (word.load(SeqCst) & 0x3fff_ffff) as i32
+}
+
+fn priority_inheritance_errors() -> Outcome {
+    let word = AtomicU32::new(0);
+    let lock = |op: i32| sys!(SYS_futex, &word, op, 0, 0);
+    fails!(lock(FUTEX_LOCK_PI | libc::FUTEX_CLOCK_REALTIME), ENOSYS);
+    fails!(lock(FUTEX_UNLOCK_PI), EPERM);
+    word.store(0x3fff_fff0, SeqCst);
+    fails!(lock(FUTEX_LOCK_PI), ESRCH);
+    word.store(0x4000_0000, SeqCst);
+    ok!(lock(FUTEX_TRYLOCK_PI));
+    eq!(word.load(SeqCst), 0x4000_0000 | tid() as u32);
+    ok!(lock(FUTEX_UNLOCK_PI));
+    eq!(word.load(SeqCst), 0);
+    word.store(0xc000_0000, SeqCst);
+    ok!(lock(FUTEX_LOCK_PI));
+    eq!(word.load(SeqCst), 0x4000_0000 | tid() as u32);
+    let unaligned = core::ptr::from_ref(&word) as usize + 1;
+    fails!(sys!(SYS_futex, unaligned, FUTEX_LOCK_PI, 0, 0), EINVAL);
+    let (from, to) = (AtomicU32::new(0), AtomicU32::new(0));
+    let requeue = |n: usize, to: &AtomicU32, expected: u32| {
+        sys!(SYS_futex, &from, libc::FUTEX_CMP_REQUEUE_PI, n, 1, to, expected)
+    };
+    fails!(requeue(1, &from, 0), EINVAL);
+    fails!(requeue(2, &to, 0), EINVAL);
+    fails!(requeue(1, &to, 9), EAGAIN);
+    eq!(ok!(requeue(1, &to, 0)), 0);
+    let past = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    let wait = |expected: u32, to: &AtomicU32| {
+        sys!(SYS_futex, &from, libc::FUTEX_WAIT_REQUEUE_PI, expected, &past, to, 0)
+    };
+    fails!(wait(0, &to), ETIMEDOUT);
+    fails!(wait(1, &to), EAGAIN);
+    fails!(wait(0, &from), EINVAL);
+    Ok(())
+}
+
+fn priority_inheritance_time_outs() -> Outcome {
+    let word = leak();
+    let past = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    ok!(sys!(SYS_futex, word, FUTEX_LOCK_PI, 0, 0));
+    let others = std::thread::spawn(move || {
+        [
+            sys!(SYS_futex, word, FUTEX_LOCK_PI, 0, &past),
+            sys!(SYS_futex, word, libc::FUTEX_LOCK_PI2, 0, &past),
+            sys!(SYS_futex, word, libc::FUTEX_LOCK_PI2 | libc::FUTEX_CLOCK_REALTIME, 0, &past),
+        ]
+    });
+    for result in ok!(others.join().map_err(|_| "panic")) {
+        fails!(result, ETIMEDOUT);
+    }
+    ok!(sys!(SYS_futex, word, FUTEX_UNLOCK_PI));
+    eq!(word.load(SeqCst), 0);
+    Ok(())
+}
+
+fn dead_owners_pass_their_lock_on() -> Outcome {
+    let map = ok!(Map::anonymous(PAGE, libc::MAP_SHARED));
+    let (word, other) = (map.word(0), map.word(1));
+    let pid = ok!(child(|| {
+        if sys!(SYS_futex, word, FUTEX_LOCK_PI, 0, 0).is_err() {
+            return 1;
+        }
+        other.store(1, SeqCst);
+        i32::from(!until(|| word.load(SeqCst) & 0x8000_0000 != 0))
+    }));
+    check!(until(|| other.load(SeqCst) == 1));
+    ok!(sys!(SYS_futex, word, FUTEX_LOCK_PI, 0, 0));
+    eq!(owner(word), tid());
+    check!(word.load(SeqCst) & 0x4000_0000 != 0, "{:x}", word.load(SeqCst));
+    eq!(ok!(wait(pid)), End::Code(0));
+    ok!(sys!(SYS_futex, word, FUTEX_UNLOCK_PI));
+    eq!(word.load(SeqCst), 0);
+    Ok(())
+}
+
+fn a_circle_of_owners_is_a_deadlock() -> Outcome {
+    let (first, second) = (leak(), leak());
+    ok!(sys!(SYS_futex, first, FUTEX_LOCK_PI, 0, 0));
+    let other = std::thread::spawn(move || {
+        sys!(SYS_futex, second, FUTEX_LOCK_PI, 0, 0)?;
+        let locked = sys!(SYS_futex, first, FUTEX_LOCK_PI, 0, 0);
+        sys!(SYS_futex, second, FUTEX_UNLOCK_PI)?;
+        locked?;
+        sys!(SYS_futex, first, FUTEX_UNLOCK_PI)
+    });
+    check!(until(|| owner(second) != 0 && first.load(SeqCst) & 0x8000_0000 != 0));
+    check!(until_asleep(owner(second)));
+    fails!(sys!(SYS_futex, second, FUTEX_LOCK_PI, 0, 0), EDEADLK);
+    ok!(sys!(SYS_futex, first, FUTEX_UNLOCK_PI));
+    ok!(other.join().unwrap_or(Err(0)));
+    eq!(first.load(SeqCst), 0);
+    Ok(())
+}
+
+fn many_threads_take_turns_at_a_pi_lock() -> Outcome {
+    let (word, sum) = (leak(), leak());
+    let work = move || {
+        for _ in 0..200 {
+            let own = tid() as u32;
+            if word.compare_exchange(0, own, SeqCst, SeqCst).is_err() {
+                sys!(SYS_futex, word, FUTEX_LOCK_PI | FUTEX_PRIVATE_FLAG, 0, 0)?;
+            }
+            // Not atomic: the lock is what makes it one.
+            sum.store(sum.load(SeqCst) + 1, SeqCst);
+            if word.compare_exchange(own, 0, SeqCst, SeqCst).is_err() {
+                sys!(SYS_futex, word, FUTEX_UNLOCK_PI | FUTEX_PRIVATE_FLAG)?;
+            }
+        }
+        Ok::<(), i32>(())
+    };
+    let threads: Vec<_> = (0..6).map(|_| std::thread::spawn(work)).collect();
+    for thread in threads {
+        ok!(thread.join().unwrap_or(Err(0)));
+    }
+    eq!(sum.load(SeqCst), 1200);
+    eq!(word.load(SeqCst), 0);
+    Ok(())
+}
+
+fn requeue_to_a_pi_lock() -> Outcome {
+    for is_free in [true, false] {
+        let (condition, word) = (leak(), leak());
+        if !is_free {
+            ok!(sys!(SYS_futex, word, FUTEX_LOCK_PI, 0, 0));
+        }
+        let (sender, receiver) = mpsc::channel();
+        let waiter = std::thread::spawn(move || {
+            let _ = sender.send(tid());
+            sys!(SYS_futex, condition, libc::FUTEX_WAIT_REQUEUE_PI, 0, 0, word, 0)?;
+            let is_owner = owner(word) == tid();
+            sys!(SYS_futex, word, FUTEX_UNLOCK_PI)?;
+            Ok::<bool, i32>(is_owner)
+        });
+        check!(until_asleep(receiver.recv().unwrap_or_default()));
+        let requeue = || sys!(SYS_futex, condition, libc::FUTEX_CMP_REQUEUE_PI, 1, 7, word, 0);
+        eq!(ok!(requeue()), 1);
+        eq!(ok!(requeue()), 0);
+        if !is_free {
+            eq!(owner(word), tid());
+            ok!(sys!(SYS_futex, word, FUTEX_UNLOCK_PI));
+        }
+        check!(ok!(waiter.join().unwrap_or(Err(0))));
+        eq!(word.load(SeqCst), 0);
+    }
+    Ok(())
+}
+
+fn waitv_is_woken_by_any() -> Outcome {
+    let words = [leak(), leak(), leak()];
+    let (sender, receiver) = mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let entries = words.map(|word| [0u64, core::ptr::from_ref(word) as u64, 2 | 0x80]);
+        let _ = sender.send(tid());
+        sys!(SYS_futex_waitv, &entries, 3, 0, 0, 0)
+    });
+    check!(until_asleep(receiver.recv().unwrap_or_default()));
+    eq!(ok!(sys!(SYS_futex, words[1], WAKE, 9)), 1);
+    eq!(waiter.join().unwrap_or(Err(0)), Ok(1));
+    eq!(ok!(sys!(SYS_futex, words[2], WAKE, 9)), 0);
+    let none = 0usize;
+    fails!(sys!(SYS_futex_waitv, none, 1, 0, 0, 0), EINVAL);
+    fails!(sys!(SYS_futex_waitv, 8, 0, 0, 0, 0), EINVAL);
+    fails!(sys!(SYS_futex_waitv, 8, 1, 0, 0, 0), EFAULT);
+    fails!(sys!(SYS_futex_waitv, 8, 1, 1, 0, 0), EINVAL);
+    fails!(sys!(SYS_futex_waitv, 8, 129, 0, 0, 0), EINVAL);
+    Ok(())
+}
+
 #[repr(C)]
 struct RobustHead {
     list: usize,
@@ -519,6 +691,12 @@ guest_tests::cases!(
     wait_is_interrupted_by_signal,
     kill_ends_waiters,
     priority_inheritance,
+    priority_inheritance_errors,
+    priority_inheritance_time_outs,
+    dead_owners_pass_their_lock_on,
+    a_circle_of_owners_is_a_deadlock,
+    many_threads_take_turns_at_a_pi_lock,
+    requeue_to_a_pi_lock,
     robust_list_marks_dead_owner,
     clear_child_tid_wakes,
     rseq_area_is_free_after_join,
@@ -532,5 +710,6 @@ guest_tests::cases!(
     membarrier_commands,
     thread_names,
     waitv_waits_on_many,
+    waitv_is_woken_by_any,
     tid_differs_from_pid_in_threads,
 );
