@@ -192,6 +192,13 @@ impl TcpSocket {
         state.local = kept.map(|local| Endpoint { port: 0, ..local });
     }
 
+    /// Gives up the addresses of a connection that has not come about.
+    fn leave_attempt(&self, role: &Role, state: &State) {
+        if let (Role::Connecting, Some(from), Some(to)) = (role, state.local, state.peer) {
+            self.inet().tcp.leave_pair(from, to);
+        }
+    }
+
     /// Gives back what a connection holds in the tables.
     fn leave(&self, conn: &Conn, side: Side) {
         let [client, server] = conn.addrs;
@@ -462,7 +469,9 @@ impl Socket for TcpSocket {
     fn close(&self) {
         let (role, place) = {
             let mut state = self.state.lock();
-            (std::mem::replace(&mut state.role, Role::Idle), state.place.take())
+            let role = std::mem::replace(&mut state.role, Role::Idle);
+            self.leave_attempt(&role, &state);
+            (role, state.place.take())
         };
         match role {
             Role::Connected { conn, side, .. } => {

@@ -1,6 +1,6 @@
 //! Listening, and taking connections.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use syscalls::{Errno, SysResult};
@@ -105,6 +105,7 @@ impl TcpSocket {
             let mut state = self.state.lock();
             let role = std::mem::replace(&mut state.role, Role::Idle);
             let place = state.place;
+            self.leave_attempt(&role, &state);
             if let (Role::Listening { .. }, Some(place)) = (&role, place) {
                 self.inet().tcp.update(place, |claim| claim.state = ClaimState::Bound);
             }
@@ -144,6 +145,9 @@ impl TcpSocket {
             return Err(Errno::ECONNREFUSED);
         };
         if pending.len() > *backlog {
+            if waiting.len() == waiting.capacity() {
+                forget_gone(waiting);
+            }
             waiting.push_back(client.this.clone());
             return Err(Errno::EAGAIN);
         }
@@ -180,4 +184,10 @@ impl TcpSocket {
         self.queue.notify(Events::READABLE);
         Ok(conn)
     }
+}
+
+/// Forgets clients that are closed, and those that are there twice.
+fn forget_gone(waiting: &mut VecDeque<Weak<TcpSocket>>) {
+    let mut known = BTreeSet::new();
+    waiting.retain(|client| client.strong_count() > 0 && known.insert(client.as_ptr().addr()));
 }
