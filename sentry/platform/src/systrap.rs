@@ -3,6 +3,7 @@
 //!
 //! - [`zygote`]: the first stub; all others are its descendants and share its filter and listener.
 //! - [`space`], [`context`]: a stub process and its threads.
+//! - [`spin`]: sees requests without rings, where a CPU is free.
 //! - [`serve`]: receives rings of the doorbell, hands events to their owners, reaps processes.
 //! - [`filter`]: what a stub may ask of the host.
 //!
@@ -19,6 +20,7 @@ mod patch;
 mod region;
 mod serve;
 mod space;
+mod spin;
 mod xstate;
 mod zygote;
 
@@ -70,6 +72,8 @@ struct Inner {
     spaces: RwLock<HashMap<u64, Arc<Space>>>,
     processes: Mutex<Processes>,
     jobs: Mutex<Jobs>,
+    /// How many jobs wait.
+    n_jobs: AtomicUsize,
     jobs_ready: Condvar,
     /// Held by the thread that receives rings.
     lead: Mutex<()>,
@@ -86,6 +90,9 @@ struct Inner {
     n_waiting: AtomicUsize,
     /// How many contexts have a ring to answer.
     n_rings: AtomicUsize,
+    /// How many contexts run application code.
+    n_running: AtomicU32,
+    cpus: spin::Cpus,
     stopping: AtomicBool,
     /// Those that [`Inner::serve`] waits for at its end.
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -142,6 +149,7 @@ impl Systrap {
             spaces: RwLock::new(HashMap::new()),
             processes: Mutex::new(Processes::default()),
             jobs: Mutex::new(Jobs::default()),
+            n_jobs: AtomicUsize::new(0),
             jobs_ready: Condvar::new(),
             lead: Mutex::new(()),
             lead_held: AtomicBool::new(false),
@@ -153,6 +161,8 @@ impl Systrap {
             rung: Condvar::new(),
             n_waiting: AtomicUsize::new(0),
             n_rings: AtomicUsize::new(0),
+            n_running: AtomicU32::new(0),
+            cpus: spin::Cpus::of_this_process(),
             stopping: AtomicBool::new(false),
             threads: Mutex::new(Vec::new()),
             receiver: AtomicU32::new(0),
@@ -164,7 +174,7 @@ impl Systrap {
 
 /// Returns the host calls that the platform makes at run time.
 pub fn rules() -> Vec<Rule> {
-    [listener::RULES, region::RULES, space::RULES, serve::RULES].concat()
+    [listener::RULES, region::RULES, space::RULES, serve::RULES, spin::RULES].concat()
 }
 
 impl Platform for Systrap {

@@ -5,9 +5,9 @@
 //! everything that this module itself keeps there, so `rt_sigreturn` may drop the rest.
 #![expect(unsafe_code, reason = "works on signal frames and makes the sentry's host calls")]
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use sentry_sysmsg::layout;
+use sentry_sysmsg::layout::{self, Config};
 use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
     CALL_REFUSED, CALL_STORE, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED,
@@ -86,11 +86,48 @@ pub(crate) fn go_on(frame: *mut Ucontext, slot: &'static Slot, next: Next) -> ! 
 /// Publishes a request.
 pub(crate) fn post(slot: &Slot, kind: u32) {
     slot.kind.store(kind, Relaxed);
-    slot.seq.store(slot.seq.load(Relaxed).wrapping_add(1), Release);
+    slot.cpu.store(if config().spin_ticks.load(Relaxed) == 0 { 0 } else { tick().1 }, Relaxed);
+    // Before the look at `watched`, so that a thread that stops to watch, or this one, sees the other.
+    slot.seq.store(slot.seq.load(Relaxed).wrapping_add(1), SeqCst);
+}
+
+/// Returns the time-stamp counter and the CPU plus one.
+fn tick() -> (u64, u32) {
+    let mut cpu = 0;
+    // SAFETY: only asked for where the sentry has found that the processor can.
+    let now = unsafe { core::arch::x86_64::__rdtscp(&raw mut cpu) };
+    (now, cpu.wrapping_add(1))
+}
+
+fn config() -> &'static Config {
+    // SAFETY: the zygote has mapped the configuration for all its descendants.
+    unsafe { &*core::ptr::with_exposed_provenance::<Config>(layout::CONFIG_BASE as usize) }
+}
+
+/// Waits for the answer to the request `seq` as long as a serving thread watches the slot from another
+/// CPU, and not for long.
+fn spin(slot: &Slot, seq: u32) {
+    let ticks = config().spin_ticks.load(Relaxed);
+    let mut started = 0;
+    while slot.done.load(Acquire) != seq {
+        let watched = slot.watched.load(SeqCst);
+        if watched == 0 || ticks == 0 {
+            return;
+        }
+        let (now, cpu) = tick();
+        if started == 0 {
+            started = now;
+        }
+        if cpu == watched || now.wrapping_sub(started) > ticks {
+            return;
+        }
+        core::hint::spin_loop();
+    }
 }
 
 /// Waits until the last request is answered.
 pub(crate) fn wait(slot: &Slot) {
+    spin(slot, slot.seq.load(Relaxed));
     loop {
         let seq = slot.seq.load(Relaxed);
         let done = slot.done.load(Acquire);

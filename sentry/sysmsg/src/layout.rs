@@ -46,6 +46,9 @@ pub struct Config {
     pub xsave_features: AtomicU64,
     /// The size of that state without the trailing magic; zero where it is too large for the stub.
     pub xsave_size: AtomicU64,
+    /// For how many ticks of the time-stamp counter a stub waits for an answer without a ring, where a
+    /// serving thread watches it; zero where the processor cannot tell the CPU with the time.
+    pub spin_ticks: AtomicU64,
     /// For each system call, which arguments point to something that the stub passes along.
     pub masks: [AtomicU8; N_CALLS],
     /// For each system call and argument, what that is: [`INPUT_STRING`], [`INPUT_FIXED`] or

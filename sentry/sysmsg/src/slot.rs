@@ -114,10 +114,14 @@ pub struct CallEntry {
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct Slot {
-    /// The number of the last request.
-    pub seq: AtomicU32,
+    /// The number of the last request. The sentry may spin on it, so its cache line holds nothing
+    /// else.
+    pub seq: Line<AtomicU32>,
     /// What the request is: `KIND_*`.
     pub kind: AtomicU32,
+    /// The CPU that the thread ran on when it posted its last request, as `rdtscp` tells it, plus one;
+    /// zero where it cannot tell.
+    pub cpu: AtomicU32,
     /// How many calls of the last list have a result.
     pub n_results: AtomicU32,
     /// The host id of the last thread or process that this thread made, or the negated error.
@@ -134,19 +138,19 @@ pub struct Slot {
     pub fault_error_code: AtomicU64,
     /// Set by a thread that is about to end and will not look at its slot or stack again.
     pub left: AtomicU32,
-    /// Unused.
-    pub pad: AtomicU32,
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
-    /// Unused.
-    pub pad2: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].
     pub inputs: [Input; N_INPUTS],
     /// The registers, in the order of `struct user_regs_struct`; both ways.
     pub regs: [AtomicU64; N_REGS],
 
-    /// The number of the last request that has been answered. A futex word.
-    pub done: AtomicU32,
+    /// The number of the last request that has been answered. A futex word, and the one on which the
+    /// stub spins.
+    pub done: Line<AtomicU32>,
+    /// Not zero while a serving thread watches `seq`, so that a request needs no ring: the CPU on
+    /// which it spins, as `rdtscp` tells it, plus one.
+    pub watched: AtomicU32,
     /// Whether the thread should stop before it goes back to the application.
     pub interrupt: AtomicU32,
     /// What to do: `REPLY_*`.
@@ -185,6 +189,19 @@ pub struct Slot {
     pub calls: Align2K<[CallEntry; MAX_CALLS]>,
     /// Bulk data: the filter (zygote), the vector of `mincore`.
     pub data: [AtomicU64; DATA_LEN / 8],
+}
+
+/// Gives a field a cache line of its own.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Line<T>(pub T);
+
+impl<T> core::ops::Deref for Line<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 /// Puts a field on a boundary of two KiB.

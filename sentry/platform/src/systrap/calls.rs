@@ -29,6 +29,8 @@ pub(super) struct Batch {
     pub(super) n_calls: usize,
     /// How many bytes of data the calls bring.
     pub(super) data_len: usize,
+    /// Whether the next call needs a descriptor, and the thread must ring for it.
+    pub(super) needs_ring: bool,
 }
 
 /// Moves calls from `todo` into the slot, as many as fit. Stops before a call that needs a
@@ -42,7 +44,7 @@ pub(super) fn fill(
     ring: Option<u64>,
     todo: &mut VecDeque<HostCall>,
 ) -> Batch {
-    let mut batch = Batch { n_calls: first, data_len: 0 };
+    let mut batch = Batch { n_calls: first, data_len: 0, needs_ring: false };
     while let Some(entry) = slot.calls.0.get(batch.n_calls).filter(|_| batch.n_calls < BATCH) {
         let Some(call) = todo.front() else { break };
         if batch.data_len != 0 {
@@ -50,7 +52,10 @@ pub(super) fn fill(
         }
         match encode(call, slot, space, listener, ring) {
             Encoded::Call(nr, args) => write(entry, nr, args),
-            Encoded::NeedsRing => break,
+            Encoded::NeedsRing => {
+                batch.needs_ring = true;
+                break;
+            }
             Encoded::Refused => write(entry, CALL_REFUSED, [0; 6]),
         }
         if let HostCall::Mincore { len, .. } = call {

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use sentry_host::usage::{ProcessUsage, ThreadUsage};
@@ -20,7 +20,7 @@ use super::messages::Messages;
 use super::patch::{Look, QuietCall, Site};
 use super::region::SlotMapping;
 use super::space::Space;
-use super::{Inner, Job, calls, lock};
+use super::{Inner, Job, calls, lock, spin};
 use crate::{
     AddressSpace, Context, ContextOwner, Event, FastPathFacts, Fault, HostCall, HostCallResults,
     PatchPermit, PatchWish, SyscallArgs, USER_ADDRESS_LIMIT,
@@ -103,6 +103,14 @@ pub(super) struct SystrapContext {
     tid: AtomicU32,
     /// Whether the application may be running; only a hint for `interrupt`.
     running: AtomicBool,
+    /// What the slot says of being watched from the next reply on, and whether a reply has said so.
+    watch: AtomicU32,
+    announced: AtomicBool,
+    /// `State::taken`.
+    taken: AtomicU32,
+    /// When the application was last resumed, and how many calls in turn came soon after that.
+    resumed_at: AtomicU64,
+    streak: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -126,6 +134,7 @@ impl SystrapContext {
         slot.index.store(index, Relaxed);
         slot.interrupt.store(0, Relaxed);
         slot.left.store(0, Relaxed);
+        slot.watched.store(0, Relaxed);
         slot.seq.store(1, Relaxed);
         slot.done.store(0, Release);
         Ok(Arc::new(Self {
@@ -136,6 +145,11 @@ impl SystrapContext {
             owner: Mutex::new(owner),
             tid: AtomicU32::new(0),
             running: AtomicBool::new(false),
+            watch: AtomicU32::new(0),
+            announced: AtomicBool::new(false),
+            taken: AtomicU32::new(1),
+            resumed_at: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
             state: Mutex::new(State {
                 phase: Phase::Stopped,
                 ring: None,
@@ -187,6 +201,7 @@ impl SystrapContext {
         self.tid.store(tid, SeqCst);
         let mut state = lock(&self.state);
         state.taken = 0;
+        self.taken.store(0, Relaxed);
         state.phase = Phase::Running;
         state.expects_outcome = true;
         state.then = Then::Wake;
@@ -230,10 +245,95 @@ impl SystrapContext {
             self.answer_ring(&mut state);
             return None;
         }
+        self.accept(seq, &mut state)
+    }
+
+    /// Takes a new request: returns the event that it is, if it is one.
+    fn accept(&self, seq: u32, state: &mut State) -> Option<Event> {
         state.taken = seq;
+        self.taken.store(seq, Relaxed);
         state.phase = Phase::Stopped;
-        self.running.store(false, SeqCst);
-        self.take(&mut state)
+        if self.set_running(false) {
+            let gap = spin::ticks().wrapping_sub(self.resumed_at.load(Relaxed));
+            let streak = self.streak();
+            let streak = if gap < spin::WORTH_TICKS { streak + 1 } else { streak / 4 };
+            self.streak.store(streak.min(spin::MAX_STREAK), Relaxed);
+        }
+        self.take(state)
+    }
+
+    /// Notes whether the application runs; returns whether it did.
+    fn set_running(&self, now: bool) -> bool {
+        let before = self.running.swap(now, SeqCst);
+        match (before, now) {
+            (false, true) => self.inner.n_running.fetch_add(1, Relaxed),
+            (true, false) => self.inner.n_running.fetch_sub(1, Relaxed),
+            _ => 0,
+        };
+        before
+    }
+
+    /// Returns how many calls in turn came soon after the application was resumed.
+    pub(super) fn streak(&self) -> u32 {
+        self.streak.load(Relaxed)
+    }
+
+    /// Returns the CPU of the last request plus one, as the stub says.
+    pub(super) fn cpu(&self) -> u32 {
+        self.slot.cpu.load(Relaxed)
+    }
+
+    /// Returns whether the slot is watched, or will be.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.load(Relaxed) != 0
+    }
+
+    /// Returns whether the stub knows that its slot is watched.
+    pub(super) fn is_announced(&self) -> bool {
+        self.announced.load(Relaxed)
+    }
+
+    /// Returns whether the stub has the word.
+    pub(super) fn is_conversing(&self) -> bool {
+        lock(&self.state).phase == Phase::Running
+    }
+
+    /// Lets the next reply say that the slot is watched.
+    pub(super) fn watch(&self) {
+        let _state = lock(&self.state);
+        self.watch.store(spin::WATCHED_ANYWHERE, Relaxed);
+    }
+
+    /// Tells the stub on which CPU its watcher spins.
+    pub(super) fn announce(&self, cpu: u32) {
+        if self.watch.swap(cpu, Relaxed) != cpu {
+            self.slot.watched.store(cpu, SeqCst);
+        }
+    }
+
+    /// Stops to watch the slot. Returns a request that its thread may not ring for.
+    pub(super) fn unwatch(&self) -> Option<Event> {
+        let mut state = lock(&self.state);
+        self.watch.store(0, Relaxed);
+        self.slot.watched.store(0, SeqCst);
+        let seq = self.slot.seq.load(SeqCst);
+        let posted = state.phase == Phase::Running && seq != state.taken;
+        (self.announced.swap(false, Relaxed) && posted).then(|| self.accept(seq, &mut state))?
+    }
+
+    /// Returns whether there seems to be a request.
+    pub(super) fn has_posted(&self) -> bool {
+        self.slot.seq.load(Acquire) != self.taken.load(Relaxed)
+    }
+
+    /// Takes a request without a ring: returns the event that it is, if it is one.
+    pub(super) fn posted(&self) -> Option<Event> {
+        let mut state = lock(&self.state);
+        let seq = self.slot.seq.load(Acquire);
+        if state.phase != Phase::Running || seq == state.taken {
+            return None;
+        }
+        self.accept(seq, &mut state)
     }
 
     /// Hands an event to the owner.
@@ -442,10 +542,15 @@ impl SystrapContext {
         state.expects_outcome = !(last && state.then == Then::Resume);
         if last && state.then == Then::Resume {
             reply |= self.fill_resume(state);
-            self.running.store(true, SeqCst);
+            self.resumed_at.store(spin::ticks(), Relaxed);
+            self.set_running(true);
         }
         slot.reply.store(reply, Relaxed);
         state.phase = Phase::Running;
+        // Where only a ring can bring what comes next, nobody may take the request without it.
+        let watch = if batch.needs_ring { 0 } else { self.watch.load(Relaxed) };
+        self.announced.store(watch != 0, Relaxed);
+        slot.watched.store(watch, Relaxed);
         slot.done.store(state.taken, SeqCst);
         self.answer_ring(state);
     }
@@ -486,7 +591,10 @@ impl SystrapContext {
 
     fn answer_ring(&self, state: &mut State) {
         if let Some(id) = self.take_ring(state) {
+            // Who is watched had better run elsewhere.
+            self.inner.listener.set_sync(!self.is_announced());
             self.inner.listener.answer(id, layout::RUNG_LOOK);
+            self.inner.listener.set_sync(true);
         } else if std::mem::take(&mut state.parked) {
             super::zygote::futex_wake(&self.slot.done);
         }
@@ -500,7 +608,7 @@ impl SystrapContext {
                 return;
             }
             state.phase = Phase::Dead;
-            self.running.store(false, SeqCst);
+            self.set_running(false);
             self.take_ring(&mut state);
             let sent = state.birth.take();
             state.births.drain(..).chain(sent).collect::<Vec<_>>()

@@ -5,6 +5,8 @@
 #![expect(unsafe_code, reason = "ioctl")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_host::Rule;
 use syscalls::{Errno, SysResult};
@@ -16,6 +18,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule::when(libc::SYS_ioctl, &[(1, 0xffff_ffff, NOTIF_RECV)]),
     Rule::when(libc::SYS_ioctl, &[(1, 0xffff_ffff, NOTIF_SEND)]),
     Rule::when(libc::SYS_ioctl, &[(1, 0xffff_ffff, NOTIF_ADDFD)]),
+    Rule::when(libc::SYS_ioctl, &[(1, 0xffff_ffff, NOTIF_SET_FLAGS)]),
+    Rule::any(libc::SYS_poll),
 ];
 
 const NOTIF_RECV: u64 = 0xc050_2100;
@@ -66,15 +70,33 @@ const _: () = assert!(
 #[derive(Debug)]
 pub(super) struct Listener {
     fd: OwnedFd,
+    /// Whether a thread that is woken takes over the CPU of who wakes it.
+    is_sync: AtomicBool,
 }
 
 impl Listener {
     /// Wraps a listener and asks for synchronous wake-ups, which older kernels (before 6.6) refuse.
     pub(super) fn new(fd: OwnedFd) -> Self {
-        let listener = Self { fd };
-        // SAFETY: the argument of this ioctl is a number.
-        unsafe { libc::ioctl(listener.fd.as_raw_fd(), ioctl_nr(NOTIF_SET_FLAGS), FD_SYNC_WAKE_UP) };
+        let listener = Self { fd, is_sync: AtomicBool::new(false) };
+        listener.set_sync(true);
         listener
+    }
+
+    /// Chooses whether threads that are woken from now on take over the CPU of who wakes them. Both
+    /// sides of a ring are concerned, and a mistake costs time only.
+    pub(super) fn set_sync(&self, sync: bool) {
+        if self.is_sync.swap(sync, Relaxed) != sync {
+            let flags = if sync { FD_SYNC_WAKE_UP } else { 0 };
+            // SAFETY: the argument of this ioctl is a number.
+            unsafe { libc::ioctl(self.fd.as_raw_fd(), ioctl_nr(NOTIF_SET_FLAGS), flags) };
+        }
+    }
+
+    /// Returns whether somebody rings.
+    pub(super) fn has_ring(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one structure, which lives.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
     }
 
     /// Waits for a ring.

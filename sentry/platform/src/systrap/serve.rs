@@ -26,6 +26,7 @@ use syscalls::{Errno, SysResult};
 use super::context::SystrapContext;
 use super::listener::{self, Notification};
 use super::space::{REGION_FD, Space};
+use super::spin::{Found, Spinner, Taken};
 use super::{Inner, Job, lock};
 use crate::{AddressSpace, Event};
 
@@ -119,34 +120,59 @@ impl Inner {
     /// The life of a worker: jobs first, then rings, and parking where another one has the lead.
     fn work(self: &Arc<Self>) {
         SERVES.set(true);
-        while let Some(job) = self.next_job() {
-            run(job);
-        }
+        self.run_jobs();
+        let mut spinner = Spinner::new();
         while !self.is_done() {
             let Some(lead) = self.take_lead() else {
-                self.park();
-                while let Some(job) = self.next_job() {
-                    run(job);
+                match spinner.stop(self) {
+                    Some(event) => self.serve_event(event, &mut spinner),
+                    None => self.park(),
                 }
+                self.run_jobs();
                 continue;
             };
             // Told apart before the lead goes: who then takes it can rely on every ring so far.
-            let received = self.receive().map(|ring| self.route(&ring));
+            let received = match spinner.spin(self) {
+                Found::Event(event) => Ok(Some(event)),
+                Found::Other if !self.listener.has_ring() => Ok(None),
+                Found::Other | Found::Nothing => self.receive().map(|ring| self.route(&ring)),
+            };
             drop(lead);
             match received {
-                Ok(Some((context, event))) => context.deliver(event),
+                Ok(Some(event)) => self.serve_event(event, &mut spinner),
                 Ok(None) => {}
                 Err(listener::GONE) if lock(&self.processes).by_pid.is_empty() => break,
                 Err(_) => {}
             }
-            while let Some(job) = self.next_job() {
-                run(job);
-            }
+            self.run_jobs();
+        }
+        if let Some(event) = spinner.stop(self) {
+            self.serve_event(event, &mut spinner);
         }
         SERVES.set(false);
         self.stopping.store(true, SeqCst);
         lock(&self.jobs).n_workers -= 1;
         self.jobs_ready.notify_all();
+    }
+
+    fn run_jobs(&self) {
+        while let Some(job) = self.next_job() {
+            run(job);
+        }
+    }
+
+    /// Hands an event to its owner, and those that come of the end of watching a thread.
+    fn serve_event(&self, event: Taken, spinner: &mut Spinner) {
+        let mut next = Some(event);
+        while let Some((context, event)) = next {
+            context.deliver(event);
+            next = spinner.served(self, &context);
+        }
+    }
+
+    /// Returns whether jobs wait.
+    pub(super) fn has_jobs(&self) -> bool {
+        self.n_jobs.load(Relaxed) != 0
     }
 
     /// Returns whether workers should end.
@@ -282,7 +308,7 @@ impl Inner {
         if let Ok(ring) = self.receive()
             && let Some((context, event)) = self.route(&ring)
         {
-            lock(&self.jobs).queue.push_back(Job::Event(context, event));
+            self.queue(Job::Event(context, event));
             self.jobs_ready.notify_one();
         }
     }
@@ -473,14 +499,26 @@ impl Inner {
 
     /// Leaves a job for a serving thread.
     pub(super) fn post(&self, job: Job) {
-        lock(&self.jobs).queue.push_back(job);
+        self.queue(job);
         if !SERVES.get() || self.stopping.load(SeqCst) {
             self.jobs_ready.notify_one();
         }
     }
 
+    fn queue(&self, job: Job) {
+        let mut jobs = lock(&self.jobs);
+        jobs.queue.push_back(job);
+        self.n_jobs.store(jobs.queue.len(), Relaxed);
+    }
+
     fn next_job(&self) -> Option<Job> {
-        lock(&self.jobs).queue.pop_front()
+        if !self.has_jobs() {
+            return None;
+        }
+        let mut jobs = lock(&self.jobs);
+        let job = jobs.queue.pop_front();
+        self.n_jobs.store(jobs.queue.len(), Relaxed);
+        job
     }
 
     /// Waits for the end of processes.

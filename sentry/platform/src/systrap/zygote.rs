@@ -48,7 +48,8 @@ pub(super) fn check_host() -> SysResult<()> {
 impl Zygote {
     /// Starts the stub and takes its listener.
     pub(super) fn start(xsave_features: u64, xsave_size: u64) -> SysResult<Self> {
-        let mut config = [xsave_features, xsave_size].map(u64::to_ne_bytes).concat();
+        let mut config =
+            [xsave_features, xsave_size, super::spin::stub_ticks()].map(u64::to_ne_bytes).concat();
         config.extend(messages::configuration());
         Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, &config)
             .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER, &config))
