@@ -182,6 +182,15 @@ pub(crate) struct CreateArgs {
     /// Unix socket that receives the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the container's process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// Without meaning: the sandbox's root is never one of the host's
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Without meaning: the container has a session keyring of its own kernel
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
     /// Name of the container
     pub(crate) id: String,
 }
@@ -194,6 +203,12 @@ pub(crate) struct RunArgs {
     /// Do not wait for the container
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Keep the container's state when it has ended
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Without meaning: processes of the container never become children of runsc
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
 }
 
 /// Options of `delete`.

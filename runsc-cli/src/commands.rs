@@ -8,6 +8,7 @@ pub(crate) mod gofer;
 pub(crate) mod help;
 pub(crate) mod kill;
 pub(crate) mod list;
+pub(crate) mod monitor;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod spec;

@@ -27,6 +27,9 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::control_client::ControlClient;
 use crate::sys;
 
+/// The file in which a monitor leaves the container's wait status.
+pub(crate) const EXIT_STATUS: &str = "exit-status";
+
 /// How long `delete` waits for killed processes to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,9 @@ pub(crate) struct State {
     /// The user who created it.
     pub(crate) owner: u32,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// The process that managers see; `runsc do` has none.
+    #[serde(default)]
+    pub(crate) monitor: Option<ProcessRef>,
     pub(crate) sentry: Option<ProcessRef>,
     pub(crate) gofer: Option<ProcessRef>,
 }
@@ -177,6 +183,26 @@ impl Container {
         Ok(containers)
     }
 
+    /// Writes down the process that managers see.
+    pub(crate) fn set_monitor(&mut self, pid: i32) -> anyhow::Result<()> {
+        self.state.monitor = Some(ProcessRef::of(pid)?);
+        self.save()
+    }
+
+    /// Reads what another process has written down.
+    pub(crate) fn reload(&mut self) -> anyhow::Result<()> {
+        let path = self.dir.join("state.json");
+        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        self.state = serde_json::from_slice(&text)
+            .with_context(|| format!("reading {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Returns the wait status that the monitor has left behind.
+    pub(crate) fn exit_status(&self) -> Option<u32> {
+        fs::read_to_string(self.dir.join(EXIT_STATUS)).ok()?.trim().parse().ok()
+    }
+
     /// Writes down the processes of the sandbox.
     pub(crate) fn set_processes(&mut self, sandbox: &Sandbox) -> anyhow::Result<()> {
         self.state.sentry = Some(ProcessRef::of(sandbox.sentry.pid)?);
@@ -186,6 +212,14 @@ impl Container {
 
     /// Returns how far the container is, as the sentry says where it lives.
     pub(crate) fn status(&self) -> Status {
+        if let Some(monitor) = self.state.monitor {
+            if !monitor.is_alive() {
+                return Status::Stopped;
+            }
+            if self.state.sentry.is_none() {
+                return Status::Creating;
+            }
+        }
         let Some(sentry) = self.state.sentry else {
             return if self.is_being_created() { Status::Creating } else { Status::Stopped };
         };
@@ -206,24 +240,24 @@ impl Container {
 
     /// Returns the process that managers see and wait for, or zero where there is none any more.
     pub(crate) fn pid(&self) -> i32 {
-        self.state.sentry.filter(ProcessRef::is_alive).map_or(0, |sentry| sentry.pid)
+        let process = self.state.monitor.or(self.state.sentry);
+        process.filter(ProcessRef::is_alive).map_or(0, |process| process.pid)
     }
 
     /// Kills whatever still runs and removes the container's directory. Works after a crash of
     /// anything at any point, and where another `delete` does the same.
     pub(crate) fn destroy(&self) -> anyhow::Result<()> {
-        let mut state = self.state.clone();
         let _lock = if self.creation.is_none() {
             let Some(lock) = self.lock()? else { return Ok(()) };
-            // What the creator has added meanwhile.
-            if let Some(current) = Self::find_if_any(self.root(), &self.state.id)? {
-                state = current.state;
-            }
             Some(lock)
         } else {
             None
         };
-        for process in [state.sentry, state.gofer].into_iter().flatten() {
+        // What its creator or its monitor has added meanwhile.
+        let current = Self::find_if_any(self.root(), &self.state.id)?;
+        let State { monitor, sentry, gofer, .. } = current.as_ref().unwrap_or(self).state;
+        // The monitor first: the others die with it.
+        for process in [monitor, sentry, gofer].into_iter().flatten() {
             process.kill_and_wait()?;
         }
         self.remove_files();
@@ -262,7 +296,8 @@ impl Container {
         matches!(locked, Ok(Err(TryLockError::WouldBlock)))
     }
 
-    fn root(&self) -> &Path {
+    /// Returns the directory of all containers.
+    pub(crate) fn root(&self) -> &Path {
         self.dir.parent().unwrap_or(&self.dir)
     }
 
@@ -310,6 +345,7 @@ impl State {
                 .map_or(0, |since| since.as_secs()),
             owner: sys::effective_ids().0,
             annotations,
+            monitor: None,
             sentry: None,
             gofer: None,
         }
@@ -330,6 +366,15 @@ impl ProcessRef {
     /// Returns whether the process still runs; one that waits to be reaped does not.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(stat(self.pid), Ok((start_time, state)) if start_time == self.start_time && !matches!(state, 'Z' | 'X'))
+    }
+
+    /// Waits for the end of a process that is about to end, no longer than a moment.
+    pub(crate) fn wait_for_end(&self) -> anyhow::Result<()> {
+        let Ok(pidfd) = sys::pidfd_open(self.pid) else { return Ok(()) };
+        if self.is_alive() {
+            sys::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?;
+        }
+        Ok(())
     }
 
     fn kill_and_wait(&self) -> anyhow::Result<()> {

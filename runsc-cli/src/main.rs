@@ -30,10 +30,11 @@ impl std::fmt::Display for ExitError {
 impl std::error::Error for ExitError {}
 
 fn main() -> ExitCode {
-    // The two programs that a sandbox is made of parse no flags: quick, and hidden from `--help`.
+    // The programs that a sandbox is made of parse no flags: quick, and hidden from `--help`.
     let mut args = std::env::args();
     match args.nth(1).as_deref() {
         Some("boot") => return exit_code(commands::boot::run(args)),
+        Some("monitor") => return exit_code(commands::monitor::run(args)),
         Some("gofer") => return exit_code(commands::gofer::run(args)),
         _ => {}
     }

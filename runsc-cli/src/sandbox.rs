@@ -4,6 +4,7 @@ pub(crate) mod control_client;
 mod executable;
 pub(crate) mod foreground;
 mod jail;
+pub(crate) mod monitor;
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
@@ -28,8 +29,8 @@ pub(crate) struct Plan {
     pub(crate) log: Option<File>,
     /// The container's state directory: the control socket is made there.
     pub(crate) state_dir: PathBuf,
-    /// Whether the sandbox dies with this process.
-    pub(crate) foreground: bool,
+    /// Whether somebody reads this process's standard error for as long as the sandbox lives.
+    pub(crate) is_attended: bool,
 }
 
 /// A file or directory of the host that the gofer serves over one connection.
@@ -52,16 +53,20 @@ pub(crate) struct GoferMount {
 pub(crate) struct Sandbox {
     pub(crate) sentry: Child,
     pub(crate) gofer: Child,
+    /// What both execute.
+    executable: SealedCopy,
 }
 
-/// Starts gofer and sentry. `before_exec` is called with their processes while both wait: what it
+/// Starts gofer and sentry, which die with this process. `stdio` is what the container gets.
+/// `before_exec` is called with their processes while both wait: what it
 /// writes down is on disk before anything can outlive this process.
 pub(crate) fn launch(
     plan: &Plan,
+    stdio: [BorrowedFd<'_>; 3],
     before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<Sandbox> {
     sys::raise_file_limit().context("raising the limit of open files")?;
-    let mut executable = SealedCopy::new().context("copying the runsc executable")?;
+    let executable = SealedCopy::new().context("copying the runsc executable")?;
     let config = config_file(&plan.config).context("writing the sentry's configuration")?;
     let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
     let pairs = plan
@@ -79,7 +84,7 @@ pub(crate) fn launch(
     let stderr = io::stderr();
     let gofer_log = match &plan.log {
         Some(log) => log.as_fd(),
-        None if plan.foreground => stderr.as_fd(),
+        None if plan.is_attended => stderr.as_fd(),
         None => null.as_fd(),
     };
 
@@ -93,7 +98,6 @@ pub(crate) fn launch(
         log: gofer_log,
         mounts: &plan.gofer_mounts,
         sockets: pairs.iter().map(|(gofer, _)| gofer.as_fd()).collect(),
-        foreground: plan.foreground,
     };
     let gofer = sys::spawn(jail::gofer_namespaces(privileged), || {
         drop_in_child([&gofer_go, &sentry_go]);
@@ -101,20 +105,18 @@ pub(crate) fn launch(
     })
     .context("starting the gofer: cloning into new namespaces")?;
 
-    let (stdin, stdout) = (io::stdin(), io::stdout());
     let sentry_plan = SentryPlan {
         id: &plan.config.container.id,
         executable: executable.as_fd(),
         errors: errors_writer.as_fd(),
         sync: sentry_sync.as_fd(),
         place: &plan.state_dir,
-        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        stdio,
         config: config.as_fd(),
         control: control.as_fd(),
         log: plan.log.as_ref().map(AsFd::as_fd),
         sockets: pairs.iter().map(|(_, sentry)| sentry.as_fd()).collect(),
         drop_groups: privileged,
-        foreground: plan.foreground,
     };
     let sentry = sys::spawn(jail::SENTRY_NAMESPACES, || {
         drop_in_child([&gofer_go, &sentry_go]);
@@ -131,10 +133,10 @@ pub(crate) fn launch(
             );
         }
     };
-    let sandbox = Sandbox { sentry, gofer };
+    let mut sandbox = Sandbox { sentry, gofer, executable };
     drop((errors_writer, gofer_sync, sentry_sync, pairs));
-    let started = release(&sandbox, privileged, gofer_go, sentry_go, |sandbox| {
-        executable.complete().context("copying the runsc executable")?;
+    let started = release(&mut sandbox, privileged, gofer_go, sentry_go, |sandbox| {
+        sandbox.executable.complete().context("copying the runsc executable")?;
         before_exec(sandbox)
     });
     match started.and_then(|()| collect_errors(errors)) {
@@ -184,11 +186,11 @@ impl Sandbox {
 /// Lets both children go on, one gate at a time: first with their id maps, then, when
 /// `before_exec` is done, into the program.
 fn release(
-    sandbox: &Sandbox,
+    sandbox: &mut Sandbox,
     privileged: bool,
     mut gofer_go: PipeWriter,
     mut sentry_go: PipeWriter,
-    before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
+    before_exec: impl FnOnce(&mut Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if !privileged {
         jail::map_gofer_ids(sandbox.gofer.pid)?;

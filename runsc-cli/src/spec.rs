@@ -20,6 +20,7 @@ use anyhow::{Context as _, bail};
 use sentry::config::{Config, ContainerConfig, NetworkMode, PlatformKind};
 
 use crate::cli::{self, GlobalOptions};
+use crate::sandbox::monitor::NetworkNamespace;
 use crate::sandbox::{GoferMount, Plan};
 use fields::Fields;
 use filesystem::FilesystemPlan;
@@ -37,6 +38,9 @@ pub(crate) struct Bundle {
     pub(crate) gofer_mounts: Vec<GoferMount>,
     pub(crate) rootfs: PathBuf,
     pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) network: NetworkNamespace,
+    /// Rows and columns of the container's terminal.
+    pub(crate) console_size: Option<(u16, u16)>,
     /// What of the file is not applied, to be shown to the user.
     pub(crate) warnings: Vec<String>,
 }
@@ -90,13 +94,18 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
             bail!("{field}: longer than {MAX_HOST_NAME} bytes");
         }
     }
+    let console_size;
     match top.object("process")? {
-        Some(process) => container.process = process::translate(process, &mut warnings)?,
+        Some(process) => {
+            (container.process, console_size) = process::translate(process, &mut warnings)?;
+        }
         None => bail!("process: missing"),
     }
     let annotations = top.optional("annotations")?.unwrap_or_default();
+    let mut network = NetworkNamespace::Host;
     if let Some(linux) = top.object("linux")? {
-        resources::translate(linux, &mut container, global.ignore_cgroups, &mut warnings)?;
+        network =
+            resources::translate(linux, &mut container, global.ignore_cgroups, &mut warnings)?;
     }
     if container.hostname.is_empty() {
         container.hostname = "localhost".into();
@@ -109,7 +118,15 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         bail!("hooks: not supported yet: remove them from the file");
     }
     top.finish(&mut warnings);
-    Ok(Bundle { container, gofer_mounts: files.gofer_mounts, rootfs, annotations, warnings })
+    Ok(Bundle {
+        container,
+        gofer_mounts: files.gofer_mounts,
+        rootfs,
+        annotations,
+        network,
+        console_size,
+        warnings,
+    })
 }
 
 /// Joins a container with what the command line says about its sandbox.
@@ -118,9 +135,9 @@ pub(crate) fn plan(
     container: ContainerConfig,
     gofer_mounts: Vec<GoferMount>,
     state_dir: &Path,
-    foreground: bool,
+    is_attended: bool,
 ) -> anyhow::Result<Plan> {
-    let log = open_debug_log(global, &container.id, foreground)?;
+    let log = open_debug_log(global, &container.id, is_attended)?;
     let config = Config {
         platform: match global.platform {
             cli::Platform::Systrap => PlatformKind::Systrap,
@@ -138,20 +155,20 @@ pub(crate) fn plan(
         seccomp_log_only: global.seccomp_log_only,
         container,
     };
-    Ok(Plan { config, gofer_mounts, log, state_dir: state_dir.to_owned(), foreground })
+    Ok(Plan { config, gofer_mounts, log, state_dir: state_dir.to_owned(), is_attended })
 }
 
 /// Opens what `--debug` and `--strace` write to.
 fn open_debug_log(
     global: &GlobalOptions,
     id: &str,
-    foreground: bool,
+    is_attended: bool,
 ) -> anyhow::Result<Option<File>> {
     let Some(path) = &global.debug_log else {
         if !(global.debug || global.strace) {
             return Ok(None);
         }
-        if !foreground {
+        if !is_attended {
             bail!("--debug and --strace of a detached container need --debug-log");
         }
         return Ok(Some(File::from(std::io::stderr().as_fd().try_clone_to_owned()?)));

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_uint};
 
+pub(crate) mod terminal;
+
 /// A child process and the descriptor that refers to it whatever becomes of its number.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -75,7 +77,23 @@ pub(crate) fn die_of_broken_pipe() -> ! {
     exit_now(128 + libc::SIGPIPE)
 }
 
+impl ExitStatus {
+    /// Translates what `wait4(2)` gives for a process that has ended.
+    pub(crate) fn of_wait_status(status: u32) -> Self {
+        let low = |value: u32, mask: u32| i32::try_from(value & mask).unwrap_or(0);
+        match status & 0x7f {
+            0 => Self::Exited(low(status >> 8, 0xff)),
+            signo => Self::Signaled(low(signo, 0x7f)),
+        }
+    }
+}
+
 impl Child {
+    /// Refers to a child by its pidfd alone, after an exec. Its number is not known.
+    pub(crate) fn of_descriptor(pidfd: OwnedFd) -> Self {
+        Self { pid: 0, pidfd }
+    }
+
     /// Waits for the end of the child and reaps it.
     pub(crate) fn wait(&self) -> io::Result<ExitStatus> {
         // SAFETY: all-zero bytes are a valid `siginfo_t`.
@@ -230,6 +248,17 @@ pub(crate) fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> i
         left = left.saturating_sub(usize::try_from(n).map_err(io::Error::other)?);
     }
     Ok(())
+}
+
+/// Writes a file in a directory, for its owner only.
+pub(crate) fn write_new_file(dir: BorrowedFd<'_>, name: &str, data: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let name = CString::new(name)?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    // SAFETY: a C string.
+    let file =
+        new_fd(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, 0o600) }.into())?;
+    std::fs::File::from(file).write_all(data)
 }
 
 /// Creates a connected pair of `SOCK_SEQPACKET` sockets.
@@ -417,6 +446,34 @@ pub(crate) fn set_no_new_privs() -> io::Result<()> {
 /// Asks for SIGKILL when the parent dies.
 pub(crate) fn die_with_parent() -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, c_long::from(libc::SIGKILL))
+}
+
+/// Takes back [`die_with_parent`].
+pub(crate) fn outlive_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, 0)
+}
+
+/// Ends this process as another one has ended: whoever waits sees the same status.
+pub(crate) fn end_as(status: ExitStatus) -> ! {
+    let signo = match status {
+        ExitStatus::Exited(code) => exit_now(code),
+        ExitStatus::Signaled(signo) => signo,
+    };
+    // The process that ended so was another one: its core is not here.
+    let _ = prctl(libc::PR_SET_DUMPABLE, 0);
+    // SAFETY: SIG_DFL is a valid action; fails for SIGKILL, which has no other.
+    unsafe { libc::signal(signo, libc::SIG_DFL) };
+    let _ = set_signal_mask(0);
+    // SAFETY: two integers.
+    unsafe { libc::kill(libc::getpid(), signo) };
+    // A signal that ends nobody here.
+    exit_now(128 + signo)
+}
+
+/// Moves this process into the namespace behind a descriptor; `kind` is its `CLONE_NEW*`.
+pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Result<()> {
+    // SAFETY: two integers.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }.into()).map(drop)
 }
 
 /// Names this process in `/proc/PID/comm`.

@@ -1,22 +1,29 @@
 //! `runsc create`.
 
-use std::fs;
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 
 use crate::cli::{CreateArgs, GlobalOptions};
 use crate::container::{Container, State};
+use crate::sandbox::Plan;
 use crate::sandbox::control_client::ControlClient;
-use crate::sandbox::{self, Plan};
+use crate::sandbox::monitor::{self, Console, Surroundings};
+use crate::sys::Child;
 use crate::{ExitError, log, spec};
+
+/// A container whose id is claimed and of which nothing runs yet.
+pub(super) struct Prepared {
+    plan: Plan,
+    surroundings: Surroundings,
+    container: Container,
+}
 
 /// Creates a container whose program waits for `start`.
 pub(crate) fn run(global: &GlobalOptions, args: &CreateArgs) -> anyhow::Result<i32> {
-    let (plan, container) = prepare(global, args, false)?;
-    launch_detached(&plan, container, args.pid_file.as_deref())?;
+    prepare(global, args, true)?.create(args)?;
     Ok(0)
 }
 
@@ -24,11 +31,8 @@ pub(crate) fn run(global: &GlobalOptions, args: &CreateArgs) -> anyhow::Result<i
 pub(super) fn prepare(
     global: &GlobalOptions,
     args: &CreateArgs,
-    foreground: bool,
-) -> anyhow::Result<(Plan, Container)> {
-    if args.console_socket.is_some() {
-        bail!("--console-socket is not supported yet: set process.terminal to false");
-    }
+    is_detached: bool,
+) -> anyhow::Result<Prepared> {
     if global.systemd_cgroup {
         log::warning("--systemd-cgroup: cgroups are not supported yet");
     }
@@ -40,13 +44,23 @@ pub(super) fn prepare(
     for warning in &bundle.warnings {
         log::warning(&format!("config.json: {warning}"));
     }
-    if bundle.container.process.terminal && !(foreground && std::io::stdin().is_terminal()) {
-        bail!("process.terminal: standard input is not a terminal: set the field to false");
-    }
+    let process = &bundle.container.process;
+    let console = check_terminal(process.terminal, is_detached, args.console_socket.as_deref())?;
+    let surroundings = Surroundings {
+        network: bundle.network,
+        is_detached,
+        console: console.map(|socket| Console {
+            socket: socket.to_owned(),
+            size: bundle.console_size,
+            uid: process.uid,
+            gid: process.gid,
+        }),
+    };
     let state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
     let container = Container::claim(&super::state_root(global), state)?;
-    match spec::plan(global, bundle.container, bundle.gofer_mounts, &container.dir, foreground) {
-        Ok(plan) => Ok((plan, container)),
+    let state_dir = &container.dir;
+    match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
+        Ok(plan) => Ok(Prepared { plan, surroundings, container }),
         Err(error) => {
             container.destroy()?;
             Err(error)
@@ -54,22 +68,45 @@ pub(super) fn prepare(
     }
 }
 
-/// Starts a sandbox that outlives this process and waits until its container is created.
-pub(super) fn launch_detached(
-    plan: &Plan,
-    mut container: Container,
-    pid_file: Option<&Path>,
-) -> anyhow::Result<Container> {
-    let result = sandbox::launch(plan, |sandbox| container.set_processes(sandbox)).and_then(|_| {
-        container.is_created();
-        expect_done(&container, &Request::Created)?;
-        write_pid_file(&container, pid_file)
-    });
-    match result {
-        Ok(()) => Ok(container),
-        Err(error) => {
-            container.destroy()?;
-            Err(error)
+/// Checks that a process gets a terminal from exactly one place. Returns the console socket.
+pub(super) fn check_terminal(
+    has_terminal: bool,
+    is_detached: bool,
+    socket: Option<&std::path::Path>,
+) -> anyhow::Result<Option<&std::path::Path>> {
+    // In runc's words.
+    if is_detached && has_terminal && socket.is_none() {
+        bail!("cannot allocate tty if runsc will detach without setting console socket");
+    }
+    if socket.is_some() && !(is_detached && has_terminal) {
+        bail!("cannot use console socket if runsc will not detach or allocate tty");
+    }
+    if has_terminal && !is_detached && !std::io::stdin().is_terminal() {
+        bail!("process.terminal: standard input is not a terminal: set the field to false");
+    }
+    Ok(socket)
+}
+
+impl Prepared {
+    /// Starts the sandbox and waits until its container is created. Leaves nothing behind where it
+    /// fails.
+    pub(super) fn create(mut self, args: &CreateArgs) -> anyhow::Result<(Container, Child)> {
+        let result =
+            monitor::create(&self.plan, &self.surroundings, &mut self.container, |_, _| Ok(()))
+                .and_then(|child| {
+                    monitor::write_pid_file(child.pid, args.pid_file.as_deref())?;
+                    if let Some(socket) = &args.pidfd_socket {
+                        monitor::send_descriptor(socket, b"pidfd", child.pidfd.as_fd())
+                            .context("--pidfd-socket")?;
+                    }
+                    Ok(child)
+                });
+        match result {
+            Ok(child) => Ok((self.container, child)),
+            Err(error) => {
+                self.container.destroy()?;
+                Err(error)
+            }
         }
     }
 }
@@ -82,14 +119,4 @@ pub(super) fn expect_done(container: &Container, request: &Request) -> anyhow::R
         Response::Failed { message, .. } => Err(ExitError { message, code: 1 }.into()),
         other => bail!("unexpected answer of the sentry: {other:?}"),
     }
-}
-
-/// Writes the container's process id, atomically.
-pub(super) fn write_pid_file(container: &Container, path: Option<&Path>) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    let name = path.file_name().context("--pid-file: not a file name")?;
-    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
-    fs::write(&temporary, container.pid().to_string())
-        .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("--pid-file: writing {}", path.display()))
 }

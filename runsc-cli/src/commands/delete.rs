@@ -30,7 +30,12 @@ fn delete(root: &std::path::Path, id: &str, force: bool) -> anyhow::Result<()> {
         Container::find(root, id)?
     };
     match container.status() {
-        Status::Stopped => {}
+        // Whoever waits for the monitor is to see how the container ended.
+        Status::Stopped => {
+            if let Some(monitor) = container.state.monitor {
+                monitor.wait_for_end()?;
+            }
+        }
         _ if force => {}
         // As runc: nobody has seen the program of such a container.
         Status::Created => {}

@@ -38,7 +38,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &DoArgs) -> anyhow::Result<i32> 
     let state = State::new(&id, Path::new("/"), &rootfs, std::collections::BTreeMap::new());
     let container_state = Container::claim(&root, state)?;
     let plan = spec::plan(global, container, files.gofer_mounts, &container_state.dir, true)?;
-    foreground::run(&plan, container_state, |_| Ok(()))
+    foreground::run(&plan, container_state)
 }
 
 fn process(args: &DoArgs) -> anyhow::Result<ProcessConfig> {

@@ -1,24 +1,26 @@
 //! `runsc run`.
 
+use anyhow::Context as _;
 use sentry::control::Request;
 
 use super::create;
 use crate::cli::{GlobalOptions, RunArgs};
-use crate::sandbox::foreground;
+use crate::sandbox::monitor;
+use crate::sys;
 
 /// Creates and starts a container; unless detached, waits for it and returns its exit status.
 pub(crate) fn run(global: &GlobalOptions, args: &RunArgs) -> anyhow::Result<i32> {
-    let (plan, container) = create::prepare(global, &args.create, !args.detach)?;
-    let pid_file = args.create.pid_file.as_deref();
+    let prepared = create::prepare(global, &args.create, args.detach)?;
     if !args.detach {
-        return foreground::run(&plan, container, |container| {
-            create::write_pid_file(container, pid_file)
-        });
+        // Before there is anything to pass them on to.
+        sys::block_signals().context("blocking signals")?;
     }
-    let container = create::launch_detached(&plan, container, pid_file)?;
-    if let Err(error) = create::expect_done(&container, &Request::Start) {
+    let (container, monitor) = prepared.create(&args.create)?;
+    let result = create::expect_done(&container, &Request::Start).and_then(|()| {
+        if args.detach { Ok(0) } else { monitor::attend_child(&monitor) }
+    });
+    if result.is_err() || !(args.detach || args.keep) {
         container.destroy()?;
-        return Err(error);
     }
-    Ok(0)
+    result
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,6 +36,11 @@ impl ControlClient {
     pub(crate) fn connect(state_dir: &Path) -> io::Result<Self> {
         let (_dir, path) = short_path(state_dir)?;
         Ok(Self { stream: BufReader::new(UnixStream::connect(path)?) })
+    }
+
+    /// Takes over a connection that another program has made.
+    pub(crate) fn from_descriptor(socket: OwnedFd) -> Self {
+        Self { stream: BufReader::new(UnixStream::from(socket)) }
     }
 
     /// Sends one request and waits for its answer, however long it takes.

@@ -1,5 +1,7 @@
-//! Running a sandbox in the foreground: signals are passed on, the exit status comes back.
+//! Running a sandbox without a monitor, for `runsc do`: signals are passed on, the exit status
+//! comes back.
 
+use std::io;
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
@@ -11,31 +13,24 @@ use crate::container::Container;
 use crate::sys::{self, ExitStatus};
 use crate::{ExitError, log};
 
-/// Starts a sandbox, calls `launched`, starts the program, waits for it and removes the container.
-/// Returns the exit status.
-pub(crate) fn run(
-    plan: &Plan,
-    mut container: Container,
-    launched: impl FnOnce(&Container) -> anyhow::Result<()>,
-) -> anyhow::Result<i32> {
-    let result = run_until_exit(plan, &mut container, launched);
+/// Starts a sandbox, starts the program, waits for it and removes the container. Returns the exit
+/// status.
+pub(crate) fn run(plan: &Plan, mut container: Container) -> anyhow::Result<i32> {
+    let result = run_until_exit(plan, &mut container);
     let removed = container.destroy();
     let code = result?;
     removed?;
     Ok(code)
 }
 
-fn run_until_exit(
-    plan: &Plan,
-    container: &mut Container,
-    launched: impl FnOnce(&Container) -> anyhow::Result<()>,
-) -> anyhow::Result<i32> {
+fn run_until_exit(plan: &Plan, container: &mut Container) -> anyhow::Result<i32> {
     sys::block_signals().context("blocking signals")?;
     let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
-    let sandbox = super::launch(plan, |sandbox| container.set_processes(sandbox))?;
+    let stdio = (io::stdin(), io::stdout(), io::stderr());
+    let stdio = [stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
+    let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
     container.is_created();
-    let result = launched(container)
-        .and_then(|()| start(container))
+    let result = start(container)
         .and_then(|control| attend(&sandbox, control, signals.as_fd()));
     match result {
         Ok(()) => exit_status(sandbox.wait()?),
@@ -101,7 +96,7 @@ fn attend(
 }
 
 /// Returns what a signal to this process asks of the sentry, if anything.
-fn forwarded(signo: i32) -> Option<Request> {
+pub(super) fn forwarded(signo: i32) -> Option<Request> {
     match signo {
         // Ours; and a pipe or a timer of ours is none of the container's business.
         libc::SIGCHLD | libc::SIGPIPE | libc::SIGURG | libc::SIGTTIN | libc::SIGTTOU => None,

@@ -57,7 +57,6 @@ pub(super) struct GoferPlan<'a> {
     pub(super) log: BorrowedFd<'a>,
     pub(super) mounts: &'a [GoferMount],
     pub(super) sockets: Descriptors<'a>,
-    pub(super) foreground: bool,
 }
 
 /// A sentry in the making.
@@ -74,7 +73,6 @@ pub(super) struct SentryPlan<'a> {
     pub(super) log: Option<BorrowedFd<'a>>,
     pub(super) sockets: Descriptors<'a>,
     pub(super) drop_groups: bool,
-    pub(super) foreground: bool,
 }
 
 /// Turns this child into a gofer.
@@ -133,9 +131,7 @@ fn map_ids(pid: i32, uid: (u32, u32), gid: (u32, u32), allow_setgroups: bool) ->
 fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
     sys::reset_signals()?;
     sys::new_session()?;
-    if plan.foreground {
-        sys::die_with_parent()?;
-    }
+    sys::die_with_parent()?;
     pass_gate(plan.sync)?;
     sys::set_limits().context("setting resource limits")?;
     sys::make_mounts_private().context("making mounts private")?;
@@ -180,11 +176,9 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
     sys::drop_capabilities().context("dropping capabilities")?;
     sys::set_no_new_privs().context("setting no_new_privs")?;
-    if plan.foreground {
-        // After the change of ids, which clears it; before the gate, which fails where the parent
-        // died earlier.
-        sys::die_with_parent()?;
-    }
+    // After the change of ids, which clears it; before the gate, which fails where the parent died
+    // earlier.
+    sys::die_with_parent()?;
     pass_gate(plan.sync)?;
 
     let mut fds = plan.stdio.to_vec();
@@ -199,7 +193,7 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
 }
 
 /// Waits for the parent's leave to go on.
-fn pass_gate(sync: BorrowedFd<'_>) -> anyhow::Result<()> {
+pub(super) fn pass_gate(sync: BorrowedFd<'_>) -> anyhow::Result<()> {
     let mut file = fs::File::from(sync.try_clone_to_owned()?);
     let mut byte = [0];
     match file.read(&mut byte) {
@@ -209,7 +203,8 @@ fn pass_gate(sync: BorrowedFd<'_>) -> anyhow::Result<()> {
     }
 }
 
-fn exec(
+/// Replaces this process by runsc's own copy with exactly these descriptors.
+pub(super) fn exec(
     executable: BorrowedFd<'_>,
     errors: BorrowedFd<'_>,
     fds: &[BorrowedFd<'_>],

@@ -26,10 +26,11 @@ const RLIMITS: [&str; 16] = [
     "RLIMIT_RTTIME",
 ];
 
+/// Translates the object; returns the size of the process's terminal as well.
 pub(super) fn translate(
     mut process: Fields,
     warnings: &mut Vec<String>,
-) -> anyhow::Result<ProcessConfig> {
+) -> anyhow::Result<(ProcessConfig, Option<(u16, u16)>)> {
     let args: Vec<String> = process.required("args")?;
     if args.is_empty() {
         bail!("process.args: empty");
@@ -60,8 +61,11 @@ pub(super) fn translate(
         oom_score_adj,
         ..ProcessConfig::default()
     };
-    // Of the caller's terminal, which has its own size.
-    process.ignore("consoleSize");
+    let mut console_size = None;
+    if let Some(mut size) = process.object("consoleSize")? {
+        console_size = Some((size.required("height")?, size.required("width")?));
+        size.finish(warnings);
+    }
     if let Some(mut user) = process.object("user")? {
         config.uid = user.optional("uid")?.unwrap_or(0);
         config.gid = user.optional("gid")?.unwrap_or(0);
@@ -99,7 +103,7 @@ pub(super) fn translate(
         limit.finish(warnings);
     }
     process.finish(warnings);
-    Ok(config)
+    Ok((config, console_size))
 }
 
 fn translate_capabilities(

@@ -7,6 +7,7 @@ use sentry::config::{ContainerConfig, DeviceConfig};
 
 use super::fields::Fields;
 use super::namespaces;
+use crate::sandbox::monitor::NetworkNamespace;
 
 /// What `linux.rootfsPropagation` may be, with or without an `r` before it.
 const PROPAGATIONS: [&str; 5] = ["", "private", "shared", "slave", "unbindable"];
@@ -16,12 +17,12 @@ pub(super) fn translate(
     container: &mut ContainerConfig,
     ignore_cgroups: bool,
     warnings: &mut Vec<String>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<NetworkNamespace> {
     container.masked_paths = linux.optional("maskedPaths")?.unwrap_or_default();
     container.readonly_paths = linux.optional("readonlyPaths")?.unwrap_or_default();
     let sysctl: BTreeMap<String, String> = linux.optional("sysctl")?.unwrap_or_default();
     container.sysctl = sysctl.into_iter().collect();
-    namespaces::check(linux.objects("namespaces")?, warnings)?;
+    let network = namespaces::translate(linux.objects("namespaces")?, warnings)?;
     for device in linux.objects("devices")? {
         container.devices.push(translate_device(device, warnings)?);
     }
@@ -57,7 +58,7 @@ pub(super) fn translate(
         bail!("linux.rootfsPropagation: unknown propagation {propagation:?}");
     }
     linux.finish(warnings);
-    Ok(())
+    Ok(network)
 }
 
 fn translate_device(

@@ -1,0 +1,362 @@
+//! The monitor: the host process that stands for a container's first process, or for one that
+//! `exec` has started.
+//!
+//! It is a child of the caller of `create` or `exec`, in the container's network namespace and
+//! cgroup. Its pid is the one that managers see; signals that it gets go to the guest process; it
+//! ends as the guest process ends; and its death, even by SIGKILL, is the guest process's: the
+//! sandbox of a container dies with its parent, which the monitor is, and a process of `exec` with
+//! the connection over which it was started.
+//!
+//! A monitor begins as a copy of `runsc`, which starts the sandbox, and then executes itself
+//! anew as `runsc monitor`, which holds nothing but the descriptors of [`monitor_fd`].
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use sentry::control::{ContainerStatus, Request, Response};
+use serde::{Deserialize, Serialize};
+
+use super::control_client::ControlClient;
+use super::{Plan, Sandbox, foreground, jail};
+use crate::container::{Container, EXIT_STATUS};
+use crate::sys::terminal::{self, Pty};
+use crate::sys::{self, Child, ExitStatus};
+use crate::{ExitError, log};
+
+/// How long a sentry may take to end when its container has stopped.
+const SENTRY_END: Duration = Duration::from_secs(2);
+
+/// The numbers at which a monitor finds its descriptors, after three of `/dev/null`.
+mod monitor_fd {
+    /// The connection on which the guest process's end is told.
+    pub(super) const CONTROL: i32 = 3;
+    /// The sandbox's processes and the container's state directory, for a container's monitor.
+    pub(super) const SENTRY: i32 = 4;
+    pub(super) const GOFER: i32 = 5;
+    pub(super) const STATE_DIR: i32 = 6;
+}
+
+/// Where a monitor's network namespace comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum NetworkNamespace {
+    /// It is the caller's.
+    #[default]
+    Host,
+    /// It is the container's own.
+    New,
+    /// It exists.
+    Path(PathBuf),
+}
+
+/// What is to be done for a container besides starting its sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) network: NetworkNamespace,
+    /// Whether the container outlives the caller.
+    pub(crate) is_detached: bool,
+    /// Where the master of the container's terminal goes.
+    pub(crate) console: Option<Console>,
+}
+
+/// A terminal that is made for a container.
+#[derive(Debug)]
+pub(crate) struct Console {
+    pub(crate) socket: PathBuf,
+    /// Rows and columns.
+    pub(crate) size: Option<(u16, u16)>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// What a monitor that is being started says to its parent, one line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Report {
+    Ready,
+    Failed { message: String, exit_code: i32 },
+}
+
+/// Starts a container's monitor and, by it, the sandbox; returns when the container is created.
+/// `prepare` is called with the monitor waiting, before anything of the bundle is looked at.
+pub(crate) fn create(
+    plan: &Plan,
+    surroundings: &Surroundings,
+    container: &mut Container,
+    prepare: impl FnOnce(&Container, &Child) -> anyhow::Result<()>,
+) -> anyhow::Result<Child> {
+    let (gate, go) = io::pipe().context("creating a pipe")?;
+    let namespaces = match surroundings.network {
+        NetworkNamespace::New if sys::effective_ids().0 == 0 => libc::CLONE_NEWNET,
+        _ => 0,
+    };
+    let (root, id) = (container.root().to_owned(), container.state.id.clone());
+    let body = |reports: BorrowedFd<'_>| {
+        sys::close_in_child(go.as_fd());
+        detach_from_caller()?;
+        if let NetworkNamespace::Path(path) = &surroundings.network {
+            join_network(path)?;
+        }
+        jail::pass_gate(gate.as_fd())?;
+        watch_over_container(plan, surroundings, &mut Container::find(&root, &id)?, reports)
+    };
+    let child = start(namespaces, body, |child| {
+        container.set_monitor(child.pid)?;
+        prepare(container, child)?;
+        (&go).write_all(&[1]).context("starting the monitor")
+    })?;
+    container.reload()?;
+    container.is_created();
+    Ok(child)
+}
+
+/// Starts a monitor that `body` turns a copy of this process into, calls `then`, and returns when
+/// the monitor is ready.
+pub(super) fn start(
+    namespaces: i32,
+    body: impl FnOnce(BorrowedFd<'_>) -> anyhow::Result<std::convert::Infallible>,
+    then: impl FnOnce(&Child) -> anyhow::Result<()>,
+) -> anyhow::Result<Child> {
+    let (reports, reports_writer) = io::pipe().context("creating a pipe")?;
+    let child = sys::spawn(namespaces, || {
+        sys::close_in_child(reports.as_fd());
+        let Err(error) = body(reports_writer.as_fd());
+        let exit_code = error.downcast_ref::<ExitError>().map_or(1, |error| error.code);
+        report(
+            reports_writer.as_fd(),
+            &Report::Failed { message: format!("{error:#}"), exit_code },
+        );
+    })
+    .context("starting the monitor")?;
+    drop(reports_writer);
+    match then(&child).and_then(|()| read_reports(reports)) {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            // It is gone already, or holds nothing that is wanted.
+            let _ = child.kill(libc::SIGKILL);
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+fn report(to: BorrowedFd<'_>, report: &Report) {
+    let Ok(to) = to.try_clone_to_owned() else { return };
+    let mut line = serde_json::to_vec(report).unwrap_or_default();
+    line.push(b'\n');
+    // Nobody is left to tell where this fails.
+    let _ = File::from(to).write_all(&line);
+}
+
+/// Reads what a monitor has to say before its exec, which closes the pipe.
+fn read_reports(mut reports: PipeReader) -> anyhow::Result<()> {
+    let mut text = String::new();
+    reports.read_to_string(&mut text).context("reading the monitor's reports")?;
+    let mut is_ready = false;
+    for line in text.lines() {
+        match serde_json::from_str(line) {
+            Ok(Report::Ready) => is_ready = true,
+            Ok(Report::Failed { message, exit_code }) => {
+                return Err(ExitError { message, code: exit_code }.into());
+            }
+            // Of an exec that has failed.
+            Err(_) => bail!("{line}"),
+        }
+    }
+    if !is_ready {
+        bail!("the monitor was killed before the container was created");
+    }
+    Ok(())
+}
+
+/// In the monitor: starts the sandbox, waits until the container is created, and becomes
+/// `runsc monitor`.
+fn watch_over_container(
+    plan: &Plan,
+    surroundings: &Surroundings,
+    container: &mut Container,
+    reports: BorrowedFd<'_>,
+) -> anyhow::Result<std::convert::Infallible> {
+    let stdio = (io::stdin(), io::stdout(), io::stderr());
+    let mut stdio = [stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
+    let slave = surroundings.console.as_ref().map(open_console).transpose()?;
+    if let Some(slave) = &slave {
+        stdio = [slave.as_fd(); 3];
+    }
+    let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
+    let mut control =
+        ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+    expect_done(control.call(&Request::Created)?)?;
+    control.send(&Request::Wait)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let state_dir = File::open(&container.dir).context("opening the state directory")?;
+    hide(&sandbox, surroundings.is_detached)?;
+    report(reports, &Report::Ready);
+    let fds = [
+        null.as_fd(),
+        null.as_fd(),
+        null.as_fd(),
+        control.as_fd(),
+        sandbox.sentry.pidfd.as_fd(),
+        sandbox.gofer.pidfd.as_fd(),
+        state_dir.as_fd(),
+    ];
+    let args = ["runsc-monitor", "monitor", "container", &container.state.id].map(str::to_owned);
+    jail::exec(sandbox.executable.as_fd(), reports, &fds, &args)
+}
+
+/// Leaves the caller's session and signals; until the container is created the caller's death is
+/// this process's.
+fn detach_from_caller() -> anyhow::Result<()> {
+    sys::die_with_parent()?;
+    sys::block_signals().context("blocking signals")?;
+    sys::new_session().context("starting a session")
+}
+
+fn join_network(path: &Path) -> anyhow::Result<()> {
+    File::open(path)
+        .and_then(|file| sys::enter_namespace(file.as_fd(), libc::CLONE_NEWNET))
+        .with_context(|| format!("joining the network namespace {}", path.display()))
+}
+
+/// Makes a terminal, sends its master away, and returns its slave, which controls this process's
+/// session: so the keys that send signals send them here.
+fn open_console(console: &Console) -> anyhow::Result<OwnedFd> {
+    let Pty { master, slave } = Pty::open().context("opening a pseudo-terminal")?;
+    if let Some((rows, columns)) = console.size {
+        terminal::set_size(master.as_fd(), rows, columns).context("setting the console's size")?;
+    }
+    std::os::unix::fs::fchown(&slave, Some(console.uid), Some(console.gid))
+        .context("giving the console to the container's user")?;
+    terminal::control(slave.as_fd()).context("taking the console")?;
+    send_descriptor(&console.socket, b"/dev/ptmx", master.as_fd()).context("--console-socket")?;
+    Ok(slave)
+}
+
+/// Connects to a unix socket and sends one descriptor.
+pub(crate) fn send_descriptor(
+    socket: &Path,
+    text: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> anyhow::Result<()> {
+    let stream = std::os::unix::net::UnixStream::connect(socket)
+        .with_context(|| format!("connecting to {}", socket.display()))?;
+    terminal::send_descriptors(stream.as_fd(), text, &[descriptor])
+        .with_context(|| format!("sending a descriptor to {}", socket.display()))?;
+    Ok(())
+}
+
+pub(super) fn expect_done(response: Response) -> anyhow::Result<()> {
+    match response {
+        Response::Done => Ok(()),
+        Response::Failed { message, exit_code } => {
+            Err(ExitError { message, code: exit_code }.into())
+        }
+        other => bail!("unexpected answer of the sentry: {other:?}"),
+    }
+}
+
+/// Gives up what a monitor does not need: the host's files, every capability, and the tie to the
+/// caller.
+fn hide(sandbox: &Sandbox, is_detached: bool) -> anyhow::Result<()> {
+    if sys::effective_ids().0 == 0 {
+        // `docker cp` and its kind write below /proc/PID/root: there is nothing.
+        File::open(format!("/proc/{}/ns/mnt", sandbox.gofer.pid))
+            .and_then(|file| sys::enter_namespace(file.as_fd(), libc::CLONE_NEWNS))
+            .context("entering the gofer's empty root")?;
+        sys::drop_capabilities().context("dropping capabilities")?;
+    } else {
+        std::env::set_current_dir("/")?;
+    }
+    sys::set_no_new_privs().context("setting no_new_privs")?;
+    if is_detached {
+        sys::outlive_parent()?;
+    }
+    Ok(())
+}
+
+/// `runsc monitor container`: passes signals on until the container has stopped, then ends as it
+/// has ended.
+pub(crate) fn attend_container() -> anyhow::Result<std::convert::Infallible> {
+    let take = |number| {
+        sys::take_descriptor(number).with_context(|| format!("taking descriptor {number}"))
+    };
+    let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?);
+    let sentry = Child::of_descriptor(take(monitor_fd::SENTRY)?);
+    let gofer = Child::of_descriptor(take(monitor_fd::GOFER)?);
+    let state_dir = take(monitor_fd::STATE_DIR)?;
+    let status = attend(control)?;
+    let _ = sys::poll(&[sentry.pidfd.as_fd()], Some(SENTRY_END));
+    sentry.kill(libc::SIGKILL)?;
+    gofer.kill(libc::SIGKILL)?;
+    sentry.wait().context("waiting for the sentry")?;
+    gofer.wait().context("waiting for the gofer")?;
+    let status = status.unwrap_or(libc::SIGKILL.unsigned_abs());
+    if let Err(error) = leave_status(state_dir.as_fd(), status) {
+        log::warning(&format!("writing the exit status: {error}"));
+    }
+    sys::end_as(ExitStatus::of_wait_status(status));
+}
+
+/// Passes signals on until the sentry tells how the guest process ended. Returns its wait status;
+/// none where the sentry has died.
+fn attend(mut control: ControlClient) -> anyhow::Result<Option<u32>> {
+    let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
+    loop {
+        let ready = sys::poll(&[control.as_fd(), signals.as_fd()], None)?;
+        if ready.first() == Some(&true) {
+            match control.receive() {
+                Ok(Response::Status { status: ContainerStatus::Stopped { wait_status } }) => {
+                    return Ok(Some(wait_status));
+                }
+                // Of a signal: a guest process that is gone is told next.
+                Ok(_) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        if ready.get(1) == Some(&true) {
+            let signo = sys::read_signal(signals.as_fd()).context("reading a signal")?;
+            if let Some(request) = foreground::forwarded(signo) {
+                // Where the sentry is gone, the connection says so next.
+                let _ = control.send(&request);
+            }
+        }
+    }
+}
+
+fn leave_status(state_dir: BorrowedFd<'_>, status: u32) -> io::Result<()> {
+    // Without /proc in an empty root, relative to the directory itself.
+    sys::write_new_file(state_dir, EXIT_STATUS, status.to_string().as_bytes())
+}
+
+/// Waits in the foreground for a monitor that is this process's child: passes signals on to it and
+/// returns the exit status that a shell would report.
+pub(crate) fn attend_child(child: &Child) -> anyhow::Result<i32> {
+    let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
+    loop {
+        let ready = sys::poll(&[child.pidfd.as_fd(), signals.as_fd()], None)?;
+        if ready.first() == Some(&true) {
+            return Ok(match child.wait().context("waiting for the monitor")? {
+                ExitStatus::Exited(code) => code,
+                ExitStatus::Signaled(signo) => 128 + signo,
+            });
+        }
+        let signo = sys::read_signal(signals.as_fd()).context("reading a signal")?;
+        if foreground::forwarded(signo).is_some() {
+            child.kill(signo)?;
+        }
+    }
+}
+
+/// Writes a process id to a file, atomically.
+pub(crate) fn write_pid_file(pid: i32, path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let name = path.file_name().context("--pid-file: not a file name")?;
+    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("--pid-file: writing {}", path.display()))
+}
