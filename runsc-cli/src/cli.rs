@@ -150,14 +150,20 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Run a command on the host's own files below an overlay
     Do(DoArgs),
+    /// Run a further process in a container
+    Exec(ExecArgs),
     /// Print help
     Help(HelpArgs),
     /// Send a signal to a container
     Kill(KillArgs),
     /// List containers
     List(ListArgs),
+    /// Keep every process of a container from running
+    Pause(IdArgs),
     /// List the processes of a container
     Ps(PsArgs),
+    /// Let the processes of a paused container run again
+    Resume(IdArgs),
     /// Create and start a container
     Run(RunArgs),
     /// Write a specification file to start from
@@ -191,6 +197,9 @@ pub(crate) struct CreateArgs {
     /// Without meaning: the container has a session keyring of its own kernel
     #[arg(long)]
     pub(crate) no_new_keyring: bool,
+    /// Hand down this many descriptors besides the standard ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u16,
     /// Name of the container
     pub(crate) id: String,
 }
@@ -242,6 +251,64 @@ pub(crate) struct DoArgs {
         value_name = "COMMAND"
     )]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// File with the process in the form of config.json
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Do not wait for the process
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// File to which the process id is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket that receives the process's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// User, and group where given
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Supplementary group
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Further environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Further capability
+    #[arg(short, long, value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// Forbid the process to gain privileges
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// Hand down this many descriptors besides the standard ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u16,
+    /// Without meaning: every process of a sandbox is in the container's own control group
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup: Vec<String>,
+    /// Without meaning: a sandbox has no security modules
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// Without meaning: a sandbox has no security modules
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// Execute in a paused container: the process runs when the container is resumed
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+    /// Name of the container
+    pub(crate) id: String,
+    /// Command and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 /// Options of `help`.

@@ -22,6 +22,7 @@ use anyhow::{Context as _, bail};
 use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::hooks::Hooks;
 use crate::log;
 use crate::sandbox::Sandbox;
 use crate::sandbox::control_client::ControlClient;
@@ -47,6 +48,8 @@ pub(crate) struct State {
     /// The user who created it.
     pub(crate) owner: u32,
     pub(crate) annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) hooks: Hooks,
     /// The process that managers see; `runsc do` has none.
     #[serde(default)]
     pub(crate) monitor: Option<ProcessRef>,
@@ -68,6 +71,7 @@ pub(crate) enum Status {
     Creating,
     Created,
     Running,
+    Paused,
     Stopped,
 }
 
@@ -86,6 +90,7 @@ impl Status {
             Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -103,7 +108,7 @@ impl Container {
         match DirBuilder::new().mode(0o700).create(&dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 bail!(
-                    "container with id {} exists already: delete it first, or use another id",
+                    "container with given ID already exists: {}: delete it first, or use another",
                     state.id
                 )
             }
@@ -231,6 +236,7 @@ impl Container {
             .and_then(|mut client| client.call_promptly(&Request::Status));
         match answer {
             Ok(Response::Status { status: ContainerStatus::Created }) => Status::Created,
+            Ok(Response::Status { status: ContainerStatus::Paused }) => Status::Paused,
             Ok(Response::Status { status: ContainerStatus::Stopped { .. } }) => Status::Stopped,
             Ok(_) => Status::Running,
             Err(_) if sentry.is_alive() => Status::Running,
@@ -245,10 +251,11 @@ impl Container {
     }
 
     /// Kills whatever still runs and removes the container's directory. Works after a crash of
-    /// anything at any point, and where another `delete` does the same.
-    pub(crate) fn destroy(&self) -> anyhow::Result<()> {
+    /// anything at any point, and where another `delete` does the same. Returns whether it was this
+    /// call that has removed it.
+    pub(crate) fn destroy(&self) -> anyhow::Result<bool> {
         let _lock = if self.creation.is_none() {
-            let Some(lock) = self.lock()? else { return Ok(()) };
+            let Some(lock) = self.lock()? else { return Ok(false) };
             Some(lock)
         } else {
             None
@@ -261,7 +268,7 @@ impl Container {
             process.kill_and_wait()?;
         }
         self.remove_files();
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps others from creating or deleting this container; `None` where it is gone.
@@ -345,6 +352,7 @@ impl State {
                 .map_or(0, |since| since.as_secs()),
             owner: sys::effective_ids().0,
             annotations,
+            hooks: Hooks::default(),
             monitor: None,
             sentry: None,
             gofer: None,
@@ -375,6 +383,13 @@ impl ProcessRef {
             sys::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?;
         }
         Ok(())
+    }
+
+    /// Opens something of the process below `/proc`.
+    pub(crate) fn open(&self, name: &str) -> io::Result<File> {
+        let file = File::open(format!("/proc/{}/{name}", self.pid))?;
+        // It may have been another process by now.
+        if self.is_alive() { Ok(file) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     }
 
     fn kill_and_wait(&self) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod container;
+mod hooks;
 mod log;
 mod sandbox;
 mod spec;
@@ -53,10 +54,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Create(args) => commands::create::run(&global, &args),
         Command::Delete(args) => commands::delete::run(&global, &args),
         Command::Do(args) => commands::r#do::run(&global, &args),
+        Command::Exec(args) => commands::exec::run(&global, &args),
         Command::Help(args) => commands::help::run(&args),
         Command::Kill(args) => commands::kill::run(&global, &args),
         Command::List(args) => commands::list::run(&global, &args),
+        Command::Pause(args) => commands::pause::pause(&global, &args),
         Command::Ps(args) => commands::ps::run(&global, &args),
+        Command::Resume(args) => commands::pause::resume(&global, &args),
         Command::Run(args) => commands::run::run(&global, &args),
         Command::Spec(args) => commands::spec::run(&args),
         Command::Start(args) => commands::start::run(&global, &args),

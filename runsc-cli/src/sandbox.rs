@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
     /// What the gofer serves, by connection.
     pub(crate) gofer_mounts: Vec<GoferMount>,
+    /// What the container's program gets from descriptor 3 on.
+    pub(crate) preserved: Vec<OwnedFd>,
     /// Where the debug and system-call logs go.
     pub(crate) log: Option<File>,
     /// The container's state directory: the control socket is made there.
@@ -116,6 +118,7 @@ pub(crate) fn launch(
         control: control.as_fd(),
         log: plan.log.as_ref().map(AsFd::as_fd),
         sockets: pairs.iter().map(|(_, sentry)| sentry.as_fd()).collect(),
+        preserved: plan.preserved.iter().map(AsFd::as_fd).collect(),
         drop_groups: privileged,
     };
     let sentry = sys::spawn(jail::SENTRY_NAMESPACES, || {

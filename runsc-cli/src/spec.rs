@@ -6,6 +6,7 @@
 pub(crate) mod capabilities;
 mod fields;
 pub(crate) mod filesystem;
+mod hooks;
 mod mounts;
 pub(crate) mod namespaces;
 mod process;
@@ -17,16 +18,17 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use sentry::config::{Config, ContainerConfig, NetworkMode, PlatformKind};
+use sentry::config::{Config, ContainerConfig, NetworkMode, PlatformKind, ProcessConfig};
 
 use crate::cli::{self, GlobalOptions};
+use crate::hooks::Hooks;
 use crate::sandbox::monitor::NetworkNamespace;
 use crate::sandbox::{GoferMount, Plan};
 use fields::Fields;
 use filesystem::FilesystemPlan;
 
 /// The file of a bundle.
-const CONFIG_FILE: &str = "config.json";
+pub(crate) const CONFIG_FILE: &str = "config.json";
 
 /// The longest name that `sethostname(2)` takes.
 const MAX_HOST_NAME: usize = 64;
@@ -41,6 +43,7 @@ pub(crate) struct Bundle {
     pub(crate) network: NetworkNamespace,
     /// Rows and columns of the container's terminal.
     pub(crate) console_size: Option<(u16, u16)>,
+    pub(crate) hooks: Hooks,
     /// What of the file is not applied, to be shown to the user.
     pub(crate) warnings: Vec<String>,
 }
@@ -110,13 +113,11 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
     if container.hostname.is_empty() {
         container.hostname = "localhost".into();
     }
-    if let Some(hooks) = top.take("hooks")
-        && hooks
-            .as_object()
-            .is_none_or(|hooks| hooks.values().any(|list| list != &serde_json::json!([])))
-    {
-        bail!("hooks: not supported yet: remove them from the file");
-    }
+    let capabilities = container.process.capabilities.bounding;
+    let hooks = match top.object("hooks")? {
+        Some(hooks) => hooks::translate(hooks, capabilities, &mut warnings)?,
+        None => Hooks::default(),
+    };
     top.finish(&mut warnings);
     Ok(Bundle {
         container,
@@ -125,8 +126,28 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         annotations,
         network,
         console_size,
+        hooks,
         warnings,
     })
+}
+
+/// Reads a process in the form of config.json. Returns the size of its terminal as well.
+pub(crate) fn process(
+    text: &[u8],
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<(ProcessConfig, Option<(u16, u16)>)> {
+    let value = serde_json::from_slice(text).context("not JSON")?;
+    process::translate(Fields::new(value, "process")?, warnings)
+}
+
+/// Reads the process of a whole config.json.
+pub(crate) fn process_of_bundle(
+    text: &[u8],
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<(ProcessConfig, Option<(u16, u16)>)> {
+    let value = serde_json::from_slice(text).context("not JSON")?;
+    let process = Fields::new(value, "")?.object("process")?.context("process: missing")?;
+    process::translate(process, warnings)
 }
 
 /// Joins a container with what the command line says about its sandbox.
@@ -155,7 +176,14 @@ pub(crate) fn plan(
         seccomp_log_only: global.seccomp_log_only,
         container,
     };
-    Ok(Plan { config, gofer_mounts, log, state_dir: state_dir.to_owned(), is_attended })
+    Ok(Plan {
+        config,
+        gofer_mounts,
+        preserved: Vec::new(),
+        log,
+        state_dir: state_dir.to_owned(),
+        is_attended,
+    })
 }
 
 /// Opens what `--debug` and `--strace` write to.

@@ -3,7 +3,7 @@
 //!
 //! # Safety
 //!
-//! The one module of this crate with unsafe code. Every call passes pointers to live values of this
+//! The one module of this crate with unsafe code, with what is below it. Every call passes pointers to live values of this
 //! process only. `spawn` relies on `runsc` having a single thread: the child is a copy of it
 //! that may then do anything which the parent may.
 #![expect(
@@ -200,6 +200,19 @@ pub(crate) fn take_descriptor(number: c_int) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open, and by the start protocol each number is taken once, by the
     // one subcommand that this process runs.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Returns copies of the `count` descriptors from number 3 on, which the caller of `runsc` has left
+/// open. To be called before this process opens any.
+///
+/// # Errors
+/// `EBADF` where there are fewer.
+pub(crate) fn inherited_descriptors(count: u16) -> io::Result<Vec<OwnedFd>> {
+    let copy = |number: c_int| {
+        // SAFETY: F_DUPFD_CLOEXEC takes an integer.
+        new_fd(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into())
+    };
+    (3..3 + c_int::from(count)).map(copy).collect()
 }
 
 /// Creates an anonymous file that may be sealed, and executed where `executable`.

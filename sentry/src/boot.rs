@@ -6,6 +6,7 @@
 
 mod container;
 mod oom_score;
+mod process;
 mod target;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,7 +32,16 @@ use self::target::Sandbox;
 #[expect(clippy::needless_pass_by_value, reason = "a sandbox is booted once")]
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
-    let Descriptors { stdio, gofer, control, log, proc_self_fd, oom_score_adj, proc } = descriptors;
+    let Descriptors {
+        stdio,
+        preserved,
+        gofer,
+        control,
+        log,
+        proc_self_fd,
+        oom_score_adj,
+        proc,
+    } = descriptors;
     // First, while there is one thread and nothing in its memory. Without it nothing is known of
     // what processes use.
     let _ = usage::start(proc.as_fd());
@@ -47,6 +57,7 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
         let poller =
             HostPoller::new().map_err(|errno| failure("waiting for descriptors", errno))?;
         lock_down(&config, &rules)?;
+        let stdio = stdio.into_iter().chain(preserved).collect();
         create(&config, &platform, &poller, notifier, gofer, stdio)
     });
     server.run(&target)
@@ -59,7 +70,7 @@ fn create(
     poller: &Arc<HostPoller>,
     notifier: StatusNotifier,
     gofers: Vec<OwnedFd>,
-    stdio: [OwnedFd; 3],
+    stdio: Vec<OwnedFd>,
 ) -> Result<Arc<dyn ControlTarget>, StartError> {
     let kernel = Kernel::new(KernelOptions {
         strace: config.strace,
@@ -83,8 +94,8 @@ fn create(
     platform.start().map_err(no_thread)?;
     let serving = platform.clone();
     spawn_thread("serve", move || serving.serve()).map_err(no_thread)?;
-    let first = container::create(&kernel, poller, &config.container, gofers, stdio)?;
-    Ok(Arc::new(Sandbox::new(kernel, first)))
+    let container = container::create(&kernel, poller, &config.container, gofers, stdio)?;
+    Ok(Arc::new(Sandbox::new(kernel, poller.clone(), container)))
 }
 
 /// Starts the platform, which takes fork and exec, and returns it with the host calls that it

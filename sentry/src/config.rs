@@ -261,6 +261,8 @@ pub struct DeviceConfig {
 pub struct Descriptors {
     /// Standard input, output and error of the first process.
     pub stdio: [OwnedFd; 3],
+    /// What the first process gets besides, from descriptor 3 on.
+    pub preserved: Vec<OwnedFd>,
     /// One connected socket per gofer connection, by index.
     pub gofer: Vec<OwnedFd>,
     /// The listening socket of the control protocol.

@@ -9,4 +9,4 @@ mod message;
 mod server;
 
 pub use message::{ContainerStatus, ProcessInfo, Request, Response, StartError};
-pub use server::{ControlServer, ControlTarget, StatusNotifier};
+pub use server::{ControlServer, ControlTarget, ExecProcess, StatusNotifier};

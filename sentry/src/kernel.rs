@@ -1,6 +1,6 @@
 //! The kernel: the object that owns the subsystems.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sentry_platform::Platform;
@@ -37,6 +37,8 @@ pub struct Kernel {
     pub(crate) n_forks: AtomicU64,
     /// Whether `--strace` logs calls.
     pub(crate) strace: bool,
+    /// Whether nobody runs application code: `pause`.
+    is_frozen: AtomicBool,
     /// Whether signals end the first process as they end any other.
     pub(crate) init_is_ordinary: bool,
     /// `uname -n` and the NIS domain name.
@@ -97,6 +99,7 @@ impl Kernel {
             next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
             n_forks: AtomicU64::new(0),
             strace: options.strace,
+            is_frozen: AtomicBool::new(false),
             init_is_ordinary: options.init_is_ordinary,
             host_name: Mutex::new((options.hostname, options.domainname)),
             init: Mutex::new(Init::default()),
@@ -197,13 +200,31 @@ impl Kernel {
         task.pid_namespace()
     }
 
+    /// Keeps tasks from going back to the application from now on.
+    pub(crate) fn freeze(&self) {
+        self.is_frozen.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends a freeze.
+    pub(crate) fn thaw(&self) {
+        self.is_frozen.store(false, Ordering::SeqCst);
+    }
+
+    /// Returns whether the container is paused.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.is_frozen.load(Ordering::SeqCst)
+    }
+
     /// Is told that a process has become a zombie.
     pub(crate) fn process_exited(&self, group: &Arc<ThreadGroup>, status: i32) {
         let mut init = self.init.lock();
         let is_init = init.group.as_ref().is_some_and(|init| Arc::ptr_eq(init, group));
         if is_init {
             init.status = Some(status);
-            drop(init);
+        }
+        drop(init);
+        // A process without a parent was started from outside, where somebody waits for it.
+        if is_init || group.parent().is_none() {
             if let Some(notifier) = self.status_notifier.get() {
                 notifier.notify();
             }

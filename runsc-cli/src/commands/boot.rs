@@ -10,14 +10,15 @@ use crate::sandbox::sentry_fd;
 use crate::sys;
 
 /// Runs the sentry. Arguments: the container's id, the number of gofer connections, whether there
-/// is a log.
+/// is a log, the number of descriptors handed down.
 pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     let args: Vec<String> = args.collect();
-    let [_id, gofers, log] = &args[..] else { anyhow::bail!("boot is started by runsc itself") };
+    let [_id, gofers, log, preserved] = &args[..] else { anyhow::bail!("boot is started by runsc itself") };
     let config =
         File::from(sys::take_descriptor(sentry_fd::CONFIG).context("taking the configuration")?);
     let log_fd = sys::take_descriptor(sentry_fd::LOG).context("taking the log")?;
     let n_gofers: i32 = gofers.parse().context("reading the number of gofer connections")?;
+    let n_preserved: i32 = preserved.parse().context("reading the number of descriptors")?;
     let take = |number| {
         sys::take_descriptor(number).with_context(|| format!("taking descriptor {number}"))
     };
@@ -25,6 +26,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
         stdio: [take(0)?, take(1)?, take(2)?],
         gofer: (0..n_gofers)
             .map(|index| take(sentry_fd::FIRST_GOFER + index))
+            .collect::<Result<_, _>>()?,
+        preserved: (0..n_preserved)
+            .map(|index| take(sentry_fd::FIRST_GOFER + n_gofers + index))
             .collect::<Result<_, _>>()?,
         control: take(sentry_fd::CONTROL)?,
         log: (log == "log").then_some(log_fd),

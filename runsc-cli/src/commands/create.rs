@@ -6,12 +6,14 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 
+use super::delete;
 use crate::cli::{CreateArgs, GlobalOptions};
-use crate::container::{Container, State};
+use crate::container::{Container, State, Status};
+use crate::hooks::{self, Point};
 use crate::sandbox::Plan;
 use crate::sandbox::control_client::ControlClient;
 use crate::sandbox::monitor::{self, Console, Surroundings};
-use crate::sys::Child;
+use crate::sys::{self, Child};
 use crate::{ExitError, log, spec};
 
 /// A container whose id is claimed and of which nothing runs yet.
@@ -56,11 +58,14 @@ pub(super) fn prepare(
             gid: process.gid,
         }),
     };
-    let state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
+    let preserved = sys::inherited_descriptors(args.preserve_fds)
+        .context("--preserve-fds: not that many descriptors")?;
+    let mut state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
+    state.hooks = bundle.hooks;
     let container = Container::claim(&super::state_root(global), state)?;
     let state_dir = &container.dir;
     match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
-        Ok(plan) => Ok(Prepared { plan, surroundings, container }),
+        Ok(plan) => Ok(Prepared { plan: Plan { preserved, ..plan }, surroundings, container }),
         Err(error) => {
             container.destroy()?;
             Err(error)
@@ -91,21 +96,26 @@ impl Prepared {
     /// Starts the sandbox and waits until its container is created. Leaves nothing behind where it
     /// fails.
     pub(super) fn create(mut self, args: &CreateArgs) -> anyhow::Result<(Container, Child)> {
+        let run_hooks = |container: &Container| {
+            hooks::run(container, Point::Prestart, Status::Creating)?;
+            hooks::run(container, Point::CreateRuntime, Status::Creating)
+        };
         let result =
-            monitor::create(&self.plan, &self.surroundings, &mut self.container, |_, _| Ok(()))
-                .and_then(|child| {
-                    monitor::write_pid_file(child.pid, args.pid_file.as_deref())?;
-                    if let Some(socket) = &args.pidfd_socket {
-                        monitor::send_descriptor(socket, b"pidfd", child.pidfd.as_fd())
-                            .context("--pidfd-socket")?;
-                    }
-                    Ok(child)
-                });
+            monitor::create(&self.plan, &self.surroundings, &mut self.container, run_hooks);
+        let result = result.and_then(|child| {
+            monitor::write_pid_file(child.pid, args.pid_file.as_deref())?;
+            if let Some(socket) = &args.pidfd_socket {
+                monitor::send_descriptor(socket, b"pidfd", child.pidfd.as_fd())
+                    .context("--pidfd-socket")?;
+            }
+            Ok(child)
+        });
         match result {
             Ok(child) => Ok((self.container, child)),
             Err(error) => {
-                self.container.destroy()?;
-                Err(error)
+                delete::destroy(&self.container)?;
+                // Whatever the program's own failure to start would be to a shell.
+                bail!("{error:#}")
             }
         }
     }

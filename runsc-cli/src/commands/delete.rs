@@ -4,6 +4,7 @@ use anyhow::bail;
 
 use crate::cli::{DeleteArgs, GlobalOptions};
 use crate::container::{Container, Status};
+use crate::hooks::{self, Point};
 use crate::log;
 
 /// Deletes containers; with `--force` also running ones, and no error where there is none.
@@ -44,5 +45,13 @@ fn delete(root: &std::path::Path, id: &str, force: bool) -> anyhow::Result<()> {
             other.name()
         ),
     }
-    container.destroy()
+    destroy(&container)
+}
+
+/// Removes a container that exists no more and tells its hooks.
+pub(super) fn destroy(container: &Container) -> anyhow::Result<()> {
+    if container.destroy()? {
+        hooks::run_all(container, Point::Poststop, Status::Stopped);
+    }
+    Ok(())
 }

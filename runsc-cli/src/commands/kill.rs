@@ -19,7 +19,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &KillArgs) -> anyhow::Result<i32
     let signo = parse_signal(&args.signal)?;
     let container = Container::find(&super::state_root(global), &args.id)?;
     match container.status() {
-        Status::Running | Status::Created => {
+        Status::Running | Status::Created | Status::Paused => {
             create::expect_done(&container, &Request::Signal { signo, all: args.all })?;
         }
         // In the words that managers look for.

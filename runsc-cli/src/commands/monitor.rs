@@ -13,6 +13,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     let args: Vec<String> = args.collect();
     match args.first().map(String::as_str) {
         Some("container") => monitor::attend_container().map(|never| match never {}),
+        Some("exec") => monitor::attend_execution().map(|never| match never {}),
         _ => bail!("monitor is started by runsc itself"),
     }
 }

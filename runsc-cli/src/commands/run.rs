@@ -1,9 +1,8 @@
 //! `runsc run`.
 
 use anyhow::Context as _;
-use sentry::control::Request;
 
-use super::create;
+use super::{create, delete, start};
 use crate::cli::{GlobalOptions, RunArgs};
 use crate::sandbox::monitor;
 use crate::sys;
@@ -16,11 +15,11 @@ pub(crate) fn run(global: &GlobalOptions, args: &RunArgs) -> anyhow::Result<i32>
         sys::block_signals().context("blocking signals")?;
     }
     let (container, monitor) = prepared.create(&args.create)?;
-    let result = create::expect_done(&container, &Request::Start).and_then(|()| {
+    let result = start::start(&container).and_then(|()| {
         if args.detach { Ok(0) } else { monitor::attend_child(&monitor) }
     });
     if result.is_err() || !(args.detach || args.keep) {
-        container.destroy()?;
+        delete::destroy(&container)?;
     }
     result
 }

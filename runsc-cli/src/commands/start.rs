@@ -6,14 +6,25 @@ use sentry::control::Request;
 use super::create;
 use crate::cli::{GlobalOptions, IdArgs};
 use crate::container::{Container, Status};
+use crate::hooks::{self, Point};
 
 /// Lets the program of a created container run.
 pub(crate) fn run(global: &GlobalOptions, args: &IdArgs) -> anyhow::Result<i32> {
     let container = Container::find(&super::state_root(global), &args.id)?;
     match container.status() {
-        Status::Created => create::expect_done(&container, &Request::Start)?,
-        Status::Running => bail!("cannot start a container that is running already: {}", args.id),
-        other => bail!("cannot start a container that is {}: {}", other.name(), args.id),
+        Status::Created => start(&container)?,
+        // In runc's words.
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Creating => bail!("cannot start a container that is still being created"),
+        Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
     Ok(0)
+}
+
+/// Lets the program of a created container run, between the hooks before and after.
+pub(super) fn start(container: &Container) -> anyhow::Result<()> {
+    hooks::run(container, Point::StartContainer, Status::Created)?;
+    create::expect_done(container, &Request::Start)?;
+    hooks::run_all(container, Point::Poststart, Status::Running);
+    Ok(())
 }

@@ -36,6 +36,24 @@ pub(super) fn describe(container: &Container) -> Value {
     value
 }
 
+/// Returns the state as hooks get it.
+pub(crate) fn for_hooks(container: &Container, status: Status) -> Value {
+    let state = &container.state;
+    let mut value = json!({
+        "ociVersion": OCI_VERSION,
+        "id": state.id,
+        "status": status.name(),
+        "bundle": state.bundle,
+    });
+    if status != Status::Stopped {
+        value["pid"] = container.pid().into();
+    }
+    if !state.annotations.is_empty() {
+        value["annotations"] = json!(state.annotations);
+    }
+    value
+}
+
 /// Returns the user's name, of `/etc/passwd` only; empty where it is not there.
 fn owner_name(uid: u32) -> String {
     let Ok(passwd) = std::fs::read_to_string("/etc/passwd") else { return String::new() };

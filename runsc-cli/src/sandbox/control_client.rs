@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 
+use crate::sys::terminal;
+
 const SOCKET_NAME: &str = "control.sock";
 
 /// How long a sentry may take to answer what it can answer at once.
@@ -38,9 +40,16 @@ impl ControlClient {
         Ok(Self { stream: BufReader::new(UnixStream::connect(path)?) })
     }
 
-    /// Takes over a connection that another program has made.
+    /// As [`ControlClient::connect`], for one who waits for further answers with `poll` or hands the
+    /// connection on: nothing that has not been asked for is read.
+    pub(crate) fn connect_unbuffered(state_dir: &Path) -> io::Result<Self> {
+        let (_dir, path) = short_path(state_dir)?;
+        Ok(Self::from_descriptor(UnixStream::connect(path)?.into()))
+    }
+
+    /// Takes over a connection that another program has made, unbuffered.
     pub(crate) fn from_descriptor(socket: OwnedFd) -> Self {
-        Self { stream: BufReader::new(UnixStream::from(socket)) }
+        Self { stream: BufReader::with_capacity(1, UnixStream::from(socket)) }
     }
 
     /// Sends one request and waits for its answer, however long it takes.
@@ -54,6 +63,20 @@ impl ControlClient {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).context("sending a request to the sentry")
+    }
+
+    /// As [`ControlClient::send`], with descriptors.
+    pub(crate) fn send_with(
+        &mut self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let stream = self.stream.get_mut();
+        terminal::send_descriptors(stream.as_fd(), &line, descriptors)
+            .and_then(|sent| stream.write_all(line.get(sent..).unwrap_or_default()))
+            .context("sending a request to the sentry")
     }
 
     /// Waits for the answer to the oldest request that has none.

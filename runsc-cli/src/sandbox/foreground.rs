@@ -47,7 +47,7 @@ fn run_until_exit(plan: &Plan, container: &mut Container) -> anyhow::Result<i32>
 }
 
 fn start(container: &Container) -> anyhow::Result<ControlClient> {
-    let mut control = ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+    let mut control = ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
     control.send(&Request::Start)?;
     Ok(control)
 }

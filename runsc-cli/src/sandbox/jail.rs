@@ -72,6 +72,7 @@ pub(super) struct SentryPlan<'a> {
     pub(super) control: BorrowedFd<'a>,
     pub(super) log: Option<BorrowedFd<'a>>,
     pub(super) sockets: Descriptors<'a>,
+    pub(super) preserved: Descriptors<'a>,
     pub(super) drop_groups: bool,
 }
 
@@ -186,9 +187,11 @@ fn exec_sentry(plan: &SentryPlan<'_>) -> anyhow::Result<Infallible> {
     fds.extend([proc_self_fd.as_fd(), oom_score_adj.as_fd()]);
     fds.push(proc.as_ref().unwrap_or(&proc_self_fd).as_fd());
     fds.extend(&plan.sockets);
+    fds.extend(&plan.preserved);
     let log = if plan.log.is_some() { "log" } else { "no-log" };
     let gofers = plan.sockets.len().to_string();
-    let args = ["runsc-sandbox", "boot", plan.id, &gofers, log].map(str::to_owned);
+    let preserved = plan.preserved.len().to_string();
+    let args = ["runsc-sandbox", "boot", plan.id, &gofers, log, &preserved].map(str::to_owned);
     exec(plan.executable, plan.errors, &fds, &args)
 }
 

@@ -17,12 +17,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use sentry::config::ProcessConfig;
 use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::control_client::ControlClient;
-use super::{Plan, Sandbox, foreground, jail};
-use crate::container::{Container, EXIT_STATUS};
+use super::{Plan, foreground, jail};
+use crate::container::{Container, EXIT_STATUS, State, Status};
+use crate::hooks::{self, Point};
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{self, Child, ExitStatus};
 use crate::{ExitError, log};
@@ -62,6 +64,18 @@ pub(crate) struct Surroundings {
     pub(crate) console: Option<Console>,
 }
 
+/// A process that `exec` starts.
+#[derive(Debug)]
+pub(crate) struct Execution {
+    pub(crate) process: ProcessConfig,
+    /// Whether the process outlives the caller.
+    pub(crate) is_detached: bool,
+    /// Where the master of the process's terminal goes.
+    pub(crate) console: Option<Console>,
+    /// What the process gets from descriptor 3 on.
+    pub(crate) preserved: Vec<OwnedFd>,
+}
+
 /// A terminal that is made for a container.
 #[derive(Debug)]
 pub(crate) struct Console {
@@ -86,7 +100,7 @@ pub(crate) fn create(
     plan: &Plan,
     surroundings: &Surroundings,
     container: &mut Container,
-    prepare: impl FnOnce(&Container, &Child) -> anyhow::Result<()>,
+    prepare: impl FnOnce(&Container) -> anyhow::Result<()>,
 ) -> anyhow::Result<Child> {
     let (gate, go) = io::pipe().context("creating a pipe")?;
     let namespaces = match surroundings.network {
@@ -105,12 +119,55 @@ pub(crate) fn create(
     };
     let child = start(namespaces, body, |child| {
         container.set_monitor(child.pid)?;
-        prepare(container, child)?;
+        prepare(container)?;
         (&go).write_all(&[1]).context("starting the monitor")
     })?;
     container.reload()?;
     container.is_created();
     Ok(child)
+}
+
+/// Starts a process in a running container, and its monitor.
+pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Result<Child> {
+    let State { monitor, sentry, gofer, .. } = container.state;
+    let keeper = monitor.or(sentry).context("container not running")?;
+    let executable = keeper.open("exe").context("opening the container's executable")?;
+    let place = match monitor {
+        Some(monitor) => Some(monitor.open("ns/net").context("opening a network namespace")?),
+        None => None,
+    };
+    let root = gofer.context("container not running")?.open("ns/mnt");
+    let request = Request::Execute { process: Box::new(execution.process) };
+    let body = |reports: BorrowedFd<'_>| {
+        detach_from_caller()?;
+        let stdio = (io::stdin(), io::stdout(), io::stderr());
+        let mut fds = vec![stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
+        let slave = execution.console.as_ref().map(open_console).transpose()?;
+        if let Some(slave) = &slave {
+            fds = vec![slave.as_fd(); 3];
+        }
+        fds.extend(execution.preserved.iter().map(OwnedFd::as_fd));
+        let mut control =
+            ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+        control.send_with(&request, &fds)?;
+        match control.receive()? {
+            Response::Executed { .. } => {}
+            other => expect_done(other)?,
+        }
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        if sys::effective_ids().0 == 0
+            && let Some(place) = &place
+        {
+            sys::enter_namespace(place.as_fd(), libc::CLONE_NEWNET)
+                .context("joining the container's network namespace")?;
+        }
+        hide(root, execution.is_detached)?;
+        report(reports, &Report::Ready);
+        let fds = [null.as_fd(), null.as_fd(), null.as_fd(), control.as_fd()];
+        let args = ["runsc-monitor", "monitor", "exec", &container.state.id].map(str::to_owned);
+        jail::exec(executable.as_fd(), reports, &fds, &args)
+    };
+    start(0, body, |_| Ok(()))
 }
 
 /// Starts a monitor that `body` turns a copy of this process into, calls `then`, and returns when
@@ -159,6 +216,11 @@ fn read_reports(mut reports: PipeReader) -> anyhow::Result<()> {
     for line in text.lines() {
         match serde_json::from_str(line) {
             Ok(Report::Ready) => is_ready = true,
+            Ok(Report::Failed { message, exit_code: exit_code @ (126 | 127) }) => {
+                // In runc's words.
+                let message = format!("unable to start container process: {message}");
+                return Err(ExitError { message, code: exit_code }.into());
+            }
             Ok(Report::Failed { message, exit_code }) => {
                 return Err(ExitError { message, code: exit_code }.into());
             }
@@ -167,7 +229,7 @@ fn read_reports(mut reports: PipeReader) -> anyhow::Result<()> {
         }
     }
     if !is_ready {
-        bail!("the monitor was killed before the container was created");
+        bail!("the monitor was killed before it was ready");
     }
     Ok(())
 }
@@ -180,6 +242,7 @@ fn watch_over_container(
     container: &mut Container,
     reports: BorrowedFd<'_>,
 ) -> anyhow::Result<std::convert::Infallible> {
+    hooks::run(container, Point::CreateContainer, Status::Creating)?;
     let stdio = (io::stdin(), io::stdout(), io::stderr());
     let mut stdio = [stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
     let slave = surroundings.console.as_ref().map(open_console).transpose()?;
@@ -188,12 +251,13 @@ fn watch_over_container(
     }
     let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
     let mut control =
-        ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+        ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
     expect_done(control.call(&Request::Created)?)?;
     control.send(&Request::Wait)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let state_dir = File::open(&container.dir).context("opening the state directory")?;
-    hide(&sandbox, surroundings.is_detached)?;
+    let root = File::open(format!("/proc/{}/ns/mnt", sandbox.gofer.pid));
+    hide(root, surroundings.is_detached)?;
     report(reports, &Report::Ready);
     let fds = [
         null.as_fd(),
@@ -260,12 +324,11 @@ pub(super) fn expect_done(response: Response) -> anyhow::Result<()> {
 }
 
 /// Gives up what a monitor does not need: the host's files, every capability, and the tie to the
-/// caller.
-fn hide(sandbox: &Sandbox, is_detached: bool) -> anyhow::Result<()> {
+/// caller. `root` is the gofer's mount namespace.
+fn hide(root: io::Result<File>, is_detached: bool) -> anyhow::Result<()> {
     if sys::effective_ids().0 == 0 {
         // `docker cp` and its kind write below /proc/PID/root: there is nothing.
-        File::open(format!("/proc/{}/ns/mnt", sandbox.gofer.pid))
-            .and_then(|file| sys::enter_namespace(file.as_fd(), libc::CLONE_NEWNS))
+        root.and_then(|file| sys::enter_namespace(file.as_fd(), libc::CLONE_NEWNS))
             .context("entering the gofer's empty root")?;
         sys::drop_capabilities().context("dropping capabilities")?;
     } else {
@@ -299,6 +362,13 @@ pub(crate) fn attend_container() -> anyhow::Result<std::convert::Infallible> {
         log::warning(&format!("writing the exit status: {error}"));
     }
     sys::end_as(ExitStatus::of_wait_status(status));
+}
+
+/// `runsc monitor exec`: passes signals on until the process has ended, then ends as it has.
+pub(crate) fn attend_execution() -> anyhow::Result<std::convert::Infallible> {
+    let control = sys::take_descriptor(monitor_fd::CONTROL).context("taking the connection")?;
+    let status = attend(ControlClient::from_descriptor(control))?;
+    sys::end_as(ExitStatus::of_wait_status(status.unwrap_or(libc::SIGKILL.unsigned_abs())));
 }
 
 /// Passes signals on until the sentry tells how the guest process ended. Returns its wait status;

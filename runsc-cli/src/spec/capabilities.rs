@@ -51,7 +51,7 @@ const NAMES: [&str; 41] = [
 ];
 
 /// Returns the set with the given names.
-pub(super) fn parse(names: &[String], field: &str) -> anyhow::Result<u64> {
+pub(crate) fn parse(names: &[String], field: &str) -> anyhow::Result<u64> {
     let mut set = 0;
     for name in names {
         match NAMES.iter().position(|known| known == name) {

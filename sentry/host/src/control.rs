@@ -13,8 +13,7 @@ use crate::Rule;
 pub(crate) const RULES: &[Rule] = &[
     // `accept`
     Rule::any(libc::SYS_accept4),
-    // `receive`
-    Rule::any(libc::SYS_recvfrom),
+    // `receive` is a `recvmsg`, which the packets' list has.
     // `send`
     Rule::any(libc::SYS_sendto),
     // `wait_readable`
@@ -40,17 +39,17 @@ pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Receives what has arrived, without waiting; empty at the end of the stream.
+/// Receives what has arrived, without waiting, with the descriptors that came with it; empty at the
+/// end of the stream.
 ///
 /// # Errors
-/// Those of `recvfrom(2)`.
-pub fn receive<'a>(socket: BorrowedFd<'_>, buffer: &'a mut [u8]) -> SysResult<&'a [u8]> {
-    // SAFETY: the buffer is live and of the given length.
-    let n = unsafe {
-        libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
-    };
-    let n = usize::try_from(n).map_err(|_| crate::last_errno())?;
-    buffer.get(..n).ok_or(Errno::EIO)
+/// Those of `recvmsg(2)`.
+pub fn receive<'a>(
+    socket: BorrowedFd<'_>,
+    buffer: &'a mut [u8],
+) -> SysResult<(&'a [u8], Vec<OwnedFd>)> {
+    let (n, descriptors) = crate::packet::receive_some(socket, buffer)?;
+    Ok((buffer.get(..n).ok_or(Errno::EIO)?, descriptors))
 }
 
 /// Sends all of `message` or fails: a client that does not read is not waited for.

@@ -77,6 +77,35 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<(usize, V
     }
 }
 
+/// Receives what has arrived on a stream, without waiting. Returns its length, 0 at the end, and the
+/// descriptors that came with it.
+///
+/// # Errors
+/// Those of `recvmsg(2)`; `EMSGSIZE` where there were more descriptors than may be sent at once.
+pub(crate) fn receive_some(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> SysResult<(usize, Vec<OwnedFd>)> {
+    // For SCM_MAX_FD descriptors and the header; of words, for the alignment.
+    let mut control = [0_u64; 130];
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: `msghdr` is plain data; all zeroes is the empty one.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = 130 * 8;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: header, vector, buffer and control buffer are live and of the given lengths.
+    let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let n = usize::try_from(n).map_err(|_| crate::last_errno())?;
+    let descriptors = take_descriptors(&message);
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(Errno::EMSGSIZE);
+    }
+    Ok((n, descriptors))
+}
+
 /// Takes the descriptors that came with a message.
 fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();

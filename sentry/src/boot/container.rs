@@ -1,45 +1,34 @@
 //! The container: its mounts, its devices, its first process.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use ::syscalls::abi::fs::makedev;
 use ::syscalls::abi::mount::MountFlags;
-use ::syscalls::abi::signal::SigSet;
 use ::syscalls::{Errno, SysResult};
 
+use super::process;
 use crate::config::{
-    ContainerConfig, DeviceConfig, MountConfig, MountKind, OverlayMedium, ProcessConfig,
-    TmpfsConfig,
+    ContainerConfig, DeviceConfig, MountConfig, MountKind, OverlayMedium, TmpfsConfig,
 };
 use crate::control::StartError;
 use crate::fs::backing::BackingStore;
 use crate::fs::devpts::{self, DevPts};
 use crate::fs::gofer::{Caching, GoferFs};
-use crate::fs::host_fd::{HostFile, HostPoller};
+use crate::fs::host_fd::HostPoller;
 use crate::fs::overlay::OverlayFs;
 
 use crate::fs::procfs::{self, ProcFs};
 use crate::fs::sysfs::SysFs;
 use crate::fs::tmpfs::{self, TmpFs};
-use crate::fs::tty;
-use crate::fs::tty::host::HostTerminal;
 use crate::kernel::Kernel;
-use crate::mm::MemoryManager;
-use crate::sync::Mutex;
-use crate::task::clone::NewTask;
 use crate::task::creds::ALL_CAPABILITIES;
-use crate::task::job::{ProcessGroup, Session};
-use crate::task::limits::Limits;
-use crate::task::signal::{SignalActions, TaskSignals};
-use crate::task::thread_group::NewGroup;
-use crate::task::{Credentials, CurrentTask, Task, TaskMisc, ThreadGroup, exec};
-use crate::vfs::fd_table::FdTable;
+use crate::task::{Credentials, Task};
 use crate::vfs::fs_context::FsContext;
 use crate::vfs::mount::{Mount, MountNamespace, SuperBlock};
 use crate::vfs::path::Path;
 use crate::vfs::walk::{Walk, WalkFlags};
-use crate::vfs::{File, FileSystem, FileType, NodeKind, OpenFile, names};
+use crate::vfs::{FileSystem, FileType, NodeKind, names};
 
 /// The nodes that every container has in `/dev` (runtime specification, "Default Devices"): name,
 /// major and minor number.
@@ -72,18 +61,24 @@ impl Connections {
     }
 }
 
-fn failure(what: &str, errno: Errno) -> StartError {
+pub(super) fn failure(what: &str, errno: Errno) -> StartError {
     StartError { message: format!("{what}: {}", errno.text()), exit_code: 1 }
 }
 
-/// Creates the container and its first task, whose program is loaded and ready to run.
+/// A container whose first program is loaded and ready to run.
+pub(super) struct Container {
+    pub(super) namespace: Arc<MountNamespace>,
+    pub(super) first: Arc<Task>,
+}
+
+/// Creates the container and its first task.
 pub(super) fn create(
     kernel: &Arc<Kernel>,
     poller: &Arc<HostPoller>,
     config: &ContainerConfig,
     gofers: Vec<OwnedFd>,
-    stdio: [OwnedFd; 3],
-) -> Result<Arc<Task>, StartError> {
+    stdio: Vec<OwnedFd>,
+) -> Result<Container, StartError> {
     let mut connections = Connections(gofers.into_iter().map(Some).collect());
     let namespace = mount_root(config, &mut connections)
         .map_err(|errno| failure("mounting the root file system", errno))?;
@@ -101,8 +96,7 @@ pub(super) fn create(
         procfs::sysctl::set(kernel, name, value)
             .map_err(|errno| failure(&format!("setting sysctl {name:?}"), errno))?;
     }
-    let console = if config.process.terminal { console(&fs) } else { None };
-    let (files, terminal) = standard_streams(poller, &config.process, console.as_ref(), stdio)?;
+    let (files, terminal) = process::streams(poller, &config.process, &fs, stdio)?;
     for path in &config.masked_paths {
         mask(&fs, path).map_err(|errno| failure(&format!("masking {path:?}"), errno))?;
     }
@@ -115,49 +109,14 @@ pub(super) fn create(
         let root = fs.root();
         root.mount.set_flags(root.mount.flags() | MountFlags::RDONLY);
     }
-    enter_cwd(&fs, &config.process)?;
-    let task = create_task(kernel, config, fs, files)
+    // A directory that is missing on a read-only root is reported by the walk that follows.
+    let _ = create_directories(&fs, config.process.cwd.as_bytes());
+    process::enter_cwd(&fs, &config.process)?;
+    let first = process::create(kernel, &config.process, fs, files)
         .map_err(|errno| failure("creating the first process", errno))?;
-    if let Some(terminal) = terminal {
-        tty::attach(&task, &terminal);
-    }
-    load(&task, &config.process)?;
-    Ok(task)
-}
-
-/// Returns `/dev/console`, made where it is missing: the name of the standard streams where they
-/// are a terminal.
-fn console(fs: &FsContext) -> Option<Path> {
-    let path = b"/dev/console";
-    let kind = NodeKind::CharDevice(makedev(tty::AUX_MAJOR, 1));
-    resolve(fs, path)
-        .or_else(|_| names::create(&mut walk(fs, WalkFlags::empty()), path, kind, 0o620))
-        .ok()
-}
-
-/// Returns a descriptor table with the standard streams, and the terminal that they are to share.
-fn standard_streams(
-    poller: &Arc<HostPoller>,
-    process: &ProcessConfig,
-    console: Option<&Path>,
-    stdio: [OwnedFd; 3],
-) -> Result<(Arc<FdTable>, Option<Arc<HostTerminal>>), StartError> {
-    let files = FdTable::empty();
-    let mut terminal: Option<Arc<HostTerminal>> = None;
-    for (number, fd) in stdio.into_iter().enumerate() {
-        let failure = |errno| failure(&format!("taking descriptor {number}"), errno);
-        let host = HostFile::new(poller, fd).map_err(failure)?;
-        let is_terminal = process.terminal && host.is_terminal();
-        let path = console.filter(|_| is_terminal).cloned();
-        let file: Arc<dyn File> = if is_terminal {
-            let node = path.as_ref().map(|path| path.inode().clone());
-            terminal.get_or_insert_with(|| HostTerminal::new(host.clone())).stream(host, node)
-        } else {
-            host
-        };
-        files.install(OpenFile::new(file, path, 2), false, u64::MAX).map_err(failure)?;
-    }
-    Ok((files, terminal))
+    kernel.init.lock().group = Some(first.group.clone());
+    process::load(&first, &config.process, terminal)?;
+    Ok(Container { namespace, first })
 }
 
 fn overlay(
@@ -191,13 +150,13 @@ fn mount_root(
 }
 
 /// Creates a walk with every permission, for what the runtime itself does.
-fn walk(fs: &FsContext, flags: WalkFlags) -> Walk<'static> {
+pub(super) fn walk(fs: &FsContext, flags: WalkFlags) -> Walk<'static> {
     let creds = Arc::new(Credentials::root(ALL_CAPABILITIES));
     let root = fs.root();
     Walk::new(None, creds, root.clone(), root, flags)
 }
 
-fn resolve(fs: &FsContext, path: &[u8]) -> SysResult<Path> {
+pub(super) fn resolve(fs: &FsContext, path: &[u8]) -> SysResult<Path> {
     walk(fs, WalkFlags::FOLLOW).resolve(path)
 }
 
@@ -362,159 +321,4 @@ fn make_readonly(fs: &FsContext, path: &str) -> SysResult<()> {
     let covered = resolve(fs, path.as_bytes())?;
     covered.mount.set_flags(covered.mount.flags() | MountFlags::RDONLY);
     Ok(())
-}
-
-fn enter_cwd(fs: &FsContext, process: &ProcessConfig) -> Result<(), StartError> {
-    let cwd = if process.cwd.is_empty() { "/" } else { process.cwd.as_str() };
-    let failure = |errno| failure(&format!("entering the working directory {cwd:?}"), errno);
-    // A directory that is missing on a read-only root is reported by the walk that follows.
-    let _ = create_directories(fs, cwd.as_bytes());
-    let path = resolve(fs, cwd.as_bytes()).map_err(failure)?;
-    if !path.dentry.is_dir() {
-        return Err(failure(Errno::ENOTDIR));
-    }
-    fs.set_cwd(path);
-    fs.set_umask(process.umask);
-    Ok(())
-}
-
-fn credentials(process: &ProcessConfig) -> Credentials {
-    let capabilities = &process.capabilities;
-    let known = |set: u64| set & ALL_CAPABILITIES;
-    Credentials {
-        uid: process.uid,
-        euid: process.uid,
-        suid: process.uid,
-        fsuid: process.uid,
-        gid: process.gid,
-        egid: process.gid,
-        sgid: process.gid,
-        fsgid: process.gid,
-        groups: Arc::from(process.additional_gids.as_slice()),
-        permitted: known(capabilities.permitted),
-        effective: known(capabilities.effective),
-        inheritable: known(capabilities.inheritable),
-        bounding: known(capabilities.bounding),
-        ambient: known(capabilities.ambient),
-        securebits: 0,
-        no_new_privs: process.no_new_privs,
-    }
-}
-
-fn create_task(
-    kernel: &Arc<Kernel>,
-    config: &ContainerConfig,
-    fs: Arc<FsContext>,
-    files: Arc<FdTable>,
-) -> SysResult<Arc<Task>> {
-    let process = &config.process;
-    let namespace = kernel.root_pid_namespace.clone();
-    let pid = namespace.allocate(None)?;
-    let pids = vec![(namespace.clone(), pid)];
-    let session = Session::new(pids.clone());
-    let process_group = ProcessGroup::new(pids.clone(), session);
-    let mut limits = Limits::default();
-    for limit in &process.rlimits {
-        limits.set(limit.resource, (limit.soft, limit.hard));
-    }
-    let group = ThreadGroup::new(NewGroup {
-        kernel: kernel.clone(),
-        pid,
-        pid_namespace: namespace.clone(),
-        parent: Weak::new(),
-        parent_tid: 0,
-        process_group,
-        exit_signal: ::syscalls::abi::signal::SIGCHLD,
-        actions: Arc::new(Mutex::new(SignalActions::default())),
-        limits,
-        oom_score_adj: process.oom_score_adj,
-        is_dumpable: true,
-        borrows_memory: false,
-    });
-    let new = NewTask {
-        kernel: kernel.clone(),
-        group: group.clone(),
-        tid: pid,
-        pids,
-        mm: MemoryManager::new(),
-        files,
-        fs,
-        creds: Arc::new(credentials(process)),
-        comm: Vec::new(),
-        signals: TaskSignals { mask: SigSet::EMPTY, ..TaskSignals::default() },
-        misc: TaskMisc { start_ns: kernel.clock.boot_ns(), ..TaskMisc::default() },
-    };
-    let task = Task::create(new, |_| Ok(Arc::new(crate::task::no_context::NoContext)))?;
-    let _guard = kernel.tree.lock();
-    group.tree.lock().tasks.push(task.clone());
-    namespace.enter(pid, &task);
-    kernel.init.lock().group = Some(group);
-    kernel.count_first_task();
-    Ok(task)
-}
-
-/// Loads the first program.
-fn load(task: &Arc<Task>, process: &ProcessConfig) -> Result<(), StartError> {
-    let current = CurrentTask::new(task.clone());
-    let name = process.args.first().cloned().unwrap_or_default();
-    let shown = String::from_utf8_lossy(&name).into_owned();
-    let path = find_program(&current, &name, process).map_err(|error| error.describe(&shown))?;
-    exec::load_init(task, &path, process.args.clone(), process.env.clone())
-        .map_err(|errno| NotExecutable::At(errno).describe(&shown))
-}
-
-/// Why a program cannot be run.
-enum NotExecutable {
-    /// A name without a slash that is in none of the directories.
-    NotInPath,
-    /// The error of a path.
-    At(Errno),
-}
-
-impl NotExecutable {
-    /// Returns runc's words.
-    fn describe(&self, shown: &str) -> StartError {
-        let (text, exit_code) = match self {
-            Self::NotInPath => ("executable file not found in $PATH".to_owned(), 127),
-            Self::At(Errno::ENOENT) => (format!("stat {shown}: no such file or directory"), 127),
-            Self::At(Errno::EACCES) => ("permission denied".to_owned(), 126),
-            Self::At(errno) => (errno.text().to_lowercase(), 126),
-        };
-        StartError { message: format!("exec: {shown:?}: {text}"), exit_code }
-    }
-}
-
-/// Finds the program as `execvp(3)` and runc do.
-fn find_program(
-    current: &CurrentTask,
-    name: &[u8],
-    process: &ProcessConfig,
-) -> Result<Vec<u8>, NotExecutable> {
-    if name.is_empty() {
-        return Err(NotExecutable::NotInPath);
-    }
-    if name.contains(&b'/') {
-        return Ok(name.to_vec());
-    }
-    let prefix = b"PATH=";
-    let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix(prefix));
-    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let mut denied = false;
-    for directory in path.split(|byte| *byte == b':') {
-        let directory = if directory.is_empty() { b"." } else { directory };
-        let candidate = [directory, b"/", name].concat();
-        let Ok(found) = Walk::from_cwd(current, WalkFlags::FOLLOW).resolve(&candidate) else {
-            continue;
-        };
-        let Ok(attr) = found.inode().attr() else { continue };
-        if attr.file_type() != FileType::Regular {
-            continue;
-        }
-        if attr.mode & 0o111 == 0 {
-            denied = true;
-            continue;
-        }
-        return Ok(candidate);
-    }
-    Err(if denied { NotExecutable::At(Errno::EACCES) } else { NotExecutable::NotInPath })
 }

@@ -1,5 +1,6 @@
 //! The sandbox as the control server sees it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,30 +8,31 @@ use ::syscalls::abi::signal::{SI_USER, SIGKILL, Siginfo};
 use ::syscalls::abi::wait as status;
 use ::syscalls::{Errno, SysResult};
 
-use crate::control::{ContainerStatus, ControlTarget, ProcessInfo, StartError};
+use super::container::Container;
+use super::process::{self, Start};
+use crate::config::ProcessConfig;
+use crate::control::{ContainerStatus, ControlTarget, ExecProcess, ProcessInfo, StartError};
+use crate::fs::host_fd::HostPoller;
 use crate::kernel::Kernel;
+use crate::task::signal::is_valid;
 use crate::task::signal::post::kill_group;
-use crate::task::signal::{is_valid, send_to_group, send_to_process_group};
+use crate::task::signal::send_to_group;
 use crate::task::{Task, run};
+use crate::vfs::mount::MountNamespace;
 
 /// A sandbox whose first task is loaded.
 pub(super) struct Sandbox {
     kernel: Arc<Kernel>,
+    poller: Arc<HostPoller>,
+    namespace: Arc<MountNamespace>,
     first: Arc<Task>,
     is_started: AtomicBool,
 }
 
-struct Start(Arc<Task>);
-
-impl sentry_platform::Work for Start {
-    fn run(self: Arc<Self>) {
-        run::start(&self.0);
-    }
-}
-
 impl Sandbox {
-    pub(super) fn new(kernel: Arc<Kernel>, first: Arc<Task>) -> Self {
-        Self { kernel, first, is_started: AtomicBool::new(false) }
+    pub(super) fn new(kernel: Arc<Kernel>, poller: Arc<HostPoller>, container: Container) -> Self {
+        let Container { namespace, first } = container;
+        Self { kernel, poller, namespace, first, is_started: AtomicBool::new(false) }
     }
 }
 
@@ -47,6 +49,7 @@ impl ControlTarget for Sandbox {
     fn status(&self) -> ContainerStatus {
         match self.kernel.init.lock().status {
             Some(status) => ContainerStatus::Stopped { wait_status: status.cast_unsigned() },
+            None if self.kernel.is_frozen() => ContainerStatus::Paused,
             None if self.is_started.load(Ordering::SeqCst) => ContainerStatus::Running,
             None => ContainerStatus::Created,
         }
@@ -72,13 +75,30 @@ impl ControlTarget for Sandbox {
     }
 
     fn signal_foreground(&self, signo: i32) -> SysResult<()> {
-        let terminal = self.first.group.session().terminal.lock().clone();
-        match terminal.and_then(|terminal| terminal.foreground()) {
-            Some(foreground) if is_valid(signo) => {
-                send_to_process_group(&foreground, Siginfo::kill(signo, SI_USER, 0, 0));
-                Ok(())
-            }
-            _ => self.signal(signo, false),
+        process::signal(&self.first.group, signo, true)
+    }
+
+    fn execute(
+        &self,
+        process: &ProcessConfig,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<Arc<dyn ExecProcess>, StartError> {
+        process::execute(&self.kernel, &self.poller, &self.namespace, process, stdio)
+    }
+
+    fn pause(&self) -> bool {
+        self.kernel.freeze();
+        let tasks = self.kernel.root_pid_namespace.tasks();
+        for (_, task) in &tasks {
+            run::retreat(task);
+        }
+        !tasks.iter().any(|(_, task)| run::is_in_application(task))
+    }
+
+    fn resume(&self) {
+        self.kernel.thaw();
+        for (_, task) in self.kernel.root_pid_namespace.tasks() {
+            run::wake(&task);
         }
     }
 

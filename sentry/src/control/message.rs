@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::ProcessConfig;
+
 /// What `runsc` asks of a sentry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -29,6 +31,18 @@ pub enum Request {
     },
     /// Lists the processes.
     Processes,
+    /// Starts a further process. Its descriptors, at least three, come with the request. Answers
+    /// when it runs, and once more when it has ended. Signals over this connection go to this
+    /// process from then on, and it does not outlive the connection.
+    Execute {
+        /// What to start.
+        process: Box<ProcessConfig>,
+    },
+    /// Keeps every process from running. Answers with the status, which is `Paused` when all have
+    /// stopped; else the request is to be repeated.
+    Pause,
+    /// Ends a pause.
+    Resume,
     /// Ends the sandbox at once.
     Shutdown,
 }
@@ -51,6 +65,11 @@ pub enum Response {
         /// The status.
         status: ContainerStatus,
     },
+    /// A process has been started.
+    Executed {
+        /// Its id in the container's pid namespace.
+        pid: u32,
+    },
     /// The processes.
     Processes {
         /// In the order of their ids.
@@ -66,6 +85,8 @@ pub enum ContainerStatus {
     Created,
     /// Running.
     Running,
+    /// Kept from running.
+    Paused,
     /// Stopped, with the status that `wait4(2)` gives for the first process.
     Stopped {
         /// As in `WIFEXITED(3)`.

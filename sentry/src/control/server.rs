@@ -4,12 +4,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use sentry_host::control as host;
+use syscalls::abi::signal::SIGKILL;
 use syscalls::{Errno, SysResult};
 
 use super::message::{ContainerStatus, ProcessInfo, Request, Response, StartError};
+use crate::config::ProcessConfig;
 
-/// The longest request, in bytes.
-const MAX_REQUEST: usize = 4096;
+/// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
+const MAX_REQUEST: usize = 16 << 20;
+
+/// How much of a request is read at a time.
+const CHUNK: usize = 16 << 10;
 
 /// How many clients are served at a time; further ones wait in the socket's backlog.
 const MAX_CLIENTS: usize = 64;
@@ -39,11 +44,46 @@ pub trait ControlTarget: Send + Sync {
     /// As [`ControlTarget::signal`].
     fn signal_foreground(&self, signo: i32) -> SysResult<()>;
 
+    /// Starts a further process with these descriptors.
+    ///
+    /// # Errors
+    /// Where the program cannot be run.
+    fn execute(
+        &self,
+        process: &ProcessConfig,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Arc<dyn ExecProcess>, StartError>;
+
+    /// Keeps every process from running application code; returns whether none does any more.
+    fn pause(&self) -> bool;
+
+    /// Ends a pause.
+    fn resume(&self);
+
     /// Lists the container's processes.
     fn processes(&self) -> Vec<ProcessInfo>;
 
     /// Kills every process. The status becomes `Stopped` soon.
     fn shutdown(&self);
+}
+
+/// A process that a client has started.
+pub trait ExecProcess: Send + Sync {
+    /// Returns its id in the container's pid namespace.
+    fn pid(&self) -> u32;
+
+    /// Returns the wait status, once the process has ended.
+    fn wait_status(&self) -> Option<u32>;
+
+    /// Sends a signal to it or, with `to_foreground`, to the foreground process group of its
+    /// terminal.
+    ///
+    /// # Errors
+    /// As [`ControlTarget::signal`].
+    fn signal(&self, signo: i32, to_foreground: bool) -> SysResult<()>;
+
+    /// Kills it.
+    fn kill(&self);
 }
 
 /// The kernel's way to tell the server that [`ControlTarget::status`] has changed.
@@ -58,20 +98,29 @@ impl StatusNotifier {
 }
 
 /// The server of a sandbox.
-#[derive(Debug)]
 pub struct ControlServer {
     listener: OwnedFd,
     event: Arc<OwnedFd>,
     clients: Vec<Client>,
 }
 
-#[derive(Debug)]
 struct Client {
     socket: OwnedFd,
-    /// The beginning of a request whose end has not arrived.
+    /// The beginning of a request whose end has not arrived, and what has come with it.
     pending: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
     waiting: bool,
     told_failure: bool,
+    /// The process that this client has started and whose end it has not been told.
+    process: Option<Arc<dyn ExecProcess>>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(process) = &self.process {
+            process.kill();
+        }
+    }
 }
 
 impl ControlServer {
@@ -94,6 +143,7 @@ impl ControlServer {
         loop {
             match target {
                 Ok(target) => {
+                    self.tell_ends();
                     if let Some(code) = target.status().exit_code() {
                         self.answer_waiters(target.status());
                         return code;
@@ -130,6 +180,8 @@ impl ControlServer {
             self.clients.push(Client {
                 socket,
                 pending: Vec::new(),
+                descriptors: Vec::new(),
+                process: None,
                 waiting: false,
                 told_failure: false,
             });
@@ -137,7 +189,27 @@ impl ControlServer {
         Ok(())
     }
 
-    fn answer_waiters(&self, status: ContainerStatus) {
+    /// Tells clients how the processes that they have started have ended.
+    fn tell_ends(&mut self) {
+        for client in &mut self.clients {
+            let ended = client.process.as_ref().and_then(|process| process.wait_status());
+            if let Some(wait_status) = ended {
+                client.process = None;
+                // A client that is gone is noticed when it is read from.
+                let status = ContainerStatus::Stopped { wait_status };
+                let _ = client.answer(&Response::Status { status });
+            }
+        }
+    }
+
+    /// Tells everybody who waits that the container has stopped, and every process with it.
+    fn answer_waiters(&mut self, status: ContainerStatus) {
+        let killed = ContainerStatus::Stopped { wait_status: SIGKILL.cast_unsigned() };
+        for client in &mut self.clients {
+            if client.process.take().is_some() {
+                let _ = client.answer(&Response::Status { status: killed });
+            }
+        }
         for client in self.clients.iter().filter(|client| client.waiting) {
             // A client that is gone no longer waits.
             let _ = client.answer(&Response::Status { status });
@@ -151,17 +223,20 @@ impl Client {
     /// # Errors
     /// Any, where the client is to be dropped.
     fn serve(&mut self, target: &Result<Arc<dyn ControlTarget>, StartError>) -> SysResult<()> {
-        let mut buffer = [0; MAX_REQUEST];
-        let received = host::receive(self.socket.as_fd(), &mut buffer)?;
+        let mut buffer = [0; CHUNK];
+        let (received, descriptors) = host::receive(self.socket.as_fd(), &mut buffer)?;
         if received.is_empty() {
             return Err(Errno::EPIPE);
         }
+        let mut searched = self.pending.len();
         self.pending.extend_from_slice(received);
-        while let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
+        self.descriptors.extend(descriptors);
+        while let Some(end) = self.next_end(searched) {
+            searched = 0;
             let line: Vec<u8> = self.pending.drain(..=end).collect();
-            let request = serde_json::from_slice(&line).map_err(|_| Errno::EINVAL)?;
+            let request: Request = serde_json::from_slice(&line).map_err(|_| Errno::EINVAL)?;
             let response = match target {
-                Ok(target) => self.handle(&request, target.as_ref()),
+                Ok(target) => self.handle(request, target.as_ref()),
                 Err(error) => {
                     self.told_failure = true;
                     Some(Response::from(error.clone()))
@@ -174,8 +249,23 @@ impl Client {
         if self.pending.len() >= MAX_REQUEST { Err(Errno::EMSGSIZE) } else { Ok(()) }
     }
 
-    fn handle(&mut self, request: &Request, target: &dyn ControlTarget) -> Option<Response> {
-        Some(match *request {
+    /// Returns where the first line ends whose beginning, up to `searched`, has no end.
+    fn next_end(&self, searched: usize) -> Option<usize> {
+        let rest = self.pending.get(searched..)?;
+        rest.iter().position(|&byte| byte == b'\n').map(|at| at + searched)
+    }
+
+    fn handle(&mut self, request: Request, target: &dyn ControlTarget) -> Option<Response> {
+        if let Some(process) = &self.process {
+            match request {
+                Request::Signal { signo, .. } => return Some(process.signal(signo, false).into()),
+                Request::ForegroundSignal { signo } => {
+                    return Some(process.signal(signo, true).into());
+                }
+                _ => {}
+            }
+        }
+        Some(match request {
             Request::Created => Response::Done,
             Request::Start => target.start().into(),
             Request::Status => Response::Status { status: target.status() },
@@ -186,6 +276,25 @@ impl Client {
             Request::Signal { signo, all } => target.signal(signo, all).into(),
             Request::ForegroundSignal { signo } => target.signal_foreground(signo).into(),
             Request::Processes => Response::Processes { processes: target.processes() },
+            Request::Execute { process } => {
+                let descriptors = std::mem::take(&mut self.descriptors);
+                match target.execute(&process, descriptors) {
+                    Ok(process) => {
+                        let pid = process.pid();
+                        self.process = Some(process);
+                        Response::Executed { pid }
+                    }
+                    Err(error) => error.into(),
+                }
+            }
+            Request::Pause => {
+                let status = if target.pause() { target.status() } else { ContainerStatus::Running };
+                Response::Status { status }
+            }
+            Request::Resume => {
+                target.resume();
+                Response::Done
+            }
             Request::Shutdown => {
                 target.shutdown();
                 Response::Done

@@ -181,6 +181,19 @@ pub(crate) fn hurry(task: &Arc<Task>) {
     }
 }
 
+/// Makes a task that runs application code come back from it, where [`deliver::before_return`]
+/// finds the reason; has no effect on one that is blocked.
+pub(crate) fn retreat(task: &Arc<Task>) {
+    // Seen by a task that is about to go to the application.
+    task.facts_changed.store(true, Ordering::SeqCst);
+    hurry(task);
+}
+
+/// Returns whether a task runs application code.
+pub(crate) fn is_in_application(task: &Task) -> bool {
+    task.run_state.load(Ordering::SeqCst) == GUEST
+}
+
 impl Task {
     /// Makes `context`, created with [`Owner::next`], the task's context.
     pub(crate) fn set_context(&self, context: Arc<dyn Context>) {

@@ -52,8 +52,6 @@ pub struct GroupSignals {
     pub(crate) exit_status: Option<i32>,
     /// The thread that executes a program: all others exit.
     pub(crate) exec_tid: Option<u32>,
-    /// `pause` of the whole container: nobody runs application code.
-    pub(crate) is_frozen: bool,
 }
 
 /// The actions of all signals.
@@ -193,7 +191,7 @@ pub(crate) fn force(current: &CurrentTask, info: Siginfo) {
 }
 
 impl Task {
-    /// Returns whether there is a signal to deliver, a stop, a freeze or an exit.
+    /// Returns whether there is a signal to deliver, a stop or an exit.
     pub(crate) fn wants_attention(&self) -> bool {
         self.attention.store(false, Ordering::SeqCst);
         let wants = {
@@ -203,7 +201,6 @@ impl Task {
             group.exit_status.is_some()
                 || group.exec_tid.is_some_and(|tid| tid != self.tid())
                 || group.stop.is_some()
-                || group.is_frozen
                 || !signals.pending.set().intersection(deliverable).is_empty()
                 || !group.pending.set().intersection(deliverable).is_empty()
         };

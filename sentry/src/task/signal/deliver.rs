@@ -25,9 +25,9 @@ pub(crate) enum Next {
 pub(crate) fn before_return(current: &CurrentTask) -> Next {
     let mut handled = false;
     loop {
-        let (exit_status, exec_tid, stop, is_frozen) = {
+        let (exit_status, exec_tid, stop) = {
             let group = current.group.signals.lock();
-            (group.exit_status, group.exec_tid, group.stop, group.is_frozen)
+            (group.exit_status, group.exec_tid, group.stop)
         };
         if let Some(status) = exit_status {
             exit::exit_task(current, status);
@@ -41,7 +41,7 @@ pub(crate) fn before_return(current: &CurrentTask) -> Next {
             enter_stop(current, signo);
             return Next::Stopped;
         }
-        if is_frozen {
+        if current.kernel.is_frozen() {
             return Next::Stopped;
         }
         if !current.has_attention() {

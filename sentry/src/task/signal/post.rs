@@ -167,7 +167,6 @@ pub(crate) fn kill_group(group: &Arc<ThreadGroup>, status: i32) {
             signals.exit_status = Some(status);
         }
         signals.stop = None;
-        signals.is_frozen = false;
     }
     let tasks = group.tasks();
     wake_all(&tasks);

@@ -1,0 +1,246 @@
+//! Control groups of the host, version 1, version 2, or both mounted side by side.
+//!
+//! Every process of a sandbox (monitor, gofer, sentry, stubs) is in the container's group: the
+//! monitor enters it before it starts the others. What is written is a plain file each, so this is
+//! code of our own and not a library that would bring a hundred packages into a binary that is
+//! also the sentry.
+
+mod limits;
+mod stats;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use limits::{Limits, read as read_limits};
+pub(crate) use stats::stats;
+
+/// How long the kernel may take to let go of the processes of a group that are dead.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    /// Its controllers; none stands for version 2.
+    controllers: Option<Vec<String>>,
+}
+
+/// A container's group in every hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cgroup {
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Group {
+    dir: PathBuf,
+    mount: PathBuf,
+    controllers: Option<Vec<String>>,
+}
+
+impl Cgroup {
+    /// Returns the group at `path` of config.json, which is taken from the root of each hierarchy
+    /// where it is absolute, and from the caller's own group otherwise.
+    pub(crate) fn new(path: Option<&str>, id: &str) -> anyhow::Result<Self> {
+        let path = Path::new(path.unwrap_or(id));
+        if path.components().any(|part| part == std::path::Component::ParentDir) {
+            bail!("linux.cgroupsPath: {} has \"..\"", path.display());
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+        let own = fs::read_to_string("/proc/self/cgroup").context("reading own groups")?;
+        let groups = hierarchies(&mounts)
+            .into_iter()
+            .map(|Hierarchy { mount, controllers }| {
+                let base = if path.is_absolute() {
+                    String::new()
+                } else {
+                    own_group(&own, controllers.as_deref())
+                };
+                let relative = path.strip_prefix("/").unwrap_or(path);
+                let dir = mount.join(base.trim_start_matches('/')).join(relative);
+                Group { dir, mount, controllers }
+            })
+            .collect();
+        Ok(Self { groups })
+    }
+
+    /// Creates the groups.
+    pub(crate) fn create(&self) -> anyhow::Result<()> {
+        for group in &self.groups {
+            group.create().with_context(|| format!("creating cgroup {}", group.dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Moves this process into the groups, and whatever it starts from now on.
+    pub(crate) fn enter(&self) -> anyhow::Result<()> {
+        for group in &self.groups {
+            fs::write(group.dir.join("cgroup.procs"), "0")
+                .with_context(|| format!("entering cgroup {}", group.dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the groups, as soon as the kernel has forgotten their processes.
+    pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        for group in &self.groups {
+            loop {
+                match remove_tree(&group.dir) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    Err(error) if started.elapsed() > REMOVE_TIMEOUT => {
+                        return Err(error)
+                            .with_context(|| format!("removing cgroup {}", group.dir.display()));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the directory of version 2.
+    fn unified(&self) -> Option<&Path> {
+        self.groups.iter().find(|group| group.controllers.is_none()).map(|group| &*group.dir)
+    }
+
+    /// Returns the directory of a controller of version 1.
+    fn controller(&self, name: &str) -> Option<&Path> {
+        let has = |group: &&Group| {
+            group.controllers.as_ref().is_some_and(|list| list.iter().any(|it| it == name))
+        };
+        self.groups.iter().find(has).map(|group| &*group.dir)
+    }
+}
+
+impl Group {
+    fn create(&self) -> io::Result<()> {
+        let relative = self.dir.strip_prefix(&self.mount).unwrap_or(Path::new(""));
+        let mut dir = self.mount.clone();
+        for part in relative.components() {
+            if self.controllers.is_none() {
+                enable_controllers(&dir);
+            }
+            let parent = dir.clone();
+            dir.push(part);
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
+            if self.controllers.as_ref().is_some_and(|list| list.iter().any(|it| it == "cpuset")) {
+                // A new group of version 1 has no processors, and so admits nobody.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    if fs::read_to_string(dir.join(file))?.trim().is_empty() {
+                        fs::write(dir.join(file), fs::read_to_string(parent.join(file))?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the children of a group of version 2 what controllers it has. One that the kernel does not
+/// hand down (because the group has processes of its own) is missed where it is needed.
+fn enable_controllers(dir: &Path) {
+    let controllers = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
+}
+
+/// Removes a group and the groups below it.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+/// Finds the hierarchies in the text of `/proc/self/mountinfo`.
+fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mounts.lines() {
+        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let mut before = before.split(' ');
+        let (Some(root), Some(mount)) = (before.nth(3), before.next()) else { continue };
+        let mut after = after.split(' ');
+        let kind = after.next();
+        let options = after.nth(1).unwrap_or_default();
+        let controllers = match kind {
+            Some("cgroup2") => None,
+            Some("cgroup") => Some(
+                options
+                    .split(',')
+                    .filter(|option| !matches!(*option, "rw" | "ro" | "xattr" | "clone_children"))
+                    .map(str::to_owned)
+                    .collect(),
+            ),
+            _ => continue,
+        };
+        // A part of a hierarchy mounted somewhere else is the same groups once more.
+        let is_known = found.iter().any(|known| known.controllers == controllers);
+        if root == "/" && !is_known {
+            found.push(Hierarchy { mount: PathBuf::from(mount), controllers });
+        }
+    }
+    found
+}
+
+/// Finds this process's own group in the text of `/proc/self/cgroup`.
+fn own_group(own: &str, controllers: Option<&[String]>) -> String {
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(names), Some(path)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let is_it = match controllers {
+            None => names.is_empty(),
+            Some(list) => names.split(',').any(|name| list.iter().any(|it| it == name)),
+        };
+        if is_it {
+            return path.to_owned();
+        }
+    }
+    "/".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hierarchies, own_group};
+
+    const MOUNTS: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+42 31 0:38 /a /mnt rw,relatime - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn hierarchies_are_found_once_each() {
+        let found = hierarchies(MOUNTS);
+        let controllers: Vec<_> = found.iter().map(|it| it.controllers.clone()).collect();
+        let list = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(controllers, [list(&["cpu", "cpuacct"]), list(&["name=systemd"]), None]);
+        assert_eq!(found[2].mount.to_str(), Some("/sys/fs/cgroup/unified"));
+    }
+
+    #[test]
+    fn own_group_is_that_of_the_hierarchy() {
+        let own = "9:name=systemd:/s\n4:cpu,cpuacct:/c:x\n0::/u\n";
+        assert_eq!(own_group(own, Some(&["cpu".to_owned(), "cpuacct".to_owned()])), "/c:x");
+        assert_eq!(own_group(own, Some(&["name=systemd".to_owned()])), "/s");
+        assert_eq!(own_group(own, None), "/u");
+    }
+}

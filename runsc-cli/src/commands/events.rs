@@ -1,0 +1,45 @@
+//! `runsc events`.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use sentry::control::{Request, Response};
+use serde_json::{Value, json};
+
+use crate::cgroup;
+use crate::cli::{EventsArgs, GlobalOptions};
+use crate::container::{Container, Status};
+use crate::sandbox::control_client::ControlClient;
+
+/// Prints statistics as lines of JSON, in runc's form, until the container stops.
+pub(crate) fn run(global: &GlobalOptions, args: &EventsArgs) -> anyhow::Result<i32> {
+    let container = Container::find(&super::state_root(global), &args.id)?;
+    if container.status() == Status::Stopped {
+        bail!("container with id {} is not running", args.id);
+    }
+    loop {
+        let event = json!({ "type": "stats", "id": args.id, "data": data(&container)? });
+        writeln!(std::io::stdout(), "{event}")?;
+        if args.stats {
+            return Ok(0);
+        }
+        std::thread::sleep(args.interval);
+        if container.status() == Status::Stopped {
+            return Ok(0);
+        }
+    }
+}
+
+/// Returns what the host counts; without a group of the container's own, what the sentry does.
+fn data(container: &Container) -> anyhow::Result<Value> {
+    if let Some(cgroup) = &container.state.cgroup {
+        return Ok(cgroup::stats(cgroup));
+    }
+    let mut control = ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+    let Response::Processes { processes } = control.call_promptly(&Request::Processes)? else {
+        bail!("unexpected answer of the sentry");
+    };
+    let total: u64 = processes.iter().map(|process| process.cpu_time_ns).sum();
+    let tasks: u32 = processes.iter().map(|process| process.n_threads).sum();
+    Ok(json!({ "cpu": { "usage": { "total": total } }, "pids": { "current": tasks } }))
+}
