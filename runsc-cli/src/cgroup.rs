@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use limits::{Limits, read as read_limits};
+pub(crate) use limits::{Limits, parse as parse_limits, read as read_limits};
 pub(crate) use stats::stats;
 
 /// How long the kernel may take to let go of the processes of a group that are dead.

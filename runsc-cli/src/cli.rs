@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -150,8 +151,12 @@ pub(crate) enum Command {
     Delete(DeleteArgs),
     /// Run a command on the host's own files below an overlay
     Do(DoArgs),
+    /// Print statistics of a container
+    Events(EventsArgs),
     /// Run a further process in a container
     Exec(ExecArgs),
+    /// Print what this runtime supports, as the runtime specification has it
+    Features,
     /// Print help
     Help(HelpArgs),
     /// Send a signal to a container
@@ -172,6 +177,8 @@ pub(crate) enum Command {
     Start(IdArgs),
     /// Print the state of a container
     State(IdArgs),
+    /// Change the limits of a container
+    Update(UpdateArgs),
     /// Wait for a container to stop and print its exit status
     Wait(IdArgs),
 }
@@ -251,6 +258,82 @@ pub(crate) struct DoArgs {
         value_name = "COMMAND"
     )]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Time between two prints, such as 5s or 500ms
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// Print once
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Name of the container
+    pub(crate) id: String,
+}
+
+/// Parses a duration in the form of Go's.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let failure = || format!("{text:?} is no time: give a number and ms, s, m or h");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(failure)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| failure())?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(failure()),
+    };
+    let ms = number.checked_mul(ms).filter(|ms| *ms > 0).ok_or_else(failure)?;
+    Ok(Duration::from_millis(ms))
+}
+
+/// Options of `update`.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// File with linux.resources of config.json, - for standard input; the other flags are ignored
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) resources: Option<PathBuf>,
+    /// Weight of block I/O, from 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    pub(crate) blkio_weight: Option<u64>,
+    /// Period of the CPU limit in microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_period: Option<u64>,
+    /// CPU time for each period in microseconds
+    #[arg(long, value_name = "USEC", allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// Weight of CPU time
+    #[arg(long, value_name = "SHARES")]
+    pub(crate) cpu_share: Option<u64>,
+    /// Period of the real-time CPU limit in microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_rt_period: Option<u64>,
+    /// Real-time CPU time for each period in microseconds
+    #[arg(long, value_name = "USEC")]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// Processors to use
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Limit of memory in bytes
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory: Option<i64>,
+    /// Soft limit of memory in bytes
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_reservation: Option<i64>,
+    /// Limit of memory and swap in bytes, -1 for none
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<i64>,
+    /// Most processes and threads
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Name of the container
+    pub(crate) id: String,
 }
 
 /// Options of `exec`.

@@ -4,7 +4,9 @@ pub(crate) mod boot;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod r#do;
+pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod features;
 pub(crate) mod gofer;
 pub(crate) mod help;
 pub(crate) mod kill;
@@ -17,6 +19,7 @@ pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
 mod syscall_table;
+pub(crate) mod update;
 pub(crate) mod wait;
 
 use std::io::{self, Write as _};

@@ -22,6 +22,7 @@ use anyhow::{Context as _, bail};
 use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
 use crate::hooks::Hooks;
 use crate::log;
 use crate::sandbox::Sandbox;
@@ -50,6 +51,9 @@ pub(crate) struct State {
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) hooks: Hooks,
+    /// None where control groups are left alone.
+    #[serde(default)]
+    pub(crate) cgroup: Option<Cgroup>,
     /// The process that managers see; `runsc do` has none.
     #[serde(default)]
     pub(crate) monitor: Option<ProcessRef>,
@@ -198,8 +202,8 @@ impl Container {
     pub(crate) fn reload(&mut self) -> anyhow::Result<()> {
         let path = self.dir.join("state.json");
         let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        self.state = serde_json::from_slice(&text)
-            .with_context(|| format!("reading {}", path.display()))?;
+        self.state =
+            serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
         Ok(())
     }
 
@@ -262,10 +266,14 @@ impl Container {
         };
         // What its creator or its monitor has added meanwhile.
         let current = Self::find_if_any(self.root(), &self.state.id)?;
-        let State { monitor, sentry, gofer, .. } = current.as_ref().unwrap_or(self).state;
+        let State { monitor, sentry, gofer, ref cgroup, .. } =
+            current.as_ref().unwrap_or(self).state;
         // The monitor first: the others die with it.
         for process in [monitor, sentry, gofer].into_iter().flatten() {
             process.kill_and_wait()?;
+        }
+        if let Some(cgroup) = cgroup {
+            cgroup.remove()?;
         }
         self.remove_files();
         Ok(true)
@@ -353,6 +361,7 @@ impl State {
             owner: sys::effective_ids().0,
             annotations,
             hooks: Hooks::default(),
+            cgroup: None,
             monitor: None,
             sentry: None,
             gofer: None,

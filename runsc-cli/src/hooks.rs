@@ -192,7 +192,8 @@ fn run_inside(
     };
     let (stdin, mut writer) = io::pipe().context("creating a pipe")?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    let mut control = ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+    let mut control =
+        ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
     let request = Request::Execute { process: Box::new(process) };
     control.send_with(&request, &[stdin.as_fd(), null.as_fd(), null.as_fd()])?;
     drop(stdin);

@@ -1,5 +1,6 @@
 //! `runsc`: the OCI command line.
 
+mod cgroup;
 mod cli;
 mod commands;
 mod container;
@@ -54,7 +55,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Create(args) => commands::create::run(&global, &args),
         Command::Delete(args) => commands::delete::run(&global, &args),
         Command::Do(args) => commands::r#do::run(&global, &args),
+        Command::Events(args) => commands::events::run(&global, &args),
         Command::Exec(args) => commands::exec::run(&global, &args),
+        Command::Features => commands::features::run(),
         Command::Help(args) => commands::help::run(&args),
         Command::Kill(args) => commands::kill::run(&global, &args),
         Command::List(args) => commands::list::run(&global, &args),
@@ -65,6 +68,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Spec(args) => commands::spec::run(&args),
         Command::Start(args) => commands::start::run(&global, &args),
         Command::State(args) => commands::state::run(&global, &args),
+        Command::Update(args) => commands::update::run(&global, &args),
         Command::Wait(args) => commands::wait::run(&global, &args),
     }
 }

@@ -4,12 +4,13 @@
 //! name; what is left over, or not supported yet, is an error or a warning that names it.
 
 pub(crate) mod capabilities;
-mod fields;
+pub(crate) mod fields;
 pub(crate) mod filesystem;
 mod hooks;
 mod mounts;
 pub(crate) mod namespaces;
 mod process;
+pub(crate) use mounts::OPTIONS as MOUNT_OPTIONS;
 pub(crate) mod resources;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::sandbox::monitor::NetworkNamespace;
 use crate::sandbox::{GoferMount, Plan};
 use fields::Fields;
 use filesystem::FilesystemPlan;
+use resources::Cgroups;
 
 /// The file of a bundle.
 pub(crate) const CONFIG_FILE: &str = "config.json";
@@ -44,6 +46,7 @@ pub(crate) struct Bundle {
     /// Rows and columns of the container's terminal.
     pub(crate) console_size: Option<(u16, u16)>,
     pub(crate) hooks: Hooks,
+    pub(crate) cgroups: Cgroups,
     /// What of the file is not applied, to be shown to the user.
     pub(crate) warnings: Vec<String>,
 }
@@ -106,9 +109,9 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
     }
     let annotations = top.optional("annotations")?.unwrap_or_default();
     let mut network = NetworkNamespace::Host;
+    let mut cgroups = Cgroups::default();
     if let Some(linux) = top.object("linux")? {
-        network =
-            resources::translate(linux, &mut container, global.ignore_cgroups, &mut warnings)?;
+        (network, cgroups) = resources::translate(linux, &mut container, &mut warnings)?;
     }
     if container.hostname.is_empty() {
         container.hostname = "localhost".into();
@@ -127,6 +130,7 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         network,
         console_size,
         hooks,
+        cgroups,
         warnings,
     })
 }

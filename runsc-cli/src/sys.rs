@@ -489,6 +489,18 @@ pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Res
     check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }.into()).map(drop)
 }
 
+/// Sets how soon the kernel kills this process and whatever it starts when memory runs out. Where
+/// the caller may not lower it, it stays what it is: managers ask for less than they may.
+pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
+    if value == 0 {
+        return Ok(());
+    }
+    match std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
 /// Names this process in `/proc/PID/comm`.
 pub(crate) fn set_process_name(name: &CStr) {
     // SAFETY: a C string; longer ones are cut.

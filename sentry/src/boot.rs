@@ -32,16 +32,8 @@ use self::target::Sandbox;
 #[expect(clippy::needless_pass_by_value, reason = "a sandbox is booted once")]
 pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     startup::set_process_name(c"runsc-sandbox");
-    let Descriptors {
-        stdio,
-        preserved,
-        gofer,
-        control,
-        log,
-        proc_self_fd,
-        oom_score_adj,
-        proc,
-    } = descriptors;
+    let Descriptors { stdio, preserved, gofer, control, log, proc_self_fd, oom_score_adj, proc } =
+        descriptors;
     // First, while there is one thread and nothing in its memory. Without it nothing is known of
     // what processes use.
     let _ = usage::start(proc.as_fd());
@@ -78,6 +70,7 @@ fn create(
         hostname: config.container.hostname.clone().into_bytes(),
         domainname: config.container.domainname.clone().into_bytes(),
         memory_limit: config.container.memory_limit,
+        tasks_limit: config.container.tasks_limit,
     });
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);

@@ -88,6 +88,8 @@ pub struct ContainerConfig {
     pub devices: Vec<DeviceConfig>,
     /// The host's cgroup limits as far as the guest shows them: bytes of memory.
     pub memory_limit: Option<u64>,
+    /// Most processes and threads, as `pids.max` of a cgroup of the guest's own would have it.
+    pub tasks_limit: Option<u64>,
 }
 
 /// A process as the OCI runtime specification describes it.

@@ -48,7 +48,9 @@ pub struct Kernel {
     /// How the control server learns that the container's state has changed.
     pub(crate) status_notifier: OnceLock<StatusNotifier>,
     /// Bytes of memory that the guest is told it has.
-    pub(crate) memory_limit: Option<u64>,
+    memory_limit: AtomicU64,
+    /// Most tasks of the container.
+    tasks_limit: AtomicUsize,
     /// What device nodes and FIFOs are opened with.
     pub special_files: SpecialFiles,
     /// The names that unix sockets are bound to.
@@ -82,6 +84,8 @@ pub struct KernelOptions {
     pub domainname: Vec<u8>,
     /// Bytes of memory that the guest is told it has.
     pub memory_limit: Option<u64>,
+    /// Most tasks of the container.
+    pub tasks_limit: Option<u64>,
 }
 
 impl Kernel {
@@ -104,7 +108,8 @@ impl Kernel {
             host_name: Mutex::new((options.hostname, options.domainname)),
             init: Mutex::new(Init::default()),
             status_notifier: OnceLock::new(),
-            memory_limit: options.memory_limit,
+            memory_limit: AtomicU64::new(options.memory_limit.unwrap_or(u64::MAX)),
+            tasks_limit: AtomicUsize::new(as_tasks(options.tasks_limit)),
             special_files: SpecialFiles::default(),
             unix_sockets: Default::default(),
             inet: Default::default(),
@@ -138,7 +143,8 @@ impl Kernel {
         let privileged = creds.uid == 0
             || creds.has_capability(syscalls::abi::capability::CAP_SYS_RESOURCE)
             || creds.has_capability(syscalls::abi::capability::CAP_SYS_ADMIN);
-        let limit = if privileged { MAX_TASKS } else { limit.min(MAX_TASKS) };
+        let most = self.tasks_limit.load(Ordering::Relaxed);
+        let limit = if privileged { most } else { limit.min(most) };
         let counted = self
             .n_tasks
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
@@ -146,6 +152,16 @@ impl Kernel {
             self.n_forks.fetch_add(1, Ordering::Relaxed);
         }
         counted.is_ok()
+    }
+
+    /// Changes the container's limits where there is a new one.
+    pub(crate) fn set_limits(&self, memory: Option<u64>, tasks: Option<u64>) {
+        if let Some(memory) = memory {
+            self.memory_limit.store(memory, Ordering::Relaxed);
+        }
+        if tasks.is_some() {
+            self.tasks_limit.store(as_tasks(tasks), Ordering::Relaxed);
+        }
     }
 
     /// Counts the first task, which no limit concerns.
@@ -166,14 +182,17 @@ impl Kernel {
     /// Returns how many bytes of memory the guest is told it has.
     pub fn total_memory(&self) -> u64 {
         let total = sentry_host::memory_info::memory_info().total;
-        self.memory_limit.map_or(total, |limit| limit.min(total))
+        self.memory_limit.load(Ordering::Relaxed).min(total)
     }
 
     /// Returns how many bytes of memory the guest is told are free: what the host has free, at
     /// most the guest's own share less what its processes hold.
     pub fn free_memory(&self) -> u64 {
         let free = sentry_host::memory_info::memory_info().free;
-        let Some(limit) = self.memory_limit else { return free };
+        let limit = self.memory_limit.load(Ordering::Relaxed);
+        if limit == u64::MAX {
+            return free;
+        }
         let mut seen = Vec::new();
         let mut resident = 0u64;
         for (_, task) in self.root_pid_namespace.tasks() {
@@ -230,6 +249,11 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Returns a limit of tasks as this kernel can hold to it.
+fn as_tasks(limit: Option<u64>) -> usize {
+    limit.and_then(|limit| usize::try_from(limit).ok()).map_or(MAX_TASKS, |it| it.min(MAX_TASKS))
 }
 
 /// The inode number of the first namespace: Linux's `PROC_DYNAMIC_FIRST` and what follows.

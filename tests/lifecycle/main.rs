@@ -34,6 +34,7 @@ mod lifecycle {
         state: TempDir,
         dir: TempDir,
         bundle: Bundle,
+        has_cgroups: bool,
     }
 
     /// What a command left.
@@ -48,7 +49,10 @@ mod lifecycle {
             let rootfs = Rootfs::with_programs(&[]);
             let bin = rootfs.path().join("bin");
             fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-            for name in ["cat", "echo", "env", "false", "id", "kill", "ls", "pwd", "sh", "sleep", "true", "touch"] {
+            for name in [
+                "cat", "echo", "env", "false", "id", "kill", "ls", "pwd", "sh", "sleep", "true",
+                "touch",
+            ] {
                 std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
             }
             fs::write(bin.join("text"), "no program\n").unwrap();
@@ -67,8 +71,17 @@ mod lifecycle {
             config["mounts"].as_array_mut().unwrap().push(json!({
                 "destination": "/shared", "type": "bind", "source": dir.path(), "options": ["bind"]
             }));
+            // Without one, containers of the same name share a group, and its freezer.
+            config["linux"]["cgroupsPath"] =
+                format!("/{}", test_harness::temp_dir::unique("lifecycle")).into();
             change(&mut config);
-            Case { runtime, state: TempDir::new(), dir, bundle: Bundle::with_config(&config) }
+            Case {
+                runtime,
+                state: TempDir::new(),
+                dir,
+                bundle: Bundle::with_config(&config),
+                has_cgroups: false,
+            }
         }
 
         fn command(&self, args: &[&str]) -> Command {
@@ -76,6 +89,10 @@ mod lifecycle {
                 Runtime::Runc => vec!["runc".into(), "--root".into(), self.state.path().into()],
                 Runtime::Runsc(platform) => mode::runsc_argv(platform, &self.state),
             };
+            let argv: Vec<_> = argv
+                .into_iter()
+                .filter(|word| !self.has_cgroups || word != "--ignore-cgroups")
+                .collect();
             // No command of a manager waits for ever.
             let mut command = Command::new("timeout");
             command.args(["-k", "5", "60"]).args(argv).args(args);
@@ -165,7 +182,9 @@ mod lifecycle {
     impl Drop for Case {
         fn drop(&mut self) {
             for entry in fs::read_dir(self.state.path()).into_iter().flatten().flatten() {
-                let _ = self.command(&["delete", "--force", &entry.file_name().to_string_lossy()]).status();
+                let _ = self
+                    .command(&["delete", "--force", &entry.file_name().to_string_lossy()])
+                    .status();
             }
         }
     }
@@ -182,8 +201,9 @@ mod lifecycle {
     }
 
     fn is_alive(pid: &str) -> bool {
-        fs::read_to_string(Path::new("/proc").join(pid).join("stat"))
-            .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+        fs::read_to_string(Path::new("/proc").join(pid).join("stat")).is_ok_and(|stat| {
+            !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+        })
     }
 
     #[test]
@@ -195,7 +215,10 @@ mod lifecycle {
             case.succeed(&["create", "--pid-file", "pid", "c"]);
             let state = case.state("c");
             seen.push(format!("{} {} {}", state["id"], state["status"], state["rootfs"]));
-            assert_eq!(state["bundle"].as_str(), case.bundle.path().canonicalize().unwrap().to_str());
+            assert_eq!(
+                state["bundle"].as_str(),
+                case.bundle.path().canonicalize().unwrap().to_str()
+            );
             let pid = fs::read_to_string(case.bundle.path().join("pid")).unwrap();
             assert!(state["pid"].to_string() == pid && is_alive(&pid));
             seen.push(case.fail(&["create", "c"], "container with given ID already exists"));
@@ -203,7 +226,12 @@ mod lifecycle {
             case.succeed(&["start", "c"]);
             seen.push(case.status("c"));
             seen.push(case.fail(&["start", "c"], "cannot start an already running container"));
-            seen.push(case.fail(&["delete", "c"], "cannot delete container c that is not stopped: running"));
+            seen.push(
+                case.fail(
+                    &["delete", "c"],
+                    "cannot delete container c that is not stopped: running",
+                ),
+            );
             case.succeed(&["pause", "c"]);
             seen.push(case.status("c"));
             let refusal = "cannot exec in a paused container (use --ignore-paused to override)";
@@ -248,7 +276,10 @@ mod lifecycle {
             let mut seen = Vec::new();
             for (program, words) in [
                 ("nothing", r#"exec: \"nothing\": executable file not found in $PATH"#),
-                ("/bin/nothing", r#"exec: \"/bin/nothing\": stat /bin/nothing: no such file or directory"#),
+                (
+                    "/bin/nothing",
+                    r#"exec: \"/bin/nothing\": stat /bin/nothing: no such file or directory"#,
+                ),
                 ("/bin/text", r#"exec: \"/bin/text\": permission denied"#),
                 ("/bin", r#"exec: \"/bin\": "#),
             ] {
@@ -269,13 +300,29 @@ mod lifecycle {
             let case = Case::new(runtime, &["sleep", "1000"]);
             case.succeed(&["run", "--detach", "c"]);
             let mut seen = Vec::new();
-            let script = "echo $A; pwd; id -u; id -g; cat /proc/self/status | grep -e CapEff -e NoNewPrivs";
+            let script =
+                "echo $A; pwd; id -u; id -g; cat /proc/self/status | grep -e CapEff -e NoNewPrivs";
             seen.push(case.succeed(&[
-                "exec", "--env", "A=b c", "--cwd", "/tmp", "--user", "5:6", "--cap", "CAP_SYS_TIME",
-                "--no-new-privs", "c", "sh", "-c", script,
+                "exec",
+                "--env",
+                "A=b c",
+                "--cwd",
+                "/tmp",
+                "--user",
+                "5:6",
+                "--cap",
+                "CAP_SYS_TIME",
+                "--no-new-privs",
+                "c",
+                "sh",
+                "-c",
+                script,
             ]));
             for script in ["exit 5", "kill -9 $$", "kill -HUP $$"] {
-                seen.push(format!("{script}: {}", case.call(&["exec", "c", "sh", "-c", script]).code));
+                seen.push(format!(
+                    "{script}: {}",
+                    case.call(&["exec", "c", "sh", "-c", script]).code
+                ));
             }
             let process = json!({
                 "args": ["sh", "-c", "echo $X; id -G; umask; exit 3"],
@@ -319,7 +366,15 @@ mod lifecycle {
             case.kill(&pids[1], "KILL");
             case.wait_until("the end of b", || !is_alive(&pids[1]));
             case.wait_until("one process", || {
-                case.succeed(&["exec", "c", "sh", "-c", "grep -l [b].up /proc/[0-9]*/cmdline | wc -l"]).trim() == "0"
+                case.succeed(&[
+                    "exec",
+                    "c",
+                    "sh",
+                    "-c",
+                    "grep -l [b].up /proc/[0-9]*/cmdline | wc -l",
+                ])
+                .trim()
+                    == "0"
             });
             case.kill(&init, "USR1");
             seen.push(case.line_of("init"));
@@ -331,7 +386,10 @@ mod lifecycle {
     #[test]
     fn death_of_the_pid_is_the_death_of_the_container() {
         compare(|runtime| {
-            let case = Case::new(runtime, &["sh", "-c", "while :; do echo up >/shared/up; sleep 0.02; done"]);
+            let case = Case::new(
+                runtime,
+                &["sh", "-c", "while :; do echo up >/shared/up; sleep 0.02; done"],
+            );
             case.succeed(&["run", "--detach", "--pid-file", "pid", "c"]);
             case.line_of("up");
             case.succeed(&["exec", "--detach", "--pid-file", "exec", "c", "sleep", "1000"]);
@@ -390,7 +448,10 @@ mod lifecycle {
                 }]);
             });
             case.succeed(&["create", "c"]);
-            let mut seen = vec![fs::read_to_string(&path).unwrap(), case.shared("inside").exists().to_string()];
+            let mut seen = vec![
+                fs::read_to_string(&path).unwrap(),
+                case.shared("inside").exists().to_string(),
+            ];
             case.succeed(&["start", "c"]);
             case.wait_for_status("c", "stopped");
             seen.push(case.line_of("inside"));
@@ -399,7 +460,8 @@ mod lifecycle {
             // A failure ends the container, and its message is shown.
             for name in ["prestart", "createRuntime", "createContainer"] {
                 let case = Case::with(runtime, &["true"], |config| {
-                    config["hooks"][name] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}]);
+                    config["hooks"][name] =
+                        json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}]);
                 });
                 seen.push(case.fail(&["create", "c"], "exit status 3, stdout: , stderr: why"));
                 seen.push(case.fail(&["state", "c"], "container does not exist"));
@@ -420,14 +482,94 @@ mod lifecycle {
             }
             write!(script, " --bundle '{}'", case.bundle.path().display()).unwrap();
             let script = script.replace(" 'c' --bundle", " --bundle") + " c";
-            let output = Command::new("sh").args(["-c", &script]).current_dir(case.dir.path()).output().unwrap();
-            vec![String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap()]
+            let output = Command::new("sh")
+                .args(["-c", &script])
+                .current_dir(case.dir.path())
+                .output()
+                .unwrap();
+            vec![
+                String::from_utf8(output.stdout).unwrap(),
+                String::from_utf8(output.stderr).unwrap(),
+            ]
+        });
+    }
+
+    /// Returns what the files of a name say in a container's groups, of every hierarchy.
+    fn control_files(group: &str, name: &str) -> Vec<String> {
+        let root = Path::new("/sys/fs/cgroup");
+        let mut mounts: Vec<PathBuf> = vec![root.into()];
+        mounts.extend(fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()));
+        let read = |mount: &PathBuf| fs::read_to_string(mount.join(group).join(name)).ok();
+        mounts.iter().filter_map(read).collect()
+    }
+
+    #[test]
+    fn control_groups_hold_every_process_and_go_with_the_container() {
+        compare(|runtime| {
+            let parent = test_harness::temp_dir::unique("lifecycle");
+            let group = format!("{parent}/c");
+            let mut case = Case::with(runtime, &["sleep", "1000"], |config| {
+                config["linux"]["cgroupsPath"] = format!("/{group}").into();
+                config["linux"]["resources"] = json!({
+                    "memory": {"limit": 134_217_728},
+                    "cpu": {"shares": 512, "period": 100_000, "quota": 50_000},
+                });
+            });
+            case.has_cgroups = true;
+            case.succeed(&["create", "--pid-file", "pid", "c"]);
+            case.succeed(&["start", "c"]);
+            let pid = fs::read_to_string(case.bundle.path().join("pid")).unwrap();
+            let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            let mut seen = vec![own.lines().all(|line| line.ends_with(&group)).to_string()];
+            let limits = [
+                "memory.limit_in_bytes",
+                "memory.max",
+                "cpu.shares",
+                "cpu.weight",
+                "cpu.cfs_quota_us",
+                "cpu.max",
+            ];
+            let values = || limits.map(|name| control_files(&group, name).concat()).to_vec();
+            seen.extend(values());
+            // Nobody of the container's is anywhere else.
+            let members: Vec<Vec<String>> = control_files(&group, "cgroup.procs")
+                .iter()
+                .map(|text| text.lines().map(str::to_owned).collect())
+                .collect();
+            let children = |pid: &str| {
+                fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default()
+            };
+            for member in members.first().unwrap() {
+                for child in children(member).split_whitespace() {
+                    assert!(
+                        members.iter().all(|list| list.iter().any(|it| it == child)),
+                        "{child}"
+                    );
+                }
+            }
+            case.succeed(&["update", "--memory", "268435456", "--cpu-share", "256", "c"]);
+            seen.extend(values());
+            let stats: Value =
+                serde_json::from_str(&case.succeed(&["events", "--stats", "c"])).unwrap();
+            seen.push(format!(
+                "{} {} {}",
+                stats["type"], stats["id"], stats["data"]["memory"]["usage"]["limit"]
+            ));
+            assert!(stats["data"]["cpu"]["usage"]["total"].as_u64() > Some(0), "{stats}");
+            case.succeed(&["delete", "--force", "c"]);
+            seen.push(control_files(&group, "cgroup.procs").len().to_string());
+            for mount in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+                let _ = fs::remove_dir(mount.path().join(&parent));
+            }
+            let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
+            seen
         });
     }
 
     #[test]
     fn many_containers_live_and_leave_nothing() {
-        let number: usize = std::env::var("LIFECYCLE_CONTAINERS").map_or(12, |text| text.parse().unwrap());
+        let number: usize =
+            std::env::var("LIFECYCLE_CONTAINERS").map_or(12, |text| text.parse().unwrap());
         for platform in [Platform::Systrap, Platform::Ptrace] {
             if !platform.is_wanted() {
                 continue;

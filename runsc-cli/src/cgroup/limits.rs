@@ -40,7 +40,12 @@ impl Limits {
         self.settings.is_empty()
     }
 
-    fn push(&mut self, field: String, v1: Option<(&str, &str, String)>, v2: Option<(&str, String)>) {
+    fn push(
+        &mut self,
+        field: String,
+        v1: Option<(&str, &str, String)>,
+        v2: Option<(&str, String)>,
+    ) {
         let v1 = v1.map(|(controller, file, value)| (controller.into(), file.into(), value));
         let v2 = v2.map(|(file, value)| (file.into(), value));
         self.settings.push(Setting { field, v1, v2 });
@@ -93,18 +98,16 @@ impl Setting {
         let path = dir.join(file);
         // One line at a time, as these files want it.
         for line in value.lines() {
-            fs::write(&path, line)
-                .with_context(|| format!("{}: writing {line:?} to {}", self.field, path.display()))?;
+            fs::write(&path, line).with_context(|| {
+                format!("{}: writing {line:?} to {}", self.field, path.display())
+            })?;
         }
         Ok(())
     }
 }
 
 /// Reads the object.
-pub(crate) fn read(
-    mut resources: Fields,
-    warnings: &mut Vec<String>,
-) -> anyhow::Result<Limits> {
+pub(crate) fn read(mut resources: Fields, warnings: &mut Vec<String>) -> anyhow::Result<Limits> {
     let mut limits = Limits::default();
     if let Some(memory) = resources.object("memory")? {
         read_memory(&mut limits, memory, warnings)?;
@@ -123,7 +126,11 @@ pub(crate) fn read(
             } else {
                 limit.saturating_add(HOST_TASKS).to_string()
             };
-            limits.push(field, Some(("pids", "pids.max", value.clone())), Some(("pids.max", value)));
+            limits.push(
+                field,
+                Some(("pids", "pids.max", value.clone())),
+                Some(("pids.max", value)),
+            );
         }
         pids.finish(warnings);
     }
@@ -154,7 +161,9 @@ pub(crate) fn read(
         }
         network.finish(warnings);
     }
-    if let Some(unified) = resources.optional::<std::collections::BTreeMap<String, String>>("unified")? {
+    if let Some(unified) =
+        resources.optional::<std::collections::BTreeMap<String, String>>("unified")?
+    {
         for (file, value) in unified {
             if file.contains('/') {
                 bail!("{}: {file:?} is no file name", resources.name("unified"));
@@ -177,6 +186,9 @@ fn read_memory(
     let or_max = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
     let limit = memory.optional::<i64>("limit")?.filter(|limit| *limit != 0);
     if let Some(limit) = limit {
+        if limit < -1 {
+            bail!("{}: {limit} is no size: -1 is none", memory.name("limit"));
+        }
         limits.memory = u64::try_from(limit).ok();
         let v1 = ("memory", "memory.limit_in_bytes", limit.to_string());
         limits.push(memory.name("limit"), Some(v1), Some(("memory.max", or_max(limit))));
@@ -205,16 +217,21 @@ fn read_memory(
         limits.push(memory.name("disableOOMKiller"), Some(v1), None);
     }
     // How groups have been made since version 1 knew anything else.
-    memory.ignore("useHierarchy");
+    let _: Option<bool> = memory.optional("useHierarchy")?;
     // The kernel's own memory has had no limit of its own since Linux 5.16; runc ignores them, too.
-    memory.ignore("kernel");
-    memory.ignore("kernelTCP");
-    memory.ignore("checkBeforeUpdate");
+    let _: Option<i64> = memory.optional("kernel")?;
+    let _: Option<i64> = memory.optional("kernelTCP")?;
+    // The kernel refuses a limit below what is used where it cannot free as much.
+    let _: Option<bool> = memory.optional("checkBeforeUpdate")?;
     memory.finish(warnings);
     Ok(())
 }
 
-fn read_cpu(limits: &mut Limits, mut cpu: Fields, warnings: &mut Vec<String>) -> anyhow::Result<()> {
+fn read_cpu(
+    limits: &mut Limits,
+    mut cpu: Fields,
+    warnings: &mut Vec<String>,
+) -> anyhow::Result<()> {
     if let Some(shares) = cpu.optional::<u64>("shares")?.filter(|it| *it != 0) {
         // The conversion that runtimes and systemd have agreed on: 2..=262144 to 1..=10000.
         let clamped = shares.clamp(2, 262_144);
@@ -295,7 +312,8 @@ fn read_block(
             entry.finish(warnings);
         }
     }
-    block.ignore("leafWeight");
+    // Of the scheduler that Linux 5.0 has dropped.
+    let _: Option<u64> = block.optional("leafWeight")?;
     block.finish(warnings);
     Ok(())
 }

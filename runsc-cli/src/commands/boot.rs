@@ -13,7 +13,9 @@ use crate::sys;
 /// is a log, the number of descriptors handed down.
 pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     let args: Vec<String> = args.collect();
-    let [_id, gofers, log, preserved] = &args[..] else { anyhow::bail!("boot is started by runsc itself") };
+    let [_id, gofers, log, preserved] = &args[..] else {
+        anyhow::bail!("boot is started by runsc itself")
+    };
     let config =
         File::from(sys::take_descriptor(sentry_fd::CONFIG).context("taking the configuration")?);
     let log_fd = sys::take_descriptor(sentry_fd::LOG).context("taking the log")?;

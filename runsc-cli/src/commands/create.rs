@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 
 use super::delete;
+use crate::cgroup::{Cgroup, Limits};
 use crate::cli::{CreateArgs, GlobalOptions};
 use crate::container::{Container, State, Status};
 use crate::hooks::{self, Point};
@@ -21,6 +22,7 @@ pub(super) struct Prepared {
     plan: Plan,
     surroundings: Surroundings,
     container: Container,
+    limits: Limits,
 }
 
 /// Creates a container whose program waits for `start`.
@@ -35,8 +37,8 @@ pub(super) fn prepare(
     args: &CreateArgs,
     is_detached: bool,
 ) -> anyhow::Result<Prepared> {
-    if global.systemd_cgroup {
-        log::warning("--systemd-cgroup: cgroups are not supported yet");
+    if global.systemd_cgroup && !global.ignore_cgroups {
+        bail!("--systemd-cgroup: not supported: set the manager's cgroup driver to cgroupfs");
     }
     let dir = args
         .bundle
@@ -62,10 +64,20 @@ pub(super) fn prepare(
         .context("--preserve-fds: not that many descriptors")?;
     let mut state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
     state.hooks = bundle.hooks;
+    let limits = bundle.cgroups.limits;
+    if !global.ignore_cgroups {
+        if sys::effective_ids().0 == 0 {
+            state.cgroup = Some(Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?);
+        } else if !limits.is_empty() {
+            log::warning("config.json: linux.resources: not applied without privileges");
+        }
+    }
     let container = Container::claim(&super::state_root(global), state)?;
     let state_dir = &container.dir;
     match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
-        Ok(plan) => Ok(Prepared { plan: Plan { preserved, ..plan }, surroundings, container }),
+        Ok(plan) => {
+            Ok(Prepared { plan: Plan { preserved, ..plan }, surroundings, container, limits })
+        }
         Err(error) => {
             container.destroy()?;
             Err(error)
@@ -96,12 +108,16 @@ impl Prepared {
     /// Starts the sandbox and waits until its container is created. Leaves nothing behind where it
     /// fails.
     pub(super) fn create(mut self, args: &CreateArgs) -> anyhow::Result<(Container, Child)> {
-        let run_hooks = |container: &Container| {
+        let limits = &self.limits;
+        let prepare = |container: &Container| {
+            if let Some(cgroup) = &container.state.cgroup {
+                cgroup.create()?;
+                limits.apply(cgroup)?;
+            }
             hooks::run(container, Point::Prestart, Status::Creating)?;
             hooks::run(container, Point::CreateRuntime, Status::Creating)
         };
-        let result =
-            monitor::create(&self.plan, &self.surroundings, &mut self.container, run_hooks);
+        let result = monitor::create(&self.plan, &self.surroundings, &mut self.container, prepare);
         let result = result.and_then(|child| {
             monitor::write_pid_file(child.pid, args.pid_file.as_deref())?;
             if let Some(socket) = &args.pidfd_socket {

@@ -1,7 +1,5 @@
 //! `runsc events`.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 use serde_json::{Value, json};
@@ -19,7 +17,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &EventsArgs) -> anyhow::Result<i
     }
     loop {
         let event = json!({ "type": "stats", "id": args.id, "data": data(&container)? });
-        writeln!(std::io::stdout(), "{event}")?;
+        super::print(&format!("{event}\n"))?;
         if args.stats {
             return Ok(0);
         }

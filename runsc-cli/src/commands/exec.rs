@@ -73,15 +73,14 @@ fn process(
     let mut warnings = Vec::new();
     let (mut process, size) = match &args.process {
         Some(path) => {
-            let text = fs::read(path)
-                .with_context(|| format!("--process: reading {}", path.display()))?;
+            let text =
+                fs::read(path).with_context(|| format!("--process: reading {}", path.display()))?;
             spec::process(&text, &mut warnings)
                 .with_context(|| format!("--process: {}", path.display()))?
         }
         None => {
             let path = container.state.bundle.join(spec::CONFIG_FILE);
-            let text =
-                fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
             // What is wrong with the rest of the file has been said at `create`.
             spec::process_of_bundle(&text, &mut Vec::new())
                 .with_context(|| path.display().to_string())?

@@ -1,7 +1,5 @@
 //! `runsc features`.
 
-use std::io::Write as _;
-
 use serde_json::json;
 
 use crate::hooks::Point;
@@ -25,6 +23,6 @@ pub(crate) fn run() -> anyhow::Result<i32> {
         },
         "annotations": {},
     });
-    writeln!(std::io::stdout(), "{features:#}")?;
+    super::print(&format!("{features:#}\n"))?;
     Ok(0)
 }

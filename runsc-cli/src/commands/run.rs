@@ -15,9 +15,8 @@ pub(crate) fn run(global: &GlobalOptions, args: &RunArgs) -> anyhow::Result<i32>
         sys::block_signals().context("blocking signals")?;
     }
     let (container, monitor) = prepared.create(&args.create)?;
-    let result = start::start(&container).and_then(|()| {
-        if args.detach { Ok(0) } else { monitor::attend_child(&monitor) }
-    });
+    let result = start::start(&container)
+        .and_then(|()| if args.detach { Ok(0) } else { monitor::attend_child(&monitor) });
     if result.is_err() || !(args.detach || args.keep) {
         delete::destroy(&container)?;
     }

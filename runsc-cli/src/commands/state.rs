@@ -7,7 +7,7 @@ use crate::container::{Container, Status};
 use crate::log;
 
 /// The version of the runtime specification that the state follows.
-const OCI_VERSION: &str = "1.2.1";
+pub(super) const OCI_VERSION: &str = "1.2.1";
 
 /// Prints the state as JSON.
 pub(crate) fn run(global: &GlobalOptions, args: &IdArgs) -> anyhow::Result<i32> {

@@ -30,8 +30,7 @@ fn run_until_exit(plan: &Plan, container: &mut Container) -> anyhow::Result<i32>
     let stdio = [stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
     let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
     container.is_created();
-    let result = start(container)
-        .and_then(|control| attend(&sandbox, control, signals.as_fd()));
+    let result = start(container).and_then(|control| attend(&sandbox, control, signals.as_fd()));
     match result {
         Ok(()) => exit_status(sandbox.wait()?),
         Err(error) => match sandbox.kill() {
@@ -47,7 +46,8 @@ fn run_until_exit(plan: &Plan, container: &mut Container) -> anyhow::Result<i32>
 }
 
 fn start(container: &Container) -> anyhow::Result<ControlClient> {
-    let mut control = ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+    let mut control =
+        ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
     control.send(&Request::Start)?;
     Ok(control)
 }

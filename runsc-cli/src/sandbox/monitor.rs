@@ -140,6 +140,9 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
     let request = Request::Execute { process: Box::new(execution.process) };
     let body = |reports: BorrowedFd<'_>| {
         detach_from_caller()?;
+        if let Some(cgroup) = &container.state.cgroup {
+            cgroup.enter()?;
+        }
         let stdio = (io::stdin(), io::stdout(), io::stderr());
         let mut fds = vec![stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
         let slave = execution.console.as_ref().map(open_console).transpose()?;
@@ -147,8 +150,8 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
             fds = vec![slave.as_fd(); 3];
         }
         fds.extend(execution.preserved.iter().map(OwnedFd::as_fd));
-        let mut control =
-            ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+        let mut control = ControlClient::connect_unbuffered(&container.dir)
+            .context("connecting to the sentry")?;
         control.send_with(&request, &fds)?;
         match control.receive()? {
             Response::Executed { .. } => {}
@@ -242,6 +245,9 @@ fn watch_over_container(
     container: &mut Container,
     reports: BorrowedFd<'_>,
 ) -> anyhow::Result<std::convert::Infallible> {
+    if let Some(cgroup) = &container.state.cgroup {
+        cgroup.enter()?;
+    }
     hooks::run(container, Point::CreateContainer, Status::Creating)?;
     let stdio = (io::stdin(), io::stdout(), io::stderr());
     let mut stdio = [stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
@@ -249,6 +255,7 @@ fn watch_over_container(
     if let Some(slave) = &slave {
         stdio = [slave.as_fd(); 3];
     }
+    sys::set_oom_score_adj(plan.config.container.process.oom_score_adj)?;
     let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
     let mut control =
         ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;

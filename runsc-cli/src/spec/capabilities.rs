@@ -50,6 +50,11 @@ const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// Returns every name.
+pub(crate) fn names() -> &'static [&'static str] {
+    &NAMES
+}
+
 /// Returns the set with the given names.
 pub(crate) fn parse(names: &[String], field: &str) -> anyhow::Result<u64> {
     let mut set = 0;

@@ -6,13 +6,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 #[derive(Debug)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     path: String,
     map: Map<String, Value>,
 }
 
 impl Fields {
-    pub(super) fn new(value: Value, path: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(value: Value, path: &str) -> anyhow::Result<Self> {
         match value {
             Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
             _ => anyhow::bail!(
@@ -23,16 +23,16 @@ impl Fields {
     }
 
     /// Returns the full name of a field.
-    pub(super) fn name(&self, field: &str) -> String {
+    pub(crate) fn name(&self, field: &str) -> String {
         if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
     }
 
     /// Takes a field as it stands. A null counts as absent.
-    pub(super) fn take(&mut self, field: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, field: &str) -> Option<Value> {
         self.map.remove(field).filter(|value| !value.is_null())
     }
 
-    pub(super) fn optional<T: DeserializeOwned>(
+    pub(crate) fn optional<T: DeserializeOwned>(
         &mut self,
         field: &str,
     ) -> anyhow::Result<Option<T>> {
@@ -48,16 +48,16 @@ impl Fields {
         }
     }
 
-    pub(super) fn required<T: DeserializeOwned>(&mut self, field: &str) -> anyhow::Result<T> {
+    pub(crate) fn required<T: DeserializeOwned>(&mut self, field: &str) -> anyhow::Result<T> {
         self.optional(field)?.with_context(|| format!("{}: missing", self.name(field)))
     }
 
-    pub(super) fn object(&mut self, field: &str) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn object(&mut self, field: &str) -> anyhow::Result<Option<Self>> {
         self.take(field).map(|value| Self::new(value, &self.name(field))).transpose()
     }
 
     /// Takes a list of objects; empty where absent.
-    pub(super) fn objects(&mut self, field: &str) -> anyhow::Result<Vec<Self>> {
+    pub(crate) fn objects(&mut self, field: &str) -> anyhow::Result<Vec<Self>> {
         let list: Vec<Value> = self.optional(field)?.unwrap_or_default();
         let name = self.name(field);
         list.into_iter()
@@ -67,12 +67,12 @@ impl Fields {
     }
 
     /// Drops a field that has no meaning here.
-    pub(super) fn ignore(&mut self, field: &str) {
+    pub(crate) fn ignore(&mut self, field: &str) {
         self.map.remove(field);
     }
 
     /// Reports every field that nobody has taken.
-    pub(super) fn finish(self, warnings: &mut Vec<String>) {
+    pub(crate) fn finish(self, warnings: &mut Vec<String>) {
         for (field, value) in &self.map {
             if !is_empty(value) {
                 warnings.push(format!("{}: not supported, ignored", self.name(field)));

@@ -8,6 +8,35 @@ use sentry::config::{MountConfig, MountKind, TmpfsConfig};
 use super::fields::Fields;
 use super::filesystem::FilesystemPlan;
 
+/// The options that a mount may have besides those of its file system.
+pub(crate) const OPTIONS: [&str; 25] = [
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "exec",
+    "newinstance",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "rbind",
+    "relatime",
+    "ro",
+    "rprivate",
+    "rro",
+    "rslave",
+    "rw",
+    "slave",
+    "strictatime",
+    "suid",
+];
+
 /// Adds one entry to the plan.
 pub(super) fn add(
     plan: &mut FilesystemPlan,

@@ -7,17 +7,24 @@ use sentry::config::{ContainerConfig, DeviceConfig};
 
 use super::fields::Fields;
 use super::namespaces;
+use crate::cgroup;
 use crate::sandbox::monitor::NetworkNamespace;
 
 /// What `linux.rootfsPropagation` may be, with or without an `r` before it.
 const PROPAGATIONS: [&str; 5] = ["", "private", "shared", "slave", "unbindable"];
 
+/// Where the container's control groups are, and what is written there.
+#[derive(Debug, Default)]
+pub(crate) struct Cgroups {
+    pub(crate) path: Option<String>,
+    pub(crate) limits: cgroup::Limits,
+}
+
 pub(super) fn translate(
     mut linux: Fields,
     container: &mut ContainerConfig,
-    ignore_cgroups: bool,
     warnings: &mut Vec<String>,
-) -> anyhow::Result<NetworkNamespace> {
+) -> anyhow::Result<(NetworkNamespace, Cgroups)> {
     container.masked_paths = linux.optional("maskedPaths")?.unwrap_or_default();
     container.readonly_paths = linux.optional("readonlyPaths")?.unwrap_or_default();
     let sysctl: BTreeMap<String, String> = linux.optional("sysctl")?.unwrap_or_default();
@@ -26,26 +33,13 @@ pub(super) fn translate(
     for device in linux.objects("devices")? {
         container.devices.push(translate_device(device, warnings)?);
     }
-    if let Some(mut resources) = linux.object("resources")? {
-        if let Some(mut memory) = resources.object("memory")? {
-            let limit: Option<i64> = memory.optional("limit")?;
-            if limit.is_some_and(|limit| limit < -1) {
-                bail!("{}: {} is no size: -1 is none", memory.name("limit"), limit.unwrap_or(0));
-            }
-            container.memory_limit = limit.and_then(|limit| u64::try_from(limit).ok());
-            if !ignore_cgroups {
-                memory.finish(warnings);
-            }
-        }
-        // Which host devices a cgroup admits: a sandbox has none.
-        resources.ignore("devices");
-        if !ignore_cgroups {
-            resources.finish(warnings);
-        }
+    let mut cgroups =
+        Cgroups { path: linux.optional("cgroupsPath")?, limits: cgroup::Limits::default() };
+    if let Some(resources) = linux.object("resources")? {
+        cgroups.limits = cgroup::read_limits(resources, warnings)?;
     }
-    if ignore_cgroups {
-        linux.ignore("cgroupsPath");
-    }
+    container.memory_limit = cgroups.limits.memory;
+    container.tasks_limit = cgroups.limits.pids;
     // Identity of the host's user namespace is kept by the gofer; others need an id translation.
     for field in ["uidMappings", "gidMappings"] {
         if !linux.objects(field)?.is_empty() {
@@ -58,7 +52,7 @@ pub(super) fn translate(
         bail!("linux.rootfsPropagation: unknown propagation {propagation:?}");
     }
     linux.finish(warnings);
-    Ok(network)
+    Ok((network, cgroups))
 }
 
 fn translate_device(

@@ -50,10 +50,8 @@ impl Pty {
 pub(crate) fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads a `winsize`, which is live.
-    check(
-        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into(),
-    )
-    .map(drop)
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())
+        .map(drop)
 }
 
 /// Makes a terminal the controlling one of this process, a session leader without one.
@@ -98,7 +96,6 @@ pub(crate) fn send_descriptors(
         }
     }
     // SAFETY: header, vector, data and control buffer are live and of the given lengths.
-    let sent =
-        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

@@ -29,8 +29,8 @@ use crate::task::thread_group::NewGroup;
 use crate::task::{Credentials, CurrentTask, Task, TaskMisc, ThreadGroup, exec, exit, run};
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
-use crate::vfs::path::Path;
 use crate::vfs::mount::MountNamespace;
+use crate::vfs::path::Path;
 use crate::vfs::walk::{Walk, WalkFlags};
 use crate::vfs::{File, FileType, NodeKind, OpenFile, names};
 

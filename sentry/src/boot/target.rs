@@ -102,6 +102,10 @@ impl ControlTarget for Sandbox {
         }
     }
 
+    fn limit(&self, memory: Option<u64>, tasks: Option<u64>) {
+        self.kernel.set_limits(memory, tasks);
+    }
+
     fn processes(&self) -> Vec<ProcessInfo> {
         let namespace = &self.kernel.root_pid_namespace;
         let describe = |(pid, task): (u32, Arc<Task>)| {

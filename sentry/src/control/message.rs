@@ -43,6 +43,13 @@ pub enum Request {
     Pause,
     /// Ends a pause.
     Resume,
+    /// Changes limits: those that there are.
+    Limit {
+        /// Bytes of memory that the guest is told it has.
+        memory: Option<u64>,
+        /// Processes and threads.
+        tasks: Option<u64>,
+    },
     /// Ends the sandbox at once.
     Shutdown,
 }

@@ -60,6 +60,9 @@ pub trait ControlTarget: Send + Sync {
     /// Ends a pause.
     fn resume(&self);
 
+    /// Changes the limits of memory and tasks that there are.
+    fn limit(&self, memory: Option<u64>, tasks: Option<u64>);
+
     /// Lists the container's processes.
     fn processes(&self) -> Vec<ProcessInfo>;
 
@@ -288,11 +291,16 @@ impl Client {
                 }
             }
             Request::Pause => {
-                let status = if target.pause() { target.status() } else { ContainerStatus::Running };
+                let status =
+                    if target.pause() { target.status() } else { ContainerStatus::Running };
                 Response::Status { status }
             }
             Request::Resume => {
                 target.resume();
+                Response::Done
+            }
+            Request::Limit { memory, tasks } => {
+                target.limit(memory, tasks);
                 Response::Done
             }
             Request::Shutdown => {
