@@ -102,6 +102,6 @@ mod subjects {
     subjects!(
         creds, dir, exec, fault, fcntl, futex, memfd, mmap, notify, open, path, pipe, poll,
         process, procfs, read_write, signal, socket, socket_tcp, socket_udp, stat, system,
-        terminal, timer, xattr,
+        terminal, timer, variants, xattr,
     );
 }

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use syscalls::{Errno, SysResult};
+use syscalls::SysResult;
 
 use crate::{Rule, last_errno};
 
@@ -32,28 +32,27 @@ impl Poller {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Waits once for `events` (`EPOLL*` bits) of `fd`; `key` is what `wait` returns. Replaces an
-    /// earlier wait for the same descriptor.
+    /// Watches `fd` from now on: each time that it becomes readable or writable, or gets more to
+    /// read, `wait` returns `key`.
     ///
     /// # Errors
     /// `EPERM` for a descriptor that is always ready (a regular file).
-    pub fn watch_once(&self, fd: BorrowedFd<'_>, events: u32, key: u64) -> SysResult<()> {
-        let one_shot = libc::EPOLLONESHOT.cast_unsigned();
-        let mut event = libc::epoll_event { events: events | one_shot, u64: key };
-        for operation in [libc::EPOLL_CTL_MOD, libc::EPOLL_CTL_ADD] {
-            // SAFETY: `event` is valid; both descriptors are open for the length of the call.
-            let result = unsafe {
-                libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event)
-            };
-            if result == 0 {
-                return Ok(());
-            }
-            let errno = last_errno();
-            if errno != Errno::ENOENT {
-                return Err(errno);
-            }
-        }
-        Err(Errno::ENOENT)
+    pub fn watch(&self, fd: BorrowedFd<'_>, key: u64) -> SysResult<()> {
+        let events =
+            libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: key };
+        let (epoll, operation) = (self.0.as_raw_fd(), libc::EPOLL_CTL_ADD);
+        // SAFETY: `event` is valid; both descriptors are open for the length of the call.
+        let result = unsafe { libc::epoll_ctl(epoll, operation, fd.as_raw_fd(), &raw mut event) };
+        if result == 0 { Ok(()) } else { Err(last_errno()) }
+    }
+
+    /// Ends the watch of a descriptor.
+    pub fn unwatch(&self, fd: BorrowedFd<'_>) {
+        let (epoll, operation) = (self.0.as_raw_fd(), libc::EPOLL_CTL_DEL);
+        // SAFETY: the event is ignored; both descriptors are open for the length of the call. A
+        // descriptor that is not watched is left alone.
+        unsafe { libc::epoll_ctl(epoll, operation, fd.as_raw_fd(), std::ptr::null_mut()) };
     }
 
     /// Waits until a watched descriptor is ready; returns keys and events.

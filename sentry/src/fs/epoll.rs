@@ -50,6 +50,8 @@ struct Item {
     this: Weak<Item>,
     epoll: Weak<Epoll>,
     open: Weak<OpenFile>,
+    /// `EPOLLEXCLUSIVE`, which cannot be changed.
+    is_exclusive: bool,
     state: Mutex<ItemState>,
     /// Whether the item is in the list.
     is_listed: AtomicBool,
@@ -128,6 +130,20 @@ impl Waiter for Item {
         {
             epoll.queue.notify_one(Events::READABLE);
         }
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.is_exclusive
+    }
+
+    fn notify_in_turn(&self, _key: u64, _events: Events) -> bool {
+        let Some(epoll) = self.epoll.upgrade() else { return false };
+        let is_news = epoll.list(self);
+        let has_waiters = epoll.queue.has_waiters();
+        if is_news {
+            epoll.queue.notify_one(Events::READABLE);
+        }
+        is_news && has_waiters
     }
 }
 
@@ -223,6 +239,8 @@ impl Epoll {
             this: this.clone(),
             epoll: self.this.clone(),
             open: Arc::downgrade(open),
+            is_exclusive: EpollEvents::from_bits_retain(event.events)
+                .contains(EpollEvents::EXCLUSIVE),
             state: Mutex::new(ItemState::new(event)),
             is_listed: AtomicBool::new(false),
         });

@@ -2,7 +2,8 @@
 //!
 //! They are shared with whoever started the sandbox, so their flags (`O_NONBLOCK`) are left
 //! alone: before each transfer the sentry asks whether the host would block. One thread waits for
-//! all of them, started with the first wait.
+//! all of them, started with the first wait; it is told of each change and not of a state, so that
+//! an edge-triggered epoll of the guest hears of new input while there is some already.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,9 +24,6 @@ const CHUNK: usize = 4096;
 
 /// How long to wait before a thread is asked for again that the host refused.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
-
-const EPOLL_IN: u32 = 0x1;
-const EPOLL_OUT: u32 = 0x4;
 
 const TCGETS: u32 = 0x5401;
 const TCSETS: u32 = 0x5402;
@@ -57,29 +55,29 @@ impl HostPoller {
         }))
     }
 
-    fn watch(self: &Arc<Self>, file: &HostFile, events: Events) {
+    /// Has `file` told of everything that happens to it from now on.
+    fn watch(self: &Arc<Self>, file: &HostFile) {
         if !self.is_running.swap(true, Ordering::SeqCst) {
             let this = self.clone();
             if crate::kernel::spawn_thread("host-poll", move || this.serve()).is_err() {
                 // The waiter looks again, and this is tried again, until the host has a thread.
                 self.is_running.store(false, Ordering::SeqCst);
                 std::thread::sleep(RETRY_PAUSE);
-                file.queue.notify(events);
+                file.queue.notify(Events::all());
                 return;
             }
         }
-        let mut wanted = 0;
-        if events.intersects(Events::READABLE) {
-            wanted |= EPOLL_IN;
+        if file.is_watched.swap(true, Ordering::SeqCst) {
+            return;
         }
-        if events.intersects(Events::WRITABLE) {
-            wanted |= EPOLL_OUT;
-        }
-        match self.poller.watch_once(file.fd.as_fd(), wanted, file.key) {
+        match self.poller.watch(file.fd.as_fd(), file.key) {
             // EPERM: a regular file or `/dev/null`. Their state never changes, so whoever waits for
             // what they are not (an exceptional condition, say) must not be woken.
             Ok(()) | Err(Errno::EPERM) => {}
-            Err(_) => file.queue.notify(events),
+            Err(_) => {
+                file.is_watched.store(false, Ordering::SeqCst);
+                file.queue.notify(Events::all());
+            }
         }
     }
 
@@ -108,6 +106,8 @@ pub struct HostFile {
     key: u64,
     poller: Arc<HostPoller>,
     queue: WaitQueue,
+    /// Whether the poller knows it.
+    is_watched: AtomicBool,
     /// The host's attributes at the start, with an inode number of ours.
     attr: Attr,
     is_terminal: bool,
@@ -140,6 +140,7 @@ impl HostFile {
             key,
             poller: poller.clone(),
             queue: WaitQueue::new(),
+            is_watched: AtomicBool::new(false),
             attr,
             is_terminal,
             is_regular,
@@ -160,20 +161,13 @@ impl HostFile {
     }
 }
 
-impl HostFile {
-    /// Waits again on behalf of those who stay registered (epoll): the host's wait is for one
-    /// event only.
-    fn watch_again(&self, ready: Events) {
-        let missing = self.queue.wanted() & (Events::READABLE | Events::WRITABLE) & !ready;
-        if !missing.is_empty() {
-            self.poller.watch(self, missing);
-        }
-    }
-}
-
 impl Drop for HostFile {
     fn drop(&mut self) {
         self.poller.files.lock().remove(&self.key);
+        if self.is_watched.load(Ordering::SeqCst) {
+            // Others have the same file open, so closing it here would not end the watch.
+            self.poller.poller.unwatch(self.fd.as_fd());
+        }
     }
 }
 
@@ -204,7 +198,6 @@ impl File for HostFile {
             return Ok(0);
         }
         if !self.is_regular && !self.ready().intersects(Events::IN | Events::HUP | Events::ERR) {
-            self.watch_again(Events::WRITABLE);
             return Err(Errno::EAGAIN);
         }
         let mut buffer = vec![0; dst.remaining().min(64 << 10)];
@@ -255,13 +248,12 @@ impl File for HostFile {
         if ready.contains(Events::OUT) {
             ready |= Events::WRNORM;
         }
-        self.watch_again(ready);
         ready
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
         let registration = self.queue.register(waiter, mask, key);
-        self.poller.watch(self, self.queue.wanted());
+        self.poller.watch(self);
         vec![registration]
     }
 

@@ -52,6 +52,19 @@ pub trait Waiter: Send + Sync {
     /// Is told that one of the events for which it registered under `key` has happened. Runs on
     /// the thread that made it happen, without any wait-queue lock; must be quick.
     fn notify(&self, key: u64, events: Events);
+
+    /// Returns whether one such waiter is enough for an event (`EPOLLEXCLUSIVE`). Asked once, on
+    /// registering.
+    fn takes_turns(&self) -> bool {
+        false
+    }
+
+    /// As `notify` for a waiter that takes turns; returns whether anybody will act on it. Where not,
+    /// the next such waiter is told as well.
+    fn notify_in_turn(&self, key: u64, events: Events) -> bool {
+        self.notify(key, events);
+        true
+    }
 }
 
 struct Entry {
@@ -59,6 +72,7 @@ struct Entry {
     key: u64,
     mask: Events,
     exclusive: bool,
+    takes_turns: bool,
     waiter: Weak<dyn Waiter>,
 }
 
@@ -103,6 +117,11 @@ impl WaitQueue {
         self.insert(waiter, mask, key, true)
     }
 
+    /// Returns whether somebody is registered.
+    pub fn has_waiters(&self) -> bool {
+        self.0.len.load(Ordering::SeqCst) > 0
+    }
+
     /// Returns everything that somebody is registered for.
     pub fn wanted(&self) -> Events {
         if self.0.len.load(Ordering::SeqCst) == 0 {
@@ -125,6 +144,7 @@ impl WaitQueue {
             key,
             mask: mask | Events::ERR | Events::HUP,
             exclusive,
+            takes_turns: waiter.takes_turns(),
             waiter: Arc::downgrade(waiter),
         });
         self.0.len.store(entries.len(), Ordering::SeqCst);
@@ -162,7 +182,7 @@ impl WaitQueue {
                 n_exclusive -= 1;
             }
             if let Some(waiter) = entry.waiter.upgrade() {
-                let place = (waiter, entry.key);
+                let place = (waiter, entry.key, entry.takes_turns);
                 if first.is_none() {
                     first = Some(place);
                 } else {
@@ -170,8 +190,13 @@ impl WaitQueue {
                 }
             }
         }
-        for (waiter, key) in first.into_iter().chain(others) {
-            waiter.notify(key, events);
+        let mut is_taken = false;
+        for (waiter, key, takes_turns) in first.into_iter().chain(others) {
+            if !takes_turns {
+                waiter.notify(key, events);
+            } else if !is_taken {
+                is_taken = waiter.notify_in_turn(key, events);
+            }
         }
     }
 }

@@ -230,7 +230,7 @@ rows! {
     MLOCK2 => mmap::sys_mlock2(3);
     MEMBARRIER => mmap::sys_membarrier(2);
     PKEY_MPROTECT => mmap::sys_pkey_mprotect(4);
-    PKEY_ALLOC => mmap::sys_pkey_alloc(0);
+    PKEY_ALLOC => mmap::sys_pkey_alloc(2);
     PKEY_FREE => mmap::sys_pkey_free(0);
     // Processes.
     CLONE => process::sys_clone(5);

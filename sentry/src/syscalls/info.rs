@@ -237,11 +237,11 @@ pub(super) fn sys_syslog(
     const SIZE_BUFFER: i32 = 10;
     /// The default of `CONFIG_LOG_BUF_SHIFT`.
     const BUFFER_SIZE: i32 = 1 << 17;
-    if !(0..=SIZE_BUFFER).contains(&action) {
-        return Err(Errno::EINVAL.into());
-    }
     if !task.creds().has_capability(CAP_SYSLOG) {
         return Err(Errno::EPERM.into());
+    }
+    if !(0..=SIZE_BUFFER).contains(&action) {
+        return Err(Errno::EINVAL.into());
     }
     match action {
         READ | READ_ALL | READ_CLEAR if buf.is_null() || len < 0 => Err(Errno::EINVAL.into()),

@@ -105,8 +105,11 @@ pub(super) fn sys_pkey_mprotect(
 }
 
 /// Implements `pkey_alloc(2)` on a machine without protection keys.
-pub(super) fn sys_pkey_alloc(_task: &CurrentTask) -> HandlerResult<()> {
-    Err(Errno::ENOSPC.into())
+pub(super) fn sys_pkey_alloc(_task: &CurrentTask, flags: u64, rights: u64) -> HandlerResult<()> {
+    /// `PKEY_DISABLE_ACCESS | PKEY_DISABLE_WRITE`
+    const RIGHTS: u64 = 3;
+    let is_wrong = flags != 0 || rights & !RIGHTS != 0;
+    Err(if is_wrong { Errno::EINVAL } else { Errno::ENOSPC }.into())
 }
 
 /// Implements `pkey_free(2)` on a machine without protection keys.

@@ -8,4 +8,6 @@ mod files;
 #[cfg(test)]
 mod ratchets;
 #[cfg(test)]
+mod served_calls;
+#[cfg(test)]
 mod tree;

@@ -194,45 +194,23 @@ impl Thread {
         }
     }
 
-    /// Finds out what a stop means, and stores the registers where it is an event.
+    /// Finds out what a stop means, and stores the registers where it is an event. The status may
+    /// be that of an earlier stop: the host sometimes reports one twice.
     fn classify(&self, tid: i32, status: i32) -> SysResult<Option<Event>> {
-        if status == SYSCALL_STOP {
-            let mut regs = sys::regs(tid)?;
-            // The `syscall` instruction copies `rip` and the flags; `int 0x80` does not.
-            let plain = regs.rcx == regs.rip && regs.r11 == regs.eflags;
-            let mut state = lock(&self.state);
-            if !plain && !sys::is_64_bit_syscall(tid)? {
-                // What Linux does where the 32-bit entries are compiled out: a general protection
-                // fault at the two bytes of `int 0x80`.
-                regs.rip = regs.rip.wrapping_sub(2);
-                regs.rax = regs.orig_rax;
-                regs.orig_rax = u64::MAX;
-                state.regs = regs;
-                return Ok(Some(Event::Fault(Fault {
-                    signo: libc::SIGSEGV,
-                    code: 0x80,
-                    addr: 0,
-                    trap_no: 13,
-                    error_code: 0x402,
-                })));
+        let mut regs = sys::regs(tid)?;
+        if status == SYSCALL_STOP && regs.orig_rax != u64::MAX {
+            return self.classify_syscall(tid, regs).map(Some);
+        }
+        let info = sys::siginfo(tid)?;
+        let event = match info.signo {
+            _ if info.code == SYSCALL_STOP => {
+                return self.classify_syscall(tid, regs).map(Some);
             }
-            state.syscall = SyscallArgs {
-                // Linux looks at 32 bits.
-                number: regs.orig_rax & 0xffff_ffff,
-                args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
-            };
-            state.regs = regs;
-            return Ok(Some(Event::Syscall));
-        }
-        if status >> 8 != 0 {
-            return Ok(None);
-        }
-        let event = match status {
-            libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
-                let info = sys::siginfo(tid)?;
-                if info.code <= 0 {
-                    return Ok(None);
-                }
+            // `PTRACE_EVENT_STOP` and its like.
+            _ if info.code > 0xff => return Ok(None),
+            libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP
+                if info.code > 0 =>
+            {
                 Event::Fault(describe(&info))
             }
             sys::KICK_SIGNAL if self.flow.load(Ordering::SeqCst) & INTERRUPT != 0 => {
@@ -240,7 +218,6 @@ impl Thread {
             }
             _ => return Ok(None),
         };
-        let mut regs = sys::regs(tid)?;
         regs.orig_rax = u64::MAX;
         let area = lock(&self.state).rseq;
         if let Some(area) = area {
@@ -248,6 +225,35 @@ impl Thread {
         }
         lock(&self.state).regs = regs;
         Ok(Some(event))
+    }
+
+    /// Stores the registers and arguments of a system call.
+    fn classify_syscall(&self, tid: i32, mut regs: Regs) -> SysResult<Event> {
+        // The `syscall` instruction copies `rip` and the flags; `int 0x80` does not.
+        let plain = regs.rcx == regs.rip && regs.r11 == regs.eflags;
+        let mut state = lock(&self.state);
+        if !plain && !sys::is_64_bit_syscall(tid)? {
+            // What Linux does where the 32-bit entries are compiled out: a general protection
+            // fault at the two bytes of `int 0x80`.
+            regs.rip = regs.rip.wrapping_sub(2);
+            regs.rax = regs.orig_rax;
+            regs.orig_rax = u64::MAX;
+            state.regs = regs;
+            return Ok(Event::Fault(Fault {
+                signo: libc::SIGSEGV,
+                code: 0x80,
+                addr: 0,
+                trap_no: 13,
+                error_code: 0x402,
+            }));
+        }
+        state.syscall = SyscallArgs {
+            // Linux looks at 32 bits.
+            number: regs.orig_rax & 0xffff_ffff,
+            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+        };
+        state.regs = regs;
+        Ok(Event::Syscall)
     }
 
     /// Handles the end of the host thread; `reap` gives its number back to the host.

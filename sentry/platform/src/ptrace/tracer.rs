@@ -54,6 +54,9 @@ pub(super) struct Tracer {
     closing: AtomicBool,
     /// No tracer serves any more; nothing is queued.
     closed: AtomicBool,
+    /// The zygote is stopped for a reason of the tracer's: it goes on only when that is over, even
+    /// where the host reports an old stop of it once more.
+    is_zygote_held: AtomicBool,
     threads: Mutex<HashMap<i32, Arc<Thread>>>,
     /// Stops that were taken while the tracer waited for another thread.
     stops: Mutex<VecDeque<(i32, i32)>>,
@@ -80,6 +83,7 @@ impl Tracer {
             waiting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            is_zygote_held: AtomicBool::new(false),
             threads: Mutex::default(),
             stops: Mutex::default(),
             events: Mutex::default(),
@@ -193,8 +197,16 @@ impl Tracer {
     pub(super) fn with_zygote<T>(&self, f: impl FnOnce() -> SysResult<T>) -> SysResult<T> {
         let pid = self.zygote.pid;
         sys::interrupt(pid)?;
-        self.wait_for(pid)?;
+        // A kick may have been reported again instead, after which it runs.
+        loop {
+            self.wait_for(pid)?;
+            if sys::regs(pid).is_ok() {
+                break;
+            }
+        }
+        self.is_zygote_held.store(true, Ordering::Relaxed);
         let result = f();
+        self.is_zygote_held.store(false, Ordering::Relaxed);
         let idle = Regs { rip: stub::address(Piece::Idle), ..user_regs() };
         sys::set_regs(pid, &idle)?;
         sys::cont(pid)?;
@@ -254,7 +266,9 @@ impl Tracer {
             Wait::Stopped { tid, .. } if Some(tid) == wanted => {}
             Wait::Stopped { tid, .. } if tid == self.zygote.pid => {
                 // A kick. Where the zygote has been killed meanwhile, its end is seen next.
-                let _ = sys::cont(tid);
+                if !self.is_zygote_held.load(Ordering::Relaxed) {
+                    let _ = sys::cont(tid);
+                }
             }
             Wait::Stopped { tid, status } => lock(&self.stops).push_back((tid, status)),
             Wait::Ended { tid, signal } => self.reap(tid, signal),
@@ -334,20 +348,28 @@ impl Tracer {
     pub(super) fn run_piece(&self, tid: i32, piece: Piece, regs: &Regs) -> SysResult<u64> {
         sys::set_regs(tid, &Regs { rip: stub::address(piece), ..*regs })?;
         self.forget_stops(tid);
+        sys::cont(tid)?;
         loop {
-            sys::cont(tid)?;
-            match self.wait_for(tid)? {
-                libc::SIGTRAP if sys::siginfo(tid)?.code == SI_KERNEL => {
+            self.wait_for(tid)?;
+            // What the thread stopped for is asked of the thread: a report may be an old one.
+            match sys::siginfo(tid) {
+                Ok(info) if info.signo == libc::SIGTRAP && info.code == SI_KERNEL => {
                     let regs = sys::regs(tid)?;
                     if stub::contains(regs.rip) {
                         return Ok(regs.rax);
                     }
                 }
-                libc::SIGSEGV | libc::SIGBUS if sys::siginfo(tid)?.code > 0 => {
+                Ok(info) if matches!(info.signo, libc::SIGSEGV | libc::SIGBUS) && info.code > 0 => {
                     return Err(Errno::EFAULT);
                 }
+                // It runs, or it is about to end, which is seen next.
+                Err(Errno::ESRCH) => continue,
                 // A signal from elsewhere. It is dropped; an interrupt is remembered in its flag.
                 _ => {}
+            }
+            match sys::cont(tid) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno),
             }
         }
     }

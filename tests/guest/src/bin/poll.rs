@@ -183,6 +183,39 @@ fn epoll_edge_triggered() -> Outcome {
     Ok(())
 }
 
+/// Of two sets that wait for one file with `EPOLLEXCLUSIVE`, one is told.
+fn epoll_exclusive_wakes_one() -> Outcome {
+    let (reader, writer) = ok!(pipe(0));
+    let start = || {
+        child(|| {
+            let waited = epoll().and_then(|ep| {
+                ctl(ep, EPOLL_CTL_ADD, reader, EPOLLIN | libc::EPOLLEXCLUSIVE, 1)?;
+                ready(ep, 60_000)
+            });
+            i32::from(waited != Ok(vec![(EPOLLIN, 1)]))
+        })
+    };
+    let children = [ok!(start()), ok!(start())];
+    for pid in children {
+        check!(until_asleep(pid));
+    }
+    ok!(write(writer, b"x"));
+    let mut status = 0i32;
+    let first = ok!(sys!(SYS_wait4, -1, &mut status, 0, 0)) as i32;
+    eq!(status, 0);
+    let other = if first == children[0] { children[1] } else { children[0] };
+    eq!(ok!(sys!(SYS_wait4, other, &mut status, libc::WNOHANG, 0)), 0);
+    check!(until_asleep(other));
+    // It hears of the next event.
+    ok!(write(writer, b"y"));
+    eq!(ok!(wait(other)), End::Code(0));
+    let ep = ok!(epoll());
+    ok!(ctl(ep, EPOLL_CTL_ADD, reader, EPOLLIN | libc::EPOLLEXCLUSIVE, 1));
+    fails!(ctl(ep, EPOLL_CTL_MOD, reader, EPOLLIN, 1), EINVAL);
+    fails!(ctl(ep, EPOLL_CTL_ADD, writer, libc::EPOLLEXCLUSIVE | EPOLLONESHOT, 1), EINVAL);
+    Ok(())
+}
+
 fn epoll_one_shot() -> Outcome {
     let ep = ok!(epoll());
     let (reader, writer) = ok!(pipe(0));
@@ -367,6 +400,7 @@ guest_tests::cases!(
     pselect_mask_and_time,
     epoll_level_triggered,
     epoll_edge_triggered,
+    epoll_exclusive_wakes_one,
     epoll_one_shot,
     epoll_errors,
     epoll_nested_and_polled,
