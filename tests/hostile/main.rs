@@ -124,6 +124,11 @@ mod hostile {
                 }
 
                 #[test]
+                fn jumps() {
+                    super::attack("hostile_jumps", Platform::$platform);
+                }
+
+                #[test]
                 fn memory() {
                     super::attack("hostile_memory", Platform::$platform);
                 }
