@@ -163,8 +163,8 @@ impl Store {
         inode
     }
 
-    /// Is told that an inode has gone.
-    fn retire(&self, identity: Identity, fid: Fid) {
+    /// Is told that an inode has gone, and whether its file may go with it.
+    fn retire(&self, identity: Identity, fid: Fid, is_unnamed: bool) {
         let mut inodes = self.inodes.lock();
         // Another one may have taken its place already.
         if inodes.get(&identity).is_some_and(|inode| inode.strong_count() == 0) {
@@ -173,6 +173,9 @@ impl Store {
         drop(inodes);
         if fid != ROOT_FID {
             self.connection.close(fid);
+        }
+        if is_unnamed {
+            self.connection.release();
         }
     }
 
@@ -186,6 +189,11 @@ impl Store {
         let oldest = if recent.len() > MAX_RECENT { recent.pop_front() } else { None };
         drop(recent);
         drop(oldest);
+    }
+
+    /// Keeps a descriptor no longer.
+    fn forget(&self, descriptor: &Arc<OwnedFd>) {
+        self.recent.lock().retain(|known| !Arc::ptr_eq(known, descriptor));
     }
 
     fn epoch(&self) -> u64 {

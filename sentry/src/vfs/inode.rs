@@ -222,6 +222,10 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
+    /// Is told that a name of this file has been removed: where it was the last, nothing should
+    /// keep the file in being but whoever has it open.
+    fn name_removed(&self) {}
+
     /// Removes a child that is not a directory.
     ///
     /// # Errors

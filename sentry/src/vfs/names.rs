@@ -122,6 +122,7 @@ pub fn unlink(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
         check_not_mounted(child)?;
         step.dir.inode().unlink(name)
     })?;
+    child.inode().name_removed();
     notify::removed(&step.dir.dentry, name, &child);
     Ok(())
 }
@@ -207,7 +208,10 @@ pub fn rename(
             Some(target) if is_exchange => {
                 notify::moved((&to.dir.dentry, new_name), (&from.dir.dentry, old_name), &target);
             }
-            Some(target) => notify::file(&target, notify::IN_DELETE_SELF),
+            Some(target) => {
+                target.inode().name_removed();
+                notify::file(&target, notify::IN_DELETE_SELF);
+            }
             None => {}
         }
     }

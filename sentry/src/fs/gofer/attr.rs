@@ -42,22 +42,24 @@ fn timestamp(time: wire::Timespec) -> Timestamp {
     Timestamp { sec: time.seconds, nsec: time.nanoseconds }
 }
 
-/// Puts what `fstat(2)` returned in the place of what it knows; the rest stays.
-pub(super) fn refresh(attr: &mut Attr, stat: &Stat) {
+/// Puts what `fstat(2)` returned in the place of what it knows; the rest stays. So do the owners:
+/// the sentry's user namespace has no names for the host's. Returns whether they may be others by
+/// now: whoever changes them, or the mode, changes no content.
+pub(super) fn refresh(attr: &mut Attr, stat: &Stat) -> bool {
     let time = |time: syscalls::abi::time::Timespec| Timestamp {
         sec: time.tv_sec,
         nsec: u32::try_from(time.tv_nsec).unwrap_or(0),
     };
+    let owners_may_differ = attr.ctime != time(stat.st_ctime) && attr.mtime == time(stat.st_mtime);
     attr.mode = stat.st_mode;
     attr.nlink = u32::try_from(stat.st_nlink).unwrap_or(u32::MAX);
-    attr.uid = stat.st_uid;
-    attr.gid = stat.st_gid;
     attr.size = u64::try_from(stat.st_size).unwrap_or(0);
     attr.blksize = u32::try_from(stat.st_blksize).unwrap_or(4096);
     attr.blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
     attr.atime = time(stat.st_atime);
     attr.mtime = time(stat.st_mtime);
     attr.ctime = time(stat.st_ctime);
+    owners_may_differ
 }
 
 /// Translates a change.

@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// Releases all fids that nobody uses.
-    fn release(&self) {
+    pub(super) fn release(&self) {
         let fids = std::mem::take(&mut *self.closing.lock());
         for batch in fids.chunks(gofer_wire::MAX_CLOSE) {
             // Sent in order with requests, and answered by nothing. Where the gofer has gone, so

@@ -43,6 +43,9 @@ struct State {
     fetched: Instant,
     /// Set where `attr` is known to be old.
     is_stale: bool,
+    /// Set where the file may have no name any more: the host frees its space with the last
+    /// descriptor, so none is kept for later.
+    is_unnamed: bool,
     /// Donated descriptors: for reading, and for reading and writing. Held by open files, mappings
     /// and `Store::recent`.
     read: Weak<OwnedFd>,
@@ -67,6 +70,7 @@ impl GoferInode {
             epoch: store.epoch(),
             fetched: Instant::now(),
             is_stale: false,
+            is_unnamed: false,
             read: Weak::new(),
             write: Weak::new(),
             ahead: None,
@@ -162,8 +166,11 @@ impl GoferInode {
                 opened
             }
         };
+        let is_unnamed = state.is_unnamed;
         drop(state);
-        self.store.remember(&descriptor);
+        if !is_unnamed {
+            self.store.remember(&descriptor);
+        }
         Ok(descriptor)
     }
 
@@ -283,7 +290,9 @@ impl GoferInode {
         };
         if let Some(open) = open {
             let stat = sentry_host::file::stat(open.as_fd()).ok()?;
-            attr::refresh(&mut state.attr, &stat);
+            if attr::refresh(&mut state.attr, &stat) && self.store.caching == Caching::Shared {
+                return None;
+            }
             // When the last writer has gone, the attributes are fetched once more.
             state.is_stale = true;
             return Some(state.attr);
@@ -299,7 +308,8 @@ impl GoferInode {
 
 impl Drop for GoferInode {
     fn drop(&mut self) {
-        self.store.retire(self.identity, self.fid);
+        let is_unnamed = self.state.lock().is_unnamed;
+        self.store.retire(self.identity, self.fid, is_unnamed);
     }
 }
 
@@ -434,6 +444,16 @@ impl Inode for GoferInode {
         self.changed();
         target.update(&new);
         Ok(())
+    }
+
+    fn name_removed(&self) {
+        let mut state = self.state.lock();
+        state.is_unnamed = true;
+        let open = [state.read.upgrade(), state.write.upgrade()];
+        drop(state);
+        for descriptor in open.into_iter().flatten() {
+            self.store.forget(&descriptor);
+        }
     }
 
     fn unlink(&self, name: &[u8]) -> SysResult<()> {
