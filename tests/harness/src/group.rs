@@ -31,8 +31,20 @@ impl Group {
     #[must_use]
     #[track_caller]
     pub fn new() -> Group {
+        Group::of("pids")
+    }
+
+    /// Makes a group with the given controller.
+    ///
+    /// # Panics
+    ///
+    /// If this user may not.
+    #[must_use]
+    #[track_caller]
+    pub fn of(controller: &str) -> Group {
         let root = Path::new("/sys/fs/cgroup");
-        let root = if root.join("cgroup.procs").exists() { root.into() } else { root.join("pids") };
+        let root =
+            if root.join("cgroup.procs").exists() { root.into() } else { root.join(controller) };
         let dir = root.join(unique("runsc-test"));
         std::fs::create_dir(&dir).expect("cannot make a control group: are the tests run by root?");
         Group { dir }
