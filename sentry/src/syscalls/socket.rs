@@ -241,11 +241,11 @@ pub(super) fn sys_accept4(
             return Err(errno.into());
         }
     };
-    if !addr.is_null() {
-        if let Err(errno) = write_addr(task, &peer, addr, addrlen) {
-            drop(task.files().remove(fd.0));
-            return Err(errno.into());
-        }
+    if !addr.is_null()
+        && let Err(errno) = write_addr(task, &peer, addr, addrlen)
+    {
+        drop(task.files().remove(fd.0));
+        return Err(errno.into());
     }
     Ok(fd)
 }

@@ -385,10 +385,18 @@ impl Fuzzer {
             b'y' => rng.pick(&[1, 1, 1, 2, 10, 16]),
             b'Y' => rng.pick(&[1, 2, 5, 3, 0x801, 0x802, 0x805, 0x80801]),
             b'S' => {
-                // A unix address: a name without a file, or one with.
+                // An internet address of this host, or a unix one: a name without a file, or one with.
                 let at = self.good_pointer().min(self.buffer + BUFFER - 110);
-                let name = [0, b'f', b'd', b's'][self.rng.below(4)];
-                put(at, &[1, 0, name, self.rng.below(4) as u8, 0]);
+                let low = self.rng.below(4) as u8;
+                match self.rng.below(4) {
+                    0 => put(at, &[2, 0, 0x1b, low, 127, 0, 0, 1]),
+                    1 => {
+                        let mut addr = [0; 28];
+                        (addr[0], addr[2], addr[3], addr[23]) = (10, 0x1b, low, 1);
+                        put(at, &addr);
+                    }
+                    _ => put(at, &[1, 0, [0, b'f', b'd', b's'][self.rng.below(4)], low, 0]),
+                }
                 at
             }
             b'H' => {
@@ -556,6 +564,18 @@ fn work(seed: u64, calls: usize, shared: &Shared, trace: bool) -> ! {
     {
         let _ = sys!(SYS_bind, listener, b"\x01\x00\x00f\x00", 5);
         let _ = sys!(SYS_listen, listener, 3);
+    }
+    for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+        if let Ok(socket) = sys!(SYS_socket, libc::AF_INET, kind | libc::SOCK_NONBLOCK, 0) {
+            let port = rng.below(4) as u8;
+            let _ = sys!(
+                SYS_bind,
+                socket,
+                &[2u8, 0, 0x1b, port, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+                16
+            );
+            let _ = sys!(SYS_listen, socket, 3);
+        }
     }
     let _ = fs::open(c"f", libc::O_RDWR);
     let _ = fs::open(c".", libc::O_RDONLY);
