@@ -9,6 +9,8 @@ use crate::{Rule, last_errno};
 
 pub(crate) const RULES: &[Rule] = &[
     Rule::any(libc::SYS_read),
+    // `read_now`; `write_now` is in the list of files.
+    Rule::any(libc::SYS_preadv2),
     // Terminal requests only: get and set attributes and window size, pending input.
     Rule::when(libc::SYS_ioctl, &[(1, !0, TCGETS)]),
     Rule::when(libc::SYS_ioctl, &[(1, !0, TCSETS)]),
@@ -44,6 +46,50 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<usize> {
 pub fn write(fd: BorrowedFd<'_>, data: &[u8]) -> SysResult<usize> {
     // SAFETY: the data are readable for their whole length.
     let n = unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) };
+    usize::try_from(n).map_err(|_| last_errno())
+}
+
+/// Reads what is there, without waiting for more.
+///
+/// # Errors
+/// `EAGAIN` where nothing is, `EOPNOTSUPP` for what cannot be read like this (terminals); else the
+/// host's.
+pub fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> SysResult<usize> {
+    let iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: one buffer, writable for its whole length.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_preadv2,
+            fd.as_raw_fd(),
+            &raw const iov,
+            1_u64,
+            -1_i64,
+            -1_i64,
+            libc::RWF_NOWAIT,
+        )
+    };
+    usize::try_from(n).map_err(|_| last_errno())
+}
+
+/// Writes what there is room for, without waiting for more.
+///
+/// # Errors
+/// `EAGAIN` where there is none, `EOPNOTSUPP` for what cannot be written like this (terminals);
+/// else the host's.
+pub fn write_now(fd: BorrowedFd<'_>, data: &[u8]) -> SysResult<usize> {
+    let iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    // SAFETY: one buffer, readable for its whole length.
+    let n = unsafe {
+        libc::syscall(
+            libc::SYS_pwritev2,
+            fd.as_raw_fd(),
+            &raw const iov,
+            1_u64,
+            -1_i64,
+            -1_i64,
+            libc::RWF_NOWAIT,
+        )
+    };
     usize::try_from(n).map_err(|_| last_errno())
 }
 

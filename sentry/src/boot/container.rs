@@ -249,7 +249,12 @@ fn make_mount(
         }
     };
     let at = mount_point(fs, path, is_directory)?;
-    let new = Mount::new(SuperBlock::new(file_system), mount.source.as_bytes(), flags);
+    // Where a directory lies on the host is nothing that the container should see.
+    let source = match mount.kind {
+        MountKind::Gofer { .. } => "none",
+        _ => &mount.source,
+    };
+    let new = Mount::new(SuperBlock::new(file_system), source.as_bytes(), flags);
     fs.namespace().mount(&new, &at)?;
     if let MountKind::Devtmpfs(_) = mount.kind {
         fill_dev(fs, path)?;

@@ -1,9 +1,11 @@
 //! Files over host descriptors that the sandbox was started with: standard input and outputs.
 //!
 //! They are shared with whoever started the sandbox, so their flags (`O_NONBLOCK`) are left
-//! alone: before each transfer the sentry asks whether the host would block. One thread waits for
-//! all of them, started with the first wait; it is told of each change and not of a state, so that
-//! an edge-triggered epoll of the guest hears of new input while there is some already.
+//! alone: the sentry asks before each transfer whether the host would block, and makes it so that
+//! the host does not where somebody else was faster (terminals, which have no such way, aside). One
+//! thread waits for all of them, started with the first wait; it is told of each change and not of
+//! a state, so that an edge-triggered epoll of the guest hears of new input while there is some
+//! already.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -201,7 +203,15 @@ impl File for HostFile {
             return Err(Errno::EAGAIN);
         }
         let mut buffer = vec![0; dst.remaining().min(64 << 10)];
-        let n = stream::read(self.fd.as_fd(), &mut buffer)?;
+        // Whoever else has the descriptor may have taken what was there.
+        let now = match self.is_regular {
+            true => Err(Errno::EOPNOTSUPP),
+            false => stream::read_now(self.fd.as_fd(), &mut buffer),
+        };
+        let n = match now {
+            Err(Errno::EOPNOTSUPP) => stream::read(self.fd.as_fd(), &mut buffer)?,
+            result => result?,
+        };
         if n == 0 {
             return Ok(0);
         }
@@ -226,7 +236,16 @@ impl File for HostFile {
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
             };
-            match stream::write(self.fd.as_fd(), buffer.get(..n).unwrap_or_default()) {
+            let data = buffer.get(..n).unwrap_or_default();
+            let now = match self.is_regular {
+                true => Err(Errno::EOPNOTSUPP),
+                false => stream::write_now(self.fd.as_fd(), data),
+            };
+            let result = match now {
+                Err(Errno::EOPNOTSUPP) => stream::write(self.fd.as_fd(), data),
+                result => result,
+            };
+            match result {
                 Ok(written) => {
                     done += written;
                     if written < n {

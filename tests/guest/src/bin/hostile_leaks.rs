@@ -39,7 +39,18 @@ fn no_host_path_in_process_files() -> Outcome {
     eq!(exe.display().to_string(), "/bin/hostile_leaks");
     eq!(ok!(std::fs::read_link("/proc/self/root")).display().to_string(), "/");
     let outside = std::env::var("OUTSIDE_NAME").unwrap_or_else(|_| "runsc-test-".to_owned());
-    for name in ["maps", "smaps", "environ", "cmdline", "status", "cgroup", "stat"] {
+    for name in [
+        "maps",
+        "smaps",
+        "environ",
+        "cmdline",
+        "status",
+        "cgroup",
+        "stat",
+        "mounts",
+        "mountinfo",
+        "mountstats",
+    ] {
         let text = ok!(std::fs::read(format!("/proc/self/{name}")));
         let text = String::from_utf8_lossy(&text).replace(&format!("OUTSIDE_NAME={outside}"), "");
         check!(!text.contains(&outside), "/proc/self/{name}: {text}");
