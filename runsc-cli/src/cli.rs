@@ -100,6 +100,8 @@ pub(crate) enum Network {
     /// Loopback only
     #[default]
     None,
+    /// The host's: TCP and UDP sockets are passed through to it
+    Host,
 }
 
 /// The value of `--overlay2`.

@@ -121,7 +121,7 @@ pub(crate) fn launch(
         preserved: plan.preserved.iter().map(AsFd::as_fd).collect(),
         drop_groups: privileged,
     };
-    let sentry = sys::spawn(jail::SENTRY_NAMESPACES, || {
+    let sentry = sys::spawn(jail::sentry_namespaces(plan.config.network), || {
         drop_in_child([&gofer_go, &sentry_go]);
         jail::become_sentry(&sentry_plan);
     });

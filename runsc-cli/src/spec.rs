@@ -174,6 +174,7 @@ pub(crate) fn plan(
         },
         network: match global.network {
             cli::Network::None => NetworkMode::None,
+            cli::Network::Host => NetworkMode::Host,
         },
         strace: global.strace,
         debug: global.debug,

@@ -20,10 +20,11 @@ use sentry_platform::Platform;
 use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, Systrap};
 
-use crate::config::{Config, Descriptors, Doorbell, PlatformKind};
+use crate::config::{Config, Descriptors, Doorbell, NetworkMode, PlatformKind};
 use crate::control::{ControlServer, ControlTarget, StartError, StatusNotifier};
 use crate::fs::host_fd::HostPoller;
-use crate::kernel::{Kernel, KernelOptions, spawn_thread};
+use crate::kernel::{HostNetwork, Kernel, KernelOptions, spawn_thread};
+use crate::net::netlink::Snapshot;
 
 use self::oom_score::OomScore;
 use self::target::Sandbox;
@@ -48,9 +49,17 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     let target = started.and_then(|(platform, rules)| {
         let poller =
             HostPoller::new().map_err(|errno| failure("waiting for descriptors", errno))?;
+        let host_network = match config.network {
+            NetworkMode::None => None,
+            NetworkMode::Host => {
+                let routes = Snapshot::take()
+                    .map_err(|errno| failure("reading the host's interfaces", errno))?;
+                Some(HostNetwork { poller: poller.clone(), routes })
+            }
+        };
         lock_down(&config, &rules)?;
         let stdio = stdio.into_iter().chain(preserved).collect();
-        create(&config, &platform, &poller, notifier, gofer, stdio)
+        create(&config, &platform, &poller, host_network, notifier, gofer, stdio)
     });
     server.run(&target)
 }
@@ -60,6 +69,7 @@ fn create(
     config: &Config,
     platform: &Arc<dyn Platform>,
     poller: &Arc<HostPoller>,
+    host_network: Option<HostNetwork>,
     notifier: StatusNotifier,
     gofers: Vec<OwnedFd>,
     stdio: Vec<OwnedFd>,
@@ -71,6 +81,7 @@ fn create(
         domainname: config.container.domainname.clone().into_bytes(),
         memory_limit: config.container.memory_limit,
         tasks_limit: config.container.tasks_limit,
+        host_network,
     });
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);
@@ -114,7 +125,10 @@ fn start_platform(config: &Config) -> Result<(Arc<dyn Platform>, Vec<Rule>), Sta
 fn lock_down(config: &Config, platform_rules: &[Rule]) -> Result<(), StartError> {
     startup::make_undumpable().map_err(|errno| failure("locking down the sentry: prctl", errno))?;
     let violation = if config.seccomp_log_only { Violation::Log } else { Violation::Kill };
-    let rules = [&sentry_host::rules(), platform_rules].concat();
+    let mut rules = [&sentry_host::rules(), platform_rules].concat();
+    if config.network == NetworkMode::Host {
+        rules.extend(sentry_host::inet::rules());
+    }
     filter::install(&rules, violation)
         .map_err(|errno| failure("locking down the sentry: seccomp", errno))
 }

@@ -57,6 +57,8 @@ pub enum NetworkMode {
     /// Loopback only.
     #[default]
     None,
+    /// The host's, its sockets passed through.
+    Host,
 }
 
 /// One container: its root, its mounts, its first process.

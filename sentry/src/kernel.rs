@@ -8,6 +8,8 @@ use syscalls::abi::resource;
 use syscalls::{Errno, SysResult};
 
 use crate::control::StatusNotifier;
+use crate::fs::host_fd::HostPoller;
+use crate::net::netlink::Snapshot;
 use crate::sync::Mutex;
 use crate::task::pid_namespace::PidNamespace;
 use crate::task::{CurrentTask, Task, ThreadGroup};
@@ -41,6 +43,8 @@ pub struct Kernel {
     is_frozen: AtomicBool,
     /// Whether signals end the first process as they end any other.
     pub(crate) init_is_ordinary: bool,
+    /// The host's network, where sockets are passed through to it.
+    pub(crate) host_network: Option<HostNetwork>,
     /// `uname -n` and the NIS domain name.
     pub(crate) host_name: Mutex<(Vec<u8>, Vec<u8>)>,
     /// The first process and its wait status, once it has exited.
@@ -57,6 +61,8 @@ pub struct Kernel {
     pub unix_sockets: crate::net::unix::Registry,
     /// The sockets of the Internet families.
     pub inet: crate::net::inet::Inet,
+    /// The numbers of netlink sockets.
+    pub netlink: crate::net::netlink::Registry,
     /// What has been changed below `/proc/sys`.
     pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
@@ -70,6 +76,14 @@ pub struct Kernel {
 pub(crate) struct Init {
     pub(crate) group: Option<Arc<ThreadGroup>>,
     pub(crate) status: Option<i32>,
+}
+
+/// The host's network, passed through.
+pub struct HostNetwork {
+    /// Who watches the host's sockets.
+    pub poller: Arc<HostPoller>,
+    /// The host's interfaces, addresses and routes when the sandbox booted.
+    pub routes: Snapshot,
 }
 
 /// What a kernel is made with.
@@ -86,6 +100,8 @@ pub struct KernelOptions {
     pub memory_limit: Option<u64>,
     /// Most tasks of the container.
     pub tasks_limit: Option<u64>,
+    /// The host's network, where sockets are passed through to it.
+    pub host_network: Option<HostNetwork>,
 }
 
 impl Kernel {
@@ -105,6 +121,7 @@ impl Kernel {
             strace: options.strace,
             is_frozen: AtomicBool::new(false),
             init_is_ordinary: options.init_is_ordinary,
+            host_network: options.host_network,
             host_name: Mutex::new((options.hostname, options.domainname)),
             init: Mutex::new(Init::default()),
             status_notifier: OnceLock::new(),
@@ -113,6 +130,7 @@ impl Kernel {
             special_files: SpecialFiles::default(),
             unix_sockets: Default::default(),
             inet: Default::default(),
+            netlink: Default::default(),
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
             memfds: OnceLock::new(),

@@ -1,7 +1,9 @@
 //! Sockets: what the system calls see of every family, and the file that a descriptor refers to.
 
 pub mod control;
+pub mod host;
 pub mod inet;
+pub mod netlink;
 pub mod options;
 pub mod unix;
 
@@ -72,6 +74,12 @@ pub struct Incoming {
 pub trait Socket: Send + Sync {
     /// Returns the generic options.
     fn options(&self) -> &Options;
+
+    /// Returns whether all options but timeouts are somebody else's: `option` and `set_option` then
+    /// have those of `SOL_SOCKET` as well.
+    fn passes_options(&self) -> bool {
+        false
+    }
 
     /// Returns family, type and protocol.
     fn identity(&self) -> (i32, i32, i32);
@@ -276,4 +284,13 @@ impl File for SocketFile {
     fn descriptor_closed(&self) {
         self.socket.descriptor_closed();
     }
+}
+
+/// Returns the family of an address.
+///
+/// # Errors
+/// `EINVAL` where there is none.
+fn family_of(addr: &[u8]) -> SysResult<i32> {
+    let family = addr.first_chunk::<2>().ok_or(Errno::EINVAL)?;
+    Ok(i32::from(u16::from_ne_bytes(*family)))
 }

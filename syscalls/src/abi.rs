@@ -81,6 +81,7 @@ pub mod ipc;
 pub mod keyctl;
 pub mod mm;
 pub mod mount;
+pub mod netlink;
 pub mod poll;
 pub mod prctl;
 pub mod ptrace;

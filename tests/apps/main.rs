@@ -65,7 +65,7 @@ mod apps {
                 let program = program(name, "/tmp".as_ref());
                 (Mode::Runc.run(&program, &rootfs), mode.run(&program, &rootfs))
             }
-            Mode::Native | Mode::Do(_) => {
+            Mode::Native | Mode::Do(_) | Mode::DoHost(_) => {
                 let native = TempDir::new();
                 let expected = Mode::Native.run(&program(name, native.path()), &Rootfs::Host);
                 let dir = TempDir::new();

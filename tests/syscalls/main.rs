@@ -17,11 +17,11 @@ mod subjects {
     fn run(subject: &str, mode: Mode) -> Output {
         let rootfs = match mode {
             Mode::Bundle(_) | Mode::Runc => Rootfs::with_programs(&[subject]),
-            Mode::Native | Mode::Do(_) => Rootfs::Host,
+            Mode::Native | Mode::Do(_) | Mode::DoHost(_) => Rootfs::Host,
         };
         let program = match mode {
             Mode::Bundle(_) | Mode::Runc => Path::new("/bin").join(subject),
-            Mode::Native | Mode::Do(_) => locate::binary(subject),
+            Mode::Native | Mode::Do(_) | Mode::DoHost(_) => locate::binary(subject),
         };
         mode.run(&Cmd::new([program]).deadline(Duration::from_secs(240)), &rootfs)
     }
@@ -99,9 +99,29 @@ mod subjects {
         };
     }
 
+    /// The subjects that concern the network, with the host's network passed through.
+    mod host_network {
+        use test_harness::{Mode, Platform};
+
+        #[test]
+        fn socket_tcp() {
+            super::check("socket_tcp", Mode::DoHost(Platform::Systrap));
+        }
+
+        #[test]
+        fn socket_udp() {
+            super::check("socket_udp", Mode::DoHost(Platform::Systrap));
+        }
+
+        #[test]
+        fn netlink() {
+            super::check("netlink", Mode::DoHost(Platform::Systrap));
+        }
+    }
+
     subjects!(
-        creds, dir, exec, fault, fcntl, futex, memfd, mmap, notify, open, path, pipe, poll,
-        process, procfs, read_write, signal, socket, socket_tcp, socket_udp, stat, system,
+        creds, dir, exec, fault, fcntl, futex, memfd, mmap, netlink, notify, open, path, pipe,
+        poll, process, procfs, read_write, signal, socket, socket_tcp, socket_udp, stat, system,
         terminal, timer, variants, xattr,
     );
 }

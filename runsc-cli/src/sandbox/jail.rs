@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use sentry::config::NetworkMode;
 
 use super::{Descriptors, GoferMount};
 use crate::sys;
@@ -24,14 +25,20 @@ const SENTRY_ID: u32 = 65534;
 /// is added, so that no two living sandboxes share an id.
 const SENTRY_HOST_ID_BASE: u32 = 1_900_000_000;
 
-/// The namespaces of a sentry.
-pub(super) const SENTRY_NAMESPACES: i32 = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWCGROUP;
+/// Returns the namespaces of a sentry. Where it passes sockets through it stays in the network that it
+/// passes them to, without a capability over it.
+pub(super) fn sentry_namespaces(network: NetworkMode) -> i32 {
+    let common = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    match network {
+        NetworkMode::None => common | libc::CLONE_NEWNET,
+        NetworkMode::Host => common,
+    }
+}
 
 /// Returns the namespaces of a gofer. That of a privileged caller keeps the host's ids, because it
 /// creates files for all of them.

@@ -139,3 +139,57 @@ fn foreign_architecture_kills() {
         result
     });
 }
+
+#[test]
+fn sockets_of_the_host_network_are_tcp_and_udp_with_harmless_options() {
+    let under_network_filter = |probe: &dyn Fn() -> libc::c_long| {
+        let rules = [sentry_host::rules(), sentry_host::inet::rules()].concat();
+        // SAFETY: the child only installs the filter, makes the probe's raw calls and exits.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let code = match filter::install(&rules, Violation::Kill) {
+                Ok(()) if probe() >= 0 => 0,
+                Ok(()) => 1,
+                Err(_) => 2,
+            };
+            // SAFETY: `_exit` takes any value.
+            unsafe { libc::_exit(code) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is live.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        status
+    };
+    let socket = |family: i32, kind: i32, protocol: i32| {
+        let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: integers.
+        unsafe { libc::syscall(libc::SYS_socket, family, kind, protocol) }
+    };
+    let option = |level: i32, name: i32| {
+        let (fd, one) = (socket(libc::AF_INET, libc::SOCK_STREAM, 0), 1_i32);
+        // SAFETY: four live bytes.
+        unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, &raw const one, 4) }
+    };
+    let is_killed =
+        |status: i32| libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS;
+    assert_eq!(under_network_filter(&|| socket(libc::AF_INET, libc::SOCK_STREAM, 0)), 0);
+    assert_eq!(under_network_filter(&|| option(libc::SOL_TCP, libc::TCP_NODELAY)), 0);
+    for (family, kind, protocol) in [
+        (libc::AF_UNIX, libc::SOCK_STREAM, 0),
+        (libc::AF_NETLINK, libc::SOCK_RAW, 0),
+        (libc::AF_PACKET, libc::SOCK_RAW, 0),
+        (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+        (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+    ] {
+        assert!(is_killed(under_network_filter(&|| socket(family, kind, protocol))));
+    }
+    // Filters, TLS and MD5 of TCP, tables of iptables.
+    for (level, name) in [
+        (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+        (libc::SOL_TCP, 31),
+        (libc::SOL_TCP, 14),
+        (libc::IPPROTO_IP, 64),
+    ] {
+        assert!(is_killed(under_network_filter(&|| option(level, name))));
+    }
+}

@@ -8,9 +8,9 @@
 //! already.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sentry_host::poll::{Poller, ready_now};
@@ -38,7 +38,8 @@ const FIONREAD: u32 = 0x541b;
 /// Waits for host descriptors on behalf of all [`HostFile`]s.
 pub struct HostPoller {
     poller: Poller,
-    files: Mutex<BTreeMap<u64, Weak<HostFile>>>,
+    /// Who is told of a descriptor, by its key.
+    queues: Mutex<BTreeMap<u64, WaitQueue>>,
     next_key: AtomicU64,
     is_running: AtomicBool,
 }
@@ -51,23 +52,50 @@ impl HostPoller {
     pub fn new() -> SysResult<Arc<Self>> {
         Ok(Arc::new(Self {
             poller: Poller::new()?,
-            files: Mutex::new(BTreeMap::new()),
+            queues: Mutex::new(BTreeMap::new()),
             next_key: AtomicU64::new(1),
             is_running: AtomicBool::new(false),
         }))
     }
 
-    /// Has `file` told of everything that happens to it from now on.
-    fn watch(self: &Arc<Self>, file: &HostFile) {
+    /// Starts the thread that waits, if it does not run. Returns false where the host has none.
+    fn start(self: &Arc<Self>) -> bool {
         if !self.is_running.swap(true, Ordering::SeqCst) {
             let this = self.clone();
             if crate::kernel::spawn_thread("host-poll", move || this.serve()).is_err() {
-                // The waiter looks again, and this is tried again, until the host has a thread.
                 self.is_running.store(false, Ordering::SeqCst);
-                std::thread::sleep(RETRY_PAUSE);
-                file.queue.notify(Events::all());
-                return;
+                return false;
             }
+        }
+        true
+    }
+
+    /// Tells `queue` of every change of `fd`, until [`HostPoller::forget`]. Returns the key.
+    ///
+    /// # Errors
+    /// `ENOMEM`, `ENOSPC`.
+    pub fn follow(self: &Arc<Self>, fd: BorrowedFd<'_>, queue: &WaitQueue) -> SysResult<u64> {
+        if !self.start() {
+            return Err(Errno::ENOMEM);
+        }
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        self.queues.lock().insert(key, queue.clone());
+        self.poller.watch(fd, key).inspect_err(|_| self.forget(key))?;
+        Ok(key)
+    }
+
+    /// Tells nobody of a descriptor any more.
+    pub fn forget(&self, key: u64) {
+        self.queues.lock().remove(&key);
+    }
+
+    /// Has `file` told of everything that happens to it from now on.
+    fn watch(self: &Arc<Self>, file: &HostFile) {
+        if !self.start() {
+            // The waiter looks again, and this is tried again, until the host has a thread.
+            std::thread::sleep(RETRY_PAUSE);
+            file.queue.notify(Events::all());
+            return;
         }
         if file.is_watched.swap(true, Ordering::SeqCst) {
             return;
@@ -86,8 +114,8 @@ impl HostPoller {
     fn serve(&self) {
         loop {
             for (key, events) in self.poller.wait() {
-                let file = self.files.lock().get(&key).and_then(Weak::upgrade);
-                if let Some(file) = file {
+                let queue = self.queues.lock().get(&key).cloned();
+                if let Some(queue) = queue {
                     let mut ready = Events::from_bits_truncate(events);
                     if ready.contains(Events::IN) {
                         ready |= Events::RDNORM;
@@ -95,7 +123,7 @@ impl HostPoller {
                     if ready.contains(Events::OUT) {
                         ready |= Events::WRNORM;
                     }
-                    file.queue.notify(ready);
+                    queue.notify(ready);
                 }
             }
         }
@@ -147,7 +175,7 @@ impl HostFile {
             is_terminal,
             is_regular,
         });
-        poller.files.lock().insert(key, Arc::downgrade(&file));
+        poller.queues.lock().insert(key, file.queue.clone());
         Ok(file)
     }
 
@@ -165,7 +193,7 @@ impl HostFile {
 
 impl Drop for HostFile {
     fn drop(&mut self) {
-        self.poller.files.lock().remove(&self.key);
+        self.poller.forget(self.key);
         if self.is_watched.load(Ordering::SeqCst) {
             // Others have the same file open, so closing it here would not end the watch.
             self.poller.poller.unwatch(self.fd.as_fd());

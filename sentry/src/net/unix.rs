@@ -12,7 +12,7 @@ mod collect;
 mod inbox;
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::{
@@ -74,11 +74,27 @@ struct State {
     connecting: Vec<Weak<UnixSocket>>,
 }
 
+/// A line of `/proc/net/unix`.
+#[derive(Clone, Debug)]
+pub struct UnixEntry {
+    /// The path, or the abstract name behind a NUL.
+    pub name: Vec<u8>,
+    /// `SOCK_*`
+    pub kind: i32,
+    /// Whether it listens.
+    pub is_listening: bool,
+    /// Whether it is connected.
+    pub is_connected: bool,
+    /// The inode number of the socket's file.
+    pub ino: u64,
+}
+
 /// A unix socket.
 pub struct UnixSocket {
     this: Weak<UnixSocket>,
     kernel: Arc<Kernel>,
     kind: Kind,
+    ino: AtomicU64,
     options: Options,
     state: Mutex<State>,
     inbox: Mutex<Inbox>,
@@ -92,6 +108,7 @@ impl UnixSocket {
             this: this.clone(),
             kernel: kernel.clone(),
             kind,
+            ino: AtomicU64::new(0),
             options: Options::default(),
             state: Mutex::new(State {
                 role: Role::Idle,
@@ -106,6 +123,23 @@ impl UnixSocket {
             }),
             inbox: Mutex::new(Inbox::new(kind == Kind::Stream)),
             queue: WaitQueue::new(),
+        })
+    }
+
+    /// Returns the socket as `/proc/net/unix` shows it, if it has a name.
+    fn entry(&self) -> Option<UnixEntry> {
+        let state = self.state.lock();
+        let name = Address::encode(Some(state.local.as_deref()?));
+        // Without the family, and without the NUL that ends a path.
+        let name = name.get(2..).unwrap_or_default();
+        let name =
+            if name.first() == Some(&0) { name } else { name.strip_suffix(b"\0").unwrap_or(name) };
+        Some(UnixEntry {
+            name: name.to_vec(),
+            kind: self.identity().1,
+            is_listening: matches!(state.role, Role::Listening { .. }),
+            is_connected: matches!(state.role, Role::Connected),
+            ino: self.ino.load(Ordering::Relaxed),
         })
     }
 
@@ -580,6 +614,10 @@ impl Socket for UnixSocket {
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
         vec![self.queue.register(waiter, mask, key)]
+    }
+
+    fn set_ino(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
     }
 
     fn descriptor_closed(&self) {

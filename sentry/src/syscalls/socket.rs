@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use syscalls::abi::capability::CAP_NET_RAW;
 use syscalls::abi::socket::{
-    AF_INET, AF_INET6, AF_MAX, AF_PACKET, AF_UNIX, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_DGRAM,
-    SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOCK_TYPE_MASK, SOCKADDR_STORAGE_SIZE, SockFlags,
+    AF_INET, AF_INET6, AF_MAX, AF_NETLINK, AF_PACKET, AF_UNIX, SHUT_RD, SHUT_RDWR, SHUT_WR,
+    SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOCK_TYPE_MASK, SOCKADDR_STORAGE_SIZE,
+    SockFlags,
 };
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -14,7 +15,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use super::fd::install;
 use crate::net::inet::{self, Family};
 use crate::net::unix::{Kind, UnixSocket};
-use crate::net::{Shutdown, Socket, SocketFile};
+use crate::net::{Shutdown, Socket, SocketFile, host, netlink};
 use crate::sync::Events;
 use crate::task::block::Wait;
 use crate::task::{CurrentTask, HandlerResult, Restart};
@@ -102,12 +103,26 @@ fn unix_kind(kind: i32, protocol: i32) -> SysResult<Kind> {
 fn create(task: &CurrentTask, domain: i32, kind: i32, protocol: i32) -> SysResult<Arc<dyn Socket>> {
     match domain {
         AF_UNIX => Ok(UnixSocket::new(&task.kernel, unix_kind(kind, protocol)?)),
-        AF_INET => inet::create(task, Family::V4, kind, protocol),
-        AF_INET6 => inet::create(task, Family::V6, kind, protocol),
+        AF_INET => create_inet(task, Family::V4, kind, protocol),
+        AF_INET6 => create_inet(task, Family::V6, kind, protocol),
+        AF_NETLINK => netlink::create(task, kind, protocol),
         // There are no packets to be seen.
         AF_PACKET if !task.creds().has_capability(CAP_NET_RAW) => Err(Errno::EPERM),
         // Other families are not built in.
         _ => Err(Errno::EAFNOSUPPORT),
+    }
+}
+
+/// Creates a socket of the Internet families: the sentry's own, or the host's.
+fn create_inet(
+    task: &CurrentTask,
+    family: Family,
+    kind: i32,
+    protocol: i32,
+) -> SysResult<Arc<dyn Socket>> {
+    match &task.kernel.host_network {
+        Some(network) => host::create(&network.poller, family, kind, protocol),
+        None => inet::create(task, family, kind, protocol),
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn sys_getsockopt(
 }
 
 fn get(task: &CurrentTask, socket: &dyn Socket, level: i32, name: i32) -> SysResult<Vec<u8>> {
-    if level != SOL_SOCKET {
+    if level != SOL_SOCKET || (socket.passes_options() && !is_ours(name)) {
         return socket.option(task, level, name);
     }
     let options = socket.options();
@@ -85,11 +85,26 @@ pub(super) fn sys_setsockopt(
 ) -> HandlerResult<()> {
     let len = usize::try_from(optlen).map_err(|_| Errno::EINVAL)?;
     let opened = lookup(task, sockfd)?;
-    let is_own = level == SOL_SOCKET && !matches!(optname, SO_BINDTODEVICE);
-    if !is_own {
+    let is_passed = opened.socket.passes_options() && !is_ours(optname);
+    if level != SOL_SOCKET || optname == SO_BINDTODEVICE || is_passed {
         return Ok(set_own(task, opened.socket.as_ref(), level, optname, (optval, len))?);
     }
     Ok(set(task, opened.socket.as_ref(), optname, optval, len)?)
+}
+
+/// Returns whether an option is about the sentry's own waiting, whatever the socket is.
+fn is_ours(name: i32) -> bool {
+    matches!(
+        name,
+        SO_RCVTIMEO
+            | SO_RCVTIMEO_NEW
+            | SO_SNDTIMEO
+            | SO_SNDTIMEO_NEW
+            | SO_TYPE
+            | SO_DOMAIN
+            | SO_PROTOCOL
+            | SO_ERROR
+    )
 }
 
 /// Sets an option that only the socket's family knows.

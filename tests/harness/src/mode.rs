@@ -24,6 +24,8 @@ pub enum Mode {
     Native,
     /// `runsc do`: on the host's root file system below an overlay.
     Do(Platform),
+    /// `runsc do` with the host's network passed through.
+    DoHost(Platform),
     /// `runsc run` of an OCI bundle.
     Bundle(Platform),
     /// `runc run` of the same OCI bundle.
@@ -53,6 +55,7 @@ impl fmt::Display for Mode {
         match self {
             Mode::Native => f.write_str("native"),
             Mode::Do(platform) => write!(f, "do-{}", platform.name()),
+            Mode::DoHost(platform) => write!(f, "host-network-{}", platform.name()),
             Mode::Bundle(platform) => write!(f, "bundle-{}", platform.name()),
             Mode::Runc => f.write_str("runc"),
         }
@@ -64,7 +67,7 @@ impl Mode {
     #[must_use]
     pub fn platform(self) -> Option<Platform> {
         match self {
-            Mode::Do(platform) | Mode::Bundle(platform) => Some(platform),
+            Mode::Do(platform) | Mode::DoHost(platform) | Mode::Bundle(platform) => Some(platform),
             Mode::Native | Mode::Runc => None,
         }
     }
@@ -75,9 +78,13 @@ impl Mode {
     pub fn run(self, program: &Cmd, rootfs: &Rootfs) -> Output {
         match self {
             Mode::Native => program.run(),
-            Mode::Do(platform) => {
+            Mode::Do(platform) | Mode::DoHost(platform) => {
                 let state = TempDir::new();
                 let mut argv = runsc_argv(platform, &state);
+                if matches!(self, Mode::DoHost(_)) {
+                    argv.retain(|word| word != "--network=none");
+                    argv.push("--network=host".into());
+                }
                 argv.push("do".into());
                 argv.extend_from_slice(program.argv());
                 program.with_argv(argv).run()

@@ -214,7 +214,7 @@ impl TcpSocket {
         let local = state.local?;
         let peer = state.peer.unwrap_or(Endpoint { ip: self.family.any(), port: 0 });
         let (number, queues) = match &state.role {
-            Role::Listening { pending, backlog, .. } => (10, (*backlog, pending.len())),
+            Role::Listening { pending, .. } => (10, (0, pending.len())),
             Role::Connected { conn, side, .. } => {
                 let look = conn.look(*side, false);
                 (phase_number(look.phase), (look.n_unsent, look.n_readable))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use syscalls::abi::socket::{AF_UNIX, UNIX_PATH_MAX};
 use syscalls::{Errno, SysResult};
 
-use super::UnixSocket;
+use super::{UnixEntry, UnixSocket};
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::permission::{self, MAY_WRITE};
@@ -182,6 +182,16 @@ impl Registry {
                 find(&self.paths, &(attr.dev, attr.ino)).ok_or(Errno::ECONNREFUSED)
             }
         }
+    }
+
+    /// Returns the sockets that are bound.
+    pub fn entries(&self) -> Vec<UnixEntry> {
+        let mut sockets: Vec<_> =
+            self.abstract_names.lock().values().filter_map(Weak::upgrade).collect();
+        sockets.extend(self.paths.lock().values().filter_map(Weak::upgrade));
+        let mut entries: Vec<_> = sockets.iter().filter_map(|socket| socket.entry()).collect();
+        entries.sort_by_key(|entry| entry.ino);
+        entries
     }
 
     /// Frees what a socket was bound to.

@@ -1,0 +1,377 @@
+//! `rtnetlink(7)`: the loopback interface, its addresses and its routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use syscalls::abi::netlink::{
+    FRA_PRIORITY, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, IFA_ADDRESS, IFA_CACHEINFO,
+    IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_BROADCAST, IFLA_CARRIER,
+    IFLA_CARRIER_CHANGES, IFLA_GROUP, IFLA_IFNAME, IFLA_LINKMODE, IFLA_MAP, IFLA_MTU,
+    IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_QDISC,
+    IFLA_STATS, IFLA_STATS64, IFLA_TXQLEN, Ifaddrmsg, Ifinfomsg, RTA_CACHEINFO, RTA_DST, RTA_OIF,
+    RTA_PREF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE, RTM_GETADDR, RTM_GETADDRLABEL, RTM_GETANYCAST,
+    RTM_GETLINK, RTM_GETMULTICAST, RTM_GETNEIGH, RTM_GETNEIGHTBL, RTM_GETNETCONF, RTM_GETNEXTHOP,
+    RTM_GETQDISC, RTM_GETROUTE, RTM_GETRULE, RTM_GETTCLASS, RTM_GETTFILTER, RTM_MAX, RTM_NEWADDR,
+    RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK, Rtmsg,
+};
+use syscalls::abi::socket::{AF_INET, AF_INET6, AF_PACKET, AF_UNSPEC};
+use syscalls::{Errno, SysResult};
+use zerocopy::FromBytes;
+
+use super::message::{Part, Request, attributes, dump_request};
+use crate::net::inet::interface::{ARPHRD_LOOPBACK, LOOPBACK_MTU};
+
+const LOOPBACK_INDEX: u32 = 1;
+
+/// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP`
+const LOOPBACK_FLAGS: u32 = 0x1_0049;
+
+/// `IFA_F_PERMANENT`
+const PERMANENT: u8 = 0x80;
+
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+const SCOPE_HOST: u8 = 254;
+
+const TABLE_DEFAULT: u8 = 253;
+const TABLE_MAIN: u8 = 254;
+const TABLE_LOCAL: u8 = 255;
+
+/// `RTPROT_KERNEL`
+const PROTOCOL_KERNEL: u8 = 2;
+
+const ROUTE_UNICAST: u8 = 1;
+const ROUTE_LOCAL: u8 = 2;
+const ROUTE_BROADCAST: u8 = 3;
+
+/// `RTM_F_CLONED`: an answer and no entry of a table.
+const CLONED: u32 = 0x200;
+
+/// The interfaces, addresses, routes and rules of a network namespace of the host.
+///
+/// DEVIATION: they stay as they were when the sandbox booted.
+#[derive(Default)]
+pub struct Snapshot {
+    links: Vec<Part>,
+    addrs: Vec<Part>,
+    routes: Vec<Part>,
+    rules: Vec<Part>,
+}
+
+impl Snapshot {
+    /// Asks the host; before the sentry's filter is installed.
+    ///
+    /// # Errors
+    /// Those of the host.
+    pub fn take() -> SysResult<Self> {
+        let dump = |kind| -> SysResult<Vec<Part>> {
+            let messages = sentry_host::inet::dump_netlink(&dump_request(kind))?;
+            Ok(Part::split(&messages))
+        };
+        Ok(Self {
+            links: dump(RTM_GETLINK)?,
+            addrs: dump(RTM_GETADDR)?,
+            routes: dump(RTM_GETROUTE)?,
+            // A host without policy routing has no rules to tell.
+            rules: dump(RTM_GETRULE).unwrap_or_default(),
+        })
+    }
+
+    fn link(&self, payload: &[u8]) -> SysResult<Part> {
+        let (head, _) = Ifinfomsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
+        let name = attributes(payload, size_of::<Ifinfomsg>())
+            .find(|(kind, _)| matches!(*kind, IFLA_IFNAME | IFLA_ALT_IFNAME))
+            .map(|(_, name)| until_nul(name));
+        if head.ifi_index <= 0 && name.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let is_wanted = |link: &&Part| {
+            let known = Ifinfomsg::read_from_prefix(link.payload());
+            let Ok((known, _)) = known else { return false };
+            let own = attributes(link.payload(), size_of::<Ifinfomsg>())
+                .find(|(kind, _)| *kind == IFLA_IFNAME)
+                .map(|(_, name)| until_nul(name));
+            if head.ifi_index > 0 { known.ifi_index == head.ifi_index } else { own == name }
+        };
+        self.links.iter().find(is_wanted).cloned().ok_or(Errno::ENODEV)
+    }
+
+    fn serve(&self, request: &Request<'_>, family: i32) -> SysResult<Vec<Part>> {
+        let of = |parts: &[Part]| {
+            let is_wanted = |part: &&Part| {
+                let own = part.payload().first().copied().unwrap_or(0);
+                family == AF_UNSPEC || family == i32::from(own)
+            };
+            Ok(parts.iter().filter(is_wanted).cloned().collect())
+        };
+        match (request.kind, request.is_dump) {
+            (RTM_GETLINK, true) => {
+                let is_known = matches!(family, AF_UNSPEC | AF_PACKET | AF_INET | AF_INET6);
+                Ok(if is_known { self.links.clone() } else { Vec::new() })
+            }
+            (RTM_GETLINK, false) => Ok(vec![self.link(request.payload)?]),
+            (RTM_GETADDR, true) => of(&self.addrs),
+            (RTM_GETROUTE, true) => of(&self.routes),
+            (RTM_GETRULE, true) => of(&self.rules),
+            (_, true) => Ok(Vec::new()),
+            (RTM_GETROUTE, false) => find_route(request.payload).map(|route| vec![route]),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
+
+fn until_nul(name: &[u8]) -> &[u8] {
+    name.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Serves a request; `host` is the network that sockets are passed through to.
+pub(super) fn serve(
+    request: &Request<'_>,
+    is_admin: bool,
+    host: Option<&Snapshot>,
+) -> SysResult<Vec<Part>> {
+    const GET: u16 = 2;
+    if request.kind >= RTM_MAX {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if request.kind & 3 != GET {
+        // The host's network is not the guest's to change.
+        return if is_admin && host.is_none() { change(request) } else { Err(Errno::EPERM) };
+    }
+    let family = i32::from(request.payload.first().copied().ok_or(Errno::EINVAL)?);
+    if let Some(host) = host {
+        return host.serve(request, family);
+    }
+    match (request.kind, request.is_dump) {
+        (RTM_GETLINK, true) => {
+            let is_known = matches!(family, AF_UNSPEC | AF_PACKET | AF_INET | AF_INET6);
+            Ok(if is_known { vec![link()] } else { Vec::new() })
+        }
+        (RTM_GETLINK, false) => find_link(request.payload),
+        (RTM_GETADDR, true) => Ok(of_family(family, vec![(AF_INET, addr4()), (AF_INET6, addr6())])),
+        (RTM_GETROUTE, true) => Ok(of_family(family, routes())),
+        (RTM_GETROUTE, false) => find_route(request.payload).map(|route| vec![route]),
+        (RTM_GETRULE, true) => Ok(of_family(family, rules())),
+        // There are none.
+        (
+            RTM_GETNEIGH | RTM_GETNEIGHTBL | RTM_GETQDISC | RTM_GETTCLASS | RTM_GETTFILTER
+            | RTM_GETMULTICAST | RTM_GETANYCAST | RTM_GETADDRLABEL | RTM_GETNETCONF
+            | RTM_GETNEXTHOP,
+            true,
+        ) => Ok(Vec::new()),
+        (RTM_GETNEIGH, false) => Err(Errno::ENOENT),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// Serves a request to change something: all that can be done is what is done already.
+fn change(request: &Request<'_>) -> SysResult<Vec<Part>> {
+    const IFF_UP: u32 = 1;
+    if matches!(request.kind, RTM_NEWLINK | RTM_SETLINK) {
+        let (head, _) = Ifinfomsg::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?;
+        let is_loopback = head.ifi_index == 1
+            || attributes(request.payload, size_of::<Ifinfomsg>())
+                .any(|(kind, name)| kind == IFLA_IFNAME && is_name(name));
+        if !is_loopback {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let goes_down = head.ifi_change & IFF_UP != 0 && head.ifi_flags & IFF_UP == 0;
+        return if goes_down { Err(Errno::EOPNOTSUPP) } else { Ok(Vec::new()) };
+    }
+    Err(Errno::EOPNOTSUPP)
+}
+
+fn of_family(family: i32, parts: Vec<(i32, Part)>) -> Vec<Part> {
+    let is_wanted = |of: i32| family == AF_UNSPEC || family == of;
+    parts.into_iter().filter(|(of, _)| is_wanted(*of)).map(|(_, part)| part).collect()
+}
+
+fn number(family: i32) -> u8 {
+    u8::try_from(family).unwrap_or(0)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    until_nul(name) == b"lo"
+}
+
+fn find_link(payload: &[u8]) -> SysResult<Vec<Part>> {
+    let (head, _) = Ifinfomsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
+    if head.ifi_index > 0 {
+        return if head.ifi_index == 1 { Ok(vec![link()]) } else { Err(Errno::ENODEV) };
+    }
+    let name = attributes(payload, size_of::<Ifinfomsg>())
+        .find(|(kind, _)| matches!(*kind, IFLA_IFNAME | IFLA_ALT_IFNAME));
+    match name {
+        Some((_, name)) if is_name(name) => Ok(vec![link()]),
+        Some(_) => Err(Errno::ENODEV),
+        None => Err(Errno::EINVAL),
+    }
+}
+
+fn link() -> Part {
+    let head = Ifinfomsg {
+        ifi_type: ARPHRD_LOOPBACK,
+        ifi_index: 1,
+        ifi_flags: LOOPBACK_FLAGS,
+        ..Ifinfomsg::default()
+    };
+    Part::new(RTM_NEWLINK, &head)
+        .attribute(IFLA_IFNAME, b"lo\0")
+        .number(IFLA_TXQLEN, 1000)
+        .attribute(IFLA_OPERSTATE, &[0])
+        .attribute(IFLA_LINKMODE, &[0])
+        .number(IFLA_MTU, LOOPBACK_MTU)
+        .number(IFLA_GROUP, 0)
+        .number(IFLA_PROMISCUITY, 0)
+        .number(IFLA_NUM_TX_QUEUES, 1)
+        .number(IFLA_NUM_RX_QUEUES, 1)
+        .attribute(IFLA_CARRIER, &[1])
+        .attribute(IFLA_QDISC, b"noqueue\0")
+        .number(IFLA_CARRIER_CHANGES, 0)
+        .attribute(IFLA_MAP, &[0; 32])
+        .attribute(IFLA_ADDRESS, &[0; 6])
+        .attribute(IFLA_BROADCAST, &[0; 6])
+        .attribute(IFLA_STATS64, &[0; 200])
+        .attribute(IFLA_STATS, &[0; 96])
+}
+
+/// Returns how long an address is valid: for ever, since the beginning.
+fn forever() -> Vec<u8> {
+    [u32::MAX, u32::MAX, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect()
+}
+
+fn addr4() -> Part {
+    let head = Ifaddrmsg {
+        ifa_family: number(AF_INET),
+        ifa_prefixlen: 8,
+        ifa_flags: PERMANENT,
+        ifa_scope: SCOPE_HOST,
+        ifa_index: LOOPBACK_INDEX,
+    };
+    let ip = Ipv4Addr::LOCALHOST.octets();
+    Part::new(RTM_NEWADDR, &head)
+        .attribute(IFA_ADDRESS, &ip)
+        .attribute(IFA_LOCAL, &ip)
+        .attribute(IFA_LABEL, b"lo\0")
+        .number(IFA_FLAGS, PERMANENT.into())
+        .attribute(IFA_CACHEINFO, &forever())
+}
+
+fn addr6() -> Part {
+    let head = Ifaddrmsg {
+        ifa_family: number(AF_INET6),
+        ifa_prefixlen: 128,
+        ifa_flags: PERMANENT,
+        ifa_scope: SCOPE_HOST,
+        ifa_index: LOOPBACK_INDEX,
+    };
+    Part::new(RTM_NEWADDR, &head)
+        .attribute(IFA_ADDRESS, &Ipv6Addr::LOCALHOST.octets())
+        .attribute(IFA_CACHEINFO, &forever())
+        .number(IFA_FLAGS, PERMANENT.into())
+}
+
+fn route4(ip: Ipv4Addr, len: u8, kind: u8, scope: u8) -> Part {
+    let head = Rtmsg {
+        rtm_family: number(AF_INET),
+        rtm_dst_len: len,
+        rtm_table: TABLE_LOCAL,
+        rtm_protocol: PROTOCOL_KERNEL,
+        rtm_scope: scope,
+        rtm_type: kind,
+        ..Rtmsg::default()
+    };
+    Part::new(RTM_NEWROUTE, &head)
+        .number(RTA_TABLE, TABLE_LOCAL.into())
+        .attribute(RTA_DST, &ip.octets())
+        .attribute(RTA_PREFSRC, &Ipv4Addr::LOCALHOST.octets())
+        .number(RTA_OIF, LOOPBACK_INDEX)
+}
+
+fn route6(table: u8, kind: u8, priority: u32) -> Part {
+    let head = Rtmsg {
+        rtm_family: number(AF_INET6),
+        rtm_dst_len: 128,
+        rtm_table: table,
+        rtm_protocol: PROTOCOL_KERNEL,
+        rtm_scope: SCOPE_UNIVERSE,
+        rtm_type: kind,
+        ..Rtmsg::default()
+    };
+    Part::new(RTM_NEWROUTE, &head)
+        .number(RTA_TABLE, table.into())
+        .attribute(RTA_DST, &Ipv6Addr::LOCALHOST.octets())
+        .number(RTA_PRIORITY, priority)
+        .number(RTA_OIF, LOOPBACK_INDEX)
+        .attribute(RTA_CACHEINFO, &[0; 32])
+        .attribute(RTA_PREF, &[0])
+}
+
+fn routes() -> Vec<(i32, Part)> {
+    let network = Ipv4Addr::new(127, 0, 0, 0);
+    let broadcast = Ipv4Addr::new(127, 255, 255, 255);
+    vec![
+        (AF_INET, route4(network, 8, ROUTE_LOCAL, SCOPE_HOST)),
+        (AF_INET, route4(Ipv4Addr::LOCALHOST, 32, ROUTE_LOCAL, SCOPE_HOST)),
+        (AF_INET, route4(broadcast, 32, ROUTE_BROADCAST, SCOPE_LINK)),
+        (AF_INET6, route6(TABLE_MAIN, ROUTE_UNICAST, 256)),
+        (AF_INET6, route6(TABLE_LOCAL, ROUTE_LOCAL, 0)),
+    ]
+}
+
+fn find_route(payload: &[u8]) -> SysResult<Part> {
+    let (head, _) = Rtmsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
+    let to = attributes(payload, size_of::<Rtmsg>()).find(|(kind, _)| *kind == RTA_DST);
+    let to = to.map(|(_, data)| data).unwrap_or_default();
+    let ip = match i32::from(head.rtm_family) {
+        AF_INET => to.first_chunk::<4>().map(|ip| IpAddr::from(*ip)),
+        AF_INET6 => to.first_chunk::<16>().map(|ip| IpAddr::from(*ip)),
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    let ip = ip.ok_or(Errno::EINVAL)?;
+    if !ip.is_loopback() {
+        return Err(Errno::ENETUNREACH);
+    }
+    let (len, source) = match ip {
+        IpAddr::V4(_) => (32, Ipv4Addr::LOCALHOST.octets().to_vec()),
+        IpAddr::V6(_) => (128, Ipv6Addr::LOCALHOST.octets().to_vec()),
+    };
+    let head = Rtmsg {
+        rtm_family: head.rtm_family,
+        rtm_dst_len: len,
+        rtm_table: TABLE_LOCAL,
+        rtm_type: ROUTE_LOCAL,
+        rtm_flags: CLONED,
+        ..Rtmsg::default()
+    };
+    Ok(Part::new(RTM_NEWROUTE, &head)
+        .number(RTA_TABLE, TABLE_LOCAL.into())
+        .attribute(RTA_DST, to)
+        .number(RTA_OIF, LOOPBACK_INDEX)
+        .attribute(RTA_PREFSRC, &source)
+        .attribute(RTA_CACHEINFO, &[0; 32]))
+}
+
+fn rules() -> Vec<(i32, Part)> {
+    const TO_TABLE: u8 = 1;
+    let rule = |family: i32, table: u8, priority: u32| {
+        let head = Rtmsg {
+            rtm_family: number(family),
+            rtm_table: table,
+            rtm_type: TO_TABLE,
+            ..Rtmsg::default()
+        };
+        let part = Part::new(RTM_NEWRULE, &head)
+            .number(FRA_TABLE, table.into())
+            .number(FRA_SUPPRESS_PREFIXLEN, u32::MAX)
+            .attribute(FRA_PROTOCOL, &[PROTOCOL_KERNEL]);
+        let part = if priority == 0 { part } else { part.number(FRA_PRIORITY, priority) };
+        (family, part)
+    };
+    vec![
+        rule(AF_INET, TABLE_LOCAL, 0),
+        rule(AF_INET, TABLE_MAIN, 32_766),
+        rule(AF_INET, TABLE_DEFAULT, 32_767),
+        rule(AF_INET6, TABLE_LOCAL, 0),
+        rule(AF_INET6, TABLE_MAIN, 32_766),
+    ]
+}

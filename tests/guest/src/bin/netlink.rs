@@ -1,0 +1,256 @@
+//! Netlink sockets: names, dumps of links, addresses and routes, errors; requests about interfaces.
+
+use guest_tests::mem::zeroed;
+use guest_tests::net::{LOCAL, addr4, bind, local6, name_of, option, recv, socket};
+use guest_tests::proc::{drop_root, in_child};
+use guest_tests::{Outcome, check, eq, fails, ok, sys};
+use libc::{
+    AF_INET, AF_INET6, AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, NETLINK_ROUTE, SO_PROTOCOL,
+    SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET,
+};
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+fn open() -> Result<i32, i32> {
+    socket(AF_NETLINK, SOCK_RAW)
+}
+
+fn request(fd: i32, kind: u16, flags: u16, payload: &[u8]) -> Result<(), i32> {
+    let mut bytes = (16 + payload.len() as u32).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&77_u32.to_ne_bytes());
+    bytes.extend_from_slice(&0_u32.to_ne_bytes());
+    bytes.extend_from_slice(payload);
+    let kernel = address(0, 0);
+    sys!(SYS_sendto, fd, &bytes[..], bytes.len(), 0, &kernel[..], 12).map(|_| ())
+}
+
+fn address(pid: u32, groups: u32) -> Vec<u8> {
+    let mut bytes = (AF_NETLINK as u16).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&[0, 0]);
+    bytes.extend_from_slice(&pid.to_ne_bytes());
+    bytes.extend_from_slice(&groups.to_ne_bytes());
+    bytes
+}
+
+/// One message: type, and what follows its header.
+type Message = (u16, Vec<u8>);
+
+/// Receives one datagram of messages.
+fn messages(fd: i32) -> Result<Vec<Message>, i32> {
+    let mut buf = vec![0; 65536];
+    let n = recv(fd, &mut buf, 0)?;
+    let mut rest = &buf[..n];
+    let mut found = Vec::new();
+    while rest.len() >= 16 {
+        let len = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+        let kind = u16::from_ne_bytes(rest[4..6].try_into().unwrap());
+        found.push((kind, rest[16..len].to_vec()));
+        rest = &rest[len.next_multiple_of(4).min(rest.len())..];
+    }
+    Ok(found)
+}
+
+/// Receives a whole dump.
+fn dump(fd: i32, kind: u16, payload: &[u8]) -> Result<Vec<Message>, i32> {
+    request(fd, kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
+    let mut found = Vec::new();
+    loop {
+        for message in messages(fd)? {
+            if message.0 == NLMSG_DONE {
+                return Ok(found);
+            }
+            found.push(message);
+        }
+    }
+}
+
+fn error(fd: i32) -> Result<i32, i32> {
+    let all = messages(fd)?;
+    let (kind, payload) = &all[0];
+    assert_eq!(*kind, NLMSG_ERROR);
+    Ok(-i32::from_ne_bytes(payload[..4].try_into().unwrap()))
+}
+
+fn attribute(payload: &[u8], skip: usize, wanted: u16) -> Option<Vec<u8>> {
+    let mut rest = &payload[skip..];
+    while rest.len() >= 4 {
+        let len = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
+        if u16::from_ne_bytes([rest[2], rest[3]]) == wanted {
+            return Some(rest[4..len].to_vec());
+        }
+        rest = &rest[len.next_multiple_of(4).min(rest.len())..];
+    }
+    None
+}
+
+fn sockets_have_names() -> Outcome {
+    fails!(sys!(SYS_socket, AF_NETLINK, SOCK_STREAM, 0), ESOCKTNOSUPPORT);
+    fails!(sys!(SYS_socket, AF_NETLINK, SOCK_RAW, 77), EPROTONOSUPPORT);
+    let fd = ok!(sys!(SYS_socket, AF_NETLINK, SOCK_DGRAM, NETLINK_ROUTE)) as i32;
+    eq!(ok!(option(fd, SOL_SOCKET, SO_PROTOCOL)), NETLINK_ROUTE);
+    eq!(ok!(name_of(fd)), address(0, 0));
+    ok!(bind(fd, &address(0, 1)));
+    let own = guest_tests::proc::pid() as u32;
+    eq!(ok!(name_of(fd)), address(own, 1));
+    // The number is taken: the next socket gets another one.
+    let other = ok!(open());
+    fails!(bind(other, &address(own, 0)), EADDRINUSE);
+    ok!(bind(other, &address(0, 0)));
+    check!(ok!(name_of(other)) != address(own, 0));
+    fails!(bind(fd, &address(own + 1, 0)), EINVAL);
+    fails!(bind(fd, &addr4(LOCAL, 0)), EINVAL);
+    fails!(sys!(SYS_listen, fd, 1), EOPNOTSUPP);
+    fails!(recv(fd, &mut [0; 4], MSG_DONTWAIT), EAGAIN);
+    Ok(())
+}
+
+fn links_are_listed() -> Outcome {
+    let fd = ok!(open());
+    let links = ok!(dump(fd, RTM_GETLINK, &[0; 16]));
+    let lo = links
+        .iter()
+        .find(|(_, payload)| attribute(payload, 16, 3).is_some_and(|name| name == b"lo\0"));
+    let Some((kind, lo)) = lo else { return Err("no lo".to_owned()) };
+    eq!(*kind, RTM_NEWLINK);
+    eq!(&lo[2..8], &[4, 3, 1, 0, 0, 0]);
+    check!(lo[8] & 0x49 == 0x49);
+    eq!(attribute(lo, 16, 4), Some(65_536_u32.to_ne_bytes().to_vec()));
+    eq!(attribute(lo, 16, 1), Some(vec![0; 6]));
+    // One by its number, by its name, and one that is not there.
+    let mut head = [0u8; 16];
+    head[4] = 1;
+    ok!(request(fd, RTM_GETLINK, NLM_F_REQUEST, &head));
+    let one = ok!(messages(fd));
+    eq!((one.len(), one[0].0), (1, RTM_NEWLINK));
+    let by_name = [&[0u8; 16][..], &[7, 0, 3, 0, b'l', b'o', 0, 0]].concat();
+    ok!(request(fd, RTM_GETLINK, NLM_F_REQUEST, &by_name));
+    eq!(ok!(messages(fd))[0].0, RTM_NEWLINK);
+    head[4..8].copy_from_slice(&12_345_i32.to_ne_bytes());
+    ok!(request(fd, RTM_GETLINK, NLM_F_REQUEST, &head));
+    eq!(ok!(error(fd)), libc::ENODEV);
+    Ok(())
+}
+
+fn addresses_are_listed() -> Outcome {
+    let fd = ok!(open());
+    let mut head = [0u8; 8];
+    let all = ok!(dump(fd, RTM_GETADDR, &head));
+    let has = |ip: &[u8]| {
+        all.iter().any(|(kind, payload)| {
+            *kind == RTM_NEWADDR && attribute(payload, 8, 1).is_some_and(|found| found == ip)
+        })
+    };
+    check!(has(&LOCAL));
+    check!(has(&local6()));
+    head[0] = AF_INET6 as u8;
+    let six = ok!(dump(fd, RTM_GETADDR, &head));
+    check!(six.iter().all(|(_, payload)| payload[0] == AF_INET6 as u8));
+    head[0] = AF_INET as u8;
+    let four = ok!(dump(fd, RTM_GETADDR, &head));
+    let lo = four
+        .iter()
+        .find(|(_, payload)| attribute(payload, 8, 3).is_some_and(|name| name == b"lo\0"));
+    let Some((_, lo)) = lo else { return Err("no lo".to_owned()) };
+    eq!(&lo[..8], &[AF_INET as u8, 8, 0x80, 254, 1, 0, 0, 0]);
+    Ok(())
+}
+
+fn routes_are_listed() -> Outcome {
+    let fd = ok!(open());
+    let mut head = [0u8; 12];
+    head[0] = AF_INET as u8;
+    let routes = ok!(dump(fd, RTM_GETROUTE, &head));
+    check!(routes.iter().any(|(kind, payload)| {
+        *kind == RTM_NEWROUTE
+            && payload[1] == 8
+            && attribute(payload, 12, 1).is_some_and(|to| to == [127, 0, 0, 0])
+    }));
+    let mut question = head.to_vec();
+    question[1] = 32;
+    question.extend_from_slice(&[8, 0, 1, 0, 127, 0, 0, 9]);
+    ok!(request(fd, RTM_GETROUTE, NLM_F_REQUEST, &question));
+    let answer = ok!(messages(fd));
+    eq!(answer[0].0, RTM_NEWROUTE);
+    eq!(attribute(&answer[0].1, 12, 7), Some(LOCAL.to_vec()));
+    eq!(attribute(&answer[0].1, 12, 4), Some(vec![1, 0, 0, 0]));
+    Ok(())
+}
+
+fn errors_and_acknowledgements() -> Outcome {
+    let fd = ok!(open());
+    ok!(request(fd, 3333, NLM_F_REQUEST, &[0; 16]));
+    eq!(ok!(error(fd)), libc::EOPNOTSUPP);
+    // No request: nothing to answer, unless asked to.
+    ok!(request(fd, RTM_GETLINK, NLM_F_ACK, &[0; 16]));
+    eq!(ok!(error(fd)), 0);
+    ok!(request(fd, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, &[0; 16]));
+    let n = ok!(recv(fd, &mut [0; 1], MSG_PEEK | MSG_TRUNC));
+    check!(n > 100);
+    in_child(|| {
+        ok!(drop_root());
+        let fd = ok!(open());
+        let mut head = [0u8; 16];
+        head[4] = 1;
+        ok!(request(fd, RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, &head));
+        eq!(ok!(error(fd)), libc::EPERM);
+        Ok(())
+    })
+}
+
+fn interfaces_by_request() -> Outcome {
+    const SIOCGIFNAME: u64 = 0x8910;
+    const SIOCGIFFLAGS: u64 = 0x8913;
+    const SIOCGIFADDR: u64 = 0x8915;
+    const SIOCGIFNETMASK: u64 = 0x891b;
+    const SIOCGIFMTU: u64 = 0x8921;
+    const SIOCGIFHWADDR: u64 = 0x8927;
+    const SIOCGIFINDEX: u64 = 0x8933;
+    const SIOCGIFCONF: u64 = 0x8912;
+    let fd = ok!(socket(AF_INET, SOCK_DGRAM));
+    let ask = |what: u64, name: &[u8]| -> Result<[u8; 24], i32> {
+        let mut request = [0u8; 40];
+        request[..name.len()].copy_from_slice(name);
+        sys!(SYS_ioctl, fd, what, &mut request)?;
+        Ok(request[16..].try_into().unwrap())
+    };
+    eq!(&ok!(ask(SIOCGIFINDEX, b"lo"))[..4], &[1, 0, 0, 0]);
+    eq!(&ok!(ask(SIOCGIFADDR, b"lo"))[..8], &addr4(LOCAL, 0)[..8]);
+    eq!(&ok!(ask(SIOCGIFNETMASK, b"lo"))[4..8], &[255, 0, 0, 0]);
+    eq!(&ok!(ask(SIOCGIFFLAGS, b"lo"))[..2], &[0x49, 0]);
+    eq!(&ok!(ask(SIOCGIFMTU, b"lo"))[..4], &[0, 0, 1, 0]);
+    eq!(&ok!(ask(SIOCGIFHWADDR, b"lo"))[..2], &[4, 3]);
+    fails!(ask(SIOCGIFADDR, b"nodev"), ENODEV);
+    let mut request = [0u8; 40];
+    request[16] = 1;
+    ok!(sys!(SYS_ioctl, fd, SIOCGIFNAME, &mut request));
+    eq!(&request[..3], b"lo\0");
+    let mut list = [0u8; 400];
+    let mut config: libc::ifconf = zeroed();
+    config.ifc_len = 400;
+    config.ifc_ifcu.ifcu_buf = list.as_mut_ptr().cast();
+    ok!(sys!(SYS_ioctl, fd, SIOCGIFCONF, &mut config));
+    check!(config.ifc_len >= 40);
+    check!(list.chunks(40).any(|entry| entry.starts_with(b"lo\0") && entry[20..24] == LOCAL));
+    Ok(())
+}
+
+guest_tests::cases!(
+    sockets_have_names,
+    links_are_listed,
+    addresses_are_listed,
+    routes_are_listed,
+    errors_and_acknowledgements,
+    interfaces_by_request,
+);
