@@ -132,6 +132,13 @@ impl Sites {
         PatchWish { addr: site.addr, len: site.len(), needs_room: self.room(site.addr).is_none() }
     }
 
+    /// Forgets the sites in text that is replaced or taken away.
+    pub(super) fn forget(&mut self, range: std::ops::Range<u64>) {
+        if self.covered.range(range.clone()).next().is_some() {
+            self.covered.retain(|site, _| !range.contains(site));
+        }
+    }
+
     /// What a forked child knows. Where others may take room meanwhile, it gets none.
     pub(super) fn inherited(&self, alone: bool) -> Self {
         let mut copy = self.clone();
@@ -235,21 +242,25 @@ impl Site {
     ) -> Option<Self> {
         let addr = rip.checked_sub(SITE_LEN)?;
         let window = window(addr)?;
-        let mut code = [0; 8];
-        if read(addr.checked_sub(1)?, &mut code) != code.len() {
-            // The mapping may start with the site.
-            let [_, rest @ ..] = &mut code;
-            if addr % PAGE != 0 || read(addr, rest) != rest.len() {
-                return None;
-            }
+        let mut code = [0; 9];
+        // The mapping may start with the site, or a byte before.
+        let is_read = [0, 1, 2].into_iter().any(|skip| {
+            let start = addr.saturating_sub(2) + skip;
+            let room = code.get_mut(usize::try_from(skip).unwrap_or(0)..).unwrap_or_default();
+            (skip == 0 || start.is_multiple_of(PAGE)) && read(start, room) == room.len()
+        });
+        if !is_read {
+            return None;
         }
         let shape = match code {
             // The end of a longer instruction, perhaps.
-            [0x40..=0x4f, ..] => return None,
-            [_, 0xb8, n0, n1, n2, n3, 0x0f, 0x05] => {
+            [_, 0x40..=0x4f, ..] => return None,
+            [_, _, 0xb8, n0, n1, n2, n3, 0x0f, 0x05] => {
                 Shape::Number(u32::from_le_bytes([n0, n1, n2, n3]))
             }
-            [_, op @ 0xb9..=0xbf, n0, n1, n2, n3, 0x0f, 0x05] => Shape::Moved([op, n0, n1, n2, n3]),
+            [p0, p1, op @ 0xb9..=0xbf, n0, n1, n2, n3, 0x0f, 0x05] if !takes_operand(p0, p1) => {
+                Shape::Moved([op, n0, n1, n2, n3])
+            }
             _ => return None,
         };
         if matches!(shape, Shape::Number(found) if u64::from(found) != number) {
@@ -290,6 +301,21 @@ impl Site {
     /// Returns the address behind the `syscall`.
     pub(super) fn end(&self) -> u64 {
         self.addr + if self.needs_solitude() { COVERED_RETURN } else { SITE_LEN }
+    }
+}
+
+/// Returns whether two bytes can be the opcode of an instruction without an immediate whose operands
+/// follow: `mov 0x2d0(%rcx), %edi` ends like `mov $0x2d0, %ecx`. What compilers do not make before
+/// a call is left out.
+fn takes_operand(before: u8, opcode: u8) -> bool {
+    match opcode {
+        // Arithmetic, `movslq`, `test`, `xchg`, `mov`, `lea`.
+        0x01..=0x3f if matches!(opcode & 7, 1 | 3) => true,
+        0x63 | 0x85 | 0x87 | 0x89 | 0x8b | 0x8d => true,
+        // Vectors, `imul`, `movzx`, `movsx`.
+        0x10 | 0x11 | 0x28 | 0x29 | 0x6e | 0x6f | 0x7e | 0x7f | 0xd6 => before == 0x0f,
+        0xaf | 0xb6 | 0xb7 | 0xbe | 0xbf => before == 0x0f,
+        _ => false,
     }
 }
 
@@ -521,6 +547,57 @@ mod tests {
         }
         assert_eq!(sites.to_text(back + 6), addr + 10);
         assert_eq!(sites.to_text(0x1234), 0x1234);
+        sites.forget(addr + 1..addr + 0x1000);
+        assert_eq!(sites.to_trampoline(addr + 4), back);
+        sites.forget(addr - 0x1000..addr + 1);
+        assert_eq!(sites.to_trampoline(addr + 4), addr + 4);
+    }
+
+    #[test]
+    fn operands_are_no_moves() {
+        let find = |code: &[u8]| {
+            let mut text = vec![0x90; 64];
+            let end = 32 + code.len();
+            text[32..end].copy_from_slice(code);
+            text[end..end + 2].copy_from_slice(&[0x0f, 5]);
+            let read = |addr: u64, bytes: &mut [u8]| {
+                let from = usize::try_from(addr - 0x40_1000).unwrap();
+                bytes.copy_from_slice(&text[from..from + bytes.len()]);
+                bytes.len()
+            };
+            Site::find(0x40_1002 + u64::try_from(end).unwrap(), 39, read).is_some()
+        };
+        // mov $39, %eax; mov $0x2d0, %ecx
+        assert!(find(&[0xb8, 39, 0, 0, 0, 0xb9, 0xd0, 2, 0, 0]));
+        // mov %rsp, %rdi; mov $0x2d0, %ecx
+        assert!(find(&[0x48, 0x89, 0xe7, 0xb9, 0xd0, 2, 0, 0]));
+        // mov 0x2d0(%rcx), %edi
+        assert!(!find(&[0x8b, 0xb9, 0xd0, 2, 0, 0]));
+        // lea 0x2d0(%rbx), %rdi
+        assert!(!find(&[0x48, 0x8d, 0xbb, 0xd0, 2, 0, 0]));
+        // movzbl 0x2d0(%rcx), %edi
+        assert!(!find(&[0x0f, 0xb6, 0xb9, 0xd0, 2, 0, 0]));
+        // mov $39, %r8d
+        assert!(!find(&[0x41, 0xb8, 39, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_site_may_start_its_mapping() {
+        for n_before in 0..4 {
+            let start = 0x40_1000;
+            let text =
+                [&vec![0x90; n_before][..], &[0xb8, 39, 0, 0, 0, 0x0f, 5, 0x90, 0x90]].concat();
+            let read = |addr: u64, bytes: &mut [u8]| {
+                let Some(from) = addr.checked_sub(start) else { return 0 };
+                let from = usize::try_from(from).unwrap();
+                let part = text.get(from..).unwrap_or_default();
+                let n = part.len().min(bytes.len());
+                bytes[..n].copy_from_slice(&part[..n]);
+                n
+            };
+            let end = start + u64::try_from(n_before).unwrap() + 7;
+            assert!(Site::find(end, 39, read).is_some(), "{n_before}");
+        }
     }
 
     #[test]
