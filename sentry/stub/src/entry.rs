@@ -49,17 +49,16 @@ global_asm!(
     "mov rsp, rdi",
     "call {interrupted}",
     "ud2",
-    // clone_thread(stack, frame) -> tid: the child calls thread_main(frame).
+    // clone_thread(stack, frame, in_use) -> tid: the child calls thread_main(frame); the host clears
+    // the word when the child has ended.
     ".globl stub_clone_thread",
     "stub_clone_thread:",
     "push rbx",
     "mov rbx, rsi",
     "mov rsi, rdi",
-    // Inverted, because the flags hold the bytes of a `syscall` instruction.
-    "mov edi, {inverted_thread_flags}",
-    "not edi",
+    "mov edi, {thread_flags}",
+    "mov r10, rdx",
     "xor edx, edx",
-    "xor r10d, r10d",
     "xor r8d, r8d",
     "mov eax, 56",
     "syscall",
@@ -143,7 +142,7 @@ global_asm!(
     interrupted = sym crate::serve::interrupted,
     thread_main = sym crate::serve::thread_main,
     interrupt = const offset_of!(Slot, interrupt),
-    inverted_thread_flags = const !(layout::THREAD_FLAGS as u32),
+    thread_flags = const layout::THREAD_FLAGS,
 );
 
 unsafe extern "C" {
@@ -151,7 +150,7 @@ unsafe extern "C" {
     pub(crate) fn stub_switch_stack(arg: u64, stack: u64, function: extern "C" fn(u64) -> !) -> !;
     pub(crate) fn stub_enter_app(frame: *mut Ucontext, slot: *const Slot) -> !;
     fn stub_enter_app_end();
-    pub(crate) fn stub_clone_thread(stack: u64, frame: *mut Ucontext) -> i64;
+    pub(crate) fn stub_clone_thread(stack: u64, frame: *mut Ucontext, in_use: u64) -> i64;
     fn stub_exit() -> !;
     pub(crate) fn stub_copy(dst: u64, src: u64, len: u64) -> u64;
     fn stub_copy_at();

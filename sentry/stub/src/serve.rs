@@ -5,6 +5,7 @@
 //! everything that this module itself keeps there, so `rt_sigreturn` may drop the rest.
 #![expect(unsafe_code, reason = "works on signal frames and makes the sentry's host calls")]
 
+use core::mem::offset_of;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use sentry_sysmsg::layout::{self, Config};
@@ -196,7 +197,6 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
         host::exit_group(0);
     }
     if reply & REPLY_EXIT != 0 {
-        slot.left.store(1, Release);
         entry::exit();
     }
     // SAFETY: the frame is this thread's, and no other reference to it is alive.
@@ -359,10 +359,11 @@ fn make_thread(frame: *const Ucontext, index: u32, map: bool) -> i64 {
     }
     top = (top - size_of::<Ucontext>() as u64) & !63;
     let copy = core::ptr::with_exposed_provenance_mut::<Ucontext>(top as usize);
+    let in_use = layout::slot_addr(index) + offset_of!(Slot, in_use) as u64;
     // SAFETY: as above.
     unsafe {
         copy.write(context);
-        entry::stub_clone_thread(top, copy)
+        entry::stub_clone_thread(top, copy, in_use)
     }
 }
 

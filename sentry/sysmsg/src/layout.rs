@@ -139,8 +139,8 @@ pub const INTERRUPT_SIGNAL: i32 = 10;
 /// The flags with which a stub clones itself: a new process that is the sentry's child.
 pub const FORK_FLAGS: u64 = 0x8000 | 17;
 /// The flags with which a stub makes a thread: `CLONE_VM | CLONE_FS | CLONE_FILES |
-/// CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM`.
-pub const THREAD_FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+/// CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID`.
+pub const THREAD_FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x20_0000;
 
 /// The descriptor at which the zygote finds its slots when it starts.
 pub const ZYGOTE_REGION_FD: i32 = 3;

@@ -136,8 +136,9 @@ pub struct Slot {
     pub fault_trap_no: AtomicU64,
     /// The exception's error code.
     pub fault_error_code: AtomicU64,
-    /// Set by a thread that is about to end and will not look at its slot or stack again.
-    pub left: AtomicU32,
+    /// Not zero as long as a thread may use this slot and its stack. The host clears it when the
+    /// thread has ended (`CLONE_CHILD_CLEARTID`), after which no signal can find it there either.
+    pub in_use: AtomicU32,
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].

@@ -1,7 +1,8 @@
 //! Host calls in the form in which the stub makes them.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout;
@@ -31,6 +32,8 @@ pub(super) struct Batch {
     pub(super) data_len: usize,
     /// Whether the next call needs a descriptor, and the thread must ring for it.
     pub(super) needs_ring: bool,
+    /// The pinned descriptors that the calls name.
+    pub(super) pins: Vec<i32>,
 }
 
 /// Moves calls from `todo` into the slot, as many as fit. Stops before a call that needs a
@@ -44,13 +47,13 @@ pub(super) fn fill(
     ring: Option<u64>,
     todo: &mut VecDeque<HostCall>,
 ) -> Batch {
-    let mut batch = Batch { n_calls: first, data_len: 0, needs_ring: false };
+    let mut batch = Batch { n_calls: first, data_len: 0, needs_ring: false, pins: Vec::new() };
     while let Some(entry) = slot.calls.0.get(batch.n_calls).filter(|_| batch.n_calls < BATCH) {
         let Some(call) = todo.front() else { break };
         if batch.data_len != 0 {
             break;
         }
-        match encode(call, slot, space, listener, ring) {
+        match encode(call, slot, space, listener, ring, &mut batch.pins) {
             Encoded::Call(nr, args) => write(entry, nr, args),
             Encoded::NeedsRing => {
                 batch.needs_ring = true;
@@ -92,31 +95,26 @@ fn encode(
     space: &Space,
     listener: &Listener,
     ring: Option<u64>,
+    pins: &mut Vec<i32>,
 ) -> Encoded {
     if !ranges(call).iter().all(|(addr, len)| guest_range(*addr, *len).is_ok()) {
         return Encoded::Refused;
+    }
+    if let HostCall::Mmap { addr, len, .. } | HostCall::Munmap { addr, len } = *call {
+        space.sites().forget(addr..addr.saturating_add(len));
     }
     let (nr, args) = match *call {
         HostCall::Mmap { addr, len, prot, flags, ref file, offset } => {
             let fd = match file {
                 None => NO_FD,
-                Some(file) => {
-                    let mut fds = space.fds();
-                    match fds.get(file) {
-                        Some(number) => u64::from(number.cast_unsigned()),
-                        None => {
-                            let Some(id) = ring else { return Encoded::NeedsRing };
-                            let number = fds.insert(file).unwrap_or(-1);
-                            match listener.add_fd(id, file.as_fd(), number) {
-                                Ok(()) => u64::from(number.cast_unsigned()),
-                                Err(_) => {
-                                    fds.remove(file);
-                                    NO_FD
-                                }
-                            }
-                        }
+                Some(file) => match descriptor(file, space, listener, ring) {
+                    Some(Ok(number)) => {
+                        pins.push(number);
+                        u64::from(number.cast_unsigned())
                     }
-                }
+                    Some(Err(_)) => NO_FD,
+                    None => return Encoded::NeedsRing,
+                },
             };
             let anonymous = if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
             let flags = u64::from((flags | libc::MAP_FIXED | anonymous).cast_unsigned());
@@ -169,6 +167,27 @@ fn encode(
         }
     };
     Encoded::Call(u32::try_from(nr).unwrap_or(u32::MAX), args)
+}
+
+/// Returns the number under which the process holds `file`, pinned, after handing it over where that
+/// is needed; `None` where that needs a ring or takes others to finish with theirs first.
+fn descriptor(
+    file: &Arc<OwnedFd>,
+    space: &Space,
+    listener: &Listener,
+    ring: Option<u64>,
+) -> Option<SysResult<i32>> {
+    let mut fds = space.fds();
+    if let Some(number) = fds.get(file) {
+        return Some(Ok(number));
+    }
+    let id = ring?;
+    let number = fds.insert(file)?;
+    let given = listener.add_fd(id, file.as_fd(), number);
+    if given.is_err() {
+        fds.remove(number);
+    }
+    Some(given.map(|()| number))
 }
 
 /// Returns the memory that a call is about. The sentry has chosen or checked it; this is the last

@@ -85,6 +85,8 @@ struct State {
     /// How many of them are the platform's own and come first.
     quiet_sent: usize,
     data_len: usize,
+    /// The descriptors that the current reply names.
+    pins: Vec<i32>,
     results: HostCallResults,
     /// The site that should be patched, and the calls that do it.
     site: Option<Site>,
@@ -133,7 +135,7 @@ impl SystrapContext {
         slot.space.store(space.token, Relaxed);
         slot.index.store(index, Relaxed);
         slot.interrupt.store(0, Relaxed);
-        slot.left.store(0, Relaxed);
+        slot.in_use.store(1, Relaxed);
         slot.watched.store(0, Relaxed);
         slot.seq.store(1, Relaxed);
         slot.done.store(0, Release);
@@ -169,6 +171,7 @@ impl SystrapContext {
                 sent: 0,
                 quiet_sent: 0,
                 data_len: 0,
+                pins: Vec::new(),
                 results: HostCallResults::default(),
                 site: None,
                 messages: Messages::default(),
@@ -258,6 +261,10 @@ impl SystrapContext {
             let streak = self.streak();
             let streak = if gap < spin::WORTH_TICKS { streak + 1 } else { streak / 4 };
             self.streak.store(streak.min(spin::MAX_STREAK), Relaxed);
+        }
+        if !state.pins.is_empty() {
+            let mut fds = self.space.fds();
+            state.pins.drain(..).for_each(|number| fds.unpin(number));
         }
         self.take(state)
     }
@@ -525,6 +532,7 @@ impl SystrapContext {
         state.quiet_sent = quiet;
         state.sent = batch.n_calls;
         state.data_len = batch.data_len;
+        state.pins = batch.pins;
         slot.n_calls.store(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0), Relaxed);
         let mut reply = 0;
         if state.todo.is_empty()

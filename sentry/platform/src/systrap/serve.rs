@@ -327,6 +327,11 @@ impl Inner {
         let known =
             self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&ring.tid).cloned();
         let result = match known {
+            // An interrupt has kept a newborn from hearing the first answer.
+            Some(context) if ring.args[0] == layout::RING_BORN => {
+                self.give_region(ring, &context.space);
+                None
+            }
             Some(context) => Some(context),
             None => self.born(ring),
         };
@@ -342,6 +347,11 @@ impl Inner {
     fn born(&self, ring: &Notification) -> Option<Arc<SystrapContext>> {
         let [what, token, index, ..] = ring.args;
         let space = self.spaces.read().unwrap_or_else(PoisonError::into_inner).get(&token).cloned();
+        if space.as_ref().is_some_and(|space| space.has_left(index, ring.tid)) {
+            // It was about to ring again, after an interrupt, when it was told to end.
+            self.listener.answer(ring.id, layout::RUNG_LOOK);
+            return None;
+        }
         let welcome = match (space, what) {
             (Some(space), layout::RING_BORN) if space.pid() == 0 => {
                 return self.born_process(ring, &space);
@@ -372,12 +382,17 @@ impl Inner {
             space.set_pid(pid);
             processes.by_pid.insert(pid, Arc::clone(space));
         }
-        let given = self.listener.add_fd(ring.id, space.region.as_fd(), REGION_FD);
-        let answer = if given.is_ok() { i64::from(REGION_FD) } else { -1 };
-        self.listener.answer(ring.id, answer);
+        self.give_region(ring, space);
         // Its end may have been seen before it was known.
         self.claim_orphan(space, pid);
         None
+    }
+
+    /// Answers a birth with the descriptor of the process's slots.
+    fn give_region(&self, ring: &Notification, space: &Space) {
+        let given = self.listener.add_fd(ring.id, space.region.as_fd(), REGION_FD);
+        let answer = if given.is_ok() { i64::from(REGION_FD) } else { -1 };
+        self.listener.answer(ring.id, answer);
     }
 
     /// Learns the host id of a birth from the thread that made it.
@@ -429,6 +444,7 @@ impl Inner {
         if child.space.pid() == 0 {
             self.ended(&child.space, 0);
         } else {
+            child.slot().in_use.store(0, Relaxed);
             child.die(0);
         }
     }

@@ -28,6 +28,8 @@ pub(super) const RULES: &[Rule] = &[
 
 /// How many descriptors a process keeps for mappings to come.
 const CACHED_FDS: usize = 16;
+/// How many where that many are pinned. There is room for them below the zygote's limit.
+const MAX_CACHED_FDS: usize = 56;
 /// The first of their numbers.
 const FIRST_CACHED_FD: i32 = 3;
 /// The number under which a newborn process finds its slots.
@@ -38,8 +40,8 @@ pub(super) const REGION_FD: i32 = 2;
 enum Place {
     Free,
     Used(Arc<SystrapContext>),
-    /// Ended as far as the sentry is concerned, but its host thread still uses slot and stack until
-    /// it says otherwise.
+    /// Ended as far as the sentry is concerned, but its host thread may still use slot and stack
+    /// until the host says otherwise. A process's first thread is never replaced.
     Left(Arc<SystrapContext>),
 }
 
@@ -48,7 +50,7 @@ impl Place {
         match self {
             Self::Free => true,
             Self::Used(_) => false,
-            Self::Left(context) => context.slot().left.load(Ordering::Acquire) != 0,
+            Self::Left(context) => context.slot().in_use.load(Ordering::Acquire) == 0,
         }
     }
 }
@@ -216,6 +218,12 @@ impl Space {
         }
     }
 
+    /// Returns whether `tid` was the host thread of a context at `index` that has ended.
+    pub(super) fn has_left(&self, index: u64, tid: u32) -> bool {
+        let Ok(index) = usize::try_from(index) else { return false };
+        matches!(lock(&self.threads).get(index), Some(Place::Left(context)) if context.tid() == tid)
+    }
+
     /// Returns all threads.
     pub(super) fn threads(&self) -> Vec<Arc<SystrapContext>> {
         let threads = lock(&self.threads);
@@ -303,46 +311,76 @@ impl AddressSpace for Space {
 }
 
 /// Which files the process holds under which descriptor.
+///
+/// A descriptor that a host call under way names is *pinned*: another thread's call must not make it
+/// that of another file.
 #[derive(Debug, Default)]
 pub(super) struct FdCache {
-    entries: Vec<(Option<Arc<OwnedFd>>, u64)>,
+    entries: Vec<FdEntry>,
     clock: u64,
 }
 
+#[derive(Debug)]
+struct FdEntry {
+    file: Option<Arc<OwnedFd>>,
+    used: u64,
+    pins: u32,
+}
+
 impl FdCache {
-    /// Returns the number under which the process holds `file`.
+    /// Pins and returns the number under which the process holds `file`.
     pub(super) fn get(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
         self.clock += 1;
         let clock = self.clock;
-        let (i, entry) =
-            self.entries.iter_mut().enumerate().find(|(_, (held, _))| holds(held, file))?;
-        entry.1 = clock;
+        let (i, entry) = self.entries.iter_mut().enumerate().find(|(_, entry)| entry.is(file))?;
+        entry.used = clock;
+        entry.pins += 1;
         number(i)
     }
 
-    /// Chooses a number for `file`, whose former file is no longer held.
+    /// Chooses and pins a number for `file`, whose former file is no longer held.
     pub(super) fn insert(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
         self.clock += 1;
-        let entry = (Some(Arc::clone(file)), self.clock);
-        if self.entries.len() < CACHED_FDS {
-            self.entries.push(entry);
-            return number(self.entries.len() - 1);
-        }
-        let (i, oldest) = self.entries.iter_mut().enumerate().min_by_key(|(_, (_, used))| *used)?;
-        *oldest = entry;
+        let new = FdEntry { file: Some(Arc::clone(file)), used: self.clock, pins: 1 };
+        let n = self.entries.len();
+        let unpinned = self.entries.iter_mut().enumerate().filter(|(_, entry)| entry.pins == 0);
+        let i = match unpinned.min_by_key(|(_, entry)| entry.used) {
+            Some((i, oldest)) if n >= CACHED_FDS => {
+                *oldest = new;
+                i
+            }
+            _ if n < MAX_CACHED_FDS => {
+                self.entries.push(new);
+                n
+            }
+            _ => return None,
+        };
         number(i)
     }
 
     /// Forgets `file`, which could not be handed over.
-    pub(super) fn remove(&mut self, file: &Arc<OwnedFd>) {
-        if let Some(entry) = self.entries.iter_mut().find(|(held, _)| holds(held, file)) {
-            *entry = (None, 0);
+    pub(super) fn remove(&mut self, number: i32) {
+        if let Some(entry) = self.entry(number) {
+            *entry = FdEntry { file: None, used: 0, pins: 0 };
         }
+    }
+
+    /// Unpins a number: the call that named it has been made.
+    pub(super) fn unpin(&mut self, number: i32) {
+        if let Some(entry) = self.entry(number) {
+            entry.pins = entry.pins.saturating_sub(1);
+        }
+    }
+
+    fn entry(&mut self, number: i32) -> Option<&mut FdEntry> {
+        self.entries.get_mut(usize::try_from(number.checked_sub(FIRST_CACHED_FD)?).ok()?)
     }
 }
 
-fn holds(held: &Option<Arc<OwnedFd>>, file: &Arc<OwnedFd>) -> bool {
-    held.as_ref().is_some_and(|held| Arc::ptr_eq(held, file))
+impl FdEntry {
+    fn is(&self, file: &Arc<OwnedFd>) -> bool {
+        self.file.as_ref().is_some_and(|held| Arc::ptr_eq(held, file))
+    }
 }
 
 fn number(index: usize) -> Option<i32> {
