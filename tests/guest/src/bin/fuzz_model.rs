@@ -472,8 +472,10 @@ fn main() {
     let subject = arguments.get(1).map_or("", String::as_str);
     let (seed, steps) = (number(2), number(3) as usize);
     let dir = format!("/tmp/model-{subject}-{seed}-{}", std::process::id());
-    let _ = std::fs::create_dir_all(&dir);
-    let _ = std::env::set_current_dir(&dir);
+    // Symbolic links to `..` lead upwards, and what others have in /tmp must not be seen.
+    let deep = format!("{dir}{}", "/in".repeat(8));
+    let _ = std::fs::create_dir_all(&deep);
+    let _ = std::env::set_current_dir(&deep);
     let mut rng = Rng::new(seed);
     let mut log =
         Log { digest: Digest::default(), recent: String::new(), steps: 0, verbose: number(4) > 0 };
