@@ -4,6 +4,7 @@ mod async_io;
 mod at;
 mod attr;
 mod dir;
+mod direct_read;
 pub mod dispatch;
 mod epoll;
 mod event;

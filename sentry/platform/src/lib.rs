@@ -159,6 +159,18 @@ pub enum HostCall {
         /// How many bytes.
         len: u64,
     },
+    /// `pread64` into application memory, on platforms that make reads
+    /// ([`Platform::makes_reads`]). The result is how much has been read.
+    Pread {
+        /// Where.
+        addr: u64,
+        /// How many bytes at most.
+        len: u64,
+        /// The file, open read-only; cached as for `Mmap`.
+        file: Arc<OwnedFd>,
+        /// The offset into the file.
+        offset: u64,
+    },
     /// An atomic read-modify-write of the 32-bit word at `addr`: it becomes
     /// `(old & and) ^ xor` or, with `add`, `old + xor`. The result is the old value.
     AtomicUpdate {
@@ -246,6 +258,12 @@ pub trait Platform: Send + Sync {
     /// `EAGAIN` where the host permits no further thread.
     fn start(&self) -> SysResult<()> {
         Ok(())
+    }
+
+    /// Returns whether contexts make [`HostCall::Pread`], which spares a large read one of its two
+    /// copies.
+    fn makes_reads(&self) -> bool {
+        false
     }
 
     /// Serves events until [`Platform::shutdown`]; called once, on a thread of its own that the

@@ -218,6 +218,10 @@ impl Platform for Systrap {
         self.inner.start_threads()
     }
 
+    fn makes_reads(&self) -> bool {
+        true
+    }
+
     fn serve(&self) {
         self.inner.serve();
     }

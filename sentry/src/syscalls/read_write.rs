@@ -11,6 +11,7 @@ use syscalls::abi::signal::{SIGPIPE, SIGXFSZ};
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use super::direct_read;
 use crate::mm::user_io::UserBuf;
 use crate::sync::Events;
 use crate::task::block::Wait;
@@ -46,7 +47,11 @@ pub(super) fn sys_read(
     buf: UserAddr,
     count: usize,
 ) -> HandlerResult<usize> {
+    if let Some(n) = direct_read::finish(task) {
+        return Ok(n);
+    }
     let file = task.files().get(fd.0)?;
+    direct_read::start(task, &file, (buf, count), Position::Current)?;
     do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())
 }
 
@@ -73,8 +78,12 @@ pub(super) fn sys_pread64(
     count: usize,
     offset: i64,
 ) -> HandlerResult<usize> {
+    if let Some(n) = direct_read::finish(task) {
+        return Ok(n);
+    }
     let position = at(offset)?;
     let file = seekable(task, fd)?;
+    direct_read::start(task, &file, (buf, count), position)?;
     do_read(task, &file, &one(buf, count)?, position, RwFlags::empty())
 }
 
@@ -260,6 +269,12 @@ pub(super) fn do_read(
         result => result.map(Some),
     };
     let n = wait(task, file, Events::READABLE, attempt)?;
+    note_read(file, n);
+    Ok(n)
+}
+
+/// Notes that `n` bytes have been read: the time of access, and who watches.
+pub(super) fn note_read(file: &OpenFile, n: usize) {
     if n > 0
         && let Some(path) = &file.path
     {
@@ -268,7 +283,6 @@ pub(super) fn do_read(
         }
         notify::file(&path.dentry, notify::IN_ACCESS);
     }
-    Ok(n)
 }
 
 fn read_once(

@@ -194,6 +194,12 @@ pub trait File: Any + Send + Sync {
         Err(Errno::ENXIO)
     }
 
+    /// Returns a host descriptor, open read-only, that holds this file's content and nothing else, and
+    /// the size of the content; for files whose processes may have it.
+    fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        None
+    }
+
     /// Returns the object to map, for files that can be mapped.
     ///
     /// # Errors

@@ -17,7 +17,9 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout::{self, Config, ENTRIES_MAGIC, Private, XSAVE_MAX};
-use sentry_sysmsg::slot::{KIND_INTERRUPTED, KIND_PATCHED_SYSCALL, REPLY_RESUME, REPLY_RET, Slot};
+use sentry_sysmsg::slot::{
+    KIND_CALLS_DONE, KIND_INTERRUPTED, KIND_PATCHED_SYSCALL, REPLY_RESUME, REPLY_RET, Slot,
+};
 
 use crate::frame::{self, G_EFLAGS, G_RAX, G_RCX, G_RIP, Ucontext};
 use crate::marshal;
@@ -168,14 +170,20 @@ unsafe extern "C" fn patched(private: *mut Private) {
     frame::store(gregs, slot, private.number);
     marshal::inputs(slot, private.number, frame::arguments(gregs));
     serve::post(slot, KIND_PATCHED_SYSCALL);
-    serve::wait(slot);
-    let reply = slot.reply.load(Relaxed);
-    if reply & !(REPLY_RESUME | REPLY_RET) != 0 || reply & REPLY_RESUME == 0 {
-        with_frame(private, slot, Next::Act(reply));
-    }
-    if let Err(kind) = serve::make_calls(slot) {
-        with_frame(private, slot, Next::Post(kind));
-    }
+    let reply = loop {
+        serve::wait(slot);
+        let reply = slot.reply.load(Relaxed);
+        if reply & !(REPLY_RESUME | REPLY_RET) != 0 {
+            with_frame(private, slot, Next::Act(reply));
+        }
+        if let Err(kind) = serve::make_calls(slot) {
+            with_frame(private, slot, Next::Post(kind));
+        }
+        if reply & REPLY_RESUME != 0 {
+            break reply;
+        }
+        serve::post(slot, KIND_CALLS_DONE);
+    };
     if reply & REPLY_RET != 0 {
         gregs[G_RAX] = slot.ret.load(Relaxed);
     }

@@ -107,18 +107,20 @@ fn encode(
         HostCall::Mmap { addr, len, prot, flags, ref file, offset } => {
             let fd = match file {
                 None => NO_FD,
-                Some(file) => match descriptor(file, space, listener, ring) {
-                    Some(Ok(number)) => {
-                        pins.push(number);
-                        u64::from(number.cast_unsigned())
-                    }
-                    Some(Err(_)) => NO_FD,
+                Some(file) => match donate(file, space, listener, ring, pins) {
+                    Some(fd) => fd,
                     None => return Encoded::NeedsRing,
                 },
             };
             let anonymous = if file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
             let flags = u64::from((flags | libc::MAP_FIXED | anonymous).cast_unsigned());
             (libc::SYS_mmap, [addr, len, u64::from(prot.cast_unsigned()), flags, fd, offset])
+        }
+        HostCall::Pread { addr, len, ref file, offset } => {
+            let Some(fd) = donate(file, space, listener, ring, pins) else {
+                return Encoded::NeedsRing;
+            };
+            (libc::SYS_pread64, [fd, addr, len, offset, 0, 0])
         }
         HostCall::Munmap { addr, len } => (libc::SYS_munmap, [addr, len, 0, 0, 0, 0]),
         HostCall::Mprotect { addr, len, prot } => {
@@ -170,24 +172,30 @@ fn encode(
 }
 
 /// Returns the number under which the process holds `file`, pinned, after handing it over where that
-/// is needed; `None` where that needs a ring or takes others to finish with theirs first.
-fn descriptor(
+/// is needed; `None` where that needs a ring or takes others to finish with theirs first. A
+/// descriptor that the host refuses gets a number that is none.
+fn donate(
     file: &Arc<OwnedFd>,
     space: &Space,
     listener: &Listener,
     ring: Option<u64>,
-) -> Option<SysResult<i32>> {
+    pins: &mut Vec<i32>,
+) -> Option<u64> {
     let mut fds = space.fds();
-    if let Some(number) = fds.get(file) {
-        return Some(Ok(number));
-    }
-    let id = ring?;
-    let number = fds.insert(file)?;
-    let given = listener.add_fd(id, file.as_fd(), number);
-    if given.is_err() {
-        fds.remove(number);
-    }
-    Some(given.map(|()| number))
+    let number = match fds.get(file) {
+        Some(number) => number,
+        None => {
+            let id = ring?;
+            let number = fds.insert(file)?;
+            if listener.add_fd(id, file.as_fd(), number).is_err() {
+                fds.remove(number);
+                return Some(NO_FD);
+            }
+            number
+        }
+    };
+    pins.push(number);
+    Some(u64::from(number.cast_unsigned()))
 }
 
 /// Returns the memory that a call is about. The sentry has chosen or checked it; this is the last
@@ -195,6 +203,7 @@ fn descriptor(
 fn ranges(call: &HostCall) -> [(u64, u64); 2] {
     match *call {
         HostCall::Mmap { addr, len, .. }
+        | HostCall::Pread { addr, len, .. }
         | HostCall::Munmap { addr, len }
         | HostCall::Mprotect { addr, len, .. }
         | HostCall::Madvise { addr, len, .. }

@@ -440,7 +440,7 @@ impl SystrapContext {
         }
         let read = |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes).unwrap_or(0);
         let number = state.regs.orig_rax;
-        state.site = Site::find(rip, number, read);
+        state.site = Site::find(rip, number, self.space.is_alone(), read);
         if state.site.is_none() && look == Look::Everywhere && self.space.is_alone() {
             state.site = Site::find_covered(rip, number, read);
         }

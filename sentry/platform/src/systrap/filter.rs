@@ -64,7 +64,9 @@ const FUTEX_OPS: [u32; 4] = [0, 1, 9, 10];
 const MEMBARRIER_COMMANDS: [u32; 4] = [1 << 3, 1 << 4, 1 << 5, 1 << 6];
 
 /// Calls that pass with any arguments: each concerns the calling thread or its address space only.
-const ANY: [libc::c_long; 15] = [
+const ANY: [libc::c_long; 16] = [
+    // The only descriptors of a stub are files that it may map, hence read.
+    libc::SYS_pread64,
     libc::SYS_rt_sigreturn,
     libc::SYS_munmap,
     libc::SYS_mprotect,

@@ -5,7 +5,7 @@
 //! restarts the call, still finds it. Another `mov` of a constant before the `syscall` is moved to
 //! the trampoline. The trampoline jumps to the stub. The five bytes change by one
 //! compare-and-exchange of eight bytes within a cache line, so no processor ever sees half of a
-//! jump.
+//! jump; a site in two cache lines is changed only where the process has a single thread.
 //!
 //! `xor %eax, %eax; syscall; cmp $imm, %rax`, which is how glibc reads, has too little room: there the
 //! jump covers the `syscall`, and the trampoline has a copy of both and of the `cmp`. This is done
@@ -91,6 +91,8 @@ pub(super) struct Site {
     /// Where the exchanged bytes start, and what they are now.
     window: u64,
     old: u64,
+    /// Whether they lie in two cache lines, so that other threads could see half of a jump.
+    is_split: bool,
 }
 
 /// What a site looks like.
@@ -167,6 +169,9 @@ impl Sites {
                 [base, PATCH_ROOM_LEN, int(prot), int(flags), u64::MAX, 0],
             ));
         }
+        if site.is_split && !alone {
+            return Vec::new();
+        }
         let Some(room) = self.room(site.addr) else { return Vec::new() };
         let Some(room) = self.rooms.get_mut(room) else { return Vec::new() };
         let at = room.base + room.used;
@@ -238,10 +243,14 @@ impl Site {
     pub(super) fn find(
         rip: u64,
         number: u64,
+        alone: bool,
         read: impl Fn(u64, &mut [u8]) -> usize,
     ) -> Option<Self> {
         let addr = rip.checked_sub(SITE_LEN)?;
-        let window = window(addr)?;
+        let (window, is_split) = match window(addr) {
+            Some(window) => (window, false),
+            None => (split_window(addr).filter(|_| alone)?, true),
+        };
         let mut code = [0; 9];
         // The mapping may start with the site, or a byte before.
         let is_read = [0, 1, 2].into_iter().any(|skip| {
@@ -266,7 +275,7 @@ impl Site {
         if matches!(shape, Shape::Number(found) if u64::from(found) != number) {
             return None;
         }
-        Some(Self { addr, shape, window, old: word(window, read)? })
+        Some(Self { addr, shape, window, is_split, old: word(window, read)? })
     }
 
     /// Recognises a site whose patch covers the `syscall` itself, and makes sure that no jump leads
@@ -286,7 +295,8 @@ impl Site {
         if rest[..2] != [0x48, 0x3d] || is_entered(addr, &read) {
             return None;
         }
-        Some(Self { addr, shape: Shape::Covered(rest), window, old: word(window, read)? })
+        let shape = Shape::Covered(rest);
+        Some(Self { addr, shape, window, is_split: false, old: word(window, read)? })
     }
 
     /// Returns whether other threads must not exist when the site is patched.
@@ -400,6 +410,12 @@ fn window(addr: u64) -> Option<u64> {
     (*IS_INTEL && addr + PATCH_LEN <= end).then(|| addr.min(end - 8))
 }
 
+/// Returns where an exchange of eight bytes within a page can start that changes the site at `addr`.
+fn split_window(addr: u64) -> Option<u64> {
+    let end = (addr & !(PAGE - 1)) + PAGE;
+    (addr + PATCH_LEN <= end).then(|| addr.min(end - 8))
+}
+
 /// Whether any eight bytes within a cache line change at once. (Others promise it only for aligned
 /// ones.)
 static IS_INTEL: LazyLock<bool> = LazyLock::new(|| {
@@ -511,7 +527,13 @@ mod tests {
     #[test]
     fn trampolines_jump_where_they_should() {
         let old = u64::from_le_bytes([1, 2, 3, 0xb8, 0x34, 0x12, 0, 0]);
-        let site = Site { addr: 0x40_1003, shape: Shape::Number(0x1234), window: 0x40_1000, old };
+        let site = Site {
+            addr: 0x40_1003,
+            shape: Shape::Number(0x1234),
+            window: 0x40_1000,
+            old,
+            is_split: false,
+        };
         let (words, jump) = assemble(&site, 0x50_0000).unwrap();
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(code[..6], [0x41, 0xbb, 0x34, 0x12, 0, 0]);
@@ -527,8 +549,13 @@ mod tests {
     #[test]
     fn covered_sites_continue_in_their_trampoline() {
         let compare = [0x48, 0x3d, 0, 0xf0, 0xff, 0xff];
-        let site =
-            Site { addr: 0x40_1000, shape: Shape::Covered(compare), window: 0x40_1000, old: 0 };
+        let site = Site {
+            addr: 0x40_1000,
+            shape: Shape::Covered(compare),
+            window: 0x40_1000,
+            old: 0,
+            is_split: false,
+        };
         let (words, _) = assemble(&site, 0x50_0000).unwrap();
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let back = usize::try_from(COVERED_TRAMPOLINE_RETURN).unwrap();
@@ -565,7 +592,7 @@ mod tests {
                 bytes.copy_from_slice(&text[from..from + bytes.len()]);
                 bytes.len()
             };
-            Site::find(0x40_1002 + u64::try_from(end).unwrap(), 39, read).is_some()
+            Site::find(0x40_1002 + u64::try_from(end).unwrap(), 39, false, read).is_some()
         };
         // mov $39, %eax; mov $0x2d0, %ecx
         assert!(find(&[0xb8, 39, 0, 0, 0, 0xb9, 0xd0, 2, 0, 0]));
@@ -596,7 +623,7 @@ mod tests {
                 n
             };
             let end = start + u64::try_from(n_before).unwrap() + 7;
-            assert!(Site::find(end, 39, read).is_some(), "{n_before}");
+            assert!(Site::find(end, 39, false, read).is_some(), "{n_before}");
         }
     }
 
@@ -616,5 +643,12 @@ mod tests {
         // To the first byte is no harm.
         long[0x100..0x104].copy_from_slice(&0xefc_u32.to_le_bytes());
         assert!(!leads_into(&long, start, addr));
+    }
+
+    #[test]
+    fn split_sites_stay_within_their_page() {
+        assert_eq!(split_window(0x40_103d), Some(0x40_103d));
+        assert_eq!(split_window(0x40_1ffa), Some(0x40_1ff8));
+        assert_eq!(split_window(0x40_1ffc), None);
     }
 }

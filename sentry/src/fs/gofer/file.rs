@@ -99,6 +99,11 @@ impl File for GoferFile {
         host::seek(self.descriptor.as_fd(), offset, what)
     }
 
+    fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        let is_read_only = self.flags.bits() & OpenFlags::ACCMODE == 0;
+        is_read_only.then(|| Some((self.descriptor.clone(), self.attr().ok()?.size)))?
+    }
+
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
         Ok(self.inode.clone())
     }

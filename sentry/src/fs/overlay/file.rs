@@ -1,5 +1,6 @@
 //! Open files of an overlay.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use syscalls::{Errno, SysResult};
@@ -45,6 +46,10 @@ impl File for OverlayFile {
 
     fn seek(&self, offset: i64, whence: i32) -> SysResult<u64> {
         self.inner.seek(offset, whence)
+    }
+
+    fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        self.inner.read_source()
     }
 
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {

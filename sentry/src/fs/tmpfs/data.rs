@@ -328,6 +328,16 @@ impl Data {
         }
     }
 
+    /// Returns a read-only descriptor of the content and its size, where there is one already.
+    pub(crate) fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        let source = match &self.content {
+            Content::Source(source) => source.host_content().ok()?,
+            Content::Host(file) => file.ro.clone()?,
+            Content::Inline(_) => return None,
+        };
+        Some((source, self.size))
+    }
+
     /// Returns the host file for a mapping that cannot write.
     pub(crate) fn map_read(&mut self, shared: &Shared) -> SysResult<Arc<OwnedFd>> {
         if let Content::Source(source) = &self.content {

@@ -81,6 +81,10 @@ impl File for RegularFile {
         }
     }
 
+    fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        self.node.data().ok()?.read().read_source()
+    }
+
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
         Ok(Arc::new(NodeMap { node: self.node.clone(), is_writing: AtomicBool::new(false) }))
     }

@@ -1,0 +1,93 @@
+//! Large reads of files that the host has: the application's own thread makes them, so that the bytes
+//! are copied once.
+
+use std::sync::Arc;
+
+use sentry_platform::{HostCall, USER_ADDRESS_LIMIT};
+use syscalls::UserAddr;
+
+use super::read_write::{Position, Segment, note_read};
+use crate::task::{Control, CurrentTask};
+use crate::vfs::OpenFile;
+
+/// From which size on a read is worth a further exchange with its thread.
+const MIN: usize = 16 << 10;
+/// Up to which size; one host call is not interrupted.
+const MAX: usize = 16 << 20;
+
+/// A read that has been handed over.
+struct Direct {
+    file: Arc<OpenFile>,
+    /// Where it starts.
+    offset: u64,
+    /// How much it can bring, by which the file's own offset has moved already.
+    promised: u64,
+    position: Position,
+}
+
+/// Hands a read over to its thread, where that pays; [`finish`] is for the next run of the call.
+///
+/// # Errors
+/// `Control::HostCalls` where it has been handed over.
+pub(super) fn start(
+    task: &CurrentTask,
+    file: &Arc<OpenFile>,
+    (addr, len): Segment,
+    position: Position,
+) -> Result<(), Control> {
+    if !(MIN..=MAX).contains(&len) || !file.is_readable() || !task.kernel.platform().makes_reads() {
+        return Ok(());
+    }
+    if task.recall::<Refused>().is_some() || !is_application(addr, len) {
+        return Ok(());
+    }
+    let Some((source, size)) = file.file.read_source() else { return Ok(()) };
+    let mut current = file.offset.lock();
+    let offset = match position {
+        Position::At(offset) => offset,
+        Position::Current => *current,
+    };
+    let promised = size.saturating_sub(offset).min(len as u64);
+    if promised < MIN as u64 {
+        return Ok(());
+    }
+    if position == Position::Current {
+        *current = offset.saturating_add(promised);
+    }
+    drop(current);
+    task.queue_host_call(HostCall::Pread { addr: addr.0, len: promised, file: source, offset });
+    task.remember(Direct { file: file.clone(), offset, promised, position });
+    Err(Control::HostCalls)
+}
+
+fn is_application(addr: UserAddr, len: usize) -> bool {
+    addr.0.checked_add(len as u64).is_some_and(|end| end <= USER_ADDRESS_LIMIT)
+}
+
+/// Returns how much a read has brought that was handed over, or `None` where there was none or it
+/// failed, and the call is to be served in the ordinary way.
+pub(super) fn finish(task: &CurrentTask) -> Option<usize> {
+    let direct = task.recall::<Direct>()?;
+    let results = task.context().host_call_results();
+    let read = match results.values.first() {
+        Some(Ok(read)) => (*read).min(direct.promised),
+        _ => 0,
+    };
+    if direct.position == Position::Current && read < direct.promised {
+        let mut current = direct.file.offset.lock();
+        // Unless somebody has moved it since.
+        if *current == direct.offset.saturating_add(direct.promised) {
+            *current = direct.offset.saturating_add(read);
+        }
+    }
+    if read == 0 {
+        task.remember(Refused);
+        return None;
+    }
+    let n = usize::try_from(read).unwrap_or(0);
+    note_read(&direct.file, n);
+    Some(n)
+}
+
+/// A read that brought nothing, and is not to be handed over again.
+struct Refused;
