@@ -261,10 +261,10 @@ impl Kernel {
         }
         drop(init);
         // A process without a parent was started from outside, where somebody waits for it.
-        if is_init || group.parent().is_none() {
-            if let Some(notifier) = self.status_notifier.get() {
-                notifier.notify();
-            }
+        if (is_init || group.parent().is_none())
+            && let Some(notifier) = self.status_notifier.get()
+        {
+            notifier.notify();
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &UpdateArgs) -> anyhow::Result<i
     match &container.state.cgroup {
         Some(cgroup) => limits.apply(cgroup)?,
         None => {
-            log::warning("the container has no cgroup of its own: its limits are the guest's only")
+            log::warning("the container has no cgroup of its own: its limits are the guest's only");
         }
     }
     let request = Request::Limit { memory: limits.memory, tasks: limits.pids };

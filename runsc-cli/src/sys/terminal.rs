@@ -35,9 +35,9 @@ impl Pty {
             .open("/dev/ptmx")?;
         let unlock: c_int = 0;
         // SAFETY: TIOCSPTLCK reads an integer, which is live.
-        check(
-            unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }.into(),
-        )?;
+        let ret =
+            unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) };
+        check(ret.into())?;
         let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
         // SAFETY: TIOCGPTPEER takes an integer and returns a new descriptor.
         let slave =
@@ -50,8 +50,8 @@ impl Pty {
 pub(crate) fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads a `winsize`, which is live.
-    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())
-        .map(drop)
+    let ret = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    check(ret.into()).map(drop)
 }
 
 /// Makes a terminal the controlling one of this process, a session leader without one.
