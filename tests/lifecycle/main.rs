@@ -220,7 +220,7 @@ mod lifecycle {
                 case.bundle.path().canonicalize().unwrap().to_str()
             );
             let pid = fs::read_to_string(case.bundle.path().join("pid")).unwrap();
-            assert!(state["pid"].to_string() == pid && is_alive(&pid));
+            assert!(state["pid"].as_u64() == pid.trim().parse().ok() && is_alive(&pid));
             seen.push(case.fail(&["create", "c"], "container with given ID already exists"));
             seen.push(case.fail(&["resume", "c"], "container not paused"));
             case.succeed(&["start", "c"]);

@@ -35,8 +35,7 @@ impl Pty {
             .open("/dev/ptmx")?;
         let unlock: c_int = 0;
         // SAFETY: TIOCSPTLCK reads an integer, which is live.
-        let ret =
-            unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) };
+        let ret = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) };
         check(ret.into())?;
         let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
         // SAFETY: TIOCGPTPEER takes an integer and returns a new descriptor.

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "works on signal frames and makes the sentry's host calls")]
 
 use core::mem::offset_of;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use sentry_sysmsg::layout::{self, Config};
 use sentry_sysmsg::slot::{

@@ -583,7 +583,7 @@ mod tests {
     #[test]
     fn operands_are_no_moves() {
         let find = |code: &[u8]| {
-            let mut text = vec![0x90; 64];
+            let mut text = [0x90; 64];
             let end = 32 + code.len();
             text[32..end].copy_from_slice(code);
             text[end..end + 2].copy_from_slice(&[0x0f, 5]);
