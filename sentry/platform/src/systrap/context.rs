@@ -6,12 +6,13 @@
 //!
 //! Lock order: a context's `state`, then its space's locks, then the platform's tables.
 
+mod interface;
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
@@ -22,17 +23,9 @@ use super::region::SlotMapping;
 use super::space::Space;
 use super::{Inner, Job, calls, lock, spin};
 use crate::{
-    AddressSpace, Context, ContextOwner, Event, FastPathFacts, Fault, HostCall, HostCallResults,
-    PatchPermit, PatchWish, SyscallArgs, USER_ADDRESS_LIMIT,
+    AddressSpace, ContextOwner, Event, Fault, HostCall, HostCallResults, USER_ADDRESS_LIMIT,
 };
 use sentry_sysmsg::layout;
-
-/// Where in `struct rusage` these fields are, in words.
-const RU_MAXRSS: usize = 4;
-const RU_MINFLT: usize = 8;
-const RU_MAJFLT: usize = 9;
-/// More than any process can have.
-const MAX_RESIDENT_KIB: u64 = USER_ADDRESS_LIMIT / 1024;
 
 /// How many host threads may wait for the answer to their ring.
 const MAX_RINGS: usize = 32;
@@ -673,202 +666,6 @@ impl SystrapContext {
     }
 }
 
-impl Context for SystrapContext {
-    fn address_space(&self) -> Arc<dyn AddressSpace> {
-        Arc::<Space>::clone(&self.space)
-    }
-
-    fn syscall(&self) -> SyscallArgs {
-        let regs = lock(&self.state).regs;
-        SyscallArgs {
-            number: regs.orig_rax & u64::from(u32::MAX),
-            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
-        }
-    }
-
-    fn regs(&self) -> Regs {
-        let mut regs = lock(&self.state).regs;
-        regs.cs = if regs.cs == USER32_CS { USER32_CS } else { USER_CS };
-        regs.ss = USER_DS;
-        regs
-    }
-
-    fn set_regs(&self, regs: &Regs) {
-        let mut state = lock(&self.state);
-        state.regs = *regs;
-        state.regs_dirty = true;
-    }
-
-    fn set_return(&self, value: u64) {
-        let mut state = lock(&self.state);
-        state.regs.rax = value;
-        state.ret_dirty = true;
-    }
-
-    fn read(&self, addr: UserAddr, dst: &mut [u8]) -> SysResult<usize> {
-        {
-            let mut state = lock(&self.state);
-            if state.messages.has_outputs() {
-                self.flush(&mut state);
-            }
-            if let Some(n) = state.messages.read(addr.0, dst) {
-                return Ok(n);
-            }
-        }
-        self.space.read(addr, dst)
-    }
-
-    fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
-        if self.space.write_at_birth(addr, src) {
-            return Ok(src.len());
-        }
-        let mut state = lock(&self.state);
-        // What has come with the request may be what is overwritten.
-        state.messages.forget_inputs();
-        // Where others share the memory, they may look as soon as they are woken.
-        let later = state.phase == Phase::Stopped
-            && guest_end(addr, src)
-            && self.space.is_alone()
-            && state.messages.write(addr.0, src);
-        if later {
-            return Ok(src.len());
-        }
-        self.flush(&mut state);
-        drop(state);
-        self.space.write(addr, src)
-    }
-
-    fn write_now(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
-        if self.space.write_at_birth(addr, src) {
-            return Ok(src.len());
-        }
-        let mut state = lock(&self.state);
-        state.messages.forget_inputs();
-        self.flush(&mut state);
-        drop(state);
-        self.space.write(addr, src)
-    }
-
-    fn sync_memory(&self) {
-        let mut state = lock(&self.state);
-        state.messages.forget_inputs();
-        self.flush(&mut state);
-    }
-
-    fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
-        lock(&self.state).xsave =
-            Some(calls::guest_range(addr.0, u64::from(self.inner.xsave.size) + 4)?);
-        Ok(())
-    }
-
-    fn restore_xstate(&self, addr: UserAddr) -> SysResult<()> {
-        lock(&self.state).xrestore = Some(calls::guest_range(addr.0, 0)?);
-        Ok(())
-    }
-
-    fn resume(&self, calls: &[HostCall]) {
-        self.start(calls, Then::Resume);
-    }
-
-    fn start_host_calls(&self, calls: &[HostCall]) {
-        self.start(calls, Then::Report);
-    }
-
-    fn host_call_results(&self) -> HostCallResults {
-        lock(&self.state).results.clone()
-    }
-
-    fn call_now(&self, calls: &[HostCall]) -> SysResult<()> {
-        self.inner.wait_for(|| self.is_dead() || self.is_waiting());
-        self.start(calls, Then::Wake);
-        self.inner.wait_for(|| self.is_dead() || self.is_waiting());
-        let state = lock(&self.state);
-        if state.phase == Phase::Dead {
-            return Err(Errno::ESRCH);
-        }
-        match state.results.values.last() {
-            Some(Err(errno)) => Err(*errno),
-            _ => Ok(()),
-        }
-    }
-
-    fn fork(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
-        let space = Arc::new(Space::new(self.inner.new_token()?)?);
-        space.inherit(&self.space);
-        let child = self.prepare(owner, &space, self.index)?;
-        Ok(child)
-    }
-
-    fn clone_thread(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
-        let child = self.prepare(owner, &self.space, 0)?;
-        Ok(child)
-    }
-
-    fn interrupt(&self) {
-        // Remembered in any case: a stopped context sees it when it is resumed, so an owner that
-        // looks for reasons before it resumes loses none. The flag goes with the next event.
-        self.slot.interrupt.store(1, SeqCst);
-        let tid = self.tid();
-        if self.running.load(SeqCst) && tid != 0 {
-            let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
-        }
-    }
-
-    fn exit(&self) {
-        self.inner.exit(self);
-    }
-
-    fn told_usage(&self) -> Option<ProcessUsage> {
-        let state = lock(&self.state);
-        // The slot is this side's until the answer; what it says is the application's word.
-        let is_told = state.phase == Phase::Stopped
-            && state.in_syscall
-            && slot::tells_usage(state.regs.orig_rax);
-        drop(state);
-        let word = |index: usize| {
-            let place = self.slot.data.get(slot::USAGE_OFFSET / 8 + index);
-            place.map_or(0, |word| word.load(Relaxed))
-        };
-        is_told.then(|| ProcessUsage {
-            peak: word(RU_MAXRSS).min(MAX_RESIDENT_KIB) * 1024,
-            faults: (word(RU_MINFLT), word(RU_MAJFLT)),
-            ..ProcessUsage::default()
-        })
-    }
-
-    fn wants_patch(&self) -> Option<PatchWish> {
-        let state = lock(&self.state);
-        state.site.as_ref().map(|site| self.space.sites().wish(site))
-    }
-
-    fn patch(&self, permit: Option<&PatchPermit>) {
-        let mut state = lock(&self.state);
-        let Some(site) = state.site.take() else { return };
-        let alone = self.space.is_alone();
-        let mut sites = self.space.sites();
-        match permit {
-            Some(permit) => {
-                state.quiet = sites.patch(&site, permit, alone);
-                // The way back leads through the trampoline already.
-                state.regs_dirty |= site.needs_solitude();
-            }
-            None => sites.refuse(site.end()),
-        }
-    }
-
-    fn usage(&self) -> Option<ThreadUsage> {
-        self.space.thread_usage(self.tid())
-    }
-
-    fn set_fast_path(&self, facts: Option<FastPathFacts>) {
-        let values = facts.map(|f| [f.pid, f.tid, f.ppid, f.uid, f.euid, f.gid, f.egid, f.pgid]);
-        for (i, place) in self.slot.facts.iter().enumerate() {
-            let value = values.and_then(|values| values.get(i).copied());
-            place.store(value.map_or(0, |value| u64::from(value) | slot::FACT_VALID), Relaxed);
-        }
-    }
-}
-
 impl SystrapContext {
     /// Tells the stub to end the thread (`whole`: the process).
     pub(super) fn send_exit(&self, whole: bool) -> SysResult<()> {
@@ -887,15 +684,5 @@ impl SystrapContext {
         Ok(())
     }
 }
-
-/// Returns whether a write stays within the application's part.
-fn guest_end(addr: UserAddr, src: &[u8]) -> bool {
-    calls::guest_range(addr.0, u64::try_from(src.len()).unwrap_or(u64::MAX)).is_ok()
-}
-
-/// The code and data segments of applications.
-const USER32_CS: u64 = 0x23;
-const USER_CS: u64 = 0x33;
-const USER_DS: u64 = 0x2b;
 
 const _: () = assert!(reg::ORIG_RAX == 15 && size_of::<Regs>() == N_REGS * 8);

@@ -655,6 +655,46 @@ fn waitv_waits_on_many() -> Outcome {
     Ok(())
 }
 
+/// What the C library has no numbers for.
+#[expect(non_upper_case_globals, reason = "the kernel's names")]
+mod numbers {
+    pub(super) const SYS_futex_wake: i64 = 454;
+    pub(super) const SYS_futex_wait: i64 = 455;
+    pub(super) const SYS_futex_requeue: i64 = 456;
+}
+
+macro_rules! futex2 {
+    ($nr:ident $(, $arg:expr)*) => {
+        guest_tests::raw(numbers::$nr, guest_tests::arg::pack(&[$(guest_tests::arg::Arg::arg($arg)),*]))
+    };
+}
+
+fn futex2_calls_wait_wake_and_requeue() -> Outcome {
+    const PRIVATE_U32: u32 = 2 | 0x80;
+    const ANY: u32 = u32::MAX;
+    let clock = libc::CLOCK_MONOTONIC;
+    let words = [leak(), leak()];
+    let past = zeroed::<libc::timespec>();
+    fails!(futex2!(SYS_futex_wait, words[0], 1, ANY, PRIVATE_U32, 0, clock), EAGAIN);
+    fails!(futex2!(SYS_futex_wait, words[0], 0, ANY, PRIVATE_U32, &past, clock), ETIMEDOUT);
+    fails!(futex2!(SYS_futex_wait, words[0], 0, 0, PRIVATE_U32, 0, clock), EINVAL);
+    fails!(futex2!(SYS_futex_wait, words[0], 0, ANY, 0x4000, 0, clock), EINVAL);
+    fails!(futex2!(SYS_futex_wake, words[0], 0, 1, PRIVATE_U32), EINVAL);
+    eq!(ok!(futex2!(SYS_futex_wake, words[0], ANY, 1, PRIVATE_U32)), 0);
+    let (sender, receiver) = mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let _ = sender.send(tid());
+        futex2!(SYS_futex_wait, words[0], 0, ANY, PRIVATE_U32, 0, clock)
+    });
+    check!(until_asleep(receiver.recv().unwrap_or_default()));
+    let entries = words.map(|word| [0u64, core::ptr::from_ref(word) as u64, PRIVATE_U32.into()]);
+    eq!(ok!(futex2!(SYS_futex_requeue, &entries, 0, 0, 1)), 1);
+    eq!(ok!(futex2!(SYS_futex_wake, words[0], ANY, 1, PRIVATE_U32)), 0);
+    eq!(ok!(futex2!(SYS_futex_wake, words[1], ANY, 1, PRIVATE_U32)), 1);
+    eq!(waiter.join().unwrap_or(Err(-1)), Ok(0));
+    Ok(())
+}
+
 fn tid_differs_from_pid_in_threads() -> Outcome {
     let ids = std::thread::spawn(|| (proc::pid(), tid()));
     let (pid, thread) = ids.join().unwrap_or_default();
@@ -711,5 +751,6 @@ guest_tests::cases!(
     thread_names,
     waitv_waits_on_many,
     waitv_is_woken_by_any,
+    futex2_calls_wait_wake_and_requeue,
     tid_differs_from_pid_in_threads,
 );

@@ -1,3 +1,5 @@
+//! Two ends of a connection, without the rest of the stack.
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
