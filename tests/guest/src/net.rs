@@ -160,10 +160,34 @@ pub fn settles_at(fd: i32, asked: i16, wanted: i16) -> Result<(), String> {
     if is_settled { Ok(()) } else { Err(format!("events {last:?} and not {wanted:#x}")) }
 }
 
-/// A listening socket on a free port, and its address.
+/// A port that nobody has in either family and protocol, and that the kernel hands out to nobody:
+/// other programs on the same network do not take it between two calls.
+pub fn quiet_port() -> Result<u16, i32> {
+    const FIRST: u16 = 10_000;
+    const N_PORTS: u16 = 20_000;
+    for _ in 0..100 {
+        let mut bytes = [0u8; 2];
+        sys!(SYS_getrandom, &mut bytes, 2, 0)?;
+        let port = FIRST + u16::from_ne_bytes(bytes) % N_PORTS;
+        let mut is_free = true;
+        for kind in [SOCK_STREAM, libc::SOCK_DGRAM] {
+            // The wildcard address of IPv6 stands for IPv4 as well.
+            let fd = socket(AF_INET6, kind)?;
+            is_free &= bind(fd, &addr6([0; 16], port)).is_ok();
+            crate::fs::close(fd)?;
+        }
+        if is_free {
+            return Ok(port);
+        }
+    }
+    Err(libc::EADDRINUSE)
+}
+
+/// A listening socket on a quiet port, and its address.
 pub fn listener(family: i32, backlog: i32) -> Result<(i32, Vec<u8>), i32> {
     let fd = socket(family, SOCK_STREAM)?;
-    let addr = if family == AF_INET { addr4(LOCAL, 0) } else { addr6(local6(), 0) };
+    let port = quiet_port()?;
+    let addr = if family == AF_INET { addr4(LOCAL, port) } else { addr6(local6(), port) };
     bind(fd, &addr)?;
     listen(fd, backlog)?;
     Ok((fd, name_of(fd)?))

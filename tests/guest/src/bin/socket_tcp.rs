@@ -4,8 +4,8 @@ use guest_tests::fs::{close, pipe, read, write, write_all};
 use guest_tests::mem::zeroed;
 use guest_tests::net::{
     LOCAL, accept, addr4, addr6, bind, connect, connection, listen, listener, local6, mapped,
-    name_of, option, peer_of, poll, port_of, recv, send, set_option, set_timeout, settles_at,
-    socket, wait_for,
+    name_of, option, peer_of, poll, port_of, quiet_port, recv, send, set_option, set_timeout,
+    settles_at, socket, wait_for,
 };
 use guest_tests::proc::{End, child, sleep, until_asleep, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, sig, sys};
@@ -594,7 +594,7 @@ fn families_meet() -> Outcome {
     let only = ok!(socket(AF_INET6, SOCK_STREAM));
     ok!(set_option(only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1));
     fails!(bind(only, &addr6(mapped(LOCAL), 0)), EINVAL);
-    ok!(bind(only, &addr6([0; 16], 0)));
+    ok!(bind(only, &addr6([0; 16], ok!(quiet_port()))));
     fails!(set_option(only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0), EINVAL);
     ok!(listen(only, 5));
     let port = port_of(&ok!(name_of(only)));

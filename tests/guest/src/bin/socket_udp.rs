@@ -4,7 +4,7 @@ use guest_tests::fs::{close, read, write};
 use guest_tests::mem::zeroed;
 use guest_tests::net::{
     LOCAL, addr4, addr6, bind, connect, local6, mapped, name_of, option, peer_of, poll, port_of,
-    recv, recv_from, send, send_to, set_option, set_timeout, socket, wait_for,
+    quiet_port, recv, recv_from, send, send_to, set_option, set_timeout, socket, wait_for,
 };
 use guest_tests::proc::{End, child, until_asleep, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
@@ -23,13 +23,6 @@ fn bound(family: i32) -> Result<(i32, Vec<u8>), i32> {
     let addr = if family == AF_INET { addr4(LOCAL, 0) } else { addr6(local6(), 0) };
     bind(fd, &addr)?;
     Ok((fd, name_of(fd)?))
-}
-
-/// A port that nobody has.
-fn free_port() -> Result<u16, i32> {
-    let (fd, addr) = bound(AF_INET)?;
-    close(fd)?;
-    Ok(port_of(&addr))
 }
 
 /// Receives with control messages: the data, level, type and data of each, and the flags.
@@ -165,7 +158,7 @@ fn connected_sockets() -> Outcome {
 }
 
 fn nobody_there() -> Outcome {
-    let port = ok!(free_port());
+    let port = ok!(quiet_port());
     // Without a connection nobody is told.
     let fd = ok!(socket(AF_INET, SOCK_DGRAM));
     eq!(ok!(send_to(fd, b"x", &addr4(LOCAL, port))), 1);
@@ -186,7 +179,7 @@ fn nobody_there() -> Outcome {
 }
 
 fn errors_are_queued() -> Outcome {
-    let port = ok!(free_port());
+    let port = ok!(quiet_port());
     let fd = ok!(socket(AF_INET, SOCK_DGRAM));
     fails!(receive(fd, MSG_ERRQUEUE), EAGAIN);
     ok!(set_option(fd, IPPROTO_IP, libc::IP_RECVERR, 1));
@@ -224,8 +217,8 @@ fn addresses_are_shared() -> Outcome {
     let (one, other) = (ok!(socket(AF_INET, SOCK_DGRAM)), ok!(socket(AF_INET, SOCK_DGRAM)));
     ok!(set_option(one, SOL_SOCKET, SO_REUSEADDR, 1));
     ok!(set_option(other, SOL_SOCKET, SO_REUSEADDR, 1));
-    ok!(bind(one, &addr4(LOCAL, 0)));
-    let addr = ok!(name_of(one));
+    let addr = addr4(LOCAL, ok!(quiet_port()));
+    ok!(bind(one, &addr));
     ok!(bind(other, &addr));
     let sender = ok!(socket(AF_INET, SOCK_DGRAM));
     eq!(ok!(send_to(sender, b"x", &addr)), 1);
