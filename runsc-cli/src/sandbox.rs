@@ -142,13 +142,12 @@ pub(crate) fn launch(
         sandbox.executable.complete().context("copying the runsc executable")?;
         before_exec(sandbox)
     });
-    match started.and_then(|()| collect_errors(errors)) {
-        Ok(()) => Ok(sandbox),
-        Err(error) => {
-            sandbox.kill();
-            Err(error)
-        }
-    }
+    let is_released = started.is_ok();
+    let Err(error) = started.and_then(|()| collect_errors(&errors)) else { return Ok(sandbox) };
+    sandbox.kill();
+    // A child that gave up at once has closed its gate: what it says is the cause.
+    let cause = if is_released { None } else { collect_errors(&errors).err() };
+    Err(cause.unwrap_or(error))
 }
 
 impl GoferMount {
@@ -207,7 +206,7 @@ fn release(
 }
 
 /// Reads what the children have to say before their exec, which closes the pipe.
-fn collect_errors(mut errors: PipeReader) -> anyhow::Result<()> {
+fn collect_errors(mut errors: &PipeReader) -> anyhow::Result<()> {
     let mut text = String::new();
     errors.read_to_string(&mut text).context("reading the errors of gofer and sentry")?;
     // A failure of the gofer may make the sentry fail as well: the first one counts.

@@ -27,14 +27,15 @@ pub(crate) const RULES: &[Rule] = &[
 /// # Errors
 /// Those of `accept4(2)`.
 pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
-    let null = std::ptr::null_mut::<libc::sockaddr>();
+    accept_with(listener, libc::SOCK_CLOEXEC)
+}
+
+/// Takes a connection; `flags` as `accept4(2)` takes them.
+pub(crate) fn accept_with(listener: BorrowedFd<'_>, flags: i32) -> SysResult<OwnedFd> {
+    // Not the C library's, which tries `accept(2)` after an EINVAL.
     // SAFETY: null for the address and its length is allowed.
-    let fd = unsafe {
-        libc::accept4(listener.as_raw_fd(), null, std::ptr::null_mut(), libc::SOCK_CLOEXEC)
-    };
-    if fd < 0 {
-        return Err(crate::last_errno());
-    }
+    let fd = unsafe { libc::syscall(libc::SYS_accept4, listener.as_raw_fd(), 0, 0, flags) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(crate::last_errno)?;
     // SAFETY: a new descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -12,7 +12,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use syscalls::{Errno, SysResult};
 
-use crate::{Rule, last_errno};
+use crate::stream::FIONREAD;
+use crate::{Rule, control, last_errno};
 
 const INET: u64 = 2;
 const INET6: u64 = 10;
@@ -22,7 +23,7 @@ const ANY_INT: u64 = 0xffff_ffff;
 const STREAM: u64 = 0o2_004_001;
 const DGRAM: u64 = 0o2_004_002;
 
-/// The requests of `socket_ioctl` that are in no other list.
+/// The requests of [`ask`] besides `FIONREAD`, which is in the list of streams.
 const TIOCOUTQ: u64 = 0x5411;
 const SIOCATMARK: u64 = 0x8905;
 
@@ -77,7 +78,7 @@ const OTHER_RULES: &[Rule] = &[
     Rule::when(libc::SYS_getsockopt, &[(1, ANY_INT, SOL_TCP)]),
     Rule::when(libc::SYS_getsockopt, &[(1, ANY_INT, SOL_UDP)]),
     Rule::when(libc::SYS_getsockopt, &[(1, ANY_INT, SOL_IPV6)]),
-    // `request`
+    // `ask`
     Rule::when(libc::SYS_ioctl, &[(1, !0, TIOCOUTQ)]),
     Rule::when(libc::SYS_ioctl, &[(1, !0, SIOCATMARK)]),
 ];
@@ -160,11 +161,7 @@ pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> SysResult<()> {
 /// # Errors
 /// Those of `accept4(2)`.
 pub fn accept(socket: BorrowedFd<'_>) -> SysResult<OwnedFd> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // Not the C library's, which tries `accept(2)` after an EINVAL.
-    // SAFETY: null for the address and its length is allowed.
-    let fd = unsafe { libc::syscall(libc::SYS_accept4, socket.as_raw_fd(), 0, 0, flags) };
-    owned(i32::try_from(fd).unwrap_or(-1))
+    control::accept_with(socket, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
 }
 
 /// Ends directions; `how` as `shutdown(2)` takes it.
@@ -248,10 +245,11 @@ pub enum Question {
 /// Those of `ioctl(2)`.
 pub fn ask(socket: BorrowedFd<'_>, question: Question) -> SysResult<i32> {
     let request = match question {
-        Question::Pending => 0x541b,
-        Question::Unsent => 0x5411,
-        Question::IsAtMark => 0x8905,
+        Question::Pending => FIONREAD,
+        Question::Unsent => TIOCOUTQ,
+        Question::IsAtMark => SIOCATMARK,
     };
+    let request = libc::c_int::try_from(request).map_err(|_| Errno::EINVAL)?;
     let mut answer = 0_i32;
     // SAFETY: each request stores one integer.
     done(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut answer) })?;

@@ -27,7 +27,7 @@ const TCSETSW: u64 = 0x5403;
 const TCSETSF: u64 = 0x5404;
 const TIOCGWINSZ: u64 = 0x5413;
 const TIOCSWINSZ: u64 = 0x5414;
-const FIONREAD: u64 = 0x541b;
+pub(crate) const FIONREAD: u64 = 0x541b;
 
 /// Implements `read(2)` on the host.
 ///

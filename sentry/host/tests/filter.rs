@@ -9,15 +9,20 @@
 )]
 #![expect(unsafe_code, reason = "probes fork and make calls that have no safe form")]
 
+use sentry_host::Rule;
 use sentry_host::filter::{self, Violation};
 
 /// Runs `probe` in a child under the sentry's filter; returns the child's wait status.
 fn status_under_filter(probe: impl FnOnce() -> libc::c_long) -> i32 {
-    let rules = sentry_host::rules();
+    status_under(&sentry_host::rules(), probe)
+}
+
+/// Runs `probe` in a child under a filter of `rules`; returns the child's wait status.
+fn status_under(rules: &[Rule], probe: impl FnOnce() -> libc::c_long) -> i32 {
     // SAFETY: the child only installs the filter, makes the probe's raw call and exits.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let code = match filter::install(&rules, Violation::Kill) {
+        let code = match filter::install(rules, Violation::Kill) {
             Ok(()) if probe() >= 0 => 0,
             Ok(()) => 1,
             Err(_) => 2,
@@ -142,24 +147,8 @@ fn foreign_architecture_kills() {
 
 #[test]
 fn sockets_of_the_host_network_are_tcp_and_udp_with_harmless_options() {
-    let under_network_filter = |probe: &dyn Fn() -> libc::c_long| {
-        let rules = [sentry_host::rules(), sentry_host::inet::rules()].concat();
-        // SAFETY: the child only installs the filter, makes the probe's raw calls and exits.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            let code = match filter::install(&rules, Violation::Kill) {
-                Ok(()) if probe() >= 0 => 0,
-                Ok(()) => 1,
-                Err(_) => 2,
-            };
-            // SAFETY: `_exit` takes any value.
-            unsafe { libc::_exit(code) };
-        }
-        let mut status = 0;
-        // SAFETY: `status` is live.
-        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-        status
-    };
+    let rules = [sentry_host::rules(), sentry_host::inet::rules()].concat();
+    let under_network_filter = |probe: &dyn Fn() -> libc::c_long| status_under(&rules, probe);
     let socket = |family: i32, kind: i32, protocol: i32| {
         let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: integers.

@@ -42,19 +42,19 @@ pub(super) fn start(
         return Ok(());
     }
     let Some((source, size)) = file.file.read_source() else { return Ok(()) };
-    let mut current = file.offset.lock();
-    let offset = match position {
-        Position::At(offset) => offset,
-        Position::Current => *current,
+    let promise = |offset: u64| {
+        Some(size.saturating_sub(offset).min(len as u64)).filter(|promised| *promised >= MIN as u64)
     };
-    let promised = size.saturating_sub(offset).min(len as u64);
-    if promised < MIN as u64 {
-        return Ok(());
-    }
-    if position == Position::Current {
-        *current = offset.saturating_add(promised);
-    }
-    drop(current);
+    let (offset, promised) = match position {
+        Position::At(offset) => (offset, promise(offset)),
+        Position::Current => {
+            let mut current = file.offset.lock();
+            let (offset, promised) = (*current, promise(*current));
+            *current = offset.saturating_add(promised.unwrap_or(0));
+            (offset, promised)
+        }
+    };
+    let Some(promised) = promised else { return Ok(()) };
     task.queue_host_call(HostCall::Pread { addr: addr.0, len: promised, file: source, offset });
     task.remember(Direct { file: file.clone(), offset, promised, position });
     Err(Control::HostCalls)

@@ -8,19 +8,17 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout::{
-    self, Config, INPUT_COUNTED, INPUT_FIXED, INPUT_SHIFT, INPUT_STRING, N_CALLS,
+    Config, INPUT_COUNTED, INPUT_FIXED, INPUT_SHIFT, INPUT_STRING, N_CALLS,
 };
 use sentry_sysmsg::slot::{self, DATA_LEN, INPUT_MAX, N_INPUTS, Slot};
 
-use crate::{entry, host};
+use crate::{entry, host, serve};
 
 /// Fills the inputs of a request for the call `number`.
 pub(crate) fn inputs(slot: &Slot, number: u64, args: [u64; 6]) {
     let mut n = 0;
     if number < N_CALLS as u64 {
-        // SAFETY: see the module.
-        let config =
-            unsafe { &*core::ptr::with_exposed_provenance::<Config>(layout::CONFIG_BASE as usize) };
+        let config = serve::config();
         let number = number as usize;
         let mask = config.masks[number].load(Relaxed);
         if mask != 0 {

@@ -16,7 +16,7 @@ use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
-use sentry_sysmsg::layout::{self, Config, ENTRIES_MAGIC, Private, XSAVE_MAX};
+use sentry_sysmsg::layout::{self, ENTRIES_MAGIC, Private, XSAVE_MAX};
 use sentry_sysmsg::slot::{
     KIND_CALLS_DONE, KIND_INTERRUPTED, KIND_PATCHED_SYSCALL, REPLY_RESUME, REPLY_RET, Slot,
 };
@@ -223,9 +223,7 @@ fn with_frame(private: &Private, slot: &'static Slot, next: Next) -> ! {
 
 /// Saves the extended state in the form of a signal frame; returns its address.
 fn save_state(state: &mut State) -> u64 {
-    // SAFETY: the zygote has mapped the configuration for all its descendants.
-    let config =
-        unsafe { &*core::ptr::with_exposed_provenance::<Config>(layout::CONFIG_BASE as usize) };
+    let config = serve::config();
     let features = config.xsave_features.load(Relaxed);
     let size = config.xsave_size.load(Relaxed);
     let at = core::ptr::from_mut(state).addr() as u64;

@@ -100,7 +100,8 @@ fn tick() -> (u64, u32) {
     (now, cpu.wrapping_add(1))
 }
 
-fn config() -> &'static Config {
+/// Returns what all stubs know from the start.
+pub(crate) fn config() -> &'static Config {
     // SAFETY: the zygote has mapped the configuration for all its descendants.
     unsafe { &*core::ptr::with_exposed_provenance::<Config>(layout::CONFIG_BASE as usize) }
 }

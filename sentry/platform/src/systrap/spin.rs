@@ -15,9 +15,10 @@
 //! The instructions that read the processor's clock touch no memory but a local.
 #![expect(unsafe_code, reason = "reads the processor's clock")]
 
-use sentry_host::Rule;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use sentry_host::Rule;
 
 use super::Inner;
 use super::context::SystrapContext;
@@ -46,6 +47,8 @@ const MIN_STREAK: u32 = 8;
 pub(super) const MAX_STREAK: u32 = 128;
 /// After how many hits a session has paid.
 const GOOD_SESSION: u32 = 64;
+/// The part of what the processor says that is the number of the CPU.
+const CPU_NUMBER: u32 = 0xfff;
 /// Tells the stub that it is watched by somebody who is about to choose a CPU.
 pub(super) const WATCHED_ANYWHERE: u32 = u32::MAX;
 
@@ -67,7 +70,8 @@ pub(super) fn ticks() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// Returns the CPU that the thread runs on, plus one, as stubs publish theirs.
+/// Returns the CPU that the thread runs on, plus one, as stubs publish theirs: what Linux keeps in
+/// the processor for this is the CPU's number, and its memory node above that.
 fn cpu() -> u32 {
     let mut cpu = 0;
     // SAFETY: only called where the processor has the instruction; the pointer is a local's.
@@ -99,10 +103,10 @@ impl Cpus {
         }
     }
 
-    /// Moves this thread to any of the CPUs but `cpu`.
+    /// Moves this thread to any of the CPUs but the one that stubs publish as `cpu`.
     fn leave(&self, cpu: u32) {
         let mut set = self.set;
-        let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
+        let cpu = usize::try_from(cpu.wrapping_sub(1) & CPU_NUMBER).unwrap_or(usize::MAX);
         if cpu < size_of_val(&set) * 8 {
             // SAFETY: the number is within the set.
             unsafe { libc::CPU_CLR(cpu, &mut set) };
@@ -203,7 +207,7 @@ impl Spinner {
         }
         let mut own = cpu();
         if own == context.cpu() {
-            inner.cpus.leave(own - 1);
+            inner.cpus.leave(own);
             self.moved = true;
             own = cpu();
             self.taken_at = 0;
@@ -220,10 +224,10 @@ impl Spinner {
         loop {
             if context.has_posted() {
                 self.taken_at = ticks();
-                let waited = self.taken_at.wrapping_sub(started);
+                let waited = self.taken_at.saturating_sub(started);
                 // The first wait includes the wake-up.
                 if self.hits != 0 {
-                    self.average = (self.average * 31 + waited) / 32;
+                    self.average = self.average - self.average / 32 + waited / 32;
                 }
                 self.hits = self.hits.saturating_add(1);
                 return context
