@@ -112,7 +112,8 @@ fn start_platform(config: &Config) -> Result<(Arc<dyn Platform>, Vec<Rule>), Sta
             }
             let platform = Systrap::new(systrap::Options::default())
                 .map_err(|errno| failure("starting systrap (see --platform)", errno))?;
-            Ok((Arc::new(platform), systrap::rules()))
+            let rules = platform.rules();
+            Ok((Arc::new(platform), rules))
         }
         PlatformKind::Ptrace => {
             let platform = Ptrace::new().map_err(|errno| failure("starting ptrace", errno))?;

@@ -3,6 +3,7 @@
 //!
 //! - [`zygote`]: the first stub; all others are its descendants and share its filter and listener.
 //! - [`space`], [`context`]: a stub process and its threads.
+//! - [`doorbell`]: how they ring.
 //! - [`spin`]: sees requests without rings, where a CPU is free.
 //! - [`serve`]: receives rings of the doorbell, hands events to their owners, reaps processes.
 //! - [`filter`]: what a stub may ask of the host.
@@ -13,8 +14,9 @@
 
 mod calls;
 mod context;
+mod doorbell;
+mod fds;
 mod filter;
-mod listener;
 mod messages;
 mod patch;
 mod region;
@@ -34,7 +36,7 @@ use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult};
 
 use self::context::SystrapContext;
-use self::listener::Listener;
+use self::doorbell::Doorbell;
 use self::space::Space;
 use crate::vdso::{self, VdsoEntries};
 use crate::{Context, ContextOwner, Event, Platform, Work, XsaveLayout};
@@ -58,7 +60,7 @@ enum Job {
 
 /// The state that contexts share.
 struct Inner {
-    listener: Listener,
+    doorbell: Doorbell,
     xsave: XsaveLayout,
     /// Whether the stub can save the extended state itself, as signals at patched calls need.
     can_patch: bool,
@@ -138,7 +140,7 @@ impl Systrap {
             if u64::from(xsave.size) + 4 <= layout::XSAVE_MAX { u64::from(xsave.size) } else { 0 };
         let zygote = zygote::Zygote::start(xsave.features, xsave_size)?;
         let inner = Arc::new(Inner {
-            listener: Listener::new(zygote.listener),
+            doorbell: Doorbell::notify(zygote.listener),
             xsave,
             can_patch: xsave_size != 0,
             vdso: vdso::build(&VdsoEntries::of_host(zygote.host_vdso)),
@@ -170,11 +172,12 @@ impl Systrap {
         inner.adopt_zygote(zygote.space, zygote.pid)?;
         Ok(Self { inner })
     }
-}
 
-/// Returns the host calls that the platform makes at run time.
-pub fn rules() -> Vec<Rule> {
-    [listener::RULES, region::RULES, space::RULES, serve::RULES, spin::RULES].concat()
+    /// Returns the host calls that the platform makes at run time.
+    pub fn rules(&self) -> Vec<Rule> {
+        let doorbell = self.inner.doorbell.rules();
+        [doorbell, region::RULES, space::RULES, serve::RULES, spin::RULES].concat()
+    }
 }
 
 impl Platform for Systrap {

@@ -12,7 +12,7 @@ use sentry_sysmsg::slot::{
 };
 use syscalls::{Errno, SysResult};
 
-use super::listener::Listener;
+use super::doorbell::Doorbell;
 use super::patch::QuietCall;
 use super::space::Space;
 use crate::{HostCall, USER_ADDRESS_LIMIT};
@@ -43,7 +43,7 @@ pub(super) fn fill(
     slot: &Slot,
     first: usize,
     space: &Space,
-    listener: &Listener,
+    doorbell: &Doorbell,
     ring: Option<u64>,
     todo: &mut VecDeque<HostCall>,
 ) -> Batch {
@@ -53,7 +53,7 @@ pub(super) fn fill(
         if batch.data_len != 0 {
             break;
         }
-        match encode(call, slot, space, listener, ring, &mut batch.pins) {
+        match encode(call, slot, space, doorbell, ring, &mut batch.pins) {
             Encoded::Call(nr, args) => write(entry, nr, args),
             Encoded::NeedsRing => {
                 batch.needs_ring = true;
@@ -93,7 +93,7 @@ fn encode(
     call: &HostCall,
     slot: &Slot,
     space: &Space,
-    listener: &Listener,
+    doorbell: &Doorbell,
     ring: Option<u64>,
     pins: &mut Vec<i32>,
 ) -> Encoded {
@@ -107,7 +107,7 @@ fn encode(
         HostCall::Mmap { addr, len, prot, flags, ref file, offset } => {
             let fd = match file {
                 None => NO_FD,
-                Some(file) => match donate(file, space, listener, ring, pins) {
+                Some(file) => match donate(file, space, doorbell, ring, pins) {
                     Some(fd) => fd,
                     None => return Encoded::NeedsRing,
                 },
@@ -117,7 +117,7 @@ fn encode(
             (libc::SYS_mmap, [addr, len, u64::from(prot.cast_unsigned()), flags, fd, offset])
         }
         HostCall::Pread { addr, len, ref file, offset } => {
-            let Some(fd) = donate(file, space, listener, ring, pins) else {
+            let Some(fd) = donate(file, space, doorbell, ring, pins) else {
                 return Encoded::NeedsRing;
             };
             (libc::SYS_pread64, [fd, addr, len, offset, 0, 0])
@@ -177,7 +177,7 @@ fn encode(
 fn donate(
     file: &Arc<OwnedFd>,
     space: &Space,
-    listener: &Listener,
+    doorbell: &Doorbell,
     ring: Option<u64>,
     pins: &mut Vec<i32>,
 ) -> Option<u64> {
@@ -187,7 +187,7 @@ fn donate(
         None => {
             let id = ring?;
             let number = fds.insert(file)?;
-            if listener.add_fd(id, file.as_fd(), number).is_err() {
+            if doorbell.add_fd(id, file.as_fd(), number).is_err() {
                 fds.remove(number);
                 return Some(NO_FD);
             }

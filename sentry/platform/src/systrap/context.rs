@@ -358,7 +358,7 @@ impl SystrapContext {
             && let Some(id) = self.take_ring(&mut state)
         {
             state.parked = true;
-            self.inner.listener.answer(id, layout::RUNG_PARK);
+            self.inner.doorbell.answer(id, layout::RUNG_PARK);
         }
     }
 
@@ -520,8 +520,8 @@ impl SystrapContext {
         }
         state.messages.forget_inputs();
         let quiet = calls::fill_quiet(slot, &mut state.quiet);
-        let listener = &self.inner.listener;
-        let batch = calls::fill(slot, quiet, &self.space, listener, state.ring, &mut state.todo);
+        let doorbell = &self.inner.doorbell;
+        let batch = calls::fill(slot, quiet, &self.space, doorbell, state.ring, &mut state.todo);
         state.quiet_sent = quiet;
         state.sent = batch.n_calls;
         state.data_len = batch.data_len;
@@ -593,9 +593,9 @@ impl SystrapContext {
     fn answer_ring(&self, state: &mut State) {
         if let Some(id) = self.take_ring(state) {
             // Who is watched had better run elsewhere.
-            self.inner.listener.set_sync(!self.is_announced());
-            self.inner.listener.answer(id, layout::RUNG_LOOK);
-            self.inner.listener.set_sync(true);
+            self.inner.doorbell.set_sync(!self.is_announced());
+            self.inner.doorbell.answer(id, layout::RUNG_LOOK);
+            self.inner.doorbell.set_sync(true);
         } else if std::mem::take(&mut state.parked) {
             super::zygote::futex_wake(&self.slot.done);
         }

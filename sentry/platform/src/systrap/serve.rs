@@ -1,6 +1,6 @@
 //! Receiving rings, handing events to their owners, and reaping processes.
 //!
-//! One thread at a time has the *lead*: it alone receives from the listener. It gives the lead back
+//! One thread at a time has the *lead*: it alone receives from the doorbell. It gives the lead back
 //! before it serves what it has received, but wakes nobody for it: it will mostly be the next to
 //! take it. Workers that find the lead taken *park*. A watchdog notices when the lead has been free for
 //! too long, because an event takes its time or blocks, and wakes a parked worker or makes a new
@@ -24,7 +24,7 @@ use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult};
 
 use super::context::SystrapContext;
-use super::listener::{self, Notification};
+use super::doorbell::{self, Ring};
 use super::space::{REGION_FD, Space};
 use super::spin::{Found, Spinner, Taken};
 use super::{Inner, Job, lock};
@@ -134,14 +134,14 @@ impl Inner {
             // Told apart before the lead goes: who then takes it can rely on every ring so far.
             let received = match spinner.spin(self) {
                 Found::Event(event) => Ok(Some(event)),
-                Found::Other if !self.listener.has_ring() => Ok(None),
+                Found::Other if !self.doorbell.has_ring() => Ok(None),
                 Found::Other | Found::Nothing => self.receive().map(|ring| self.route(&ring)),
             };
             drop(lead);
             match received {
                 Ok(Some(event)) => self.serve_event(event, &mut spinner),
                 Ok(None) => {}
-                Err(listener::GONE) if lock(&self.processes).by_pid.is_empty() => break,
+                Err(doorbell::GONE) if lock(&self.processes).by_pid.is_empty() => break,
                 Err(_) => {}
             }
             self.run_jobs();
@@ -314,21 +314,21 @@ impl Inner {
     }
 
     /// Receives one ring; the caller has the lead.
-    fn receive(&self) -> SysResult<Notification> {
+    fn receive(&self) -> SysResult<Ring> {
         self.receiver.store(own_tid(), SeqCst);
         let received =
-            if self.stopping.load(SeqCst) { Err(Errno::EINTR) } else { self.listener.receive() };
+            if self.stopping.load(SeqCst) { Err(Errno::EINTR) } else { self.doorbell.receive() };
         self.receiver.store(0, SeqCst);
         received
     }
 
     /// Finds whose ring this is, and what it means.
-    fn route(self: &Arc<Self>, ring: &Notification) -> Option<(Arc<SystrapContext>, Event)> {
+    fn route(self: &Arc<Self>, ring: &Ring) -> Option<(Arc<SystrapContext>, Event)> {
         let known =
-            self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&ring.tid).cloned();
+            self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&ring.caller).cloned();
         let result = match known {
             // An interrupt has kept a newborn from hearing the first answer.
-            Some(context) if ring.args[0] == layout::RING_BORN => {
+            Some(context) if ring.what == layout::RING_BORN => {
                 self.give_region(ring, &context.space);
                 None
             }
@@ -344,39 +344,39 @@ impl Inner {
     }
 
     /// Takes the first ring of a host thread: it must be one that the sentry expects.
-    fn born(&self, ring: &Notification) -> Option<Arc<SystrapContext>> {
-        let [what, token, index, ..] = ring.args;
+    fn born(&self, ring: &Ring) -> Option<Arc<SystrapContext>> {
+        let Ring { what, token, index, .. } = *ring;
         let space = self.spaces.read().unwrap_or_else(PoisonError::into_inner).get(&token).cloned();
-        if space.as_ref().is_some_and(|space| space.has_left(index, ring.tid)) {
+        if space.as_ref().is_some_and(|space| space.has_left(index, ring.caller)) {
             // It was about to ring again, after an interrupt, when it was told to end.
-            self.listener.answer(ring.id, layout::RUNG_LOOK);
+            self.doorbell.answer(ring.id, layout::RUNG_LOOK);
             return None;
         }
         let welcome = match (space, what) {
             (Some(space), layout::RING_BORN) if space.pid() == 0 => {
                 return self.born_process(ring, &space);
             }
-            (Some(space), layout::RING_REQUEST) => space
-                .thread(index)
-                .filter(|context| context.tid() == 0 && space.signal_thread(ring.tid, 0).is_ok()),
+            (Some(space), layout::RING_REQUEST) => space.thread(index).filter(|context| {
+                context.tid() == 0 && space.signal_thread(ring.caller, 0).is_ok()
+            }),
             _ => None,
         };
         match &welcome {
-            Some(context) => self.set_tid(context, ring.tid),
-            None => self.kill_stranger(ring.tid),
+            Some(context) => self.set_tid(context, ring.caller),
+            None => self.kill_stranger(ring.caller),
         }
         welcome
     }
 
     /// Gives a newborn process its slots.
-    fn born_process(&self, ring: &Notification, space: &Arc<Space>) -> Option<Arc<SystrapContext>> {
-        let pid = ring.tid.cast_signed();
+    fn born_process(&self, ring: &Ring, space: &Arc<Space>) -> Option<Arc<SystrapContext>> {
+        let pid = ring.caller.cast_signed();
         let context = space.threads().into_iter().next();
         let Some(context) = context.filter(|_| is_process(pid)) else {
-            self.kill_stranger(ring.tid);
+            self.kill_stranger(ring.caller);
             return None;
         };
-        self.set_tid(&context, ring.tid);
+        self.set_tid(&context, ring.caller);
         {
             let mut processes = lock(&self.processes);
             space.set_pid(pid);
@@ -389,10 +389,10 @@ impl Inner {
     }
 
     /// Answers a birth with the descriptor of the process's slots.
-    fn give_region(&self, ring: &Notification, space: &Space) {
-        let given = self.listener.add_fd(ring.id, space.region.as_fd(), REGION_FD);
+    fn give_region(&self, ring: &Ring, space: &Space) {
+        let given = self.doorbell.add_fd(ring.id, space.region.as_fd(), REGION_FD);
         let answer = if given.is_ok() { i64::from(REGION_FD) } else { -1 };
-        self.listener.answer(ring.id, answer);
+        self.doorbell.answer(ring.id, answer);
     }
 
     /// Learns the host id of a birth from the thread that made it.

@@ -214,7 +214,7 @@ impl Spinner {
         }
         context.announce(own);
         let started = ticks();
-        if started.wrapping_sub(self.taken_at) > RING_TICKS && inner.listener.has_ring() {
+        if started.wrapping_sub(self.taken_at) > RING_TICKS && inner.doorbell.has_ring() {
             // Perhaps this one's, which has waited too long.
             return Found::Other;
         }
@@ -249,7 +249,7 @@ impl Spinner {
             }
             if now.wrapping_sub(polled) > POLL_TICKS {
                 polled = now;
-                if inner.listener.has_ring() {
+                if inner.doorbell.has_ring() {
                     return Found::Other;
                 }
             }

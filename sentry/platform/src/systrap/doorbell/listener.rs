@@ -9,9 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_host::Rule;
-use syscalls::{Errno, SysResult};
+use syscalls::SysResult;
 
-use super::last_errno;
+use crate::systrap::last_errno;
 
 /// The host calls of this module.
 pub(super) const RULES: &[Rule] = &[
@@ -68,7 +68,7 @@ const _: () = assert!(
 
 /// The listener that all stubs of a zygote share.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(in crate::systrap) struct Listener {
     fd: OwnedFd,
     /// Whether a thread that is woken takes over the CPU of who wakes it.
     is_sync: AtomicBool,
@@ -139,6 +139,3 @@ const fn ioctl_nr(nr: u64) -> libc::c_int {
         nr as libc::c_int
     }
 }
-
-/// Says that no process uses the filter any more.
-pub(super) const GONE: Errno = Errno::ENOENT;
