@@ -70,6 +70,13 @@ impl Rootfs {
         Rootfs::Shared(locate::debian())
     }
 
+    /// Returns the Debian root file system with servers and tools that the set-up command made.
+    #[must_use]
+    #[track_caller]
+    pub fn services() -> Rootfs {
+        Rootfs::Shared(locate::services())
+    }
+
     /// Returns the directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -84,8 +84,24 @@ pub fn cache() -> PathBuf {
 #[must_use]
 #[track_caller]
 pub fn debian() -> PathBuf {
-    let path = std::env::var_os("TEST_DEBIAN_ROOTFS")
-        .map_or_else(|| cache().join("debian"), PathBuf::from);
+    rootfs("TEST_DEBIAN_ROOTFS", "debian")
+}
+
+/// Returns the Debian root file system with servers and tools that the set-up command made.
+///
+/// # Panics
+///
+/// If it was not made.
+#[must_use]
+#[track_caller]
+pub fn services() -> PathBuf {
+    rootfs("TEST_SERVICES_ROOTFS", "debian-apps")
+}
+
+/// Returns the root file system that a variable names, else the one in the cache.
+#[track_caller]
+fn rootfs(variable: &str, name: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| cache().join(name), PathBuf::from);
     assert!(
         path.join("bin/sh").exists(),
         "{} is no root file system: run `tests/run`",

@@ -86,6 +86,11 @@ impl Mode {
                     argv.push("--network=host".into());
                 }
                 argv.push("do".into());
+                if !matches!(rootfs, Rootfs::Host) {
+                    argv.extend(["--root".into(), rootfs.path().into()]);
+                    let cwd = program.dir().map_or("/".into(), |dir| dir.into());
+                    argv.extend(["--cwd".into(), cwd]);
+                }
                 argv.extend_from_slice(program.argv());
                 program.with_argv(argv).run()
             }
