@@ -30,14 +30,36 @@ enum Decision {
     Later,
 }
 
-/// Answers the platform where it would like to patch the site of the present call.
-pub(crate) fn answer(current: &CurrentTask, call: &SyscallArgs) {
-    // Whoever does not come back makes no changes either.
-    if matches!(call.number, nr::EXECVE | nr::EXECVEAT | nr::EXIT | nr::EXIT_GROUP) {
+/// Answers the platform where it would like to patch the site of the call that comes to its end: the
+/// site is in flight until the task's next event, which may not come for a long time once a call blocks.
+pub(crate) fn answer(current: &CurrentTask) {
+    let Some(wish) = current.context().wants_patch() else { return };
+    // The platform makes its calls before a birth, and a copy is to know of them.
+    if !is_clone(current.call.lock().number) {
+        settle(current, &wish);
+    }
+}
+
+/// As [`answer`], for the calls that must have their answer before they begin.
+pub(crate) fn answer_clone(current: &CurrentTask, call: &SyscallArgs) {
+    if !is_clone(call.number) {
         return;
     }
     let Some(wish) = current.context().wants_patch() else { return };
-    match current.mm().permit_patch(current, &wish) {
+    // A copy waits for all that is under way, and two of them must not wait for each other.
+    let mm = current.mm();
+    let is_quiet = others_ranges(&mm.state.lock(), current.task()).is_empty();
+    if is_quiet {
+        settle(current, &wish);
+    }
+}
+
+fn is_clone(number: u64) -> bool {
+    matches!(number, nr::CLONE | nr::CLONE3 | nr::FORK | nr::VFORK)
+}
+
+fn settle(current: &CurrentTask, wish: &PatchWish) {
+    match current.mm().permit_patch(current, wish) {
         Decision::Permit(permit) => current.context().patch(Some(&permit)),
         Decision::Refuse => current.context().patch(None),
         Decision::Later => {}

@@ -19,7 +19,7 @@ use syscalls::Errno;
 
 use super::signal::deliver;
 use super::{Control, CurrentTask, Restart, Task, exit, identity, signal};
-use crate::mm::in_flight;
+use crate::mm::{in_flight, patch};
 use crate::syscalls::dispatch;
 
 pub(crate) const GUEST: u8 = 0;
@@ -107,7 +107,7 @@ impl ContextOwner for Owner {
                 let call = current.context().syscall();
                 *current.call.lock() = call;
                 dispatch::enter(&current, &call);
-                crate::mm::patch::answer(&current, &call);
+                patch::answer_clone(&current, &call);
                 step(&current, Step::Call);
             }
             Event::Fault(fault) => {
@@ -279,6 +279,7 @@ fn step(current: &CurrentTask, mut next: Step) {
 /// Lets the context go on, unless something wants attention after all.
 fn resume(current: &CurrentTask) -> bool {
     identity::update(current);
+    patch::answer(current);
     let calls = std::mem::take(&mut *current.host_calls.lock());
     current.run_state.store(GUEST, Ordering::SeqCst);
     // Whoever posts a signal stores it first and looks at the state then, so one side sees the

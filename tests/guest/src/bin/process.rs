@@ -422,6 +422,56 @@ fn fork_in_a_thread() -> Outcome {
     Ok(())
 }
 
+/// Reads a byte by an instruction of its own for each `SITE`, with the number next to it as in a C library.
+#[inline(never)]
+fn read_byte<const SITE: u32>(fd: i32) -> isize {
+    let mut byte = SITE as u8;
+    let ret: isize;
+    // SAFETY: the buffer is one byte long.
+    unsafe {
+        core::arch::asm!(
+            "mov eax, 0",
+            "syscall",
+            out("rax") ret,
+            in("rdi") fd as isize,
+            in("rsi") &raw mut byte,
+            in("rdx") 1,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    ret
+}
+
+fn fork_while_threads_sleep_in_calls() -> Outcome {
+    let readers = [read_byte::<0>, read_byte::<1>, read_byte::<2>, read_byte::<3>];
+    let mut threads = Vec::new();
+    for (n_before, read_byte) in readers.into_iter().enumerate() {
+        let (reader, writer) = ok!(pipe(0));
+        // Each falls asleep at another repetition of its call.
+        ok!(write(writer, &[0; 4][..n_before]));
+        let tid: &AtomicU32 = Box::leak(Box::default());
+        let thread = std::thread::spawn(move || {
+            let n_read = (0..n_before).map(|_| read_byte(reader)).sum::<isize>();
+            tid.store(proc::tid() as u32, Ordering::SeqCst);
+            n_read + read_byte(reader)
+        });
+        threads.push((writer, thread));
+        check!(until(|| tid.load(Ordering::SeqCst) != 0));
+        check!(until_asleep(tid.load(Ordering::SeqCst) as i32));
+    }
+    for code in 0..3 {
+        let pid = ok!(child(move || code));
+        eq!(ok!(wait(pid)), End::Code(code));
+    }
+    for (n_before, (writer, thread)) in (0..).zip(threads) {
+        ok!(write(writer, &[0]));
+        eq!(thread.join().ok(), Some(n_before + 1));
+    }
+    Ok(())
+}
+
 fn exit_group_ends_all_threads() -> Outcome {
     let pid = ok!(child(|| {
         for _ in 0..4 {
@@ -532,6 +582,7 @@ guest_tests::cases!(
     many_children_at_once,
     fork_chain,
     fork_in_a_thread,
+    fork_while_threads_sleep_in_calls,
     exit_group_ends_all_threads,
     main_thread_exits_first,
     kill_ends_blocked_threads,
