@@ -91,6 +91,7 @@ pub(crate) enum Platform {
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Doorbell {
     #[default]
+    Auto,
     Notify,
     Futex,
 }

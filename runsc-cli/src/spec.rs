@@ -169,6 +169,7 @@ pub(crate) fn plan(
             cli::Platform::Ptrace => PlatformKind::Ptrace,
         },
         doorbell: match global.doorbell {
+            cli::Doorbell::Auto => sentry::config::Doorbell::Auto,
             cli::Doorbell::Notify => sentry::config::Doorbell::Notify,
             cli::Doorbell::Futex => sentry::config::Doorbell::Futex,
         },

@@ -18,7 +18,7 @@ use sentry_host::filter::{self, Violation};
 use sentry_host::{memfd, startup, usage};
 use sentry_platform::Platform;
 use sentry_platform::ptrace::{self, Ptrace};
-use sentry_platform::systrap::{self, Systrap};
+use sentry_platform::systrap::{self, DoorbellChoice, Systrap};
 
 use crate::config::{Config, Descriptors, Doorbell, NetworkMode, PlatformKind};
 use crate::control::{ControlServer, ControlTarget, StartError, StatusNotifier};
@@ -107,10 +107,12 @@ fn create(
 fn start_platform(config: &Config) -> Result<(Arc<dyn Platform>, Vec<Rule>), StartError> {
     match config.platform {
         PlatformKind::Systrap => {
-            if config.doorbell == Doorbell::Futex {
-                return Err(failure("starting systrap with a futex doorbell", Errno::ENOSYS));
-            }
-            let platform = Systrap::new(systrap::Options::default())
+            let doorbell = match config.doorbell {
+                Doorbell::Auto => DoorbellChoice::Auto,
+                Doorbell::Notify => DoorbellChoice::Notify,
+                Doorbell::Futex => DoorbellChoice::Futex,
+            };
+            let platform = Systrap::new(systrap::Options { doorbell })
                 .map_err(|errno| failure("starting systrap (see --platform)", errno))?;
             let rules = platform.rules();
             Ok((Arc::new(platform), rules))

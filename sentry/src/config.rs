@@ -43,10 +43,13 @@ pub enum PlatformKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Doorbell {
-    /// Synchronous seccomp user notifications.
+    /// Notifications where stubs can have a listener, else messages and futexes.
     #[default]
+    Auto,
+    /// Synchronous seccomp user notifications.
     Notify,
-    /// A futex, where the host has no such notifications or an outer filter already listens.
+    /// Messages and futexes: for hosts without such notifications, and where an outer filter already
+    /// has a listener.
     Futex,
 }
 

@@ -152,6 +152,35 @@ mod conditions {
         is_empty(&deep);
     }
 
+    /// Runs the command after it below a filter with a listener, as a tracer of containers does; it must not hear
+    /// of anything.
+    const BELOW_A_LISTENER: &str = "
+import ctypes, subprocess, sys
+allow = ctypes.create_string_buffer(b'\\x06\\0\\0\\0\\0\\0\\xff\\x7f')
+class Program(ctypes.Structure):
+    _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.c_void_p)]
+program = Program(1, ctypes.addressof(allow))
+listener = ctypes.CDLL(None).syscall(317, 1, 8, ctypes.byref(program))
+assert listener >= 0
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+";
+
+    #[test]
+    fn an_outer_filter_may_have_the_only_listener() {
+        let state = TempDir::new();
+        let below = |flag: Option<&str>| {
+            let mut argv = ["python3", "-c", BELOW_A_LISTENER].map(OsString::from).to_vec();
+            argv.extend(mode::runsc_argv(Platform::Systrap, &state));
+            argv.extend(flag.map(OsString::from));
+            argv.extend(["do", "/bin/sh", "-c", "echo $(uname -r); exit 3"].map(OsString::from));
+            Cmd::new(argv).run()
+        };
+        let output = below(None);
+        assert_eq!((output.end, output.text()), (End::Code(3), "6.12.0\n".into()), "{output:?}");
+        failed_with(&below(Some("--doorbell=notify")), "starting systrap");
+        is_empty(state.path());
+    }
+
     #[test]
     fn a_full_disk_is_an_error_of_the_program() {
         let (state, small) = (TempDir::new(), Tmpfs::new("size=256k"));

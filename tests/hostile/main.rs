@@ -141,5 +141,5 @@ mod hostile {
         )*};
     }
 
-    attacks!(systrap Systrap, ptrace Ptrace);
+    attacks!(systrap Systrap, systrap_futex SystrapFutex, ptrace Ptrace);
 }

@@ -99,6 +99,22 @@ mod subjects {
         };
     }
 
+    /// The subjects that are mostly about tasks and their memory, with the other doorbell of systrap.
+    mod do_systrap_futex {
+        macro_rules! subjects {
+            ($($subject:ident),* $(,)?) => {
+                $(#[test] fn $subject() {
+                    super::check(stringify!($subject), test_harness::Mode::Do(test_harness::Platform::SystrapFutex));
+                })*
+            };
+        }
+
+        subjects!(
+            creds, exec, fault, futex, memfd, mmap, notify, pipe, poll, process, procfs,
+            read_write, signal, system, terminal, timer,
+        );
+    }
+
     /// The subjects that concern the network, with the host's network passed through.
     mod host_network {
         use test_harness::{Mode, Platform};

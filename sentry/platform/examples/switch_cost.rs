@@ -1,10 +1,11 @@
-//! Measures what the platform costs: `cargo run --profile fast -p sentry-platform --example switch_cost`.
+//! Measures what the platform costs: `cargo run --profile fast -p sentry-platform --example switch_cost`,
+//! with `-- futex` for the doorbell without notifications.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
 
-use sentry_platform::systrap::{Options, Systrap};
+use sentry_platform::systrap::{DoorbellChoice, Options, Systrap};
 use sentry_platform::{
     Context, ContextOwner, Event, FastPathFacts, HostCall, PatchPermit, Platform,
 };
@@ -158,7 +159,9 @@ fn loop_of(code: &[u8]) -> Vec<u8> {
 }
 
 fn main() {
-    let platform: Arc<dyn Platform> = Arc::new(Systrap::new(Options::default()).unwrap());
+    let is_futex = std::env::args().any(|word| word == "futex");
+    let doorbell = if is_futex { DoorbellChoice::Futex } else { DoorbellChoice::Notify };
+    let platform: Arc<dyn Platform> = Arc::new(Systrap::new(Options { doorbell }).unwrap());
     let server = Arc::clone(&platform);
     let serving = std::thread::spawn(move || server.serve());
 

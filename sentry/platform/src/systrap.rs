@@ -20,6 +20,7 @@ mod filter;
 mod messages;
 mod patch;
 mod region;
+mod route;
 mod serve;
 mod space;
 mod spin;
@@ -43,7 +44,22 @@ use crate::{Context, ContextOwner, Event, Platform, Work, XsaveLayout};
 
 /// What can be chosen about the platform.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {}
+pub struct Options {
+    /// How stubs wake the sentry.
+    pub doorbell: DoorbellChoice,
+}
+
+/// How stubs wake the sentry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DoorbellChoice {
+    /// By notifications where the host lets stubs have a listener, else by messages and futexes.
+    #[default]
+    Auto,
+    /// By notifications of the stubs' filter.
+    Notify,
+    /// By messages and futexes.
+    Futex,
+}
 
 /// The platform.
 #[derive(Debug)]
@@ -80,6 +96,9 @@ struct Inner {
     /// Held by the thread that receives rings.
     lead: Mutex<()>,
     lead_held: AtomicBool,
+    /// How many fences have been asked for, and how many have come.
+    fences_wanted: AtomicU64,
+    fences_seen: AtomicU64,
     /// How often the lead has been taken.
     lead_taken: AtomicU64,
     /// Guards the watchdog's decision to sleep.
@@ -131,16 +150,16 @@ impl Systrap {
     /// `pidfd_getfd`.
     ///
     /// # Errors
-    /// `ENOSYS` where the processor or the kernel lacks what the stub needs (FSGSBASE, XSAVE, the
-    /// listener), else the error of the call that failed.
-    pub fn new(_options: Options) -> SysResult<Self> {
+    /// `ENOSYS` where the processor or the kernel lacks what the stub needs (FSGSBASE, XSAVE, a
+    /// listener where notifications are asked for), else the error of the call that failed.
+    pub fn new(options: Options) -> SysResult<Self> {
         zygote::check_host()?;
         let xsave = xstate::layout();
         let xsave_size =
             if u64::from(xsave.size) + 4 <= layout::XSAVE_MAX { u64::from(xsave.size) } else { 0 };
-        let zygote = zygote::Zygote::start(xsave.features, xsave_size)?;
+        let zygote = zygote::Zygote::start(options.doorbell, [xsave.features, xsave_size])?;
         let inner = Arc::new(Inner {
-            doorbell: Doorbell::notify(zygote.listener),
+            doorbell: zygote.doorbell,
             xsave,
             can_patch: xsave_size != 0,
             vdso: vdso::build(&VdsoEntries::of_host(zygote.host_vdso)),
@@ -155,6 +174,8 @@ impl Systrap {
             jobs_ready: Condvar::new(),
             lead: Mutex::new(()),
             lead_held: AtomicBool::new(false),
+            fences_wanted: AtomicU64::new(0),
+            fences_seen: AtomicU64::new(0),
             lead_taken: AtomicU64::new(0),
             watchdog_asleep: Mutex::new(()),
             watchdog_sleeps: AtomicBool::new(false),
@@ -187,7 +208,7 @@ impl Platform for Systrap {
 
     fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
         let inner = &self.inner;
-        let space = Arc::new(Space::new(inner.new_token()?)?);
+        let space = Arc::new(inner.new_space()?);
         let regs = Regs { orig_rax: u64::MAX, eflags: 0x202, ..Regs::default() };
         let child = space
             .add_thread(0, |index| SystrapContext::new(inner, &space, index, Some(owner), regs))?;
@@ -245,6 +266,11 @@ impl Inner {
         // The lower bits make it unique, the upper ones secret.
         let serial = self.next_token.fetch_add(1, Ordering::Relaxed);
         Ok(random << 24 | serial & 0xff_ffff)
+    }
+
+    /// Creates the sentry's side of a new address space.
+    fn new_space(&self) -> SysResult<Space> {
+        Space::new(self.new_token()?, self.doorbell.kind())
     }
 }
 

@@ -19,7 +19,7 @@ const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
 /// Every call that the stub makes: number, name, and how often where that matters.
 ///
 /// The two of the set-up are made before the filter is installed and are not in it.
-const CALLS: [(u64, &str, Option<usize>); 14] = [
+const CALLS: [(u64, &str, Option<usize>); 17] = [
     (3, "close", None),
     (9, "mmap", None),
     (11, "munmap", None),
@@ -27,6 +27,9 @@ const CALLS: [(u64, &str, Option<usize>); 14] = [
     // The restorer of the kernel's frames, and the way into the application.
     (15, "rt_sigreturn", Some(2)),
     (28, "madvise", None),
+    (33, "dup2", None),
+    (44, "sendto", None),
+    (47, "recvmsg", None),
     // A process and a thread.
     (56, "clone", Some(2)),
     (60, "exit", Some(1)),

@@ -7,6 +7,8 @@
 
 use core::arch::asm;
 
+const MSG_NOSIGNAL: u64 = 0x4000;
+
 /// Makes a system call.
 ///
 /// # Safety
@@ -87,6 +89,22 @@ pub(crate) fn fork() -> i64 {
 /// Rings the doorbell.
 pub(crate) fn ring(what: u64, token: u64, index: u64) -> i64 {
     call!(sentry_sysmsg::layout::DOORBELL_NR as u64, what, token, index)
+}
+
+/// `sendto` of a ring, without an address.
+pub(crate) fn send_ring(message: u64) -> i64 {
+    use sentry_sysmsg::layout::{RING_FD, RING_LEN};
+    call!(44, RING_FD as u64, message, RING_LEN, MSG_NOSIGNAL)
+}
+
+/// `recvmsg` from the channel.
+pub(crate) fn receive(message: u64) -> i64 {
+    call!(47, sentry_sysmsg::layout::CHANNEL_FD as u64, message, 0)
+}
+
+/// `dup2`.
+pub(crate) fn dup2(old: u64, new: u64) -> i64 {
+    call!(33, old, new)
 }
 
 /// `getrusage(RUSAGE_SELF)`.

@@ -8,6 +8,7 @@
 )]
 #![no_main]
 
+mod doorbell;
 mod entry;
 mod frame;
 mod host;

@@ -17,12 +17,10 @@ use sentry_sysmsg::slot::{
 };
 
 use crate::frame::{G_RAX, Ucontext};
-use crate::{entry, frame, host, marshal, signal};
+use crate::{doorbell, entry, frame, host, marshal, signal};
 
 const EFAULT: i64 = -14;
-const EINTR: i64 = -4;
 const EINVAL: i64 = -22;
-const ENOSYS: i64 = -38;
 const SHARED_FIXED: u64 = 0x11;
 const PRIVATE_FIXED_ANON: u64 = 0x32 | 0x4000;
 const READ_WRITE: u64 = 3;
@@ -136,16 +134,7 @@ pub(crate) fn wait(slot: &Slot) {
         if done == seq {
             return;
         }
-        let space = slot.space.load(Relaxed);
-        let index = slot.index.load(Relaxed);
-        match host::ring(layout::RING_REQUEST, space, u64::from(index)) {
-            layout::RUNG_PARK => {
-                host::futex_wait(core::ptr::from_ref(&slot.done).addr() as u64, done);
-            }
-            // Nobody listens any more.
-            ENOSYS => host::exit_group(124),
-            _ => {}
-        }
+        doorbell::ring(slot, done);
     }
 }
 
@@ -178,9 +167,10 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
     }
     if reply & REPLY_FORK != 0 {
         let token = slot.birth_token.load(Relaxed);
-        let result = host::fork();
+        let result = doorbell::fork(slot.birth_channel.load(Relaxed));
         if result == 0 {
-            born(token, slot);
+            // Makes the child a process of its own.
+            map_region(doorbell::born(token));
             return BORN;
         }
         if !report_birth(slot, result) {
@@ -239,6 +229,7 @@ fn fail(slot: &Slot, result: i64) -> u32 {
 
 /// Makes the host calls of a reply.
 pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
+    doorbell::take_fds(slot);
     let n = slot.n_calls.load(Relaxed) as usize;
     slot.n_results.store(0, Relaxed);
     let mut broken = false;
@@ -366,19 +357,6 @@ fn make_thread(frame: *const Ucontext, index: u32, map: bool) -> i64 {
         copy.write(context);
         entry::stub_clone_thread(top, copy, in_use)
     }
-}
-
-/// Makes a forked child a process of its own: asks for its slots and maps them.
-fn born(token: u64, slot: &'static Slot) {
-    let fd = loop {
-        match host::ring(layout::RING_BORN, token, 0) {
-            EINTR => {}
-            fd if fd >= 0 => break fd as u64,
-            _ => host::exit_group(123),
-        }
-    };
-    map_region(fd);
-    let _ = slot;
 }
 
 /// Maps the slots of this process from `fd` and closes it.

@@ -10,7 +10,7 @@ use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{KIND_CALLS_DONE, Slot};
 
 use crate::frame::Ucontext;
-use crate::{entry, frame, host, serve, signal};
+use crate::{doorbell, entry, frame, host, serve, signal};
 
 const AT_EXECFN: u64 = 31;
 const AT_SYSINFO_EHDR: u64 = 33;
@@ -100,15 +100,17 @@ extern "C" fn main(initial_stack: u64) -> ! {
     let program = core::ptr::from_ref(&program).addr() as u64;
     let listener =
         host::seccomp(SECCOMP_SET_MODE_FILTER, u64::from(slot.filter_flags.load(Relaxed)), program);
+    slot.listener.store(if listener < 0 { u32::MAX } else { listener as u32 + 1 }, Release);
+    host::futex_wake(core::ptr::from_ref(&slot.listener).addr() as u64);
     if listener < 0 {
         host::exit_group(118);
     }
-    slot.listener.store(listener as u32 + 1, Release);
-    host::futex_wake(core::ptr::from_ref(&slot.listener).addr() as u64);
     while slot.listener_taken.load(Acquire) == 0 {
         host::futex_wait(core::ptr::from_ref(&slot.listener_taken).addr() as u64, 0);
     }
-    host::close(listener as u64);
+    if !doorbell::is_futex() {
+        host::close(listener as u64);
+    }
     let mut context = Ucontext::empty(0);
     serve::serve(&raw mut context, slot, KIND_CALLS_DONE, u64::MAX)
 }

@@ -49,6 +49,8 @@ pub struct Config {
     /// For how many ticks of the time-stamp counter a stub waits for an answer without a ring, where a
     /// serving thread watches it; zero where the processor cannot tell the CPU with the time.
     pub spin_ticks: AtomicU64,
+    /// How the stub rings: [`DOORBELL_NOTIFY`] or [`DOORBELL_FUTEX`].
+    pub doorbell: AtomicU64,
     /// For each system call, which arguments point to something that the stub passes along.
     pub masks: [AtomicU8; N_CALLS],
     /// For each system call and argument, what that is: [`INPUT_STRING`], [`INPUT_FIXED`] or
@@ -119,6 +121,24 @@ pub const fn private_addr(index: u32) -> u64 {
     stack_addr(index) + PRIVATE_PAGE
 }
 
+/// A doorbell: a call that the filter answers with a notification, and which returns when the sentry
+/// says so. Descriptors are installed meanwhile.
+pub const DOORBELL_NOTIFY: u64 = 0;
+/// A doorbell: a message to [`RING_FD`], after which the thread sleeps on the futex of its slot's
+/// `done` word. Descriptors come as messages to [`CHANNEL_FD`].
+pub const DOORBELL_FUTEX: u64 = 1;
+
+/// With [`DOORBELL_FUTEX`]: the descriptor by which all stubs ring. The kernel tells the sentry which
+/// process a message comes from.
+pub const RING_FD: i32 = 0;
+/// The size of a ring: what would be the arguments of the doorbell call.
+pub const RING_LEN: u64 = 24;
+/// With [`DOORBELL_FUTEX`]: the descriptor from which a process takes what the sentry sends: messages
+/// of one descriptor, and the number that it is to have.
+pub const CHANNEL_FD: i32 = 1;
+/// How many descriptors a stub may have.
+pub const MAX_FDS: u64 = 64;
+
 /// The number of the doorbell call: one that Linux has dropped (`nfsservctl`), and which the
 /// filter answers with a notification, so that it never reaches the table.
 pub const DOORBELL_NR: u32 = 180;
@@ -139,8 +159,9 @@ pub const INTERRUPT_SIGNAL: i32 = 10;
 /// The flags with which a stub clones itself: a new process that is the sentry's child.
 pub const FORK_FLAGS: u64 = 0x8000 | 17;
 /// The flags with which a stub makes a thread: `CLONE_VM | CLONE_FS | CLONE_FILES |
-/// CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID`.
-pub const THREAD_FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x20_0000;
+/// CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID`.
+pub const THREAD_FLAGS: u64 =
+    0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x20_0000 | 0x100_0000;
 
 /// The descriptor at which the zygote finds its slots when it starts.
 pub const ZYGOTE_REGION_FD: i32 = 3;

@@ -69,6 +69,9 @@ pub const CALL_REFUSED: u32 = 0x1_0002;
 /// A pseudo call number: copies from the slot's data (address, offset, length).
 pub const CALL_COPY_OUT: u32 = 0x1_0004;
 
+/// In [`Slot::birth_channel`]: the birth must fail.
+pub const NO_CHANNEL: u32 = u32::MAX;
+
 /// How many inputs a request can have.
 pub const N_INPUTS: usize = 4;
 /// The longest string, and the most bytes of another input, that the stub passes along.
@@ -138,7 +141,14 @@ pub struct Slot {
     pub fault_error_code: AtomicU64,
     /// Not zero as long as a thread may use this slot and its stack. The host clears it when the
     /// thread has ended (`CLONE_CHILD_CLEARTID`), after which no signal can find it there either.
+    /// Meanwhile it is the host's id of the thread, where a thread of the process made it
+    /// (`CLONE_CHILD_SETTID`).
     pub in_use: AtomicU32,
+    /// In the process's first slot: a futex lock, held by a thread that takes descriptors from the
+    /// channel, and how many of them the process has.
+    pub fds_lock: AtomicU32,
+    /// See `fds_lock`.
+    pub fds_taken: AtomicU64,
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].
@@ -168,6 +178,11 @@ pub struct Slot {
     pub birth_token: AtomicU64,
     /// The index of a new thread.
     pub birth_index: AtomicU32,
+    /// Where there are channels: the number under which the parent holds the end of a forked child's;
+    /// zero where there are none, [`NO_CHANNEL`] where it could not be handed over.
+    pub birth_channel: AtomicU32,
+    /// How many descriptors the process must have taken from its channel before it makes the calls.
+    pub fds_sent: AtomicU64,
     /// The thread's own index.
     pub index: AtomicU32,
     /// The token of the address space.
@@ -177,7 +192,8 @@ pub struct Slot {
     pub facts: [AtomicU64; N_FACTS],
     /// The zygote only: where the host has mapped its vDSO, zero for nowhere.
     pub host_vdso: AtomicU64,
-    /// The zygote only: the number of the listener plus one, once there is one.
+    /// The zygote only: the number of the listener plus one, once there is one (or the filter, where
+    /// none is wanted); all ones where the host refuses it.
     pub listener: AtomicU32,
     /// The zygote only: set when the sentry has taken the listener.
     pub listener_taken: AtomicU32,

@@ -13,6 +13,8 @@ use crate::temp_dir::TempDir;
 pub enum Platform {
     /// Seccomp traps; the default.
     Systrap,
+    /// The same without notifications: stubs ring by messages and sleep on futexes.
+    SystrapFutex,
     /// The portable fallback.
     Ptrace,
 }
@@ -33,12 +35,23 @@ pub enum Mode {
 }
 
 impl Platform {
-    /// Returns the name as on the command line.
+    /// Returns the name in lists and of files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Platform::Systrap => "systrap",
+            Platform::SystrapFutex => "systrap-futex",
             Platform::Ptrace => "ptrace",
+        }
+    }
+
+    /// Returns the flags of the command line.
+    #[must_use]
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Platform::Systrap => &["--platform=systrap"],
+            Platform::SystrapFutex => &["--platform=systrap", "--doorbell=futex"],
+            Platform::Ptrace => &["--platform=ptrace"],
         }
     }
 
@@ -114,9 +127,7 @@ impl Mode {
 pub fn runsc_argv(platform: Platform, state: &TempDir) -> Vec<OsString> {
     let mut argv: Vec<OsString> =
         vec![locate::runsc().into(), "--root".into(), state.path().into()];
-    argv.extend(
-        [&format!("--platform={}", platform.name()), "--network=none", "--ignore-cgroups"]
-            .map(OsString::from),
-    );
+    let flags = platform.flags().iter().chain(&["--network=none", "--ignore-cgroups"]);
+    argv.extend(flags.map(OsString::from));
     argv
 }

@@ -1,7 +1,7 @@
 //! Host calls in the form in which the stub makes them.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -66,6 +66,9 @@ pub(super) fn fill(
         }
         batch.n_calls += 1;
         todo.pop_front();
+    }
+    if !batch.pins.is_empty() {
+        slot.fds_sent.store(space.fds().sent(), Relaxed);
     }
     batch
 }
@@ -185,12 +188,7 @@ fn donate(
     let number = match fds.get(file) {
         Some(number) => number,
         None => {
-            let id = ring?;
-            let number = fds.insert(file)?;
-            if doorbell.add_fd(id, file.as_fd(), number).is_err() {
-                fds.remove(number);
-                return Some(NO_FD);
-            }
+            let Ok(number) = fds.hand_over(file, doorbell, ring)? else { return Some(NO_FD) };
             number
         }
     };

@@ -80,6 +80,8 @@ struct State {
     data_len: usize,
     /// The descriptors that the current reply names.
     pins: Vec<i32>,
+    /// The one that the thread closes when it has made the process that is born with the reply.
+    birth_channel: Option<i32>,
     results: HostCallResults,
     /// The site that should be patched, and the calls that do it.
     site: Option<Site>,
@@ -165,6 +167,7 @@ impl SystrapContext {
                 quiet_sent: 0,
                 data_len: 0,
                 pins: Vec::new(),
+                birth_channel: None,
                 results: HostCallResults::default(),
                 site: None,
                 messages: Messages::default(),
@@ -176,6 +179,12 @@ impl SystrapContext {
     /// Returns the host thread, zero where it is not known yet.
     pub(super) fn tid(&self) -> u32 {
         self.tid.load(SeqCst)
+    }
+
+    /// Returns the host thread that the slot names, where that is one of the process.
+    pub(super) fn told_tid(&self) -> Option<u32> {
+        let tid = self.slot.in_use.load(SeqCst);
+        (tid > 1 && self.space.signal_thread(tid, 0).is_ok()).then_some(tid)
     }
 
     /// Records the host thread; an interrupt that came before is sent on.
@@ -203,10 +212,10 @@ impl SystrapContext {
         state.then = Then::Wake;
     }
 
-    /// Returns whether the context is stopped with a ring to answer.
+    /// Returns whether the context is stopped with a ring to answer, or a thread to wake.
     pub(super) fn is_waiting(&self) -> bool {
         let state = lock(&self.state);
-        state.phase == Phase::Stopped && state.ring.is_some()
+        state.phase == Phase::Stopped && (state.ring.is_some() || state.parked)
     }
 
     /// Returns what the stub said about the last clone.
@@ -232,16 +241,29 @@ impl SystrapContext {
             self.inner.n_rings.fetch_add(1, Relaxed);
         }
         state.parked = false;
+        self.look(&mut state)
+    }
+
+    /// Takes a message of this thread, which sleeps or is about to: returns the event that its new
+    /// request is, if it is one.
+    pub(super) fn message(&self) -> Option<Event> {
+        let mut state = lock(&self.state);
+        state.parked = true;
+        self.look(&mut state)
+    }
+
+    /// Returns the event that there is for somebody who rings.
+    fn look(&self, state: &mut State) -> Option<Event> {
         if state.phase != Phase::Running {
             return None;
         }
         let seq = self.slot.seq.load(Acquire);
         if seq == state.taken {
             // The answer came between the thread's look and its ring.
-            self.answer_ring(&mut state);
+            self.answer_ring(state);
             return None;
         }
-        self.accept(seq, &mut state)
+        self.accept(seq, state)
     }
 
     /// Takes a new request: returns the event that it is, if it is one.
@@ -258,6 +280,9 @@ impl SystrapContext {
         if !state.pins.is_empty() {
             let mut fds = self.space.fds();
             state.pins.drain(..).for_each(|number| fds.unpin(number));
+        }
+        if let Some(number) = state.birth_channel.take() {
+            self.space.fds().remove(number);
         }
         self.take(state)
     }
@@ -531,9 +556,13 @@ impl SystrapContext {
         if state.todo.is_empty()
             && let Some(child) = state.births.pop_front()
         {
-            slot.birth.store(0, Relaxed);
-            reply |= child.fill_birth(self);
-            state.birth = Some(child);
+            if self.hand_over_channel(&child, state) {
+                slot.birth.store(0, Relaxed);
+                reply |= child.fill_birth(self);
+                state.birth = Some(child);
+            } else {
+                state.births.push_front(child);
+            }
         }
         let last = state.todo.is_empty() && state.births.is_empty();
         if last && let Some(addr) = state.xsave.take() {
@@ -576,6 +605,27 @@ impl SystrapContext {
             reply |= slot::REPLY_XRESTORE;
         }
         reply
+    }
+
+    /// Lets the thread have the end of the channel of a process that it is to make; returns false where
+    /// that must wait until others have finished with their descriptors.
+    fn hand_over_channel(&self, child: &Self, state: &mut State) -> bool {
+        let slot = &self.slot;
+        slot.birth_channel.store(0, Relaxed);
+        let mut far_end = child.space.far_end();
+        let Some(end) = far_end.take().filter(|_| !Arc::ptr_eq(&child.space, &self.space)) else {
+            return true;
+        };
+        let mut fds = self.space.fds();
+        let Some(given) = fds.hand_over(&end, &self.inner.doorbell, None) else {
+            *far_end = Some(end);
+            return false;
+        };
+        state.birth_channel = given.ok();
+        let number = given.map_or(slot::NO_CHANNEL, i32::cast_unsigned);
+        slot.birth_channel.store(number, Relaxed);
+        slot.fds_sent.store(fds.sent(), Relaxed);
+        true
     }
 
     /// Fills the parent's slot for the birth of this context.
@@ -625,6 +675,9 @@ impl SystrapContext {
     pub(super) fn fork_from_zygote(&self, child: &Arc<Self>) -> SysResult<()> {
         let mut state = lock(&self.state);
         if state.phase != Phase::Stopped {
+            return Err(Errno::EAGAIN);
+        }
+        if !self.hand_over_channel(child, &mut state) {
             return Err(Errno::EAGAIN);
         }
         self.slot.birth.store(0, Relaxed);

@@ -1,7 +1,11 @@
 //! The descriptors of a stub: which files it holds for mappings, under which numbers.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+
+use syscalls::SysResult;
+
+use super::doorbell::{Channel, Doorbell};
 
 /// How many descriptors a process keeps for mappings to come.
 const CACHED_FDS: usize = 16;
@@ -18,6 +22,10 @@ const FIRST_CACHED_FD: i32 = 3;
 pub(super) struct FdCache {
     entries: Vec<FdEntry>,
     clock: u64,
+    /// The way to the process from its birth on, where notifications do not carry descriptors, and
+    /// how many have gone that way.
+    channel: Option<Channel>,
+    sent: u64,
 }
 
 #[derive(Debug)]
@@ -28,6 +36,42 @@ struct FdEntry {
 }
 
 impl FdCache {
+    /// Lets descriptors go through `channel` from now on.
+    pub(super) fn open(&mut self, channel: Channel) {
+        self.channel = Some(channel);
+    }
+
+    /// Returns how many descriptors the process must have taken from its channel to have all.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Hands `file` to the process, which has sent the notification `ring`; returns the number that it
+    /// has there, pinned, or `None` where that must wait for a ring, or for others to finish with
+    /// theirs.
+    pub(super) fn hand_over(
+        &mut self,
+        file: &Arc<OwnedFd>,
+        doorbell: &Doorbell,
+        ring: Option<u64>,
+    ) -> Option<SysResult<i32>> {
+        if ring.is_none() && self.channel.is_none() {
+            return None;
+        }
+        let number = self.insert(file)?;
+        let given = match (&self.channel, ring) {
+            (Some(channel), _) => channel.send(file.as_fd(), number),
+            (None, Some(id)) => doorbell.add_fd(id, file.as_fd(), number),
+            (None, None) => return None,
+        };
+        match given {
+            Ok(()) if self.channel.is_some() => self.sent += 1,
+            Ok(()) => {}
+            Err(_) => self.remove(number),
+        }
+        Some(given.map(|()| number))
+    }
+
     /// Pins and returns the number under which the process holds `file`.
     pub(super) fn get(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
         self.clock += 1;
@@ -39,7 +83,7 @@ impl FdCache {
     }
 
     /// Chooses and pins a number for `file`, whose former file is no longer held.
-    pub(super) fn insert(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
+    fn insert(&mut self, file: &Arc<OwnedFd>) -> Option<i32> {
         self.clock += 1;
         let new = FdEntry { file: Some(Arc::clone(file)), used: self.clock, pins: 1 };
         let n = self.entries.len();
@@ -58,7 +102,7 @@ impl FdCache {
         number(i)
     }
 
-    /// Forgets `file`, which could not be handed over.
+    /// Forgets a number that the process does not hold, or is about to close.
     pub(super) fn remove(&mut self, number: i32) {
         if let Some(entry) = self.entry(number) {
             *entry = FdEntry { file: None, used: 0, pins: 0 };

@@ -6,6 +6,8 @@
 
 use sentry_sysmsg::layout;
 
+use super::doorbell::Kind;
+
 /// One instruction: `struct sock_filter`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ const JUMP_GE: u16 = 0x35;
 const JUMP_SET: u16 = 0x45;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
+
+const MSG_NOSIGNAL: u32 = 0x4000;
 
 const RET_TRAP: u32 = 0x0003_0000;
 const RET_USER_NOTIF: u32 = 0x7fc0_0000;
@@ -84,8 +88,8 @@ const ANY: [libc::c_long; 16] = [
     libc::SYS_getrusage,
 ];
 
-/// Returns the filter.
-pub(super) fn program() -> Vec<Instruction> {
+/// Returns the filter for stubs that ring like this.
+pub(super) fn program(doorbell: Kind) -> Vec<Instruction> {
     let mut program = Program(Vec::new());
     program.load(ARCH);
     program.unless_equal_trap(AUDIT_ARCH_X86_64);
@@ -99,8 +103,13 @@ pub(super) fn program() -> Vec<Instruction> {
     program.load(NR);
     program.push(JUMP_GE, 0, 1, X32_BIT);
     program.push(RETURN, 0, 0, RET_TRAP);
-    program
-        .for_call(libc::c_long::from(layout::DOORBELL_NR), vec![op(RETURN, 0, 0, RET_USER_NOTIF)]);
+    match doorbell {
+        Kind::Notify => program.for_call(
+            libc::c_long::from(layout::DOORBELL_NR),
+            vec![op(RETURN, 0, 0, RET_USER_NOTIF)],
+        ),
+        Kind::Futex => program.messages(),
+    }
     for nr in ANY {
         program.for_call(nr, vec![op(RETURN, 0, 0, RET_ALLOW)]);
     }
@@ -170,6 +179,41 @@ impl Program {
         self.push(LOAD, 0, 0, offset);
     }
 
+    /// Allows the calls of a doorbell that is made of sockets. They reach nothing but the two sockets:
+    /// the numbers may come to mean other descriptors of the process, but none of these is a socket. A
+    /// ring is one small message without descriptors, and what it says is checked.
+    fn messages(&mut self) {
+        let ring = layout::RING_FD.cast_unsigned();
+        let (len, flags) = (low(layout::RING_LEN), MSG_NOSIGNAL);
+        self.for_call_with(
+            libc::SYS_sendto,
+            &[
+                (arg_low(0), ring),
+                (arg_low(2), len),
+                (arg_high(2), 0),
+                (arg_low(3), flags),
+                (arg_low(4), 0),
+                (arg_high(4), 0),
+            ],
+        );
+        let channel = layout::CHANNEL_FD.cast_unsigned();
+        self.for_call_with(libc::SYS_recvmsg, &[(arg_low(0), channel), (arg_low(2), 0)]);
+        self.for_call(libc::SYS_dup2, vec![op(RETURN, 0, 0, RET_ALLOW)]);
+    }
+
+    /// Appends that the call `nr` is allowed where each of these words has its value.
+    fn for_call_with(&mut self, nr: libc::c_long, words: &[(u32, u32)]) {
+        let mut body = Vec::new();
+        for (left, (word, value)) in (0..words.len()).rev().zip(words) {
+            body.push(op(LOAD, 0, 0, *word));
+            // To the end, behind what is left and its return.
+            body.push(op(JUMP_EQ, 0, u8::try_from(2 * left + 1).unwrap_or(u8::MAX), *value));
+        }
+        body.push(op(RETURN, 0, 0, RET_ALLOW));
+        body.push(op(RETURN, 0, 0, RET_TRAP));
+        self.for_call(nr, body);
+    }
+
     fn unless_equal_trap(&mut self, value: u32) {
         self.push(JUMP_EQ, 1, 0, value);
         self.push(RETURN, 0, 0, RET_TRAP);
@@ -188,12 +232,12 @@ mod tests {
     use super::*;
 
     /// Runs the filter on one call.
-    fn run(nr: u64, arch: u32, ip: u64, args: [u64; 6]) -> u32 {
+    fn run_with(doorbell: Kind, nr: u64, arch: u32, ip: u64, args: [u64; 6]) -> u32 {
         let mut words = vec![low(nr), arch, low(ip), high(ip)];
         for arg in args {
             words.extend([low(arg), high(arg)]);
         }
-        let program = program();
+        let program = program(doorbell);
         let (mut pc, mut a) = (0_usize, 0_u32);
         loop {
             let i = program[pc];
@@ -209,6 +253,25 @@ mod tests {
                 code => panic!("instruction {code:#x}"),
             }
         }
+    }
+
+    fn run(nr: u64, arch: u32, ip: u64, args: [u64; 6]) -> u32 {
+        let results =
+            [Kind::Notify, Kind::Futex].map(|doorbell| run_with(doorbell, nr, arch, ip, args));
+        let doorbells = [
+            u64::from(layout::DOORBELL_NR),
+            libc::SYS_sendto.cast_unsigned(),
+            libc::SYS_recvmsg.cast_unsigned(),
+            libc::SYS_dup2.cast_unsigned(),
+        ];
+        // The rest is the same with any doorbell.
+        assert!(results[0] == results[1] || doorbells.contains(&nr), "{nr}");
+        results[0]
+    }
+
+    fn by_message(nr: libc::c_long, args: [u64; 6]) -> u32 {
+        let ip = layout::STUB_BASE + 2;
+        run_with(Kind::Futex, nr.cast_unsigned(), AUDIT_ARCH_X86_64, ip, args)
     }
 
     fn from_stub(nr: libc::c_long, args: [u64; 6]) -> u32 {
@@ -241,6 +304,27 @@ mod tests {
         expected.extend([9, 202, u64::from(layout::DOORBELL_NR)]);
         expected.sort_unstable();
         assert_eq!(passing, expected);
+    }
+
+    #[test]
+    fn messages_are_rings() {
+        let ring = [0, 9, 24, 0x4000, 0, 9];
+        assert_eq!(by_message(libc::SYS_sendto, ring), RET_ALLOW);
+        assert_eq!(by_message(libc::SYS_recvmsg, [1, 9, 0, 9, 9, 9]), RET_ALLOW);
+        assert_eq!(by_message(libc::SYS_dup2, [9; 6]), RET_ALLOW);
+        for (argument, value) in
+            [(0, 1), (2, 25), (2, 24 | 1 << 32), (3, 0), (3, 0x4040), (4, 1), (4, 1 << 32)]
+        {
+            let mut other = ring;
+            other[argument] = value;
+            assert_eq!(by_message(libc::SYS_sendto, other), RET_TRAP, "{argument}");
+        }
+        assert_eq!(by_message(libc::SYS_recvmsg, [0, 9, 0, 0, 0, 0]), RET_TRAP);
+        assert_eq!(by_message(libc::SYS_recvmsg, [1, 9, 2, 0, 0, 0]), RET_TRAP);
+        assert_eq!(by_message(libc::c_long::from(layout::DOORBELL_NR), [0; 6]), RET_TRAP);
+        for nr in [libc::SYS_sendto, libc::SYS_recvmsg, libc::SYS_dup2] {
+            assert_eq!(from_stub(nr, [0, 9, 24, 0x4000, 0, 0]), RET_TRAP);
+        }
     }
 
     #[test]

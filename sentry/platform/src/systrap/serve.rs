@@ -13,19 +13,16 @@
 #![expect(unsafe_code, reason = "waitid and signals")]
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sentry_host::Rule;
-use sentry_sysmsg::layout;
-use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult};
 
 use super::context::SystrapContext;
 use super::doorbell::{self, Ring};
-use super::space::{REGION_FD, Space};
+use super::space::Space;
 use super::spin::{Found, Spinner, Taken};
 use super::{Inner, Job, lock};
 use crate::{AddressSpace, Event};
@@ -322,147 +319,6 @@ impl Inner {
         received
     }
 
-    /// Finds whose ring this is, and what it means.
-    fn route(self: &Arc<Self>, ring: &Ring) -> Option<(Arc<SystrapContext>, Event)> {
-        let known =
-            self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&ring.caller).cloned();
-        let result = match known {
-            // An interrupt has kept a newborn from hearing the first answer.
-            Some(context) if ring.what == layout::RING_BORN => {
-                self.give_region(ring, &context.space);
-                None
-            }
-            Some(context) => Some(context),
-            None => self.born(ring),
-        };
-        let event = result.and_then(|context| context.ring(ring.id).map(|event| (context, event)));
-        if self.n_waiting.load(SeqCst) != 0 {
-            *lock(&self.rings) += 1;
-            self.rung.notify_all();
-        }
-        event
-    }
-
-    /// Takes the first ring of a host thread: it must be one that the sentry expects.
-    fn born(&self, ring: &Ring) -> Option<Arc<SystrapContext>> {
-        let Ring { what, token, index, .. } = *ring;
-        let space = self.spaces.read().unwrap_or_else(PoisonError::into_inner).get(&token).cloned();
-        if space.as_ref().is_some_and(|space| space.has_left(index, ring.caller)) {
-            // It was about to ring again, after an interrupt, when it was told to end.
-            self.doorbell.answer(ring.id, layout::RUNG_LOOK);
-            return None;
-        }
-        let welcome = match (space, what) {
-            (Some(space), layout::RING_BORN) if space.pid() == 0 => {
-                return self.born_process(ring, &space);
-            }
-            (Some(space), layout::RING_REQUEST) => space.thread(index).filter(|context| {
-                context.tid() == 0 && space.signal_thread(ring.caller, 0).is_ok()
-            }),
-            _ => None,
-        };
-        match &welcome {
-            Some(context) => self.set_tid(context, ring.caller),
-            None => self.kill_stranger(ring.caller),
-        }
-        welcome
-    }
-
-    /// Gives a newborn process its slots.
-    fn born_process(&self, ring: &Ring, space: &Arc<Space>) -> Option<Arc<SystrapContext>> {
-        let pid = ring.caller.cast_signed();
-        let context = space.threads().into_iter().next();
-        let Some(context) = context.filter(|_| is_process(pid)) else {
-            self.kill_stranger(ring.caller);
-            return None;
-        };
-        self.set_tid(&context, ring.caller);
-        {
-            let mut processes = lock(&self.processes);
-            space.set_pid(pid);
-            processes.by_pid.insert(pid, Arc::clone(space));
-        }
-        self.give_region(ring, space);
-        // Its end may have been seen before it was known.
-        self.claim_orphan(space, pid);
-        None
-    }
-
-    /// Answers a birth with the descriptor of the process's slots.
-    fn give_region(&self, ring: &Ring, space: &Space) {
-        let given = self.doorbell.add_fd(ring.id, space.region.as_fd(), REGION_FD);
-        let answer = if given.is_ok() { i64::from(REGION_FD) } else { -1 };
-        self.doorbell.answer(ring.id, answer);
-    }
-
-    /// Learns the host id of a birth from the thread that made it.
-    pub(super) fn announced(&self, child: &Arc<SystrapContext>, id: i32) {
-        let space = &child.space;
-        if space.pid() == 0 {
-            lock(&self.processes).by_pid.entry(id).or_insert_with(|| Arc::clone(space));
-            self.claim_orphan(space, id);
-        } else if child.tid() == 0 && space.signal_thread(id.cast_unsigned(), 0).is_ok() {
-            let taken = self
-                .tasks
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(&id.cast_unsigned());
-            if !taken {
-                self.set_tid(child, id.cast_unsigned());
-            }
-        }
-    }
-
-    /// Ends a space whose process `pid` has been reaped already.
-    fn claim_orphan(&self, space: &Arc<Space>, pid: i32) {
-        let signal = {
-            let mut processes = lock(&self.processes);
-            let found = processes.orphans.iter().position(|(orphan, _)| *orphan == pid);
-            let Some(found) = found.filter(|_| !is_process(pid)) else { return };
-            let Some((_, signal)) = processes.orphans.remove(found) else { return };
-            processes.by_pid.remove(&pid);
-            signal
-        };
-        self.ended(space, signal);
-    }
-
-    /// Ends the contexts of a process that is gone.
-    fn ended(&self, space: &Arc<Space>, signal: i32) {
-        space.set_dead();
-        for context in space.threads() {
-            context.die(signal);
-        }
-        space.clear_threads();
-        self.spaces.write().unwrap_or_else(PoisonError::into_inner).remove(&space.token);
-        if self.n_waiting.load(SeqCst) != 0 {
-            self.rung.notify_all();
-        }
-    }
-
-    /// Ends a context whose clone failed.
-    pub(super) fn stillborn(&self, child: &Arc<SystrapContext>) {
-        if child.space.pid() == 0 {
-            self.ended(&child.space, 0);
-        } else {
-            child.slot().in_use.store(0, Relaxed);
-            child.die(0);
-        }
-    }
-
-    /// Makes a space known, so that its first thread can ring.
-    pub(super) fn add_space(&self, space: &Arc<Space>) {
-        self.spaces
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(space.token)
-            .or_insert_with(|| Arc::clone(space));
-    }
-
-    fn set_tid(&self, context: &Arc<SystrapContext>, tid: u32) {
-        self.tasks.write().unwrap_or_else(PoisonError::into_inner).insert(tid, Arc::clone(context));
-        context.set_tid(tid);
-    }
-
     /// Removes a context that has ended from all tables.
     pub(super) fn forget(&self, context: &Arc<SystrapContext>) {
         let tid = context.tid();
@@ -486,31 +342,6 @@ impl Inner {
         if let Some(own) = own {
             own.die(0);
         }
-    }
-
-    /// Kills the process of a host thread that rings without having been made by the sentry.
-    fn kill_stranger(&self, tid: u32) {
-        // SAFETY: passes numbers; the thread waits for its answer, so the id is still its own.
-        unsafe { libc::kill(tid.cast_signed(), libc::SIGKILL) };
-    }
-
-    /// Makes the first stub a context like any other.
-    pub(super) fn adopt_zygote(self: &Arc<Self>, space: Space, pid: i32) -> SysResult<()> {
-        let space = Arc::new(space);
-        space.set_pid(pid);
-        let zygote = space.add_thread(0, |index| {
-            SystrapContext::new(self, &space, index, None, Regs::default())
-        })?;
-        zygote.start_zygote(pid.cast_unsigned());
-        self.tasks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(pid.cast_unsigned(), Arc::clone(&zygote));
-        self.add_space(&space);
-        lock(&self.processes).by_pid.insert(pid, space);
-        *lock(&self.zygote) = Some(Arc::clone(&zygote));
-        super::zygote::let_go(zygote.slot());
-        Ok(())
     }
 
     /// Leaves a job for a serving thread.
@@ -543,6 +374,7 @@ impl Inner {
             let Some((pid, signal)) = wait_for_child() else {
                 return;
             };
+            self.hear_messages(pid);
             let space = {
                 let mut processes = lock(&self.processes);
                 let space = processes.by_pid.remove(&pid);
@@ -561,6 +393,9 @@ impl Inner {
             reap_child(pid);
             if let Some(space) = space {
                 self.ended(&space, signal);
+                if lock(&self.processes).by_pid.is_empty() {
+                    self.doorbell.close();
+                }
             }
             if self.stopping.load(SeqCst) && lock(&self.processes).by_pid.is_empty() {
                 self.jobs_ready.notify_all();
@@ -635,12 +470,6 @@ fn reap_child(pid: i32) {
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: `info` lives.
     unsafe { libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, libc::WEXITED) };
-}
-
-/// Returns whether `pid` is the id of a process and not of a further thread, or of nothing.
-fn is_process(pid: i32) -> bool {
-    // SAFETY: passes numbers; signal zero only checks.
-    unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) == 0 }
 }
 
 /// Gives the stop signal a handler that does nothing, so that it interrupts a host call.

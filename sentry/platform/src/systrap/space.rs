@@ -4,7 +4,7 @@
 //! Host calls that take another process's addresses get local buffers of the length they are told.
 #![expect(unsafe_code, reason = "process_vm_readv and signals")]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
@@ -14,6 +14,7 @@ use sentry_sysmsg::layout;
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::context::SystrapContext;
+use super::doorbell::{self, Channel};
 use super::fds::FdCache;
 use super::patch::Sites;
 use super::{last_errno, lock, region};
@@ -70,13 +71,18 @@ pub(super) struct Space {
     last_cpu_ns: Mutex<(u64, u64)>,
     sites: Mutex<Sites>,
     fds: Mutex<FdCache>,
+    /// Until the birth: the channel, where there are channels, and until its parent has it, the
+    /// process's end.
+    channel: Mutex<Option<Channel>>,
+    far_end: Mutex<Option<Arc<OwnedFd>>>,
     /// What is to be written to the process's memory as soon as it is born; `None` from then on.
     at_birth: Mutex<Option<Vec<(UserAddr, Vec<u8>)>>>,
 }
 
 impl Space {
     /// Creates the sentry's side of an address space.
-    pub(super) fn new(token: u64) -> SysResult<Self> {
+    pub(super) fn new(token: u64, doorbell: doorbell::Kind) -> SysResult<Self> {
+        let (channel, far_end) = doorbell.channel()?.unzip();
         Ok(Self {
             token,
             region: region::memory_file(c"slots", layout::REGION_LEN)?,
@@ -88,6 +94,8 @@ impl Space {
             last_cpu_ns: Mutex::new((0, 0)),
             sites: Mutex::new(Sites::default()),
             fds: Mutex::new(FdCache::default()),
+            channel: Mutex::new(channel),
+            far_end: Mutex::new(far_end.map(Arc::new)),
             at_birth: Mutex::new(Some(Vec::new())),
         })
     }
@@ -242,6 +250,36 @@ impl Space {
     /// Returns the cache of descriptors.
     pub(super) fn fds(&self) -> MutexGuard<'_, FdCache> {
         lock(&self.fds)
+    }
+
+    /// Returns the process's end of the channel, for whoever makes it.
+    pub(super) fn far_end(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        lock(&self.far_end)
+    }
+
+    /// Sends a newborn process its slots through its channel, which is open from then on.
+    pub(super) fn open_channel(&self) {
+        let mut fds = self.fds();
+        if let Some(channel) = lock(&self.channel).take() {
+            // A process that does not get them has ended, or will.
+            let _ = channel.send(self.region.as_fd(), REGION_FD);
+            fds.open(channel);
+        }
+    }
+
+    /// Opens the channel of the zygote, which has its slots.
+    pub(super) fn open_channel_of_zygote(&self) {
+        if let Some(channel) = lock(&self.channel).take() {
+            self.fds().open(channel);
+        }
+    }
+
+    /// Lets the host thread of a context at `index` that has ended look at its slot once more.
+    pub(super) fn wake_left(&self, index: u64) {
+        let Ok(index) = usize::try_from(index) else { return };
+        if let Some(Place::Left(context)) = lock(&self.threads).get(index) {
+            super::zygote::futex_wake(&context.slot().done);
+        }
     }
 
     /// Returns what thread `tid` of this process has used.

@@ -5,16 +5,17 @@
 #![expect(unsafe_code, reason = "fork, exec, pidfd_getfd")]
 
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::{Slot, layout};
 use syscalls::{Errno, SysResult};
 
+use super::doorbell::{Doorbell, Kind};
 use super::region::{SlotMapping, memory_file};
 use super::space::Space;
-use super::{filter, last_errno, messages};
+use super::{DoorbellChoice, filter, last_errno, messages};
 
 /// The image that the build script made.
 pub(super) const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
@@ -24,14 +25,12 @@ const FILTER_FLAG_NEW_LISTENER: u32 = 1 << 3;
 const FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 /// Where descriptors wait in the child for their final numbers.
 const HIGH_FD: i32 = 20;
-/// How many descriptors a stub may have.
-const MAX_FDS: u64 = 64;
 
 /// A zygote that waits to be let go.
 pub(super) struct Zygote {
     pub(super) space: Space,
     pub(super) pid: i32,
-    pub(super) listener: OwnedFd,
+    pub(super) doorbell: Doorbell,
     /// Where all stubs have the host's vDSO.
     pub(super) host_vdso: u64,
 }
@@ -46,25 +45,44 @@ pub(super) fn check_host() -> SysResult<()> {
 }
 
 impl Zygote {
-    /// Starts the stub and takes its listener.
-    pub(super) fn start(xsave_features: u64, xsave_size: u64) -> SysResult<Self> {
-        let mut config =
-            [xsave_features, xsave_size, super::spin::stub_ticks()].map(u64::to_ne_bytes).concat();
-        config.extend(messages::configuration());
-        Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, &config)
-            .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER, &config))
+    /// Starts the stub, which knows how to save this extended state, with a doorbell of the kind that
+    /// is wanted, or of the one that the host allows.
+    pub(super) fn start(wanted: DoorbellChoice, xsave: [u64; 2]) -> SysResult<Self> {
+        let notify = || {
+            Self::start_with(FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, xsave, None)
+                .or_else(|_| Self::start_with(FILTER_FLAG_NEW_LISTENER, xsave, None))
+        };
+        let futex = || Self::start_with(0, xsave, Some(Doorbell::futex()?));
+        match wanted {
+            DoorbellChoice::Auto => notify().or_else(|_| futex()),
+            DoorbellChoice::Notify => notify(),
+            DoorbellChoice::Futex => futex(),
+        }
     }
 
-    fn start_with(flags: u32, config_bytes: &[u8]) -> SysResult<Self> {
-        let space = Space::new(random()?)?;
+    /// Starts the stub with these flags of its filter; where no doorbell is given, it is the listener.
+    fn start_with(flags: u32, xsave: [u64; 2], doorbell: Option<Doorbell>) -> SysResult<Self> {
+        let kind = doorbell.as_ref().map_or(Kind::Notify, Doorbell::kind);
+        let [features, size] = xsave;
+        let mut config_bytes = [features, size, super::spin::stub_ticks(), kind.number()]
+            .map(u64::to_ne_bytes)
+            .concat();
+        config_bytes.extend(messages::configuration());
+        let space = Space::new(random()?, kind)?;
         let slot = SlotMapping::new(&space.region, 0)?;
-        fill_filter(&slot, flags)?;
+        fill_filter(&slot, kind, flags)?;
         let config = std::fs::File::from(memory_file(c"config", layout::CONFIG_LEN)?);
-        config.write_all_at(config_bytes, 0).map_err(|_| Errno::ENOMEM)?;
+        config.write_all_at(&config_bytes, 0).map_err(|_| Errno::ENOMEM)?;
         let config = OwnedFd::from(config);
         let stub = stub_file()?;
-        let pid = spawn(&stub, &space.region, &config)?;
-        let listener = take_listener(&slot, pid).inspect_err(|_| {
+        let far_end = space.far_end().take();
+        let channels = doorbell.as_ref().and_then(Doorbell::far_end).zip(far_end.as_deref());
+        let pid = spawn(&stub, &space.region, &config, channels)?;
+        let filtered = wait_for_filter(&slot, pid).and_then(|listener| match doorbell {
+            Some(doorbell) => Ok(doorbell),
+            None => take_listener(pid, listener).map(Doorbell::notify),
+        });
+        let doorbell = filtered.inspect_err(|_| {
             // SAFETY: kills and reaps our own child.
             unsafe {
                 libc::kill(pid, libc::SIGKILL);
@@ -72,7 +90,8 @@ impl Zygote {
             }
         })?;
         let host_vdso = slot.host_vdso.load(Relaxed);
-        Ok(Self { space, pid, listener, host_vdso })
+        space.open_channel_of_zygote();
+        Ok(Self { space, pid, doorbell, host_vdso })
     }
 }
 
@@ -91,8 +110,8 @@ pub(super) fn random() -> SysResult<u64> {
 }
 
 /// Puts the filter where the stub will look for it.
-fn fill_filter(slot: &Slot, flags: u32) -> SysResult<()> {
-    let program = filter::program();
+fn fill_filter(slot: &Slot, doorbell: Kind, flags: u32) -> SysResult<()> {
+    let program = filter::program(doorbell);
     if program.len() > slot.data.len() {
         return Err(Errno::E2BIG);
     }
@@ -119,8 +138,15 @@ fn stub_file() -> SysResult<OwnedFd> {
     Ok(file.into())
 }
 
-/// Forks and executes the stub with its two descriptors and nothing else.
-fn spawn(stub: &OwnedFd, region: &OwnedFd, config: &OwnedFd) -> SysResult<i32> {
+/// Forks and executes the stub with its two descriptors, those of a doorbell that is made of sockets,
+/// and nothing else.
+fn spawn(
+    stub: &OwnedFd,
+    region: &OwnedFd,
+    config: &OwnedFd,
+    channels: Option<(BorrowedFd<'_>, &OwnedFd)>,
+) -> SysResult<i32> {
+    let channels = channels.map(|(ring, channel)| (ring.as_raw_fd(), channel.as_raw_fd()));
     let argv = [c"stub".as_ptr(), std::ptr::null()];
     let envp = [std::ptr::null::<libc::c_char>()];
     // SAFETY: the child only makes host calls on the arrays above, then executes or exits.
@@ -137,6 +163,10 @@ fn spawn(stub: &OwnedFd, region: &OwnedFd, config: &OwnedFd) -> SysResult<i32> {
             libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD, HIGH_FD + offset)
         };
         let (stub, region, config) = (high(stub, 0), high(region, 1), high(config, 2));
+        let channels = channels.map(|(ring, channel)| {
+            let high = |fd, offset: i32| libc::fcntl(fd, libc::F_DUPFD, HIGH_FD + offset);
+            (high(ring, 3), high(channel, 4))
+        });
         libc::dup2(region, layout::ZYGOTE_REGION_FD);
         libc::dup2(config, layout::ZYGOTE_CONFIG_FD);
         let keep = 5;
@@ -145,10 +175,14 @@ fn spawn(stub: &OwnedFd, region: &OwnedFd, config: &OwnedFd) -> SysResult<i32> {
         for fd in 0..layout::ZYGOTE_REGION_FD {
             libc::close(fd);
         }
+        if let Some((ring, channel)) = channels {
+            libc::dup2(ring, layout::RING_FD);
+            libc::dup2(channel, layout::CHANNEL_FD);
+        }
         libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0);
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        let few = libc::rlimit { rlim_cur: MAX_FDS, rlim_max: MAX_FDS };
+        let few = libc::rlimit { rlim_cur: layout::MAX_FDS, rlim_max: layout::MAX_FDS };
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const few);
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut mask);
@@ -166,12 +200,13 @@ fn spawn(stub: &OwnedFd, region: &OwnedFd, config: &OwnedFd) -> SysResult<i32> {
     }
 }
 
-/// Waits for the zygote to install its filter and takes the listener out of it.
-fn take_listener(slot: &Slot, pid: i32) -> SysResult<OwnedFd> {
-    let number = loop {
-        let number = slot.listener.load(Acquire);
-        if number != 0 {
-            break number - 1;
+/// Waits for the zygote to install its filter; returns the number of its listener, if it has one.
+fn wait_for_filter(slot: &Slot, pid: i32) -> SysResult<u32> {
+    loop {
+        match slot.listener.load(Acquire) {
+            0 => {}
+            u32::MAX => return Err(Errno::ENOSYS),
+            number => return Ok(number - 1),
         }
         let wait = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         // SAFETY: the word lives in the mapping; the time-out is a local.
@@ -189,7 +224,11 @@ fn take_listener(slot: &Slot, pid: i32) -> SysResult<OwnedFd> {
         if unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == pid {
             return Err(Errno::ENOSYS);
         }
-    };
+    }
+}
+
+/// Takes the listener `number` out of the zygote.
+fn take_listener(pid: i32, number: u32) -> SysResult<OwnedFd> {
     // SAFETY: passes numbers.
     let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let pidfd = i32::try_from(pidfd).ok().filter(|fd| *fd >= 0).ok_or_else(last_errno)?;

@@ -14,9 +14,14 @@ use guest_tests::{Outcome, check, eq, fs, ok, sys};
 
 /// The call by which that code asks the sandbox's kernel: `nfsservctl`, which no Linux serves.
 const DOORBELL: i64 = 180;
+/// What it does where the doorbell is made of messages: rings by this descriptor, and receives from the next.
+const SENDTO: i64 = 44;
+const RECVMSG: i64 = 47;
+const DUP2: i64 = 33;
+const MSG_NOSIGNAL: usize = 0x4000;
 /// The flags of the two clones that it makes.
 const FORK_FLAGS: usize = 0x8000 | 17;
-const THREAD_FLAGS: usize = 0x5_0f00;
+const THREAD_FLAGS: usize = 0x125_0f00;
 
 /// Returns a `syscall` instruction above that is followed by `ret`; there is none on a platform without such code.
 fn returning_site() -> Option<usize> {
@@ -103,6 +108,8 @@ fn forged_rings_disturb_nobody_else() -> Outcome {
                 };
                 let index = if random.one_in(2) { random.below(8) } else { random.bits() as usize };
                 let _ = call(site, DOORBELL, [what, token, index, 0, 0, 0]);
+                let message = [what, token, index];
+                let _ = call(site, SENDTO, [0, message.as_ptr() as usize, 24, MSG_NOSIGNAL, 0, 0]);
             }
             0
         }));
@@ -116,6 +123,58 @@ fn forged_rings_disturb_nobody_else() -> Outcome {
         ok!(reap(attacker));
     }
     eq!(ok!(sys!(SYS_getpid)) as i32, pid());
+    Ok(())
+}
+
+fn sockets_of_the_stub_lead_nowhere() -> Outcome {
+    ok!(catch_faults());
+    let Some(site) = returning_site() else { return Ok(()) };
+    for seed in 0..8_u64 {
+        let attacker = ok!(child(|| {
+            let mut random = Rng::new(seed);
+            // What waits for a message that never comes ends with this process.
+            let _ = sys!(SYS_alarm, 1);
+            let Ok(memory) = Map::anonymous(PAGE, libc::MAP_PRIVATE) else { return 1 };
+            let message = memory.addr;
+            for _ in 0..200 {
+                match random.below(4) {
+                    // Each under the other's number, in either order, and under those of files.
+                    0 => {
+                        let (old, new) = (random.below(5), random.below(5));
+                        let _ = call(site, DUP2, [old, new, 0, 0, 0, 0]);
+                    }
+                    1 => {
+                        let _ = call(site, SENDTO, [0, message, 24, MSG_NOSIGNAL, 0, 0]);
+                    }
+                    2 => {
+                        let fd = random.below(3);
+                        let _ = call(site, libc::SYS_pread64, [fd, message, 24, 0, 0, 0]);
+                    }
+                    _ => {
+                        let _ = call(site, SENDTO, [1, message, 24, MSG_NOSIGNAL, 0, 0]);
+                    }
+                }
+                if random.one_in(20) {
+                    let _ = sys!(SYS_getppid);
+                    let _ = sys!(SYS_mmap, 0, PAGE, 3, 0x22, -1, 0);
+                }
+            }
+            if random.one_in(2) {
+                let _ = call(site, RECVMSG, [1, message, 0, 0, 0, 0]);
+            }
+            0
+        }));
+        // Meanwhile: processes and files of others.
+        for _ in 0..5 {
+            let pid = ok!(child(|| {
+                let path = c"of-a-bystander";
+                let done = fs::put(path, b"content").is_ok();
+                i32::from(!(done && fs::get(path).is_ok_and(|content| content == b"content")))
+            }));
+            eq!(ok!(reap(pid)), Some(End::Code(0)));
+        }
+        ok!(reap(attacker));
+    }
     Ok(())
 }
 
@@ -332,6 +391,7 @@ fn a_stranger_that_never_calls_ends_with_the_sandbox() -> Outcome {
 guest_tests::cases!(
     every_number_from_above,
     forged_rings_disturb_nobody_else,
+    sockets_of_the_stub_lead_nowhere,
     processes_that_the_kernel_did_not_make,
     threads_that_the_kernel_did_not_make,
     descriptors_up_there_cannot_be_written,

@@ -143,7 +143,7 @@ impl Context for SystrapContext {
     }
 
     fn fork(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
-        let space = Arc::new(Space::new(self.inner.new_token()?)?);
+        let space = Arc::new(self.inner.new_space()?);
         space.inherit(&self.space);
         let child = self.prepare(owner, &space, self.index)?;
         Ok(child)
@@ -158,8 +158,11 @@ impl Context for SystrapContext {
         // Remembered in any case: a stopped context sees it when it is resumed, so an owner that
         // looks for reasons before it resumes loses none. The flag goes with the next event.
         self.slot.interrupt.store(1, SeqCst);
-        let tid = self.tid();
-        if self.running.load(SeqCst) && tid != 0 {
+        // A thread that has not rung yet has been told its id by the host, where it is not the first.
+        let tid = Some(self.tid()).filter(|tid| *tid != 0).or_else(|| self.told_tid());
+        if self.running.load(SeqCst)
+            && let Some(tid) = tid
+        {
             let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
         }
     }
