@@ -68,5 +68,5 @@ mod services {
         };
     }
 
-    services!(tini);
+    services!(redis, tini);
 }

@@ -23,9 +23,14 @@ wait_for() {
 # Waits until a child of the shell has ended, and prints how: `ended 'what' PID`.
 ended() {
     local status=0
-    # The shell's own word on a process that was killed has its id.
-    wait "$2" 2>/dev/null || status=$?
+    wait "$2" || status=$?
     echo "$1 ended with $status"
+}
+
+# Kills a child of the shell without warning. What the shell says of it has its process id.
+killed() {
+    { kill -KILL "$2"; wait "$2"; } 2>/dev/null
+    echo "$1 ended with $?"
 }
 
 # Prints whether the two words are the same.
