@@ -163,13 +163,18 @@ pub(crate) fn load(
     context: &Arc<dyn Context>,
 ) -> SysResult<Entry> {
     let limits = current.memory_limits();
-    let stack_limit = current.group.limits.lock().soft(resource::RLIMIT_STACK);
+    let (stack_limit, address_space) = {
+        let limits = current.group.limits.lock();
+        (limits.soft(resource::RLIMIT_STACK), limits.soft(resource::RLIMIT_AS))
+    };
     let chance = random_layout(current)?;
     let mut calls = Vec::new();
     mm.change_layout(|layout| layout.mmap_base = chance.mmap_base(stack_limit));
 
     let stack_top = chance.stack_top();
-    let stack_len = stack_size(stack_limit);
+    // What is reserved counts as address space, which a stack on Linux does as it grows: a small
+    // limit has to leave room for the program.
+    let stack_len = stack_size(stack_limit.min(address_space / 8));
     let mut stack_prot = ProtFlags::READ | ProtFlags::WRITE;
     stack_prot.set(ProtFlags::EXEC, program.elf.wants_executable_stack());
     let mut request = MapRequest::anonymous(
