@@ -82,6 +82,7 @@ fn create(
         memory_limit: config.container.memory_limit,
         tasks_limit: config.container.tasks_limit,
         host_network,
+        id_maps: config.container.id_maps.clone(),
     });
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);

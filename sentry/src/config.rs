@@ -95,6 +95,46 @@ pub struct ContainerConfig {
     pub memory_limit: Option<u64>,
     /// Most processes and threads, as `pids.max` of a cgroup of the guest's own would have it.
     pub tasks_limit: Option<u64>,
+    /// The ids of the container's user namespace.
+    pub id_maps: IdMaps,
+}
+
+/// The ids of a user namespace (`user_namespaces(7)`). Without ranges it has every id, as the
+/// host's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMaps {
+    /// Users.
+    pub uids: Vec<IdRange>,
+    /// Groups.
+    pub gids: Vec<IdRange>,
+}
+
+/// Consecutive ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first one in the container.
+    pub inside: u32,
+    /// The one that it is on the host.
+    pub outside: u32,
+    /// How many there are.
+    pub size: u32,
+}
+
+impl IdMaps {
+    /// Returns whether a user exists.
+    pub fn has_uid(&self, uid: u32) -> bool {
+        contains(&self.uids, uid)
+    }
+
+    /// Returns whether a group exists.
+    pub fn has_gid(&self, gid: u32) -> bool {
+        contains(&self.gids, gid)
+    }
+}
+
+fn contains(ranges: &[IdRange], id: u32) -> bool {
+    let holds = |range: &IdRange| id.checked_sub(range.inside).is_some_and(|at| at < range.size);
+    ranges.is_empty() || ranges.iter().any(holds)
 }
 
 /// A process as the OCI runtime specification describes it.
@@ -164,6 +204,8 @@ pub struct RootConfig {
     pub readonly: bool,
     /// Where writes go.
     pub overlay: OverlayMedium,
+    /// How mounts below it propagate.
+    pub propagation: Propagation,
 }
 
 /// Where the writes to a mount served by the gofer go.
@@ -200,6 +242,26 @@ pub struct MountConfig {
     pub noexec: bool,
     /// The source as `/proc/self/mountinfo` shows it.
     pub source: String,
+    /// The name of the file or directory below a bind mount, as `/proc/self/mountinfo` shows it;
+    /// empty for the root of a file system.
+    pub root_name: String,
+    /// How mounts below it propagate.
+    pub propagation: Propagation,
+}
+
+/// How the mounts below a mount propagate inside the container (`mount_namespaces(7)`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// In both directions.
+    Shared,
+    /// Towards it.
+    Slave,
+    /// Not at all, and it cannot be bound to another place.
+    Unbindable,
 }
 
 /// What is mounted.
@@ -320,7 +382,20 @@ mod byte_strings {
 
 #[cfg(test)]
 mod tests {
-    use super::{MountConfig, MountKind, OverlayMedium, ProcessConfig, TmpfsConfig};
+    use super::{
+        IdMaps, IdRange, MountConfig, MountKind, OverlayMedium, ProcessConfig, Propagation,
+        TmpfsConfig,
+    };
+
+    #[test]
+    fn id_maps_hold_their_ranges() {
+        let range = |inside, size| IdRange { inside, outside: 100_000, size };
+        let maps = IdMaps { uids: vec![range(0, 10), range(u32::MAX - 1, 2)], gids: Vec::new() };
+        for (uid, expected) in [(0, true), (9, true), (10, false), (u32::MAX, true)] {
+            assert_eq!(maps.has_uid(uid), expected, "{uid}");
+        }
+        assert!(maps.has_gid(77));
+    }
 
     #[test]
     fn mount_config_survives_json() {
@@ -345,6 +420,8 @@ mod tests {
                 nodev: true,
                 noexec: false,
                 source: "none".into(),
+                root_name: "y".into(),
+                propagation: Propagation::Slave,
             };
             let text = serde_json::to_string(&mount).unwrap_or_default();
             let back: MountConfig = serde_json::from_str(&text).unwrap();

@@ -7,6 +7,7 @@ use sentry_platform::Platform;
 use syscalls::abi::resource;
 use syscalls::{Errno, SysResult};
 
+use crate::config::IdMaps;
 use crate::control::StatusNotifier;
 use crate::fs::host_fd::HostPoller;
 use crate::net::netlink::Snapshot;
@@ -67,6 +68,8 @@ pub struct Kernel {
     pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
     pub file_system_types: FileSystemTypes,
+    /// The users and groups that there are.
+    pub(crate) id_maps: IdMaps,
     /// Where memfds live, once there is one.
     pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
 }
@@ -102,6 +105,8 @@ pub struct KernelOptions {
     pub tasks_limit: Option<u64>,
     /// The host's network, where sockets are passed through to it.
     pub host_network: Option<HostNetwork>,
+    /// The users and groups that there are.
+    pub id_maps: IdMaps,
 }
 
 impl Kernel {
@@ -133,6 +138,7 @@ impl Kernel {
             netlink: Default::default(),
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
+            id_maps: options.id_maps,
             memfds: OnceLock::new(),
         })
     }

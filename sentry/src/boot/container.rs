@@ -9,7 +9,7 @@ use ::syscalls::{Errno, SysResult};
 
 use super::process;
 use crate::config::{
-    ContainerConfig, DeviceConfig, MountConfig, MountKind, OverlayMedium, TmpfsConfig,
+    ContainerConfig, DeviceConfig, MountConfig, MountKind, OverlayMedium, Propagation, TmpfsConfig,
 };
 use crate::control::StartError;
 use crate::fs::backing::BackingStore;
@@ -109,6 +109,8 @@ pub(super) fn create(
         let root = fs.root();
         root.mount.set_flags(root.mount.flags() | MountFlags::RDONLY);
     }
+    set_propagation(&fs, b"/", config.root.propagation)
+        .map_err(|errno| failure("setting the propagation of the root", errno))?;
     // A directory that is missing on a read-only root is reported by the walk that follows.
     let _ = create_directories(&fs, config.process.cwd.as_bytes());
     process::enter_cwd(&fs, &config.process)?;
@@ -242,7 +244,11 @@ fn make_mount(
             devpts.serve_ptmx(kernel);
             devpts
         }
-        MountKind::Mqueue => tmpfs(&TmpfsConfig::default(), 0o1777)?,
+        MountKind::Mqueue => TmpFs::new(tmpfs::Options {
+            kind: "mqueue",
+            mode: 0o1777,
+            ..tmpfs::Options::default()
+        })?,
         MountKind::Cgroup => {
             flags |= MountFlags::RDONLY;
             tmpfs(&TmpfsConfig::default(), 0o755)?
@@ -254,12 +260,26 @@ fn make_mount(
         MountKind::Gofer { .. } => "none",
         _ => &mount.source,
     };
-    let new = Mount::new(SuperBlock::new(file_system), source.as_bytes(), flags);
+    let sb = SuperBlock::below(file_system, mount.root_name.as_bytes());
+    let new = Mount::new(sb, source.as_bytes(), flags);
     fs.namespace().mount(&new, &at)?;
+    set_propagation(fs, path, mount.propagation)?;
     if let MountKind::Devtmpfs(_) = mount.kind {
         fill_dev(fs, path)?;
     }
     Ok(())
+}
+
+fn set_propagation(fs: &FsContext, path: &[u8], propagation: Propagation) -> SysResult<()> {
+    let (kinds, recursive): (&[MountFlags], bool) = match propagation {
+        Propagation::Private => return Ok(()),
+        Propagation::Shared => (&[MountFlags::SHARED], true),
+        // A slave needs a master: what the host would be to a container.
+        Propagation::Slave => (&[MountFlags::SHARED, MountFlags::SLAVE], true),
+        Propagation::Unbindable => (&[MountFlags::UNBINDABLE], false),
+    };
+    let at = resolve(fs, path)?;
+    kinds.iter().try_for_each(|kind| fs.namespace().set_propagation(&at, *kind, recursive))
 }
 
 fn fill_dev(fs: &FsContext, dev: &[u8]) -> SysResult<()> {

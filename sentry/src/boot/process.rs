@@ -189,6 +189,11 @@ pub(super) fn create(
     fs: Arc<FsContext>,
     files: Arc<FdTable>,
 ) -> SysResult<Arc<Task>> {
+    let maps = &kernel.id_maps;
+    let groups = process.additional_gids.iter().chain([&process.gid]);
+    if !maps.has_uid(process.uid) || !groups.into_iter().all(|gid| maps.has_gid(*gid)) {
+        return Err(Errno::EINVAL);
+    }
     let namespace = kernel.root_pid_namespace.clone();
     let pid = namespace.allocate(None)?;
     let pids = vec![(namespace.clone(), pid)];

@@ -11,6 +11,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::at::{self, Target};
 use crate::task::{CurrentTask, HandlerResult, signal};
+use crate::vfs::path::Path;
 use crate::vfs::walk::{Walk, WalkFlags};
 use crate::vfs::{FileType, SetAttr, SetTime, Timestamp, change, notify};
 
@@ -91,7 +92,7 @@ pub(super) fn sys_lchown(
 pub(super) fn sys_fchown(task: &CurrentTask, fd: Fd, owner: u32, group: u32) -> HandlerResult<()> {
     task.files().get(fd.0)?;
     let path = Target::of_fd(task, fd)?.path()?;
-    Ok(change::chown(&task.creds(), &path, id(owner), id(group))?)
+    Ok(change_owner(task, &path, owner, group)?)
 }
 
 /// Implements `fchownat(2)`.
@@ -105,7 +106,17 @@ pub(super) fn sys_fchownat(
 ) -> HandlerResult<()> {
     let flags = at::check_flags(flags, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
     let path = at::resolve(task, dirfd, pathname, flags)?.path()?;
-    Ok(change::chown(&task.creds(), &path, id(owner), id(group))?)
+    Ok(change_owner(task, &path, owner, group)?)
+}
+
+/// Checks that the ids exist in the container's user namespace, then changes those that are given.
+fn change_owner(task: &CurrentTask, path: &Path, owner: u32, group: u32) -> SysResult<()> {
+    let (owner, group) = (id(owner), id(group));
+    let maps = &task.kernel.id_maps;
+    if !(owner.is_none_or(|uid| maps.has_uid(uid)) && group.is_none_or(|gid| maps.has_gid(gid))) {
+        return Err(Errno::EINVAL);
+    }
+    change::chown(&task.creds(), path, owner, group)
 }
 
 /// -1 leaves an id as it is.

@@ -172,6 +172,18 @@ pub(super) fn sys_getresgid(
     Ok(task.write_obj(sgid, &creds.sgid)?)
 }
 
+/// Checks that a user exists in the container's user namespace; "leave it" always passes.
+fn check_uids(task: &CurrentTask, uids: &[u32]) -> SysResult<()> {
+    let exists = |uid: &u32| *uid == KEEP || task.kernel.id_maps.has_uid(*uid);
+    if uids.iter().all(exists) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Checks that a group exists in the container's user namespace; "leave it" always passes.
+fn check_gids(task: &CurrentTask, gids: &[u32]) -> SysResult<()> {
+    let exists = |gid: &u32| *gid == KEEP || task.kernel.id_maps.has_gid(*gid);
+    if gids.iter().all(exists) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 fn replace(task: &CurrentTask, creds: Credentials) {
     *task.creds.lock() = Arc::new(creds);
     identity::changed(task);
@@ -217,6 +229,7 @@ pub(super) fn sys_setuid(task: &CurrentTask, uid: u32) -> HandlerResult<()> {
     if uid == KEEP {
         return Err(Errno::EINVAL.into());
     }
+    check_uids(task, &[uid])?;
     let old = task.creds();
     let mut new = (*old).clone();
     if old.has_capability(CAP_SETUID) {
@@ -236,6 +249,7 @@ pub(super) fn sys_setgid(task: &CurrentTask, gid: u32) -> HandlerResult<()> {
     if gid == KEEP {
         return Err(Errno::EINVAL.into());
     }
+    check_gids(task, &[gid])?;
     let old = task.creds();
     let mut new = (*old).clone();
     if old.has_capability(CAP_SETGID) {
@@ -252,6 +266,7 @@ pub(super) fn sys_setgid(task: &CurrentTask, gid: u32) -> HandlerResult<()> {
 
 /// Implements `setreuid(2)`.
 pub(super) fn sys_setreuid(task: &CurrentTask, ruid: u32, euid: u32) -> HandlerResult<()> {
+    check_uids(task, &[ruid, euid])?;
     let old = task.creds();
     let privileged = old.has_capability(CAP_SETUID);
     let mut new = (*old).clone();
@@ -277,6 +292,7 @@ pub(super) fn sys_setreuid(task: &CurrentTask, ruid: u32, euid: u32) -> HandlerR
 
 /// Implements `setregid(2)`.
 pub(super) fn sys_setregid(task: &CurrentTask, rgid: u32, egid: u32) -> HandlerResult<()> {
+    check_gids(task, &[rgid, egid])?;
     let old = task.creds();
     let privileged = old.has_capability(CAP_SETGID);
     let mut new = (*old).clone();
@@ -307,6 +323,7 @@ pub(super) fn sys_setresuid(
     euid: u32,
     suid: u32,
 ) -> HandlerResult<()> {
+    check_uids(task, &[ruid, euid, suid])?;
     let old = task.creds();
     let privileged = old.has_capability(CAP_SETUID);
     let allowed = |id: u32| id == KEEP || privileged || [old.uid, old.euid, old.suid].contains(&id);
@@ -335,6 +352,7 @@ pub(super) fn sys_setresgid(
     egid: u32,
     sgid: u32,
 ) -> HandlerResult<()> {
+    check_gids(task, &[rgid, egid, sgid])?;
     let old = task.creds();
     let privileged = old.has_capability(CAP_SETGID);
     let allowed = |id: u32| id == KEEP || privileged || [old.gid, old.egid, old.sgid].contains(&id);
@@ -361,7 +379,7 @@ pub(super) fn sys_setfsuid(task: &CurrentTask, fsuid: u32) -> HandlerResult<u32>
     let old = task.creds();
     let allowed =
         [old.uid, old.euid, old.suid, old.fsuid].contains(&fsuid) || old.has_capability(CAP_SETUID);
-    if fsuid != KEEP && allowed {
+    if fsuid != KEEP && allowed && task.kernel.id_maps.has_uid(fsuid) {
         let mut new = (*old).clone();
         new.fsuid = fsuid;
         commit_uids(task, &old, new);
@@ -374,7 +392,7 @@ pub(super) fn sys_setfsgid(task: &CurrentTask, fsgid: u32) -> HandlerResult<u32>
     let old = task.creds();
     let allowed =
         [old.gid, old.egid, old.sgid, old.fsgid].contains(&fsgid) || old.has_capability(CAP_SETGID);
-    if fsgid != KEEP && allowed {
+    if fsgid != KEEP && allowed && task.kernel.id_maps.has_gid(fsgid) {
         let mut new = (*old).clone();
         new.fsgid = fsgid;
         replace(task, new);
@@ -414,7 +432,10 @@ pub(super) fn sys_setgroups(
         return Err(Errno::EINVAL.into());
     }
     let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
-    let mut groups = task.read_array(list, size)?;
+    let mut groups: Vec<u32> = task.read_array(list, size)?;
+    if !groups.iter().all(|gid| task.kernel.id_maps.has_gid(*gid)) {
+        return Err(Errno::EINVAL.into());
+    }
     groups.sort_unstable();
     let mut new = (*old).clone();
     new.groups = Arc::from(groups);

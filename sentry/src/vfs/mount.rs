@@ -49,6 +49,8 @@ pub struct SuperBlock {
     pub fs: Arc<dyn FileSystem>,
     /// Its root.
     pub root: Arc<Dentry>,
+    /// The name that the root has in a larger file system of which this one is a part.
+    pub name: Vec<u8>,
     /// Its dentries.
     pub cache: DentryCache,
     /// Held while a directory moves, so that no two moves make a loop.
@@ -59,10 +61,16 @@ pub struct SuperBlock {
 impl SuperBlock {
     /// Takes a file system into use.
     pub fn new(fs: Arc<dyn FileSystem>) -> Arc<Self> {
+        Self::below(fs, b"")
+    }
+
+    /// Takes a file system into use that is itself the part with the given name of another one.
+    pub fn below(fs: Arc<dyn FileSystem>, name: &[u8]) -> Arc<Self> {
         let root = Dentry::new_root(fs.root());
         Arc::new(Self {
             fs,
             root,
+            name: name.to_vec(),
             cache: DentryCache::default(),
             rename: Mutex::new(()),
             is_readonly: AtomicU32::new(0),

@@ -111,6 +111,9 @@ fn root_in_file_system(mount: &Mount) -> Vec<u8> {
         names.push(name);
         at = parent;
     }
+    if !mount.sb.name.is_empty() {
+        names.push(Arc::from(mount.sb.name.as_slice()));
+    }
     let mut path = Vec::new();
     for name in names.iter().rev() {
         path.push(b'/');

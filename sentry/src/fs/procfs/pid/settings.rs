@@ -6,6 +6,7 @@ use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::{Errno, SysResult};
 
 use super::Look;
+use crate::config::IdRange;
 
 /// The longest name of a thread.
 const COMM_LEN: usize = 15;
@@ -111,8 +112,26 @@ pub(super) fn coredump_filter(_look: &Look<'_>) -> SysResult<Vec<u8>> {
     line("00000033")
 }
 
-pub(super) fn id_map(_look: &Look<'_>) -> SysResult<Vec<u8>> {
-    line(format_args!("{:>10} {:>10} {:>10}", 0, 0, u32::MAX))
+pub(super) fn uid_map(look: &Look<'_>) -> SysResult<Vec<u8>> {
+    Ok(id_map(&look.current.kernel.id_maps.uids))
+}
+
+pub(super) fn gid_map(look: &Look<'_>) -> SysResult<Vec<u8>> {
+    Ok(id_map(&look.current.kernel.id_maps.gids))
+}
+
+pub(super) fn projid_map(_look: &Look<'_>) -> SysResult<Vec<u8>> {
+    Ok(id_map(&[]))
+}
+
+/// Renders a map as its reader outside the namespace sees it.
+fn id_map(ranges: &[IdRange]) -> Vec<u8> {
+    let every = [IdRange { inside: 0, outside: 0, size: u32::MAX }];
+    let ranges = if ranges.is_empty() { &every } else { ranges };
+    let row = |range: &IdRange| {
+        format!("{:>10} {:>10} {:>10}\n", range.inside, range.outside, range.size)
+    };
+    ranges.iter().map(row).collect::<String>().into_bytes()
 }
 
 pub(super) fn setgroups(_look: &Look<'_>) -> SysResult<Vec<u8>> {
