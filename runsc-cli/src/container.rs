@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,6 +27,7 @@ use crate::hooks::Hooks;
 use crate::log;
 use crate::sandbox::Sandbox;
 use crate::sandbox::control_client::ControlClient;
+use crate::spec::namespaces::Namespaces;
 use crate::sys;
 
 /// The file in which a monitor leaves the container's wait status.
@@ -51,6 +52,8 @@ pub(crate) struct State {
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) hooks: Hooks,
+    #[serde(default)]
+    pub(crate) namespaces: Namespaces,
     /// None where control groups are left alone.
     #[serde(default)]
     pub(crate) cgroup: Option<Cgroup>,
@@ -361,6 +364,7 @@ impl State {
             owner: sys::effective_ids().0,
             annotations,
             hooks: Hooks::default(),
+            namespaces: Namespaces::default(),
             cgroup: None,
             monitor: None,
             sentry: None,
@@ -392,6 +396,12 @@ impl ProcessRef {
             sys::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?;
         }
         Ok(())
+    }
+
+    /// Opens a descriptor of the process that no later one gets.
+    pub(crate) fn pidfd(&self) -> io::Result<OwnedFd> {
+        let pidfd = sys::pidfd_open(self.pid)?;
+        if self.is_alive() { Ok(pidfd) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     }
 
     /// Opens something of the process below `/proc`.

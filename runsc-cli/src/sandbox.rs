@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use sentry::config::Config;
+use sentry::config::{Config, IdMaps};
 
 use crate::sys::{self, Child, ExitStatus};
 use executable::SealedCopy;
@@ -90,6 +90,12 @@ pub(crate) fn launch(
         None => null.as_fd(),
     };
 
+    let maps = &plan.config.container.id_maps;
+    let user_namespace = if privileged && *maps != IdMaps::default() {
+        Some(jail::make_user_namespace(maps).context("making a user namespace")?)
+    } else {
+        None
+    };
     let gofer_plan = GoferPlan {
         id: &plan.config.container.id,
         executable: executable.as_fd(),
@@ -99,6 +105,7 @@ pub(crate) fn launch(
         null: null.as_fd(),
         log: gofer_log,
         mounts: &plan.gofer_mounts,
+        user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
         sockets: pairs.iter().map(|(gofer, _)| gofer.as_fd()).collect(),
     };
     let gofer = sys::spawn(jail::gofer_namespaces(privileged), || {

@@ -23,10 +23,11 @@ use sentry::config::{Config, ContainerConfig, NetworkMode, PlatformKind, Process
 
 use crate::cli::{self, GlobalOptions};
 use crate::hooks::Hooks;
-use crate::sandbox::monitor::NetworkNamespace;
 use crate::sandbox::{GoferMount, Plan};
+use crate::sys;
 use fields::Fields;
 use filesystem::FilesystemPlan;
+use namespaces::Namespaces;
 use resources::Cgroups;
 
 /// The file of a bundle.
@@ -42,7 +43,7 @@ pub(crate) struct Bundle {
     pub(crate) gofer_mounts: Vec<GoferMount>,
     pub(crate) rootfs: PathBuf,
     pub(crate) annotations: BTreeMap<String, String>,
-    pub(crate) network: NetworkNamespace,
+    pub(crate) namespaces: Namespaces,
     /// Rows and columns of the container's terminal.
     pub(crate) console_size: Option<(u16, u16)>,
     pub(crate) hooks: Hooks,
@@ -108,13 +109,18 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         None => bail!("process: missing"),
     }
     let annotations = top.optional("annotations")?.unwrap_or_default();
-    let mut network = NetworkNamespace::Host;
+    let mut namespaces = Namespaces::default();
     let mut cgroups = Cgroups::default();
     if let Some(linux) = top.object("linux")? {
-        (network, cgroups) = resources::translate(linux, &mut container, &mut warnings)?;
+        (namespaces, cgroups) = resources::translate(linux, &mut container, &mut warnings)?;
     }
     if container.hostname.is_empty() {
-        container.hostname = "localhost".into();
+        container.hostname = match namespaces.path(libc::CLONE_NEWUTS) {
+            Some(path) => sys::host_name_in(path)
+                .with_context(|| format!("linux.namespaces: reading {}", path.display()))?,
+            None if namespaces.own(libc::CLONE_NEWUTS) == 0 => sys::host_name().context("uname")?,
+            None => "localhost".into(),
+        };
     }
     let capabilities = container.process.capabilities.bounding;
     let hooks = match top.object("hooks")? {
@@ -127,7 +133,7 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         gofer_mounts: files.gofer_mounts,
         rootfs,
         annotations,
-        network,
+        namespaces,
         console_size,
         hooks,
         cgroups,

@@ -54,7 +54,16 @@ pub(crate) fn spawn(flags: c_int, body: impl FnOnce()) -> io::Result<Child> {
     let pid = i32::try_from(check(pid)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just stored a new descriptor there.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child { pid, pidfd })
+    Ok(Child { pid: pid_in_proc(pidfd.as_fd()).unwrap_or(pid), pidfd })
+}
+
+/// Returns the number below `/proc` of the process behind a pidfd, which is another one than
+/// `clone` returns where `/proc` is that of another pid namespace.
+fn pid_in_proc(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    // Zero or below stands for one that is not there.
+    (pid > 0).then_some(pid)
 }
 
 /// Ends this process at once, without running what the parent has registered.
@@ -483,6 +492,11 @@ pub(crate) fn end_as(status: ExitStatus) -> ! {
     exit_now(128 + signo)
 }
 
+/// Moves this process into namespaces of the process behind a pidfd; `kinds` are their `CLONE_NEW*`.
+pub(crate) fn enter_namespaces(pidfd: BorrowedFd<'_>, kinds: c_int) -> io::Result<()> {
+    if kinds == 0 { Ok(()) } else { enter_namespace(pidfd, kinds) }
+}
+
 /// Moves this process into the namespace behind a descriptor; `kind` is its `CLONE_NEW*`.
 pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Result<()> {
     // SAFETY: two integers.
@@ -553,6 +567,16 @@ pub(crate) fn host_name() -> io::Result<String> {
     // SAFETY: uname has stored a C string in the field.
     let node = unsafe { CStr::from_ptr(name.nodename.as_ptr()) };
     Ok(node.to_string_lossy().into_owned())
+}
+
+/// Returns the node name of another UTS namespace.
+pub(crate) fn host_name_in(namespace: &Path) -> io::Result<String> {
+    let own = std::fs::File::open("/proc/self/ns/uts")?;
+    let other = std::fs::File::open(namespace)?;
+    enter_namespace(other.as_fd(), libc::CLONE_NEWUTS)?;
+    let name = host_name();
+    enter_namespace(own.as_fd(), libc::CLONE_NEWUTS)?;
+    name
 }
 
 /// Returns the file creation mask.

@@ -13,6 +13,9 @@ use crate::spec::fields::Fields;
 /// limits the guest itself.
 const HOST_TASKS: i64 = 64;
 
+/// The least limit of tasks that the host is given as it is.
+const LEAST_EXACT_LIMIT: i64 = 4 * HOST_TASKS;
+
 /// Values to write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
@@ -120,12 +123,9 @@ pub(crate) fn read(mut resources: Fields, warnings: &mut Vec<String>) -> anyhow:
         if let Some(limit) = pids.optional::<i64>("limit")?
             && limit != 0
         {
-            limits.pids = u64::try_from(limit).ok();
-            let value = if limit < 0 {
-                "max".to_owned()
-            } else {
-                limit.saturating_add(HOST_TASKS).to_string()
-            };
+            let (guest, host) = share_of_tasks(limit);
+            limits.pids = u64::try_from(guest).ok();
+            let value = if limit < 0 { "max".to_owned() } else { host.to_string() };
             limits.push(
                 field,
                 Some(("pids", "pids.max", value.clone())),
@@ -176,6 +176,18 @@ pub(crate) fn read(mut resources: Fields, warnings: &mut Vec<String>) -> anyhow:
     resources.ignore("devices");
     resources.finish(warnings);
     Ok(limits)
+}
+
+/// Returns the tasks that a guest may have of a limit, and what the limit is on the host: as it was
+/// asked for, where the sandbox's own processes and threads fit in; with room for them where the
+/// guest would hardly get any. Either way it is the sentry that refuses the guest, which is never
+/// short of a thread itself.
+fn share_of_tasks(limit: i64) -> (i64, i64) {
+    match limit {
+        ..0 => (limit, limit),
+        0..LEAST_EXACT_LIMIT => (limit, limit.saturating_add(HOST_TASKS)),
+        _ => (limit.saturating_sub(HOST_TASKS), limit),
+    }
 }
 
 fn read_memory(

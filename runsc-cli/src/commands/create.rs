@@ -51,7 +51,7 @@ pub(super) fn prepare(
     let process = &bundle.container.process;
     let console = check_terminal(process.terminal, is_detached, args.console_socket.as_deref())?;
     let surroundings = Surroundings {
-        network: bundle.network,
+        namespaces: bundle.namespaces.clone(),
         is_detached,
         console: console.map(|socket| Console {
             socket: socket.to_owned(),
@@ -64,6 +64,7 @@ pub(super) fn prepare(
         .context("--preserve-fds: not that many descriptors")?;
     let mut state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
     state.hooks = bundle.hooks;
+    state.namespaces = bundle.namespaces;
     let limits = bundle.cgroups.limits;
     if !global.ignore_cgroups {
         if sys::effective_ids().0 == 0 {

@@ -9,11 +9,11 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use sentry::config::NetworkMode;
+use sentry::config::{IdMaps, IdRange, NetworkMode};
 
 use super::{Descriptors, GoferMount};
 use crate::sys;
@@ -63,6 +63,8 @@ pub(super) struct GoferPlan<'a> {
     pub(super) null: BorrowedFd<'a>,
     pub(super) log: BorrowedFd<'a>,
     pub(super) mounts: &'a [GoferMount],
+    /// The container's user namespace, where it has one.
+    pub(super) user_namespace: Option<BorrowedFd<'a>>,
     pub(super) sockets: Descriptors<'a>,
 }
 
@@ -127,6 +129,32 @@ pub(super) fn map_sentry_ids(pid: i32, privileged: bool) -> anyhow::Result<()> {
     result.context("mapping the sentry's ids")
 }
 
+/// Makes a user namespace with the given ids.
+pub(super) fn make_user_namespace(maps: &IdMaps) -> anyhow::Result<OwnedFd> {
+    let (gate, go) = io::pipe().context("creating a pipe")?;
+    let holder = sys::spawn(libc::CLONE_NEWUSER, || {
+        sys::close_in_child(go.as_fd());
+        // Nothing is written: the end is what is waited for.
+        let _ = pass_gate(gate.as_fd());
+    })
+    .context("cloning (see /proc/sys/user/max_user_namespaces)")?;
+    let made = open_user_namespace(holder.pid, maps);
+    drop(go);
+    holder.wait()?;
+    made
+}
+
+fn open_user_namespace(pid: i32, maps: &IdMaps) -> anyhow::Result<OwnedFd> {
+    let dir = Path::new("/proc").join(pid.to_string());
+    for (name, ranges) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
+        let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.size);
+        let text: String = ranges.iter().map(line).collect();
+        fs::write(dir.join(name), &text)
+            .with_context(|| format!("writing {:?} to {name}", text.trim_end()))?;
+    }
+    Ok(fs::File::open(dir.join("ns/user")).context("opening it")?.into())
+}
+
 fn map_ids(pid: i32, uid: (u32, u32), gid: (u32, u32), allow_setgroups: bool) -> io::Result<()> {
     let dir = Path::new("/proc").join(pid.to_string());
     if !allow_setgroups {
@@ -152,6 +180,14 @@ fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
     }
     let proc_self_fd = sys::descriptor_directory().context("opening /proc/self/fd")?;
     sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
+    if let Some(namespace) = plan.user_namespace {
+        // Everything above needed the host's privileges. From here on the host's kernel translates
+        // the owners of files, and refuses what belongs to nobody in the container.
+        sys::enter_namespace(namespace, libc::CLONE_NEWUSER)
+            .context("entering the container's user namespace")?;
+        sys::set_ids(0, true).context("becoming root of the container's user namespace")?;
+        sys::die_with_parent()?;
+    }
     pass_gate(plan.sync)?;
 
     let mut fds = vec![plan.null, plan.null, plan.log, proc_self_fd.as_fd()];

@@ -22,9 +22,10 @@ use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::control_client::ControlClient;
-use super::{Plan, foreground, jail};
+use super::{Plan, Sandbox, foreground, jail};
 use crate::container::{Container, EXIT_STATUS, State, Status};
 use crate::hooks::{self, Point};
+use crate::spec::namespaces::Namespaces;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{self, Child, ExitStatus};
 use crate::{ExitError, log};
@@ -42,22 +43,10 @@ mod monitor_fd {
     pub(super) const STATE_DIR: i32 = 6;
 }
 
-/// Where a monitor's network namespace comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum NetworkNamespace {
-    /// It is the caller's.
-    #[default]
-    Host,
-    /// It is the container's own.
-    New,
-    /// It exists.
-    Path(PathBuf),
-}
-
 /// What is to be done for a container besides starting its sandbox.
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings {
-    pub(crate) network: NetworkNamespace,
+    pub(crate) namespaces: Namespaces,
     /// Whether the container outlives the caller.
     pub(crate) is_detached: bool,
     /// Where the master of the container's terminal goes.
@@ -103,21 +92,23 @@ pub(crate) fn create(
     prepare: impl FnOnce(&Container) -> anyhow::Result<()>,
 ) -> anyhow::Result<Child> {
     let (gate, go) = io::pipe().context("creating a pipe")?;
-    let namespaces = match surroundings.network {
-        NetworkNamespace::New if sys::effective_ids().0 == 0 => libc::CLONE_NEWNET,
-        _ => 0,
-    };
+    let namespaces = &surroundings.namespaces;
+    let own = if is_privileged() { namespaces.own(libc::CLONE_NEWNET) } else { 0 };
     let (root, id) = (container.root().to_owned(), container.state.id.clone());
     let body = |reports: BorrowedFd<'_>| {
         sys::close_in_child(go.as_fd());
         detach_from_caller()?;
-        if let NetworkNamespace::Path(path) = &surroundings.network {
-            join_network(path)?;
+        let later = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        for (kind, path) in namespaces.paths.iter().filter(|(kind, _)| kind & later == 0) {
+            open_namespace(path)
+                .and_then(|file| Ok(sys::enter_namespace(file.as_fd(), *kind)?))
+                .with_context(|| format!("joining the namespace {}", path.display()))?;
         }
         jail::pass_gate(gate.as_fd())?;
         watch_over_container(plan, surroundings, &mut Container::find(&root, &id)?, reports)
     };
-    let child = start(namespaces, body, |child| {
+    let pid_namespace = namespaces.path(libc::CLONE_NEWPID);
+    let child = start(own, pid_namespace.map(PathBuf::as_path), body, |child| {
         container.set_monitor(child.pid)?;
         prepare(container)?;
         (&go).write_all(&[1]).context("starting the monitor")
@@ -129,14 +120,11 @@ pub(crate) fn create(
 
 /// Starts a process in a running container, and its monitor.
 pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Result<Child> {
-    let State { monitor, sentry, gofer, .. } = container.state;
+    let State { monitor, sentry, .. } = container.state;
+    let namespaces = &container.state.namespaces;
     let keeper = monitor.or(sentry).context("container not running")?;
     let executable = keeper.open("exe").context("opening the container's executable")?;
-    let place = match monitor {
-        Some(monitor) => Some(monitor.open("ns/net").context("opening a network namespace")?),
-        None => None,
-    };
-    let root = gofer.context("container not running")?.open("ns/mnt");
+    let place = keeper.pidfd().context("container not running")?;
     let request = Request::Execute { process: Box::new(execution.process) };
     let body = |reports: BorrowedFd<'_>| {
         detach_from_caller()?;
@@ -158,29 +146,34 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
             other => expect_done(other)?,
         }
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        if sys::effective_ids().0 == 0
-            && let Some(place) = &place
-        {
-            sys::enter_namespace(place.as_fd(), libc::CLONE_NEWNET)
-                .context("joining the container's network namespace")?;
+        if is_privileged() && monitor.is_some() {
+            let kinds = namespaces.all() & !(libc::CLONE_NEWPID | libc::CLONE_NEWUSER);
+            sys::enter_namespaces(place.as_fd(), kinds)
+                .context("joining the container's namespaces")?;
         }
-        hide(root, execution.is_detached)?;
+        hide(execution.is_detached)?;
         report(reports, &Report::Ready);
         let fds = [null.as_fd(), null.as_fd(), null.as_fd(), control.as_fd()];
         let args = ["runsc-monitor", "monitor", "exec", &container.state.id].map(str::to_owned);
         jail::exec(executable.as_fd(), reports, &fds, &args)
     };
-    start(0, body, |_| Ok(()))
+    let pid_namespace = namespaces.path(libc::CLONE_NEWPID);
+    start(0, pid_namespace.map(PathBuf::as_path), body, |_| Ok(()))
 }
 
 /// Starts a monitor that `body` turns a copy of this process into, calls `then`, and returns when
 /// the monitor is ready.
 pub(super) fn start(
     namespaces: i32,
+    pid_namespace: Option<&Path>,
     body: impl FnOnce(BorrowedFd<'_>) -> anyhow::Result<std::convert::Infallible>,
     then: impl FnOnce(&Child) -> anyhow::Result<()>,
 ) -> anyhow::Result<Child> {
     let (reports, reports_writer) = io::pipe().context("creating a pipe")?;
+    let joined = match pid_namespace {
+        Some(path) => Some(PidNamespace::join(path)?),
+        None => None,
+    };
     let child = sys::spawn(namespaces, || {
         sys::close_in_child(reports.as_fd());
         let Err(error) = body(reports_writer.as_fd());
@@ -191,6 +184,9 @@ pub(super) fn start(
         );
     })
     .context("starting the monitor")?;
+    if let Some(joined) = joined {
+        joined.leave()?;
+    }
     drop(reports_writer);
     match then(&child).and_then(|()| read_reports(reports)) {
         Ok(()) => Ok(child),
@@ -263,8 +259,10 @@ fn watch_over_container(
     control.send(&Request::Wait)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let state_dir = File::open(&container.dir).context("opening the state directory")?;
-    let root = File::open(format!("/proc/{}/ns/mnt", sandbox.gofer.pid));
-    hide(root, surroundings.is_detached)?;
+    if is_privileged() {
+        enter_namespaces(&surroundings.namespaces, &sandbox)?;
+    }
+    hide(surroundings.is_detached)?;
     report(reports, &Report::Ready);
     let fds = [
         null.as_fd(),
@@ -287,10 +285,46 @@ fn detach_from_caller() -> anyhow::Result<()> {
     sys::new_session().context("starting a session")
 }
 
-fn join_network(path: &Path) -> anyhow::Result<()> {
-    File::open(path)
-        .and_then(|file| sys::enter_namespace(file.as_fd(), libc::CLONE_NEWNET))
-        .with_context(|| format!("joining the network namespace {}", path.display()))
+/// The pid namespace that this process's children are in, for a while.
+struct PidNamespace(File);
+
+impl PidNamespace {
+    fn join(path: &Path) -> anyhow::Result<Self> {
+        let own = open_namespace(Path::new("/proc/self/ns/pid"))?;
+        open_namespace(path)
+            .and_then(|file| Ok(sys::enter_namespace(file.as_fd(), libc::CLONE_NEWPID)?))
+            .with_context(|| format!("joining the namespace {}", path.display()))?;
+        Ok(Self(own))
+    }
+
+    fn leave(self) -> anyhow::Result<()> {
+        sys::enter_namespace(self.0.as_fd(), libc::CLONE_NEWPID)
+            .context("returning to the own pid namespace")
+    }
+}
+
+fn open_namespace(path: &Path) -> anyhow::Result<File> {
+    File::open(path).with_context(|| format!("opening {}", path.display()))
+}
+
+fn is_privileged() -> bool {
+    sys::effective_ids().0 == 0
+}
+
+/// Enters what is to be seen of the container from the host: the namespaces that exist, and for the
+/// others those of the gofer, whose root is empty: `docker cp` and its kind write below
+/// /proc/PID/root, where nothing is. Not that of users: from inside, the death of this process could
+/// not be that of its children any more.
+fn enter_namespaces(namespaces: &Namespaces, sandbox: &Sandbox) -> anyhow::Result<()> {
+    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+    let mounts = namespaces.path(libc::CLONE_NEWNS).map(|path| open_namespace(path)).transpose()?;
+    sys::enter_namespaces(sandbox.gofer.pidfd.as_fd(), namespaces.own(kinds))
+        .context("entering the gofer's namespaces")?;
+    if let Some(mounts) = mounts {
+        sys::enter_namespace(mounts.as_fd(), libc::CLONE_NEWNS)
+            .context("joining a mount namespace")?;
+    }
+    Ok(())
 }
 
 /// Makes a terminal, sends its master away, and returns its slave, which controls this process's
@@ -330,16 +364,12 @@ pub(super) fn expect_done(response: Response) -> anyhow::Result<()> {
     }
 }
 
-/// Gives up what a monitor does not need: the host's files, every capability, and the tie to the
-/// caller. `root` is the gofer's mount namespace.
-fn hide(root: io::Result<File>, is_detached: bool) -> anyhow::Result<()> {
-    if sys::effective_ids().0 == 0 {
-        // `docker cp` and its kind write below /proc/PID/root: there is nothing.
-        root.and_then(|file| sys::enter_namespace(file.as_fd(), libc::CLONE_NEWNS))
-            .context("entering the gofer's empty root")?;
+/// Gives up what a monitor does not need: the caller's directory, every capability, and the tie to
+/// the caller.
+fn hide(is_detached: bool) -> anyhow::Result<()> {
+    std::env::set_current_dir("/")?;
+    if is_privileged() {
         sys::drop_capabilities().context("dropping capabilities")?;
-    } else {
-        std::env::set_current_dir("/")?;
     }
     sys::set_no_new_privs().context("setting no_new_privs")?;
     if is_detached {

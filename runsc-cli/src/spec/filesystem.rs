@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use sentry::config::{MountConfig, MountKind, OverlayMedium, RootConfig, TmpfsConfig};
+use sentry::config::{MountConfig, MountKind, OverlayMedium, Propagation, RootConfig, TmpfsConfig};
 
 use crate::cli::{Medium, Overlay};
 use crate::sandbox::GoferMount;
@@ -21,7 +21,7 @@ impl FilesystemPlan {
     /// Starts with the root alone.
     pub(crate) fn new(rootfs: &Path, readonly: bool, overlay: &Overlay) -> anyhow::Result<Self> {
         let mut plan = Self {
-            root: RootConfig { connection: 0, readonly, overlay: OverlayMedium::None },
+            root: RootConfig { connection: 0, readonly, ..RootConfig::default() },
             mounts: Vec::new(),
             gofer_mounts: Vec::new(),
             overlay: overlay.clone(),
@@ -113,5 +113,7 @@ fn kernel_mount(destination: &str, kind: MountKind, source: &str) -> MountConfig
         nodev: true,
         noexec: true,
         source: source.into(),
+        root_name: String::new(),
+        propagation: Propagation::Private,
     }
 }

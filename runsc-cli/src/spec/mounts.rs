@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use sentry::config::{MountConfig, MountKind, TmpfsConfig};
+use sentry::config::{MountConfig, MountKind, Propagation, TmpfsConfig};
 
 use super::fields::Fields;
 use super::filesystem::FilesystemPlan;
 
 /// The options that a mount may have besides those of its file system.
-pub(crate) const OPTIONS: [&str; 25] = [
+pub(crate) const OPTIONS: [&str; 29] = [
     "atime",
     "bind",
     "defaults",
@@ -30,11 +30,15 @@ pub(crate) const OPTIONS: [&str; 25] = [
     "ro",
     "rprivate",
     "rro",
+    "rshared",
     "rslave",
+    "runbindable",
     "rw",
+    "shared",
     "slave",
     "strictatime",
     "suid",
+    "unbindable",
 ];
 
 /// Adds one entry to the plan.
@@ -61,6 +65,8 @@ pub(super) fn add(
         nodev: false,
         noexec: false,
         source: if source.is_empty() { kind.clone() } else { source.clone() },
+        root_name: String::new(),
+        propagation: Propagation::Private,
     };
     let mut bind = kind == "bind";
     let mut tmpfs = TmpfsConfig::default();
@@ -75,10 +81,12 @@ pub(super) fn add(
             "dev" => mount.nodev = false,
             "noexec" => mount.noexec = true,
             "exec" => mount.noexec = false,
-            // No times of access are kept, and a sandbox shares no mounts with the host.
+            // No times of access are kept.
             "relatime" | "norelatime" | "strictatime" | "nostrictatime" | "noatime" | "atime"
-            | "nodiratime" | "diratime" | "private" | "rprivate" | "slave" | "rslave"
-            | "defaults" => {}
+            | "nodiratime" | "diratime" | "defaults" => {}
+            _ if propagation(option).is_some() => {
+                mount.propagation = propagation(option).unwrap_or_default();
+            }
             // The guest's devpts and cgroup have no such options: one instance, of the container.
             "newinstance" => {}
             _ => match option.split_once('=') {
@@ -113,6 +121,11 @@ pub(super) fn add(
         let source: PathBuf = source
             .canonicalize()
             .with_context(|| format!("{}: source {}", entry_name(&name), source.display()))?;
+        // Where it lies on the host is nothing that the container should see; its name is in the
+        // specification.
+        if let Some(name) = source.file_name() {
+            mount.root_name = name.to_string_lossy().into_owned();
+        }
         return plan.add_bind(&source, mount);
     }
     mount.kind = match (kind.as_str(), mount.destination.as_str()) {
@@ -133,6 +146,18 @@ pub(super) fn add(
     };
     plan.mounts.push(mount);
     Ok(())
+}
+
+/// Returns what the name of a propagation means, with or without an `r` before it: a mount that is
+/// being made has no others below it.
+pub(super) fn propagation(name: &str) -> Option<Propagation> {
+    match name {
+        "private" | "rprivate" => Some(Propagation::Private),
+        "shared" | "rshared" => Some(Propagation::Shared),
+        "slave" | "rslave" => Some(Propagation::Slave),
+        "unbindable" | "runbindable" => Some(Propagation::Unbindable),
+        _ => None,
+    }
 }
 
 /// Returns the name of the entry whose options have the given name.

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use sentry::config::{ContainerConfig, DeviceConfig};
+use sentry::config::{ContainerConfig, DeviceConfig, IdMaps};
 
 use super::fields::Fields;
-use super::namespaces;
+use super::mounts;
+use super::namespaces::{self, Namespaces};
 use crate::cgroup;
-use crate::sandbox::monitor::NetworkNamespace;
-
-/// What `linux.rootfsPropagation` may be, with or without an `r` before it.
-const PROPAGATIONS: [&str; 5] = ["", "private", "shared", "slave", "unbindable"];
 
 /// Where the container's control groups are, and what is written there.
 #[derive(Debug, Default)]
@@ -24,12 +21,12 @@ pub(super) fn translate(
     mut linux: Fields,
     container: &mut ContainerConfig,
     warnings: &mut Vec<String>,
-) -> anyhow::Result<(NetworkNamespace, Cgroups)> {
+) -> anyhow::Result<(Namespaces, Cgroups)> {
     container.masked_paths = linux.optional("maskedPaths")?.unwrap_or_default();
     container.readonly_paths = linux.optional("readonlyPaths")?.unwrap_or_default();
     let sysctl: BTreeMap<String, String> = linux.optional("sysctl")?.unwrap_or_default();
     container.sysctl = sysctl.into_iter().collect();
-    let network = namespaces::translate(linux.objects("namespaces")?, warnings)?;
+    let namespaces = namespaces::translate(linux.objects("namespaces")?, warnings)?;
     for device in linux.objects("devices")? {
         container.devices.push(translate_device(device, warnings)?);
     }
@@ -40,19 +37,26 @@ pub(super) fn translate(
     }
     container.memory_limit = cgroups.limits.memory;
     container.tasks_limit = cgroups.limits.pids;
-    // Identity of the host's user namespace is kept by the gofer; others need an id translation.
-    for field in ["uidMappings", "gidMappings"] {
-        if !linux.objects(field)?.is_empty() {
-            bail!("linux.{field}: user namespaces are not supported yet");
-        }
+    container.id_maps = namespaces::id_maps(&mut linux, warnings)?;
+    let has_user_namespace = namespaces.own & libc::CLONE_NEWUSER != 0;
+    if has_user_namespace && container.id_maps == IdMaps::default() {
+        // In runc's words.
+        bail!("User namespaces enabled, but no uid mappings found.");
     }
-    // The sandbox shares no mount with the host, so there is nothing to propagate.
-    let propagation: String = linux.optional("rootfsPropagation")?.unwrap_or_default();
-    if !PROPAGATIONS.contains(&propagation.trim_start_matches('r')) {
-        bail!("linux.rootfsPropagation: unknown propagation {propagation:?}");
+    if !has_user_namespace && container.id_maps != IdMaps::default() {
+        warnings.push("linux.uidMappings: without a user namespace, ignored".into());
+        container.id_maps = IdMaps::default();
+    }
+    // The sandbox shares no mount with the host: it is for the mounts inside.
+    if let Some(propagation) = linux.optional::<String>("rootfsPropagation")?
+        && !propagation.is_empty()
+    {
+        container.root.propagation = mounts::propagation(&propagation).with_context(|| {
+            format!("linux.rootfsPropagation: unknown propagation {propagation:?}")
+        })?;
     }
     linux.finish(warnings);
-    Ok((network, cgroups))
+    Ok((namespaces, cgroups))
 }
 
 fn translate_device(
