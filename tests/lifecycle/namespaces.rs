@@ -1,0 +1,216 @@
+//! Namespaces of the container's process as the host sees it, and what the container sees of them.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::case::{Case, compare};
+
+/// Maps the ids from 0 on.
+fn map_ids(config: &mut Value) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "user"}));
+    for (field, first) in [("uidMappings", 200_000), ("gidMappings", 300_000)] {
+        config["linux"][field] = json!([{"containerID": 0, "hostID": first, "size": 1000}]);
+    }
+}
+
+/// A process that holds namespaces of its own.
+struct Holder(Child);
+
+impl Holder {
+    fn new(flags: &[&str]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["sh", "-c", "hostname held 2>/dev/null; echo; exec sleep 1000"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        // Its line says that the namespaces stand.
+        let mut line = [0];
+        let stdout = OwnedFd::from(child.stdout.take().unwrap());
+        std::io::Read::read_exact(&mut File::from(stdout), &mut line).unwrap();
+        Self(child)
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("/proc/{}/ns/{name}", self.0.id())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn link(path: &str) -> String {
+    fs::read_link(path).unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_user_namespace_has_the_mapped_ids_only() {
+    compare(|runtime| {
+        let script = "cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g; \
+             busybox stat -c '%u:%g' /shared/root /shared/own; touch /shared/new; \
+             busybox chown 5:6 /shared/own; echo $?; busybox chown 5000:0 /shared/own; echo $?; \
+             busybox chown 0:0 /shared/root; echo $?; touch /shared/root; echo $?; true";
+        let case = Case::with(runtime, &["sh", "-c", script], map_ids);
+        // What the container's root is on the host has to get there.
+        for dir in [case.dir.path(), case.bundle.path()] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        fs::write(case.shared("root"), "").unwrap();
+        fs::write(case.shared("own"), "").unwrap();
+        std::os::unix::fs::chown(case.shared("own"), Some(200_003), Some(300_004)).unwrap();
+        let done = case.call(&["run", "c"]);
+        let mut seen =
+            vec![format!("{} {}", done.code, done.stdout), done.stderr.lines().count().to_string()];
+        for name in ["new", "own", "root"] {
+            let metadata = fs::metadata(case.shared(name)).unwrap();
+            seen.push(format!("{name} {}:{}", metadata.uid(), metadata.gid()));
+        }
+        seen
+    });
+}
+
+#[test]
+fn the_process_on_the_host_is_in_the_namespaces_that_are_asked_for() {
+    let own = |name: &str| link(&format!("/proc/self/ns/{name}"));
+    compare(|runtime| {
+        let of_container = |change: &dyn Fn(&mut Value)| {
+            let case = Case::with(runtime, &["sleep", "1000"], change);
+            fs::set_permissions(case.bundle.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            case.succeed(&["run", "--detach", "c"]);
+            let pid = case.state("c")["pid"].to_string();
+            case.succeed(&["exec", "--detach", "--pid-file", "exec", "c", "sleep", "1000"]);
+            let exec = fs::read_to_string(case.bundle.path().join("exec")).unwrap();
+            let kinds = ["cgroup", "ipc", "mnt", "net", "uts"];
+            let links = kinds.map(|kind| (kind, link(&format!("/proc/{pid}/ns/{kind}"))));
+            for (kind, name) in &links {
+                assert_eq!(link(&format!("/proc/{exec}/ns/{kind}")), *name, "{runtime:?}");
+            }
+            links
+        };
+        // Those of its own.
+        let links = of_container(&|config| {
+            for kind in ["cgroup", "network"] {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": kind}));
+            }
+            let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+            let mut seen = Vec::new();
+            list.retain(|entry| {
+                let kind = entry["type"].clone();
+                !seen.contains(&kind) && {
+                    seen.push(kind);
+                    true
+                }
+            });
+        });
+        let mut seen = vec![format!("{:?}", links.map(|(kind, name)| (kind, name != own(kind))))];
+        // Those that exist.
+        let holder = Holder::new(&["--net", "--ipc", "--uts"]);
+        let links = of_container(&|config| {
+            config["hostname"] = "".into();
+            config["linux"]["namespaces"] = json!([
+                {"type": "network", "path": holder.path("net")},
+                {"type": "ipc", "path": holder.path("ipc")},
+                {"type": "uts", "path": holder.path("uts")},
+                {"type": "mount"},
+                {"type": "pid"},
+            ]);
+        });
+        for (kind, name) in links.iter().filter(|(kind, _)| ["net", "ipc", "uts"].contains(kind)) {
+            seen.push(format!("{kind} {}", *name == link(&holder.path(kind))));
+        }
+        // The caller's.
+        let links = of_container(&|config| {
+            config["hostname"] = "".into();
+            config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}]);
+        });
+        seen.push(format!("{:?}", links.map(|(kind, name)| (kind, name == own(kind)))));
+        seen
+    });
+}
+
+#[test]
+fn a_container_has_the_host_name_of_its_namespace() {
+    compare(|runtime| {
+        let holder = Holder::new(&["--uts"]);
+        let case = Case::with(runtime, &["busybox", "hostname"], |config| {
+            config["hostname"] = "".into();
+            for entry in config["linux"]["namespaces"].as_array_mut().unwrap() {
+                if entry["type"] == "uts" {
+                    entry["path"] = holder.path("uts").into();
+                }
+            }
+        });
+        vec![case.call(&["run", "c"]).stdout]
+    });
+}
+
+#[test]
+fn a_pid_namespace_that_ends_takes_the_container_along() {
+    compare(|runtime| {
+        let holder = Holder::new(&["--pid", "--fork", "--kill-child"]);
+        let path = format!("/proc/{}/ns/pid_for_children", holder.0.id());
+        let case = Case::with(runtime, &["sleep", "1000"], |config| {
+            for entry in config["linux"]["namespaces"].as_array_mut().unwrap() {
+                if entry["type"] == "pid" {
+                    entry["path"] = path.clone().into();
+                }
+            }
+        });
+        case.succeed(&["run", "--detach", "c"]);
+        let pid = case.state("c")["pid"].to_string();
+        let is_in = link(&format!("/proc/{pid}/ns/pid")) == link(&path);
+        let code = case.call(&["exec", "c", "sh", "-c", "exit 3"]).code;
+        drop(holder);
+        case.wait_for_status("c", "stopped");
+        case.succeed(&["delete", "c"]);
+        vec![format!("{is_in} {code}")]
+    });
+}
+
+#[test]
+fn mappings_and_a_user_namespace_need_each_other() {
+    compare(|runtime| {
+        let case = Case::with(runtime, &["true"], |config| {
+            let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+            list.push(json!({"type": "user"}));
+        });
+        let words = "User namespaces enabled, but no uid mappings found.";
+        let mut seen = vec![case.fail(&["create", "c"], words)];
+        let case = Case::with(runtime, &["cat", "/proc/self/uid_map"], |config| {
+            map_ids(config);
+            let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+            list.retain(|entry| entry["type"] != "user");
+        });
+        seen.push(case.call(&["run", "c"]).stdout);
+        seen
+    });
+}
+
+#[test]
+fn a_container_of_other_ids_ends_with_its_process() {
+    compare(|runtime| {
+        let script = "while :; do echo up >/shared/up; sleep 0.02; done";
+        let case = Case::with(runtime, &["sh", "-c", script], map_ids);
+        for dir in [case.dir.path(), case.bundle.path()] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        case.succeed(&["run", "--detach", "c"]);
+        case.line_of("up");
+        let code = case.call(&["exec", "c", "sh", "-c", "exit 3"]).code;
+        case.kill(&case.state("c")["pid"].to_string(), "KILL");
+        case.wait_for_status("c", "stopped");
+        case.wait_until("the end of the writer", || {
+            let _ = fs::remove_file(case.shared("up"));
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            !case.shared("up").exists()
+        });
+        case.succeed(&["delete", "c"]);
+        vec![code.to_string()]
+    });
+}

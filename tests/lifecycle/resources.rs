@@ -1,0 +1,108 @@
+//! Control groups, and what many containers leave.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use test_harness::Platform;
+
+use crate::case::{Case, Runtime, compare};
+
+/// Returns what the files of a name say in a container's groups, of every hierarchy.
+fn control_files(group: &str, name: &str) -> Vec<String> {
+    let root = Path::new("/sys/fs/cgroup");
+    let mut mounts: Vec<PathBuf> = vec![root.into()];
+    mounts.extend(fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()));
+    let read = |mount: &PathBuf| fs::read_to_string(mount.join(group).join(name)).ok();
+    mounts.iter().filter_map(read).collect()
+}
+
+#[test]
+fn control_groups_hold_every_process_and_go_with_the_container() {
+    compare(|runtime| {
+        let parent = test_harness::temp_dir::unique("lifecycle");
+        let group = format!("{parent}/c");
+        let mut case = Case::with(runtime, &["sleep", "1000"], |config| {
+            config["linux"]["cgroupsPath"] = format!("/{group}").into();
+            config["linux"]["resources"] = json!({
+                "memory": {"limit": 134_217_728},
+                "cpu": {"shares": 512, "period": 100_000, "quota": 50_000},
+            });
+        });
+        case.has_cgroups = true;
+        case.succeed(&["create", "--pid-file", "pid", "c"]);
+        case.succeed(&["start", "c"]);
+        let pid = fs::read_to_string(case.bundle.path().join("pid")).unwrap();
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let mut seen = vec![own.lines().all(|line| line.ends_with(&group)).to_string()];
+        let limits = [
+            "memory.limit_in_bytes",
+            "memory.max",
+            "cpu.shares",
+            "cpu.weight",
+            "cpu.cfs_quota_us",
+            "cpu.max",
+        ];
+        let values = || limits.map(|name| control_files(&group, name).concat()).to_vec();
+        seen.extend(values());
+        // Nobody of the container's is anywhere else.
+        let members: Vec<Vec<String>> = control_files(&group, "cgroup.procs")
+            .iter()
+            .map(|text| text.lines().map(str::to_owned).collect())
+            .collect();
+        let children = |pid: &str| {
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default()
+        };
+        for member in members.first().unwrap() {
+            for child in children(member).split_whitespace() {
+                assert!(members.iter().all(|list| list.iter().any(|it| it == child)), "{child}");
+            }
+        }
+        case.succeed(&["update", "--memory", "268435456", "--cpu-share", "256", "c"]);
+        seen.extend(values());
+        let stats: Value =
+            serde_json::from_str(&case.succeed(&["events", "--stats", "c"])).unwrap();
+        seen.push(format!(
+            "{} {} {}",
+            stats["type"], stats["id"], stats["data"]["memory"]["usage"]["limit"]
+        ));
+        assert!(stats["data"]["cpu"]["usage"]["total"].as_u64() > Some(0), "{stats}");
+        case.succeed(&["delete", "--force", "c"]);
+        seen.push(control_files(&group, "cgroup.procs").len().to_string());
+        for mount in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let _ = fs::remove_dir(mount.path().join(&parent));
+        }
+        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
+        seen
+    });
+}
+
+#[test]
+fn many_containers_live_and_leave_nothing() {
+    let number: usize =
+        std::env::var("LIFECYCLE_CONTAINERS").map_or(12, |text| text.parse().unwrap());
+    for platform in [Platform::Systrap, Platform::Ptrace] {
+        if !platform.is_wanted() {
+            continue;
+        }
+        let case = Case::new(Runtime::Runsc(platform), &["sleep", "1000"]);
+        let ids: Vec<String> = (0..number).map(|index| format!("c{index}")).collect();
+        let live = |id: &String| {
+            case.succeed(&["create", id]);
+            case.succeed(&["start", id]);
+            let done = case.call(&["exec", id, "sh", "-c", "exit 4"]);
+            assert_eq!(done.code, 4, "{}", done.stderr);
+            case.succeed(&["kill", id, "KILL"]);
+            case.succeed(&["delete", "--force", id]);
+        };
+        std::thread::scope(|scope| {
+            for part in ids.chunks(number.div_ceil(4)) {
+                scope.spawn(move || part.iter().for_each(live));
+            }
+        });
+        assert_eq!(fs::read_dir(case.state.path()).unwrap().count(), 0);
+        let state = case.state.path().to_string_lossy().into_owned();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&state));
+    }
+}
