@@ -60,6 +60,8 @@ pub struct Task {
     pub(crate) call: Mutex<SyscallArgs>,
     /// Whether a system call is being served (or blocked), so that a wake-up runs it again.
     pub(crate) in_call: AtomicBool,
+    /// Whether its last call has returned a value that depends on host calls.
+    pub(crate) promised: AtomicBool,
     /// The beginning of the present call's line in the `--strace` log.
     pub(crate) strace_entry: Mutex<String>,
     /// How the call that has just ended was interrupted.
@@ -235,6 +237,9 @@ pub enum Control {
     /// The queued host calls are to be made now; the handler runs again from its beginning when
     /// they are done and finds their results with the context.
     HostCalls,
+    /// The queued host calls are to be made on the way back to the application, to which the call
+    /// returns this value. Where one fails, the handler runs again as after `HostCalls`.
+    HostCallsThen(u64),
     /// The task is gone or not in the hands of this serving thread any more.
     Detached,
 }

@@ -170,6 +170,8 @@ pub enum HostCall {
         file: Arc<OwnedFd>,
         /// The offset into the file.
         offset: u64,
+        /// Whether less than `len` is a failure (`EIO`).
+        whole: bool,
     },
     /// An atomic read-modify-write of the 32-bit word at `addr`: it becomes
     /// `(old & and) ^ xor` or, with `add`, `old + xor`. The result is the old value.
@@ -382,7 +384,7 @@ pub trait Context: Send + Sync {
     /// Makes `calls` without going back to the application; [`Event::HostCallsDone`] follows.
     fn start_host_calls(&self, calls: &[HostCall]);
 
-    /// Returns the results after [`Event::HostCallsDone`].
+    /// Returns the results after [`Event::HostCallsDone`] or [`Event::HostCallFailed`].
     fn host_call_results(&self) -> HostCallResults;
 
     /// Makes `calls` at once and waits. Only before the first `resume` of a fresh address space,

@@ -1,7 +1,7 @@
 //! Large reads of files that the host has: the application's own thread makes them, so that the bytes
 //! are copied once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use sentry_platform::{HostCall, USER_ADDRESS_LIMIT};
 use syscalls::UserAddr;
@@ -17,18 +17,21 @@ const MAX: usize = 16 << 20;
 
 /// A read that has been handed over.
 struct Direct {
-    file: Arc<OpenFile>,
+    /// Not kept open: its last descriptor may be closed while the application runs.
+    file: Weak<OpenFile>,
     /// Where it starts.
     offset: u64,
     /// How much it can bring, by which the file's own offset has moved already.
     promised: u64,
     position: Position,
+    /// Whether it has been told as if it had brought all that it can.
+    is_noted: bool,
 }
 
 /// Hands a read over to its thread, where that pays; [`finish`] is for the next run of the call.
 ///
 /// # Errors
-/// `Control::HostCalls` where it has been handed over.
+/// `Control::HostCallsThen` (or `HostCalls`, where its end is to be seen) where it has been handed over.
 pub(super) fn start(
     task: &CurrentTask,
     file: &Arc<OpenFile>,
@@ -55,9 +58,27 @@ pub(super) fn start(
         }
     };
     let Some(promised) = promised else { return Ok(()) };
-    task.queue_host_call(HostCall::Pread { addr: addr.0, len: promised, file: source, offset });
-    task.remember(Direct { file: file.clone(), offset, promised, position });
-    Err(Control::HostCalls)
+    // A file that says how long it is can be taken at its word; where it brings less, `finish` sees.
+    let whole = !task.kernel.strace;
+    task.queue_host_call(HostCall::Pread {
+        addr: addr.0,
+        len: promised,
+        file: source,
+        offset,
+        whole,
+    });
+    task.remember(Direct {
+        file: Arc::downgrade(file),
+        offset,
+        promised,
+        position,
+        is_noted: whole,
+    });
+    if !whole {
+        return Err(Control::HostCalls);
+    }
+    note_read(file, usize::try_from(promised).unwrap_or(0));
+    Err(Control::HostCallsThen(promised))
 }
 
 fn is_application(addr: UserAddr, len: usize) -> bool {
@@ -73,8 +94,12 @@ pub(super) fn finish(task: &CurrentTask) -> Option<usize> {
         Some(Ok(read)) => (*read).min(direct.promised),
         _ => 0,
     };
-    if direct.position == Position::Current && read < direct.promised {
-        let mut current = direct.file.offset.lock();
+    let file = direct.file.upgrade();
+    if let Some(file) = &file
+        && direct.position == Position::Current
+        && read < direct.promised
+    {
+        let mut current = file.offset.lock();
         // Unless somebody has moved it since.
         if *current == direct.offset.saturating_add(direct.promised) {
             *current = direct.offset.saturating_add(read);
@@ -85,7 +110,9 @@ pub(super) fn finish(task: &CurrentTask) -> Option<usize> {
         return None;
     }
     let n = usize::try_from(read).unwrap_or(0);
-    note_read(&direct.file, n);
+    if let Some(file) = file.filter(|_| !direct.is_noted) {
+        note_read(&file, n);
+    }
     Some(n)
 }
 

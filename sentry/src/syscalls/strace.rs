@@ -41,7 +41,7 @@ pub(crate) fn leave(current: &CurrentTask, outcome: &HandlerResult) {
             log::strace(format_args!("[{tid}] {text} = ?"));
             return;
         }
-        Err(Control::Block | Control::HostCalls) => return,
+        Err(Control::Block | Control::HostCalls | Control::HostCallsThen(_)) => return,
     };
     let call = *current.call.lock();
     let mut result = String::new();

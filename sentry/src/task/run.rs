@@ -98,9 +98,13 @@ impl ContextOwner for Owner {
         if exit::go_on_exiting(&current) {
             return;
         }
+        let promised = current.promised.swap(false, Ordering::Relaxed);
         if !matches!(event, Event::HostCallFailed { .. }) {
             *current.pending_clone.lock() = None;
             in_flight::retire(task);
+            if promised {
+                current.end_block();
+            }
         }
         match event {
             Event::Syscall => {
@@ -118,6 +122,7 @@ impl ContextOwner for Owner {
             }
             Event::Interrupted => step(&current, Step::Return),
             Event::HostCallsDone => step(&current, Step::Call),
+            Event::HostCallFailed { .. } if promised => step(&current, Step::Call),
             Event::HostCallFailed { index, errno } => {
                 host_call_failed(&current, index, errno);
                 step(&current, Step::Return);
@@ -236,7 +241,8 @@ fn step(current: &CurrentTask, mut next: Step) {
                     current.run_state.store(SERVING, Ordering::SeqCst);
                     continue;
                 }
-                Err(Control::HostCalls) => {
+                Err(Control::HostCallsThen(value)) if resume_with(current, value) => return,
+                Err(Control::HostCalls | Control::HostCallsThen(_)) => {
                     let calls = std::mem::take(&mut *current.host_calls.lock());
                     current.run_state.store(GUEST, Ordering::SeqCst);
                     current.context().start_host_calls(&calls);
@@ -291,6 +297,23 @@ fn resume(current: &CurrentTask) -> bool {
     }
     current.context().resume(&calls);
     true
+}
+
+/// Lets the context go on, with what its call returns where its host calls succeed, unless something
+/// wants attention: that is served with what the calls bring.
+fn resume_with(current: &CurrentTask, value: u64) -> bool {
+    if deliver::is_due(current) {
+        return false;
+    }
+    current.set_in_call(false);
+    current.context().set_return(value);
+    current.promised.store(true, Ordering::Relaxed);
+    if resume(current) {
+        return true;
+    }
+    current.promised.store(false, Ordering::Relaxed);
+    current.set_in_call(true);
+    false
 }
 
 /// A host call failed although the sentry had found the request good: the host is out of memory

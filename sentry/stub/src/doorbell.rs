@@ -49,7 +49,7 @@ pub(crate) fn ring(slot: &Slot, done: u32) {
     };
     match answer {
         layout::RUNG_PARK => {
-            host::futex_wait(core::ptr::from_ref(&slot.done).addr() as u64, done);
+            host::futex_wait(core::ptr::from_ref(&slot.turn.done).addr() as u64, done);
         }
         // Nobody listens any more.
         ENOSYS => host::exit_group(124),

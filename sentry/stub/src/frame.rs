@@ -8,7 +8,7 @@
 use core::arch::asm;
 
 use sentry_sysmsg::layout;
-use sentry_sysmsg::slot::{N_REGS, Slot, reg};
+use sentry_sysmsg::slot::{N_REGS, Renew as _, Slot, reg};
 
 /// `stack_t`.
 #[repr(C)]
@@ -100,8 +100,7 @@ impl Ucontext {
     /// Copies the registers to the slot.
     pub(crate) fn store(&self, slot: &Slot, orig_rax: u64) {
         store(&self.gregs, slot, orig_rax);
-        slot.regs[reg::CS]
-            .store(u64::from(self.selectors[0]), core::sync::atomic::Ordering::Relaxed);
+        slot.regs[reg::CS].renew(u64::from(self.selectors[0]));
     }
 
     /// Copies the registers from the slot.
@@ -135,14 +134,14 @@ pub(crate) fn arguments(gregs: &[u64; 18]) -> [u64; 6] {
 pub(crate) fn store(gregs: &[u64; 18], slot: &Slot, orig_rax: u64) {
     use core::sync::atomic::Ordering::Relaxed;
     for (value, place) in gregs.iter().zip(ORDER) {
-        slot.regs[place].store(*value, Relaxed);
+        slot.regs[place].renew(*value);
     }
-    slot.regs[reg::CS].store(0x33, Relaxed);
-    slot.regs[reg::ORIG_RAX].store(orig_rax, Relaxed);
-    slot.regs[reg::FS_BASE].store(read_fs_base(), Relaxed);
+    slot.regs[reg::CS].renew(0x33);
+    slot.regs[reg::ORIG_RAX].renew(orig_rax);
+    slot.regs[reg::FS_BASE].renew(read_fs_base());
     let gs = read_gs_base();
     let own = layout::private_addr(slot.index.load(Relaxed));
-    slot.regs[reg::GS_BASE].store(if gs == own { 0 } else { gs }, Relaxed);
+    slot.regs[reg::GS_BASE].renew(if gs == own { 0 } else { gs });
 }
 
 /// Switches the alignment check off where the application has switched it on: the compiler makes

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use sentry_sysmsg::layout::{
     Config, INPUT_COUNTED, INPUT_FIXED, INPUT_SHIFT, INPUT_STRING, N_CALLS,
 };
-use sentry_sysmsg::slot::{self, DATA_LEN, INPUT_MAX, N_INPUTS, Slot};
+use sentry_sysmsg::slot::{self, DATA_LEN, INPUT_MAX, N_INPUTS, Renew as _, Slot};
 
 use crate::{entry, host, serve};
 
@@ -28,7 +28,7 @@ pub(crate) fn inputs(slot: &Slot, number: u64, args: [u64; 6]) {
     if slot::tells_usage(number) {
         host::own_usage(slot.data.as_ptr().addr() as u64 + slot::USAGE_OFFSET as u64);
     }
-    slot.n_inputs.store(n as u32, Relaxed);
+    slot.n_inputs.renew(n as u32);
 }
 
 fn fill(slot: &Slot, config: &Config, number: usize, mask: u8, args: [u64; 6]) -> usize {
@@ -60,9 +60,9 @@ fn fill(slot: &Slot, config: &Config, number: usize, mask: u8, args: [u64; 6]) -
         if len == 0 {
             continue;
         }
-        slot.inputs[n].addr.store(addr, Relaxed);
-        slot.inputs[n].len.store(len as u32, Relaxed);
-        slot.inputs[n].offset.store(offset as u32, Relaxed);
+        slot.inputs[n].addr.renew(addr);
+        slot.inputs[n].len.renew(len as u32);
+        slot.inputs[n].offset.renew(offset as u32);
         offset = (offset + len).next_multiple_of(8);
         n += 1;
     }

@@ -11,9 +11,10 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use sentry_sysmsg::layout::{self, Config};
 use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
-    CALL_REFUSED, CALL_STORE, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE, KIND_INTERRUPTED,
-    KIND_SYSCALL, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS,
-    REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE, REPLY_XSAVE, Slot,
+    CALL_REFUSED, CALL_STORE, CALL_WHOLE, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE,
+    KIND_INTERRUPTED, KIND_SYSCALL, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK,
+    REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE,
+    REPLY_XSAVE, Renew as _, START_SPINS, Slot, WATCHED_ANYWHERE,
 };
 
 use crate::frame::{G_RAX, Ucontext};
@@ -84,8 +85,8 @@ pub(crate) fn go_on(frame: *mut Ucontext, slot: &'static Slot, next: Next) -> ! 
 
 /// Publishes a request.
 pub(crate) fn post(slot: &Slot, kind: u32) {
-    slot.kind.store(kind, Relaxed);
-    slot.cpu.store(if config().spin_ticks.load(Relaxed) == 0 { 0 } else { tick().1 }, Relaxed);
+    slot.kind.renew(kind);
+    slot.cpu.renew(if config().spin_ticks.load(Relaxed) == 0 { 0 } else { tick().1 });
     // Before the look at `watched`, so that a thread that stops to watch, or this one, sees the other.
     slot.seq.store(slot.seq.load(Relaxed).wrapping_add(1), SeqCst);
 }
@@ -107,10 +108,13 @@ pub(crate) fn config() -> &'static Config {
 /// Waits for the answer to the request `seq` as long as a serving thread watches the slot from another
 /// CPU, and not for long.
 fn spin(slot: &Slot, seq: u32) {
-    let ticks = config().spin_ticks.load(Relaxed);
+    let mut ticks = config().spin_ticks.load(Relaxed);
+    if slot.turn.watched.load(Relaxed) == WATCHED_ANYWHERE {
+        ticks *= START_SPINS;
+    }
     let mut started = 0;
-    while slot.done.load(Acquire) != seq {
-        let watched = slot.watched.load(SeqCst);
+    while slot.turn.done.load(Acquire) != seq {
+        let watched = slot.turn.watched.load(SeqCst);
         if watched == 0 || ticks == 0 {
             return;
         }
@@ -125,12 +129,23 @@ fn spin(slot: &Slot, seq: u32) {
     }
 }
 
+/// Starts to fetch what the sentry's CPU has of an answer, all at once and not line by line.
+fn fetch_answer(slot: &Slot) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for offset in [offset_of!(Slot, reply), offset_of!(Slot, calls), offset_of!(Slot, data)] {
+        let line = core::ptr::from_ref(slot).cast::<i8>().wrapping_byte_add(offset);
+        // SAFETY: a hint about memory of the slot.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+    }
+}
+
 /// Waits until the last request is answered.
 pub(crate) fn wait(slot: &Slot) {
     spin(slot, slot.seq.load(Relaxed));
+    fetch_answer(slot);
     loop {
         let seq = slot.seq.load(Relaxed);
-        let done = slot.done.load(Acquire);
+        let done = slot.turn.done.load(Acquire);
         if done == seq {
             return;
         }
@@ -231,7 +246,10 @@ fn fail(slot: &Slot, result: i64) -> u32 {
 pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
     doorbell::take_fds(slot);
     let n = slot.n_calls.load(Relaxed) as usize;
-    slot.n_results.store(0, Relaxed);
+    if n == 0 {
+        slot.n_results.renew(0);
+        return Ok(());
+    }
     let mut broken = false;
     for (i, call) in slot.calls.0.iter().take(n.min(MAX_CALLS)).enumerate() {
         let flags = call.flags.load(Relaxed);
@@ -253,13 +271,15 @@ pub(crate) fn make_calls(slot: &Slot) -> Result<(), u32> {
             // SAFETY: the sentry names no memory of the stub's.
             nr => unsafe { host::syscall6(u64::from(nr), args) },
         };
-        call.result.store(result.cast_unsigned(), Relaxed);
-        slot.n_results.store(i as u32 + 1, Relaxed);
+        call.result.renew(result.cast_unsigned());
+        slot.n_results.renew(i as u32 + 1);
         if (-4095..0).contains(&result) {
             if flags & CALL_QUIET == 0 {
                 return Err(KIND_CALL_FAILED);
             }
             broken |= flags & CALL_CHAINED != 0;
+        } else if flags & CALL_WHOLE != 0 && result.cast_unsigned() != args[2] {
+            return Err(KIND_CALL_FAILED);
         }
     }
     Ok(())

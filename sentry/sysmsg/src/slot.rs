@@ -3,7 +3,13 @@
 //! The stub fills the request fields, then increments `seq`; the sentry fills the reply fields,
 //! then sets `done` to the sequence number that it answers. Between the two the slot belongs to
 //! the sentry, before and after it to the stub. The doorbell is only an edge.
+//!
+//! Where both sides run at the same time on two CPUs, what a call costs is the cache lines that go
+//! from one to the other. Lines therefore hold fields that one side writes, and a field that keeps
+//! its value is not written ([`Renew`]): in a loop of equal calls only `seq`, `turn` and the line of
+//! the arguments travel.
 
+use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// How many registers [`Slot::regs`] holds, in the order of `struct user_regs_struct`.
@@ -12,6 +18,12 @@ pub const N_REGS: usize = 27;
 pub const MAX_CALLS: usize = 96;
 /// The size of the area for bulk data.
 pub const DATA_LEN: usize = 8192;
+
+/// In [`Turn::watched`]: somebody watches who is about to choose a CPU.
+pub const WATCHED_ANYWHERE: u32 = u32::MAX;
+/// How many times longer than usual both sides spin before their first exchange: moving a thread
+/// to another CPU takes longer than a call.
+pub const START_SPINS: u64 = 10;
 
 /// The request is a system call of the application.
 pub const KIND_SYSCALL: u32 = 1;
@@ -60,6 +72,8 @@ pub const FACT_VALID: u64 = 1 << 32;
 pub const CALL_QUIET: u32 = 1;
 /// A flag of a call: it is left out where a call with this flag has failed before.
 pub const CALL_CHAINED: u32 = 2;
+/// A flag of a call: it fails where its result is not its third argument.
+pub const CALL_WHOLE: u32 = 4;
 /// A pseudo call number: replaces eight bytes within a cache line at once, where they are as
 /// expected (address, old, new).
 pub const CALL_STORE: u32 = 0x1_0003;
@@ -105,7 +119,7 @@ pub struct Input {
 pub struct CallEntry {
     /// The call's number.
     pub nr: AtomicU32,
-    /// `CALL_QUIET` or nothing.
+    /// `CALL_QUIET`, `CALL_CHAINED`, `CALL_WHOLE`.
     pub flags: AtomicU32,
     /// The arguments; the first one is overwritten with the result.
     pub args: [AtomicU64; 6],
@@ -152,16 +166,12 @@ pub struct Slot {
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].
-    pub inputs: [Input; N_INPUTS],
+    pub inputs: Line<[Input; N_INPUTS]>,
     /// The registers, in the order of `struct user_regs_struct`; both ways.
-    pub regs: [AtomicU64; N_REGS],
+    pub regs: Line<[AtomicU64; N_REGS]>,
 
-    /// The number of the last request that has been answered. A futex word, and the one on which the
-    /// stub spins.
-    pub done: Line<AtomicU32>,
-    /// Not zero while a serving thread watches `seq`, so that a request needs no ring: the CPU on
-    /// which it spins, as `rdtscp` tells it, plus one.
-    pub watched: AtomicU32,
+    /// What the stub looks at while it waits.
+    pub turn: Turn,
     /// Whether the thread should stop before it goes back to the application.
     pub interrupt: AtomicU32,
     /// What to do: `REPLY_*`.
@@ -208,7 +218,49 @@ pub struct Slot {
     pub data: [AtomicU64; DATA_LEN / 8],
 }
 
-/// Gives a field a cache line of its own.
+/// Whose turn it is.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Turn {
+    /// The number of the last request that has been answered. A futex word.
+    pub done: AtomicU32,
+    /// Not zero while a serving thread watches `seq`, so that a request needs no ring: the CPU on
+    /// which it spins, as `rdtscp` tells it, plus one.
+    pub watched: AtomicU32,
+}
+
+/// Writing to memory that another CPU reads.
+pub trait Renew {
+    /// What the field holds.
+    type Value;
+
+    /// Stores `value` where it is not there yet, without any order.
+    fn renew(&self, value: Self::Value);
+}
+
+impl Renew for AtomicU32 {
+    type Value = u32;
+
+    #[inline]
+    fn renew(&self, value: u32) {
+        if self.load(Relaxed) != value {
+            self.store(value, Relaxed);
+        }
+    }
+}
+
+impl Renew for AtomicU64 {
+    type Value = u64;
+
+    #[inline]
+    fn renew(&self, value: u64) {
+        if self.load(Relaxed) != value {
+            self.store(value, Relaxed);
+        }
+    }
+}
+
+/// Gives a field cache lines of its own.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Line<T>(pub T);

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use sentry_sysmsg::layout;
 use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
-    CALL_REFUSED, CallEntry, DATA_LEN, MAX_CALLS, Slot,
+    CALL_REFUSED, CALL_WHOLE, CallEntry, DATA_LEN, MAX_CALLS, Renew as _, Slot,
 };
 use syscalls::{Errno, SysResult};
 
@@ -54,12 +54,15 @@ pub(super) fn fill(
             break;
         }
         match encode(call, slot, space, doorbell, ring, &mut batch.pins) {
-            Encoded::Call(nr, args) => write(entry, nr, args),
+            Encoded::Call(nr, args) => {
+                let whole = matches!(call, HostCall::Pread { whole: true, .. });
+                write(entry, nr, if whole { CALL_WHOLE } else { 0 }, args);
+            }
             Encoded::NeedsRing => {
                 batch.needs_ring = true;
                 break;
             }
-            Encoded::Refused => write(entry, CALL_REFUSED, [0; 6]),
+            Encoded::Refused => write(entry, CALL_REFUSED, 0, [0; 6]),
         }
         if let HostCall::Mincore { len, .. } = call {
             batch.data_len = usize::try_from(len.div_ceil(PAGE).min(MINCORE_MAX)).unwrap_or(0);
@@ -77,10 +80,9 @@ pub(super) fn fill(
 pub(super) fn fill_quiet(slot: &Slot, quiet: &mut Vec<QuietCall>) -> usize {
     let n = quiet.len().min(BATCH);
     for (entry, (nr, args)) in slot.calls.0.iter().zip(quiet.drain(..)) {
-        write(entry, nr, args);
         // Results are independent of each other; a patch is all or nothing.
         let chained = if nr == CALL_COPY_OUT { 0 } else { CALL_CHAINED };
-        entry.flags.store(CALL_QUIET | chained, Relaxed);
+        write(entry, nr, CALL_QUIET | chained, args);
     }
     n
 }
@@ -119,7 +121,7 @@ fn encode(
             let flags = u64::from((flags | libc::MAP_FIXED | anonymous).cast_unsigned());
             (libc::SYS_mmap, [addr, len, u64::from(prot.cast_unsigned()), flags, fd, offset])
         }
-        HostCall::Pread { addr, len, ref file, offset } => {
+        HostCall::Pread { addr, len, ref file, offset, whole: _ } => {
             let Some(fd) = donate(file, space, doorbell, ring, pins) else {
                 return Encoded::NeedsRing;
             };
@@ -224,11 +226,11 @@ fn data_addr(_space: &Space, slot: &Slot) -> u64 {
     layout::slot_addr(slot.index.load(Relaxed).min(layout::MAX_THREADS - 1)) + offset
 }
 
-fn write(entry: &CallEntry, nr: u32, args: [u64; 6]) {
-    entry.nr.store(nr, Relaxed);
-    entry.flags.store(0, Relaxed);
+fn write(entry: &CallEntry, nr: u32, flags: u32, args: [u64; 6]) {
+    entry.nr.renew(nr);
+    entry.flags.renew(flags);
     for (place, arg) in entry.args.iter().zip(args) {
-        place.store(arg, Relaxed);
+        place.renew(arg);
     }
 }
 
@@ -239,7 +241,7 @@ pub(super) fn write_data(slot: &Slot, bytes: &[u8]) {
         for (to, from) in word.iter_mut().zip(chunk) {
             *to = *from;
         }
-        place.store(u64::from_le_bytes(word), Relaxed);
+        place.renew(u64::from_le_bytes(word));
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, reg};
+use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, Renew as _, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
@@ -131,9 +131,9 @@ impl SystrapContext {
         slot.index.store(index, Relaxed);
         slot.interrupt.store(0, Relaxed);
         slot.in_use.store(1, Relaxed);
-        slot.watched.store(0, Relaxed);
+        slot.turn.watched.store(0, Relaxed);
         slot.seq.store(1, Relaxed);
-        slot.done.store(0, Release);
+        slot.turn.done.store(0, Release);
         Ok(Arc::new(Self {
             inner: Arc::clone(inner),
             space: Arc::clone(space),
@@ -326,13 +326,13 @@ impl SystrapContext {
     /// Lets the next reply say that the slot is watched.
     pub(super) fn watch(&self) {
         let _state = lock(&self.state);
-        self.watch.store(spin::WATCHED_ANYWHERE, Relaxed);
+        self.watch.store(slot::WATCHED_ANYWHERE, Relaxed);
     }
 
     /// Tells the stub on which CPU its watcher spins.
     pub(super) fn announce(&self, cpu: u32) {
         if self.watch.swap(cpu, Relaxed) != cpu {
-            self.slot.watched.store(cpu, SeqCst);
+            self.slot.turn.watched.store(cpu, SeqCst);
         }
     }
 
@@ -340,7 +340,7 @@ impl SystrapContext {
     pub(super) fn unwatch(&self) -> Option<Event> {
         let mut state = lock(&self.state);
         self.watch.store(0, Relaxed);
-        self.slot.watched.store(0, SeqCst);
+        self.slot.turn.watched.store(0, SeqCst);
         let seq = self.slot.seq.load(SeqCst);
         let posted = state.phase == Phase::Running && seq != state.taken;
         (self.announced.swap(false, Relaxed) && posted).then(|| self.accept(seq, &mut state))?
@@ -353,6 +353,7 @@ impl SystrapContext {
 
     /// Takes a request without a ring: returns the event that it is, if it is one.
     pub(super) fn posted(&self) -> Option<Event> {
+        spin::fetch_request(&self.slot);
         let mut state = lock(&self.state);
         let seq = self.slot.seq.load(Acquire);
         if state.phase != Phase::Running || seq == state.taken {
@@ -406,9 +407,11 @@ impl SystrapContext {
         if outcome {
             return self.take_outcome(state, kind == slot::KIND_CALL_FAILED);
         }
-        self.slot.interrupt.store(0, SeqCst);
+        if self.slot.interrupt.load(SeqCst) != 0 {
+            self.slot.interrupt.store(0, SeqCst);
+        }
         let mut values = [0; N_REGS];
-        for (value, place) in values.iter_mut().zip(&self.slot.regs) {
+        for (value, place) in values.iter_mut().zip(self.slot.regs.iter()) {
             *value = place.load(Relaxed);
         }
         state.regs = zerocopy::transmute!(values);
@@ -496,8 +499,12 @@ impl SystrapContext {
             for child in state.births.drain(..) {
                 self.inner.stillborn(&child);
             }
-            let error = state.results.values.last().and_then(|last| last.err());
-            let Some(errno) = error else { return self.violation() };
+            let errno = match state.results.values.last() {
+                Some(Err(errno)) => *errno,
+                // Not the whole of what was to be read.
+                Some(Ok(_)) if state.then == Then::Resume => Errno::EIO,
+                _ => return self.violation(),
+            };
             if state.then == Then::Resume {
                 return Some(Event::HostCallFailed {
                     index: state.results.values.len() - 1,
@@ -551,7 +558,7 @@ impl SystrapContext {
         state.sent = batch.n_calls;
         state.data_len = batch.data_len;
         state.pins = batch.pins;
-        slot.n_calls.store(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0), Relaxed);
+        slot.n_calls.renew(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0));
         let mut reply = 0;
         if state.todo.is_empty()
             && let Some(child) = state.births.pop_front()
@@ -575,13 +582,13 @@ impl SystrapContext {
             self.resumed_at.store(spin::ticks(), Relaxed);
             self.set_running(true);
         }
-        slot.reply.store(reply, Relaxed);
+        slot.reply.renew(reply);
         state.phase = Phase::Running;
         // Where only a ring can bring what comes next, nobody may take the request without it.
         let watch = if batch.needs_ring { 0 } else { self.watch.load(Relaxed) };
         self.announced.store(watch != 0, Relaxed);
-        slot.watched.store(watch, Relaxed);
-        slot.done.store(state.taken, SeqCst);
+        slot.turn.watched.renew(watch);
+        slot.turn.done.store(state.taken, SeqCst);
         self.answer_ring(state);
     }
 
@@ -597,7 +604,7 @@ impl SystrapContext {
             }
             reply |= slot::REPLY_REGS;
         } else if state.ret_dirty || state.in_syscall {
-            slot.ret.store(state.regs.rax, Relaxed);
+            slot.ret.renew(state.regs.rax);
             reply |= slot::REPLY_RET;
         }
         if let Some(addr) = state.xrestore.take() {
@@ -647,7 +654,7 @@ impl SystrapContext {
             self.inner.doorbell.answer(id, layout::RUNG_LOOK);
             self.inner.doorbell.set_sync(true);
         } else if std::mem::take(&mut state.parked) {
-            super::zygote::futex_wake(&self.slot.done);
+            super::zygote::futex_wake(&self.slot.turn.done);
         }
     }
 
@@ -690,7 +697,7 @@ impl SystrapContext {
         state.expects_outcome = true;
         state.results = HostCallResults::default();
         state.phase = Phase::Running;
-        self.slot.done.store(state.taken, SeqCst);
+        self.slot.turn.done.store(state.taken, SeqCst);
         self.answer_ring(&mut state);
         Ok(())
     }
@@ -732,7 +739,7 @@ impl SystrapContext {
             .store(if whole { slot::REPLY_EXIT_GROUP } else { slot::REPLY_EXIT }, Relaxed);
         state.phase = Phase::Running;
         state.expects_outcome = true;
-        self.slot.done.store(state.taken, SeqCst);
+        self.slot.turn.done.store(state.taken, SeqCst);
         self.answer_ring(&mut state);
         Ok(())
     }

@@ -278,7 +278,7 @@ impl Space {
     pub(super) fn wake_left(&self, index: u64) {
         let Ok(index) = usize::try_from(index) else { return };
         if let Some(Place::Left(context)) = lock(&self.threads).get(index) {
-            super::zygote::futex_wake(&context.slot().done);
+            super::zygote::futex_wake(&context.slot().turn.done);
         }
     }
 

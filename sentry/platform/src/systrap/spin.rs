@@ -15,10 +15,12 @@
 //! The instructions that read the processor's clock touch no memory but a local.
 #![expect(unsafe_code, reason = "reads the processor's clock")]
 
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use sentry_host::Rule;
+use sentry_sysmsg::slot::{START_SPINS, Slot};
 
 use super::Inner;
 use super::context::SystrapContext;
@@ -38,8 +40,9 @@ pub(super) const WORTH_TICKS: u64 = 20_000;
 const POLL_TICKS: u64 = 10_000;
 /// A call that is served for this long may have made its thread ring.
 const RING_TICKS: u64 = 30_000;
-/// A loop that takes this long has lost its CPU: somebody else needs it.
-const LOST_TICKS: u64 = 60_000;
+/// A loop that takes this long has lost its CPU to somebody who needs it, and not to an interrupt or
+/// a thread that soon sleeps again: about 0.6 ms.
+const LOST_TICKS: u64 = 1_500_000;
 /// How long it then leaves the CPUs to others: about 4 ms.
 const REST_TICKS: u64 = 10_000_000;
 /// How many calls must have come in quick succession.
@@ -49,8 +52,6 @@ pub(super) const MAX_STREAK: u32 = 128;
 const GOOD_SESSION: u32 = 64;
 /// The part of what the processor says that is the number of the CPU.
 const CPU_NUMBER: u32 = 0xfff;
-/// Tells the stub that it is watched by somebody who is about to choose a CPU.
-pub(super) const WATCHED_ANYWHERE: u32 = u32::MAX;
 
 /// Returns how long stubs spin: not at all where the processor cannot tell time and CPU at once, or
 /// where there is only one CPU.
@@ -68,6 +69,18 @@ fn has_rdtscp() -> bool {
 pub(super) fn ticks() -> u64 {
     // SAFETY: no memory is involved.
     unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Starts to fetch what the stub's CPU has of a request, all at once and not line by line as the
+/// request is taken.
+pub(super) fn fetch_request(slot: &Slot) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    let end = offset_of!(Slot, turn);
+    for offset in (offset_of!(Slot, kind)..end).step_by(64).chain([offset_of!(Slot, data)]) {
+        let line = std::ptr::from_ref(slot).cast::<i8>().wrapping_byte_add(offset);
+        // SAFETY: a hint about memory of the slot.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+    }
 }
 
 /// Returns the CPU that the thread runs on, plus one, as stubs publish theirs: what Linux keeps in
@@ -218,8 +231,13 @@ impl Spinner {
             // Perhaps this one's, which has waited too long.
             return Found::Other;
         }
-        // Where it has paid, a thread that is held up for a moment is worth the wait.
-        let patience = if self.hits < GOOD_SESSION { SPIN_TICKS } else { 5 * SPIN_TICKS };
+        let patience = match self.hits {
+            // Both may still be on their way to their CPUs.
+            0 => START_SPINS * SPIN_TICKS,
+            1..GOOD_SESSION => SPIN_TICKS,
+            // Where it has paid, a thread that is held up for a moment is worth the wait.
+            _ => 5 * SPIN_TICKS,
+        };
         let (mut last, mut polled) = (started, started);
         loop {
             if context.has_posted() {

@@ -21,6 +21,19 @@ pub(crate) enum Next {
     Exited,
 }
 
+/// Returns whether [`before_return`] has something to do.
+pub(crate) fn is_due(current: &CurrentTask) -> bool {
+    let group = current.group.signals.lock();
+    let is_leaving = group.exit_status.is_some() || group.exec_tid.is_some();
+    let has_stopped = group.stop.is_some();
+    drop(group);
+    is_leaving
+        || has_stopped
+        || current.kernel.is_frozen()
+        || current.has_attention()
+        || current.signals.lock().saved_mask.is_some()
+}
+
 /// Handles everything that is pending before a task returns to the application.
 pub(crate) fn before_return(current: &CurrentTask) -> Next {
     let mut handled = false;

@@ -1,6 +1,7 @@
 //! `read(2)`, `write(2)` and their positioned and vectored forms, `lseek(2)`, `dup(2)`, truncation.
 
 use guest_tests::fs::{close, get, open, pipe, put, read, read_all, seek, write};
+use guest_tests::mem::Map;
 use guest_tests::{Outcome, check, eq, fails, ok, sig, sys};
 use libc::{O_APPEND, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, iovec};
 
@@ -53,14 +54,7 @@ fn read_huge_count_is_clamped() -> Outcome {
     ok!(put(c"f", b"abc"));
     let fd = ok!(open(c"f", O_RDONLY));
     // Low enough that the end of the named range is still an address of the program's half.
-    let map = ok!(guest_tests::mem::Map::new(
-        0x1000_0000,
-        4096,
-        3,
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        -1,
-        0
-    ));
+    let map = ok!(Map::new(0x1000_0000, 4096, 3, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0));
     eq!(ok!(sys!(SYS_read, fd, map.addr, 0x7fff_ffff)), 3);
     fails!(sys!(SYS_read, fd, map.addr, usize::MAX), EFAULT);
     Ok(())
@@ -69,7 +63,7 @@ fn read_huge_count_is_clamped() -> Outcome {
 fn read_into_partly_bad_buffer() -> Outcome {
     ok!(put(c"f", &[7u8; 8192]));
     let fd = ok!(open(c"f", O_RDONLY));
-    let map = ok!(guest_tests::mem::Map::anonymous(8192, libc::MAP_PRIVATE));
+    let map = ok!(Map::anonymous(8192, libc::MAP_PRIVATE));
     ok!(sys!(SYS_munmap, map.addr + 4096, 4096));
     eq!(ok!(sys!(SYS_read, fd, map.addr, 8192)), 4096);
     eq!(ok!(seek(fd, 0, libc::SEEK_CUR)), 4096);
@@ -79,7 +73,7 @@ fn read_into_partly_bad_buffer() -> Outcome {
 
 fn write_from_partly_bad_buffer() -> Outcome {
     let fd = ok!(open(c"f", O_CREAT | O_RDWR));
-    let map = ok!(guest_tests::mem::Map::anonymous(8192, libc::MAP_PRIVATE));
+    let map = ok!(Map::anonymous(8192, libc::MAP_PRIVATE));
     map.bytes()[..4096].fill(9);
     ok!(sys!(SYS_munmap, map.addr + 4096, 4096));
     fails!(sys!(SYS_write, fd, map.addr + 4096, 10), EFAULT);
@@ -373,6 +367,129 @@ fn large_write_and_read_back() -> Outcome {
     Ok(())
 }
 
+/// What the files of the tests of large reads hold at an offset.
+fn pattern(at: usize) -> u8 {
+    (at * 7 + at / 251) as u8
+}
+
+fn patterned(len: usize) -> Vec<u8> {
+    (0..len).map(pattern).collect()
+}
+
+fn large_read_into_partly_bad_buffer() -> Outcome {
+    ok!(put(c"f", &patterned(1 << 18)));
+    let fd = ok!(open(c"f", O_RDONLY));
+    let map = ok!(Map::anonymous(1 << 18, libc::MAP_PRIVATE));
+    let addr = map.bytes().as_ptr().addr();
+    ok!(sys!(SYS_munmap, addr + (1 << 17), 1 << 17));
+    eq!(ok!(sys!(SYS_read, fd, addr, 1 << 18)), 1 << 17);
+    eq!(ok!(seek(fd, 0, libc::SEEK_CUR)), 1 << 17);
+    check!(map.bytes()[..1 << 17] == patterned(1 << 18)[..1 << 17]);
+    fails!(sys!(SYS_read, fd, addr + (1 << 17), 1 << 17), EFAULT);
+    fails!(sys!(SYS_pread64, fd, addr + (1 << 17), 1 << 17, 0), EFAULT);
+    eq!(ok!(seek(fd, 0, libc::SEEK_CUR)), 1 << 17);
+    map.leak();
+    Ok(())
+}
+
+fn large_reads_at_the_end() -> Outcome {
+    let len = (1 << 17) + 5;
+    ok!(put(c"f", &patterned(len)));
+    let fd = ok!(open(c"f", O_RDONLY));
+    let mut buf = vec![1_u8; 1 << 18];
+    eq!(ok!(read(fd, &mut buf)), len);
+    check!(buf[..len] == patterned(len)[..] && buf[len..].iter().all(|byte| *byte == 1));
+    eq!(ok!(read(fd, &mut buf)), 0);
+    eq!(ok!(sys!(SYS_pread64, fd, buf.as_mut_ptr(), buf.len(), 1 << 16)), (1 << 16) + 5);
+    eq!(ok!(sys!(SYS_pread64, fd, buf.as_mut_ptr(), buf.len(), 1 << 20)), 0);
+    eq!(ok!(seek(fd, 0, libc::SEEK_CUR)), len);
+    Ok(())
+}
+
+/// Signals that arrive at any moment neither lose nor repeat a byte.
+fn large_reads_under_signals() -> Outcome {
+    ok!(put(c"f", &patterned(1 << 20)));
+    let fd = ok!(open(c"f", O_RDONLY));
+    ok!(sig::handle(libc::SIGALRM, sig::record, libc::SA_RESTART));
+    let every = libc::timeval { tv_sec: 0, tv_usec: 300 };
+    ok!(sys!(SYS_setitimer, libc::ITIMER_REAL, &[every, every], 0));
+    let expected = patterned(1 << 20);
+    let mut buf = vec![0_u8; 1 << 16];
+    for _ in 0..2000 {
+        ok!(seek(fd, 0, libc::SEEK_SET));
+        for piece in expected.chunks(1 << 16) {
+            eq!(ok!(read(fd, &mut buf)), 1 << 16);
+            check!(buf == piece);
+        }
+        if sig::count() > 20 {
+            break;
+        }
+    }
+    ok!(sys!(SYS_setitimer, libc::ITIMER_REAL, &[0_u64; 4], 0));
+    check!(sig::count() > 20);
+    Ok(())
+}
+
+/// While another thread makes the file shorter and longer, what a read says and by how much the
+/// offset moves is the same, and what it brings is there.
+fn large_reads_of_a_changing_file() -> Outcome {
+    let data = patterned(1 << 18);
+    ok!(put(c"f", &data));
+    let fd = ok!(open(c"f", O_RDWR));
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = done.clone();
+    let content = data.clone();
+    let writer = std::thread::spawn(move || -> Outcome {
+        let fd = ok!(open(c"f", O_RDWR));
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            ok!(sys!(SYS_ftruncate, fd, 100_000));
+            ok!(sys!(SYS_pwrite64, fd, content.as_ptr(), content.len(), 0));
+        }
+        Ok(())
+    });
+    let mut buf = vec![0_u8; 1 << 17];
+    for _ in 0..300 {
+        ok!(seek(fd, 50_000, libc::SEEK_SET));
+        let n = ok!(read(fd, &mut buf));
+        check!((50_000..=1 << 17).contains(&n), "{n}");
+        eq!(ok!(seek(fd, 0, libc::SEEK_CUR)), 50_000 + n);
+        // What was cut off in between reads as zeroes.
+        let is_right = |(i, byte): (usize, &u8)| *byte == data[50_000 + i] || *byte == 0;
+        check!(buf[..n].iter().enumerate().all(is_right));
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().map_err(|_| "the writer panicked")?
+}
+
+/// Threads that share an offset read every byte once.
+fn large_reads_share_an_offset() -> Outcome {
+    let len = 8 << 20;
+    ok!(put(c"f", &patterned(len)));
+    let fd = ok!(open(c"f", O_RDONLY));
+    let reader = move || -> Result<(u64, u64), String> {
+        let mut buf = vec![0_u8; 40_000];
+        let (mut n, mut sum) = (0, 0);
+        loop {
+            let got = read(fd, &mut buf).map_err(|errno| format!("read: {errno}"))?;
+            if got == 0 {
+                return Ok((n, sum));
+            }
+            n += got as u64;
+            sum += buf[..got].iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        }
+    };
+    let threads: Vec<_> = (0..3).map(|_| std::thread::spawn(reader)).collect();
+    let (mut n, mut sum) = (0, 0);
+    for thread in threads {
+        let (read, read_sum) = thread.join().map_err(|_| "a reader panicked")??;
+        n += read;
+        sum += read_sum;
+    }
+    eq!(n, len as u64);
+    eq!(sum, patterned(len).iter().map(|byte| u64::from(*byte)).sum::<u64>());
+    Ok(())
+}
+
 fn write_to_closed_pipe() -> Outcome {
     let (reader, writer) = ok!(pipe(0));
     ok!(close(reader));
@@ -472,6 +589,11 @@ guest_tests::cases!(
     fallocate_extends_and_keeps_size,
     fallocate_punches_hole,
     large_write_and_read_back,
+    large_read_into_partly_bad_buffer,
+    large_reads_at_the_end,
+    large_reads_under_signals,
+    large_reads_of_a_changing_file,
+    large_reads_share_an_offset,
     write_to_closed_pipe,
     file_size_limit,
     sync_calls,
