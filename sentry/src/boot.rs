@@ -4,6 +4,7 @@
 //! Architecture Invariant: nothing of the container (its files, its program) is looked at before
 //! the seccomp filter stands.
 
+mod cgroups;
 mod container;
 mod oom_score;
 mod process;
@@ -83,6 +84,7 @@ fn create(
         tasks_limit: config.container.tasks_limit,
         host_network,
         id_maps: config.container.id_maps.clone(),
+        cgroup_text: config.container.cgroup_text.clone(),
     });
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);

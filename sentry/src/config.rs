@@ -97,6 +97,8 @@ pub struct ContainerConfig {
     pub tasks_limit: Option<u64>,
     /// The ids of the container's user namespace.
     pub id_maps: IdMaps,
+    /// What the guest is told about control groups.
+    pub cgroup_text: CgroupText,
 }
 
 /// The ids of a user namespace (`user_namespaces(7)`). Without ranges it has every id, as the
@@ -126,10 +128,29 @@ impl IdMaps {
         contains(&self.uids, uid)
     }
 
+    /// Returns the host's id of a user.
+    pub fn host_uid(&self, uid: u32) -> u32 {
+        outside(&self.uids, uid)
+    }
+
+    /// Returns the host's id of a group.
+    pub fn host_gid(&self, gid: u32) -> u32 {
+        outside(&self.gids, gid)
+    }
+
     /// Returns whether a group exists.
     pub fn has_gid(&self, gid: u32) -> bool {
         contains(&self.gids, gid)
     }
+}
+
+/// Returns the id outside; where there is none, the same.
+fn outside(ranges: &[IdRange], id: u32) -> u32 {
+    let translate = |range: &IdRange| {
+        let at = id.checked_sub(range.inside).filter(|at| *at < range.size)?;
+        range.outside.checked_add(at)
+    };
+    ranges.iter().find_map(translate).unwrap_or(id)
 }
 
 fn contains(ranges: &[IdRange], id: u32) -> bool {
@@ -289,8 +310,38 @@ pub enum MountKind {
     Devpts,
     /// POSIX message queues.
     Mqueue,
-    /// An empty read-only directory in the place of the cgroup hierarchy.
-    Cgroup,
+    /// The container's own control groups, read-only: without hierarchies an empty directory, for
+    /// version 2 the group itself, and otherwise a directory of hierarchies.
+    Cgroup {
+        /// The hierarchies.
+        hierarchies: Vec<CgroupHierarchy>,
+    },
+}
+
+/// The container's group in one hierarchy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CgroupHierarchy {
+    /// The gofer connection that serves it.
+    pub connection: usize,
+    /// The name of the hierarchy's directory.
+    pub name: String,
+    /// Its controllers, separated by commas; none for version 2.
+    pub controllers: Option<String>,
+}
+
+/// What files of `/proc` say about control groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupText {
+    /// `/proc/PID/cgroup`.
+    pub own: String,
+    /// `/proc/cgroups`.
+    pub all: String,
+}
+
+impl Default for CgroupText {
+    fn default() -> Self {
+        Self { own: "0::/\n".into(), all: "#subsys_name\thierarchy\tnum_cgroups\tenabled\n".into() }
+    }
 }
 
 /// Options of a tmpfs.

@@ -7,7 +7,7 @@ use sentry_platform::Platform;
 use syscalls::abi::resource;
 use syscalls::{Errno, SysResult};
 
-use crate::config::IdMaps;
+use crate::config::{CgroupText, IdMaps};
 use crate::control::StatusNotifier;
 use crate::fs::host_fd::HostPoller;
 use crate::net::netlink::Snapshot;
@@ -70,6 +70,8 @@ pub struct Kernel {
     pub file_system_types: FileSystemTypes,
     /// The users and groups that there are.
     pub(crate) id_maps: IdMaps,
+    /// What is told about control groups.
+    pub(crate) cgroup_text: CgroupText,
     /// Where memfds live, once there is one.
     pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
 }
@@ -107,6 +109,8 @@ pub struct KernelOptions {
     pub host_network: Option<HostNetwork>,
     /// The users and groups that there are.
     pub id_maps: IdMaps,
+    /// What is told about control groups.
+    pub cgroup_text: CgroupText,
 }
 
 impl Kernel {
@@ -139,6 +143,7 @@ impl Kernel {
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
             id_maps: options.id_maps,
+            cgroup_text: options.cgroup_text,
             memfds: OnceLock::new(),
         })
     }

@@ -7,7 +7,7 @@ use ::syscalls::abi::fs::makedev;
 use ::syscalls::abi::mount::MountFlags;
 use ::syscalls::{Errno, SysResult};
 
-use super::process;
+use super::{cgroups, process};
 use crate::config::{
     ContainerConfig, DeviceConfig, MountConfig, MountKind, OverlayMedium, Propagation, TmpfsConfig,
 };
@@ -52,10 +52,10 @@ const DEFAULT_LINKS: [(&str, &str); 6] = [
 ];
 
 /// The gofer connections that have not been taken, by index.
-struct Connections(Vec<Option<OwnedFd>>);
+pub(super) struct Connections(Vec<Option<OwnedFd>>);
 
 impl Connections {
-    fn attach(&mut self, index: usize, caching: Caching) -> SysResult<GoferFs> {
+    pub(super) fn attach(&mut self, index: usize, caching: Caching) -> SysResult<GoferFs> {
         let socket = self.0.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
         GoferFs::attach(socket, caching)
     }
@@ -201,7 +201,7 @@ fn mount_point(fs: &FsContext, path: &[u8], is_directory: bool) -> SysResult<Pat
     resolve(fs, path)
 }
 
-fn tmpfs(config: &TmpfsConfig, mode: u32) -> SysResult<Arc<TmpFs>> {
+pub(super) fn tmpfs(config: &TmpfsConfig, mode: u32) -> SysResult<Arc<TmpFs>> {
     TmpFs::new(tmpfs::Options {
         max_bytes: config.size,
         max_inodes: config.nr_inodes,
@@ -249,9 +249,9 @@ fn make_mount(
             mode: 0o1777,
             ..tmpfs::Options::default()
         })?,
-        MountKind::Cgroup => {
-            flags |= MountFlags::RDONLY;
-            tmpfs(&TmpfsConfig::default(), 0o755)?
+        MountKind::Cgroup { hierarchies } => {
+            let at = mount_point(fs, path, true)?;
+            return cgroups::mount(fs, &at, path, flags, hierarchies, connections);
         }
     };
     let at = mount_point(fs, path, is_directory)?;

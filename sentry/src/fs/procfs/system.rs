@@ -37,8 +37,6 @@ pty_master           /dev/ptm      128 0-1048575 pty:master
 /// The file systems of the sandbox, whether or not `mount(2)` can make them.
 const FILE_SYSTEMS: [&str; 6] = ["sysfs", "tmpfs", "proc", "devtmpfs", "devpts", "overlay"];
 
-const CGROUPS: &str = "#subsys_name\thierarchy\tnum_cgroups\tenabled\n";
-
 /// Returns the entries.
 pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
     vec![
@@ -57,7 +55,8 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
             format!("Linux version {RELEASE} (runsc-rs) (rustc) {VERSION}\n")
         }),
         numbers.fixed("cmdline", 0o444, "BOOT_IMAGE=/vmlinuz quiet\n"),
-        numbers.fixed("cgroups", 0o444, CGROUPS),
+        numbers
+            .text("cgroups", 0o444, |current: &CurrentTask| current.kernel.cgroup_text.all.clone()),
         numbers.fixed("devices", 0o444, DEVICES),
         numbers.fixed("diskstats", 0o444, ""),
         numbers.fixed("partitions", 0o444, "major minor  #blocks  name\n\n"),

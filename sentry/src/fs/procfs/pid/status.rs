@@ -426,8 +426,8 @@ pub(super) fn cpuset(_look: &Look<'_>) -> SysResult<Vec<u8>> {
     newline("/".into())
 }
 
-pub(super) fn cgroup(_look: &Look<'_>) -> SysResult<Vec<u8>> {
-    newline("0::/".into())
+pub(super) fn cgroup(look: &Look<'_>) -> SysResult<Vec<u8>> {
+    Ok(look.current.kernel.cgroup_text.own.clone().into_bytes())
 }
 
 pub(super) fn children(look: &Look<'_>) -> SysResult<Vec<u8>> {
