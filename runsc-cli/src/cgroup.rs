@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use sentry::config::CgroupText;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use limits::{Limits, parse as parse_limits, read as read_limits};
@@ -103,6 +104,37 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Returns what a container is shown: of each hierarchy its group, the name of the directory,
+    /// and the controllers, none for version 2. Where the host has both, version 2 has no
+    /// controllers of worth.
+    pub(crate) fn views(&self) -> Vec<(PathBuf, String, Option<String>)> {
+        let has_old = self.groups.iter().any(|group| group.controllers.is_some());
+        let shown = self.groups.iter().filter(|group| group.controllers.is_some() == has_old);
+        let view = |group: &Group| {
+            let name = group.mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (group.dir.clone(), name, group.controllers.as_ref().map(|list| list.join(",")))
+        };
+        shown.map(view).collect()
+    }
+
+    /// Returns what a container is told: its groups as the roots of the host's hierarchies.
+    pub(crate) fn text(&self) -> CgroupText {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = own.lines().filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            Some(format!("{}:{}:/\n", fields.next()?, fields.next()?))
+        });
+        let all = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+        let all = all.lines().map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
+            // How many there are on the host is no business of the container's.
+            [name, hierarchy, _, enabled] if !name.starts_with('#') => {
+                format!("{name}\t{hierarchy}\t1\t{enabled}\n")
+            }
+            _ => format!("{line}\n"),
+        });
+        CgroupText { own: own.collect(), all: all.collect() }
     }
 
     /// Returns the directory of version 2.

@@ -19,8 +19,11 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use sentry::config::{Config, ContainerConfig, NetworkMode, PlatformKind, ProcessConfig};
+use sentry::config::{
+    CgroupHierarchy, Config, ContainerConfig, MountKind, NetworkMode, PlatformKind, ProcessConfig,
+};
 
+use crate::cgroup::Cgroup;
 use crate::cli::{self, GlobalOptions};
 use crate::hooks::Hooks;
 use crate::sandbox::{GoferMount, Plan};
@@ -139,6 +142,33 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
         cgroups,
         warnings,
     })
+}
+
+impl Bundle {
+    /// Returns whether the container is to see its control groups.
+    pub(crate) fn mounts_cgroups(&self) -> bool {
+        let is_cgroup = |kind: &MountKind| matches!(kind, MountKind::Cgroup { .. });
+        self.container.mounts.iter().any(|mount| is_cgroup(&mount.kind))
+    }
+
+    /// Lets the container see its own groups where its specification mounts them.
+    pub(crate) fn show_cgroups(&mut self, cgroup: &Cgroup) {
+        self.container.cgroup_text = cgroup.text();
+        for mount in &mut self.container.mounts {
+            let MountKind::Cgroup { hierarchies } = &mut mount.kind else { continue };
+            for (dir, name, controllers) in cgroup.views() {
+                let connection = self.gofer_mounts.len();
+                self.gofer_mounts.push(GoferMount {
+                    source: dir,
+                    readonly: true,
+                    tmpfiles: false,
+                    unix_sockets: false,
+                    pseudo_filesystems: true,
+                });
+                hierarchies.push(CgroupHierarchy { connection, name, controllers });
+            }
+        }
+    }
 }
 
 /// Reads a process in the form of config.json. Returns the size of its terminal as well.

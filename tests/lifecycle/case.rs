@@ -45,8 +45,8 @@ fn rootfs() -> &'static Rootfs {
         let bin = rootfs.path().join("bin");
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         for name in [
-            "cat", "echo", "env", "false", "id", "kill", "ls", "pwd", "sh", "sleep", "true",
-            "touch",
+            "cat", "cut", "echo", "env", "false", "grep", "id", "kill", "ls", "pwd", "sh", "sleep",
+            "true", "touch",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
         }

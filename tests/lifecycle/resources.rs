@@ -17,6 +17,14 @@ fn control_files(group: &str, name: &str) -> Vec<String> {
     mounts.iter().filter_map(read).collect()
 }
 
+/// Removes an empty group of every hierarchy.
+fn remove_groups(name: &str) {
+    for mount in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = fs::remove_dir(mount.path().join(name));
+    }
+    let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(name));
+}
+
 #[test]
 fn control_groups_hold_every_process_and_go_with_the_container() {
     compare(|runtime| {
@@ -69,10 +77,37 @@ fn control_groups_hold_every_process_and_go_with_the_container() {
         assert!(stats["data"]["cpu"]["usage"]["total"].as_u64() > Some(0), "{stats}");
         case.succeed(&["delete", "--force", "c"]);
         seen.push(control_files(&group, "cgroup.procs").len().to_string());
-        for mount in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            let _ = fs::remove_dir(mount.path().join(&parent));
-        }
-        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
+        remove_groups(&parent);
+        seen
+    });
+}
+
+#[test]
+fn a_container_sees_its_own_groups() {
+    compare(|runtime| {
+        let script = "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes cpu.max \
+             cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us pids.max pids/pids.max 2>/dev/null; \
+             cat /proc/self/cgroup; grep cgroup /proc/self/mountinfo | cut -d' ' -f4,5; \
+             grep -c -e ' - cgroup cgroup rw,memory' -e ' - cgroup2 ' /proc/self/mountinfo";
+        let parent = test_harness::temp_dir::unique("lifecycle");
+        let mut case = Case::with(runtime, &["sh", "-c", script], |config| {
+            config["linux"]["cgroupsPath"] = format!("/{parent}/c").into();
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+            config["linux"]["resources"] = json!({
+                "memory": {"limit": 134_217_728},
+                "cpu": {"period": 100_000, "quota": 50_000},
+                "pids": {"limit": 500},
+            });
+            config["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+            }));
+        });
+        case.has_cgroups = true;
+        let done = case.call(&["run", "c"]);
+        remove_groups(&parent);
+        let mut seen: Vec<String> = done.stdout.lines().map(str::to_owned).collect();
+        seen.retain(|line| !line.contains("name="));
         seen
     });
 }

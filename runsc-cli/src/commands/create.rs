@@ -44,7 +44,7 @@ pub(super) fn prepare(
         .bundle
         .canonicalize()
         .with_context(|| format!("--bundle: {}", args.bundle.display()))?;
-    let bundle = spec::load(&dir, &args.id, global)?;
+    let mut bundle = spec::load(&dir, &args.id, global)?;
     for warning in &bundle.warnings {
         log::warning(&format!("config.json: {warning}"));
     }
@@ -56,22 +56,30 @@ pub(super) fn prepare(
         console: console.map(|socket| Console {
             socket: socket.to_owned(),
             size: bundle.console_size,
-            uid: process.uid,
-            gid: process.gid,
+            uid: bundle.container.id_maps.host_uid(process.uid),
+            gid: bundle.container.id_maps.host_gid(process.gid),
         }),
     };
     let preserved = sys::inherited_descriptors(args.preserve_fds)
         .context("--preserve-fds: not that many descriptors")?;
-    let mut state = State::new(&args.id, &dir, &bundle.rootfs, bundle.annotations);
-    state.hooks = bundle.hooks;
-    state.namespaces = bundle.namespaces;
-    let limits = bundle.cgroups.limits;
+    let annotations = std::mem::take(&mut bundle.annotations);
+    let mut state = State::new(&args.id, &dir, &bundle.rootfs, annotations);
+    state.hooks = std::mem::take(&mut bundle.hooks);
+    state.namespaces = std::mem::take(&mut bundle.namespaces);
+    let limits = std::mem::take(&mut bundle.cgroups.limits);
     if !global.ignore_cgroups {
         if sys::effective_ids().0 == 0 {
-            state.cgroup = Some(Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?);
+            let cgroup = Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?;
+            bundle.show_cgroups(&cgroup);
+            state.cgroup = Some(cgroup);
         } else if !limits.is_empty() {
             log::warning("config.json: linux.resources: not applied without privileges");
         }
+    }
+    if state.cgroup.is_none() && bundle.mounts_cgroups() {
+        log::warning(
+            "config.json: mounts: without cgroups of its own (--ignore-cgroups, or no privileges), the container sees none",
+        );
     }
     let container = Container::claim(&super::state_root(global), state)?;
     let state_dir = &container.dir;

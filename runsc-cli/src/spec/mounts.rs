@@ -135,13 +135,8 @@ pub(super) fn add(
         ("sysfs", _) => MountKind::Sysfs,
         ("devpts", _) => MountKind::Devpts,
         ("mqueue", _) => MountKind::Mqueue,
-        ("cgroup" | "cgroup2", _) => {
-            warnings.push(format!(
-                "{}: cgroups are not supported yet: an empty directory",
-                entry_name(&name)
-            ));
-            MountKind::Cgroup
-        }
+        // Filled in when it is known which they are.
+        ("cgroup" | "cgroup2", _) => MountKind::Cgroup { hierarchies: Vec::new() },
         (other, _) => bail!("{}: type {other:?} is not supported", entry_name(&name)),
     };
     plan.mounts.push(mount);

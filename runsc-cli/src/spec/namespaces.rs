@@ -113,8 +113,5 @@ pub(super) fn id_maps(linux: &mut Fields, warnings: &mut Vec<String>) -> anyhow:
             bail!("{}: has to map id 0 of the container", linux.name(field));
         }
     }
-    if maps.uids.is_empty() != maps.gids.is_empty() {
-        bail!("{}: users and groups have to be mapped both", linux.name("uidMappings"));
-    }
     Ok(maps)
 }

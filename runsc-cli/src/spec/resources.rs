@@ -39,9 +39,11 @@ pub(super) fn translate(
     container.tasks_limit = cgroups.limits.pids;
     container.id_maps = namespaces::id_maps(&mut linux, warnings)?;
     let has_user_namespace = namespaces.own & libc::CLONE_NEWUSER != 0;
-    if has_user_namespace && container.id_maps == IdMaps::default() {
-        // In runc's words.
-        bail!("User namespaces enabled, but no uid mappings found.");
+    for (ids, ranges) in [("uid", &container.id_maps.uids), ("gid", &container.id_maps.gids)] {
+        if has_user_namespace && ranges.is_empty() {
+            // In runc's words.
+            bail!("User namespaces enabled, but no {ids} mappings found.");
+        }
     }
     if !has_user_namespace && container.id_maps != IdMaps::default() {
         warnings.push("linux.uidMappings: without a user namespace, ignored".into());
