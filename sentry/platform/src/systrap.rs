@@ -5,6 +5,7 @@
 //! - [`space`], [`context`]: a stub process and its threads.
 //! - [`doorbell`]: how they ring.
 //! - [`spin`]: sees requests without rings, where a CPU is free.
+//! - [`follow`]: answers rings on their own CPU.
 //! - [`serve`]: receives rings of the doorbell, hands events to their owners, reaps processes.
 //! - [`filter`]: what a stub may ask of the host.
 //!
@@ -17,6 +18,7 @@ mod context;
 mod doorbell;
 mod fds;
 mod filter;
+mod follow;
 mod messages;
 mod patch;
 mod region;

@@ -43,13 +43,19 @@ pub(crate) fn is_futex() -> bool {
 pub(crate) fn ring(slot: &Slot, done: u32) {
     let (token, index) = (slot.space.load(Relaxed), u64::from(slot.index.load(Relaxed)));
     let answer = if is_futex() {
-        send(layout::RING_REQUEST, token, index)
+        slot.rang.store(serve::now(), Relaxed);
+        let sent = send(layout::RING_REQUEST, token, index);
+        if sent == layout::RUNG_PARK && serve::yield_for_answer(slot) {
+            return;
+        }
+        sent
     } else {
         host::ring(layout::RING_REQUEST, token, index)
     };
     match answer {
         layout::RUNG_PARK => {
             host::futex_wait(core::ptr::from_ref(&slot.turn.done).addr() as u64, done);
+            slot.woke.store(serve::now(), Relaxed);
         }
         // Nobody listens any more.
         ENOSYS => host::exit_group(124),

@@ -107,6 +107,11 @@ pub(crate) fn dup2(old: u64, new: u64) -> i64 {
     call!(33, old, new)
 }
 
+/// `sched_yield`.
+pub(crate) fn sched_yield() {
+    call!(24, 0);
+}
+
 /// `getrusage(RUSAGE_SELF)`.
 pub(crate) fn own_usage(to: u64) {
     call!(98, 0, to);

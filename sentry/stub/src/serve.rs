@@ -91,6 +91,31 @@ pub(crate) fn post(slot: &Slot, kind: u32) {
     slot.seq.store(slot.seq.load(Relaxed).wrapping_add(1), SeqCst);
 }
 
+/// Lets others run until the last request is answered, where that needs nothing but this CPU, and for as
+/// long as a thread would spin; returns whether it is. To wake a thread on another CPU is far dearer.
+pub(crate) fn yield_for_answer(slot: &Slot) -> bool {
+    let seq = slot.seq.load(Relaxed);
+    let ticks = config().spin_ticks.load(Relaxed);
+    let followed = slot.followed.load(Relaxed);
+    if followed == 0 || followed != slot.cpu.load(Relaxed) {
+        return false;
+    }
+    let started = tick().0;
+    while tick().0.wrapping_sub(started) < ticks {
+        host::sched_yield();
+        if slot.turn.done.load(Acquire) == seq {
+            return true;
+        }
+    }
+    slot.followed.store(0, Relaxed);
+    false
+}
+
+/// Returns the time-stamp counter where it may be asked for, else zero.
+pub(crate) fn now() -> u64 {
+    if config().spin_ticks.load(Relaxed) == 0 { 0 } else { tick().0 }
+}
+
 /// Returns the time-stamp counter and the CPU plus one.
 fn tick() -> (u64, u32) {
     let mut cpu = 0;

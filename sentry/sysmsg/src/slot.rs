@@ -163,6 +163,11 @@ pub struct Slot {
     pub fds_lock: AtomicU32,
     /// See `fds_lock`.
     pub fds_taken: AtomicU64,
+    /// When the thread last rang by a message, by the time-stamp counter, and when it last woke up from
+    /// the sleep on its `done` word; hints, like `cpu`.
+    pub rang: AtomicU64,
+    /// See `rang`.
+    pub woke: AtomicU64,
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].
@@ -193,6 +198,9 @@ pub struct Slot {
     pub birth_channel: AtomicU32,
     /// How many descriptors the process must have taken from its channel before it makes the calls.
     pub fds_sent: AtomicU64,
+    /// The CPU to which the receiver of rings keeps because this thread rings there, as in
+    /// [`Turn::watched`]; zero where it keeps to none. The stub clears it where that does not help.
+    pub followed: AtomicU32,
     /// The thread's own index.
     pub index: AtomicU32,
     /// The token of the address space.

@@ -132,6 +132,7 @@ impl SystrapContext {
         slot.interrupt.store(0, Relaxed);
         slot.in_use.store(1, Relaxed);
         slot.turn.watched.store(0, Relaxed);
+        slot.followed.store(0, Relaxed);
         slot.seq.store(1, Relaxed);
         slot.turn.done.store(0, Release);
         Ok(Arc::new(Self {
@@ -272,7 +273,7 @@ impl SystrapContext {
         self.taken.store(seq, Relaxed);
         state.phase = Phase::Stopped;
         if self.set_running(false) {
-            let gap = spin::ticks().wrapping_sub(self.resumed_at.load(Relaxed));
+            let gap = self.gap();
             let streak = self.streak();
             let streak = if gap < spin::WORTH_TICKS { streak + 1 } else { streak / 4 };
             self.streak.store(streak.min(spin::MAX_STREAK), Relaxed);
@@ -285,6 +286,16 @@ impl SystrapContext {
             self.space.fds().remove(number);
         }
         self.take(state)
+    }
+
+    /// Returns for how long the application has run, as far as the stub's word for when it began and
+    /// ended is credible: what the host takes to wake threads is not the application's.
+    fn gap(&self) -> u64 {
+        let (resumed, now) = (self.resumed_at.load(Relaxed), spin::ticks());
+        let end = Some(self.slot.rang.load(Relaxed)).filter(|at| (resumed..now).contains(at));
+        let end = end.unwrap_or(now);
+        let woke = Some(self.slot.woke.load(Relaxed)).filter(|at| (resumed..end).contains(at));
+        end.saturating_sub(woke.unwrap_or(resumed))
     }
 
     /// Notes whether the application runs; returns whether it did.
@@ -306,6 +317,16 @@ impl SystrapContext {
     /// Returns the CPU of the last request plus one, as the stub says.
     pub(super) fn cpu(&self) -> u32 {
         self.slot.cpu.load(Relaxed)
+    }
+
+    /// Tells the stub to which CPU the receiver of rings keeps, plus one; zero for none.
+    pub(super) fn follow(&self, cpu: u32) {
+        self.slot.followed.store(cpu, Relaxed);
+    }
+
+    /// Returns whether the stub still believes so.
+    pub(super) fn is_followed(&self) -> bool {
+        self.slot.followed.load(Relaxed) != 0
     }
 
     /// Returns whether the slot is watched, or will be.

@@ -22,6 +22,7 @@ use syscalls::{Errno, SysResult};
 
 use super::context::SystrapContext;
 use super::doorbell::{self, Ring};
+use super::follow::Follower;
 use super::space::Space;
 use super::spin::{Found, Spinner, Taken};
 use super::{Inner, Job, lock};
@@ -119,8 +120,10 @@ impl Inner {
         SERVES.set(true);
         self.run_jobs();
         let mut spinner = Spinner::new();
+        let mut follower = Follower::new();
         while !self.is_done() {
             let Some(lead) = self.take_lead() else {
+                follower.stop(self);
                 match spinner.stop(self) {
                     Some(event) => self.serve_event(event, &mut spinner),
                     None => self.park(),
@@ -129,12 +132,20 @@ impl Inner {
                 continue;
             };
             // Told apart before the lead goes: who then takes it can rely on every ring so far.
+            if spinner.is_watching() {
+                follower.stop(self);
+            }
             let received = match spinner.spin(self) {
                 Found::Event(event) => Ok(Some(event)),
                 Found::Other if !self.doorbell.has_ring() => Ok(None),
                 Found::Other | Found::Nothing => self.receive().map(|ring| self.route(&ring)),
             };
             drop(lead);
+            if !spinner.is_watching()
+                && let Ok(Some((context, _))) = &received
+            {
+                follower.rang(self, context);
+            }
             match received {
                 Ok(Some(event)) => self.serve_event(event, &mut spinner),
                 Ok(None) => {}

@@ -127,8 +127,21 @@ impl Cpus {
         set_affinity(&set);
     }
 
+    /// Moves this thread to the CPU that stubs publish as `cpu`.
+    pub(super) fn join(&self, cpu: u32) {
+        let cpu = usize::try_from(cpu.wrapping_sub(1) & CPU_NUMBER).unwrap_or(usize::MAX);
+        // SAFETY: the number is within the set, which is empty before.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            if cpu < size_of_val(&set) * 8 && libc::CPU_ISSET(cpu, &self.set) {
+                libc::CPU_SET(cpu, &mut set);
+                set_affinity(&set);
+            }
+        }
+    }
+
     /// Lets this thread run on all of them again.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         set_affinity(&self.set);
     }
 }
@@ -182,6 +195,11 @@ impl Spinner {
             average: 0,
             rests_until: 0,
         }
+    }
+
+    /// Returns whether a thread is watched.
+    pub(super) fn is_watching(&self) -> bool {
+        self.watched.is_some()
     }
 
     /// Looks at a thread whose event has been served: whether to watch it from now on, or no more.
