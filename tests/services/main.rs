@@ -68,5 +68,16 @@ mod services {
         };
     }
 
-    services!(redis, tini);
+    services!(
+        cargo,
+        chromium,
+        go,
+        java,
+        node,
+        python_asyncio,
+        python_multiprocessing,
+        redis,
+        sqlite_writers,
+        tini,
+    );
 }
