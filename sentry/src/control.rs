@@ -8,5 +8,5 @@
 mod message;
 mod server;
 
-pub use message::{ContainerStatus, ProcessInfo, Request, Response, StartError};
+pub use message::{ContainerStatus, ProcessInfo, Request, Response, StartError, ThreadInfo};
 pub use server::{ControlServer, ControlTarget, ExecProcess, StatusNotifier};

@@ -305,6 +305,9 @@ pub trait AddressSpace: Send + Sync {
     /// Kills the host process. Every context in it ends with [`Event::Exited`]. Idempotent.
     fn kill(&self);
 
+    /// Returns the number that the host process has in the sentry's pid namespace, while it lives.
+    fn host_pid(&self) -> Option<u32>;
+
     /// Returns what the host process has used; zeroes where the host does not tell. Not cheap.
     fn usage(&self) -> ProcessUsage;
 

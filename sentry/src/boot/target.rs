@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::syscalls::abi::signal::{SI_USER, SIGKILL, Siginfo};
 use ::syscalls::abi::wait as status;
-use ::syscalls::{Errno, SysResult};
+use ::syscalls::{Errno, SysResult, UserAddr};
 
 use super::container::Container;
 use super::process::{self, Start};
 use crate::config::ProcessConfig;
-use crate::control::{ContainerStatus, ControlTarget, ExecProcess, ProcessInfo, StartError};
+use crate::control::{
+    ContainerStatus, ControlTarget, ExecProcess, ProcessInfo, StartError, ThreadInfo,
+};
 use crate::fs::host_fd::HostPoller;
 use crate::kernel::Kernel;
 use crate::task::signal::is_valid;
@@ -121,9 +123,22 @@ impl ControlTarget for Sandbox {
                 cpu_time_ns: user.saturating_add(system),
                 start_time_ns: task.group.start_ns,
                 command: String::from_utf8_lossy(&task.comm.lock()).into_owned(),
+                host_pid: task.context.lock().address_space().host_pid(),
             })
         };
         namespace.tasks().into_iter().filter_map(describe).collect()
+    }
+
+    fn threads(&self) -> Vec<ThreadInfo> {
+        let namespace = &self.kernel.root_pid_namespace;
+        let describe = |(tid, task): (u32, Arc<Task>)| ThreadInfo {
+            pid: task.group.pid_in(namespace),
+            tid,
+            command: String::from_utf8_lossy(&task.comm.lock()).into_owned(),
+            state: run::state_of(&task).0,
+            call: waiting_call(&task),
+        };
+        namespace.tasks().into_iter().map(describe).collect()
     }
 
     fn shutdown(&self) {
@@ -133,4 +148,21 @@ impl ControlTarget for Sandbox {
             init.status = Some(status::signaled(SIGKILL, false));
         }
     }
+}
+
+/// Returns the system call in which a thread waits.
+fn waiting_call(task: &Task) -> Option<String> {
+    if task.run_state.load(Ordering::SeqCst) != run::BLOCKED || !task.is_in_call() {
+        return None;
+    }
+    let call = *task.call.lock();
+    let space = task.context.lock().address_space();
+    let mut read = |addr: UserAddr, dst: &mut [u8]| space.read(addr, dst).unwrap_or(0);
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = match ::syscalls::table::lookup(call.number) {
+        Some(info) => ::syscalls::render::render_entry(info, &call.args, &mut read, &mut text),
+        None => ::syscalls::render::render_unknown(call.number, &call.args, &mut text),
+    };
+    Some(text)
 }

@@ -31,6 +31,8 @@ pub enum Request {
     },
     /// Lists the processes.
     Processes,
+    /// Lists the threads, and what each is doing.
+    Threads,
     /// Starts a further process. Its descriptors, at least three, come with the request. Answers
     /// when it runs, and once more when it has ended. Signals over this connection go to this
     /// process from then on, and it does not outlive the connection.
@@ -82,6 +84,11 @@ pub enum Response {
         /// In the order of their ids.
         processes: Vec<ProcessInfo>,
     },
+    /// The threads.
+    Threads {
+        /// In the order of their ids.
+        threads: Vec<ThreadInfo>,
+    },
 }
 
 /// How far a container is.
@@ -128,6 +135,23 @@ pub struct ProcessInfo {
     pub start_time_ns: u64,
     /// The name, as in `/proc/PID/comm`.
     pub command: String,
+    /// The number of the host process that runs it, in the sentry's pid namespace.
+    pub host_pid: Option<u32>,
+}
+
+/// One thread of the container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ThreadInfo {
+    /// The id of its process in the container's pid namespace.
+    pub pid: u32,
+    /// Its own.
+    pub tid: u32,
+    /// The name, as in `/proc/PID/comm`.
+    pub command: String,
+    /// The letter of its state, as in `/proc/PID/stat`.
+    pub state: char,
+    /// The system call in which it waits.
+    pub call: Option<String>,
 }
 
 /// Why a container could not be created or started.

@@ -7,7 +7,7 @@ use sentry_host::control as host;
 use syscalls::abi::signal::SIGKILL;
 use syscalls::{Errno, SysResult};
 
-use super::message::{ContainerStatus, ProcessInfo, Request, Response, StartError};
+use super::message::{ContainerStatus, ProcessInfo, Request, Response, StartError, ThreadInfo};
 use crate::config::ProcessConfig;
 
 /// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
@@ -65,6 +65,9 @@ pub trait ControlTarget: Send + Sync {
 
     /// Lists the container's processes.
     fn processes(&self) -> Vec<ProcessInfo>;
+
+    /// Lists the container's threads.
+    fn threads(&self) -> Vec<ThreadInfo>;
 
     /// Kills every process. The status becomes `Stopped` soon.
     fn shutdown(&self);
@@ -278,6 +281,7 @@ impl Client {
             }
             Request::Signal { signo, all } => target.signal(signo, all).into(),
             Request::ForegroundSignal { signo } => target.signal_foreground(signo).into(),
+            Request::Threads => Response::Threads { threads: target.threads() },
             Request::Processes => Response::Processes { processes: target.processes() },
             Request::Execute { process } => {
                 let descriptors = std::mem::take(&mut self.descriptors);

@@ -24,6 +24,10 @@ impl AddressSpace for NoContext {
 
     fn kill(&self) {}
 
+    fn host_pid(&self) -> Option<u32> {
+        None
+    }
+
     fn usage(&self) -> ProcessUsage {
         ProcessUsage::default()
     }

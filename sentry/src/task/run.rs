@@ -327,3 +327,19 @@ fn host_call_failed(current: &CurrentTask, index: usize, errno: Errno) {
     };
     current.context().set_return(answer.unwrap_or(errno.to_return()));
 }
+
+/// Returns the letter of a task's state and its name, as `/proc/PID/status` has them.
+pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
+    if task.exiting.load(Ordering::SeqCst) || task.group.is_zombie() {
+        return ('Z', "zombie");
+    }
+    if task.group.signals.lock().stop.is_some() {
+        return ('T', "stopped");
+    }
+    match task.run_state.load(Ordering::Relaxed) {
+        DEAD => ('Z', "zombie"),
+        BLOCKED if task.vfork_child.lock().is_some() => ('D', "disk sleep"),
+        BLOCKED => ('S', "sleeping"),
+        _ => ('R', "running"),
+    }
+}

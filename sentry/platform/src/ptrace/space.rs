@@ -112,6 +112,10 @@ impl AddressSpace for Space {
         let _ = self.with_pid(|pid| sys::kill(pid, libc::SIGKILL));
     }
 
+    fn host_pid(&self) -> Option<u32> {
+        self.with_pid(|pid| u32::try_from(pid).map_err(|_| Errno::ESRCH)).ok()
+    }
+
     fn usage(&self) -> ProcessUsage {
         self.with_pid(|pid| usage::process(pid).ok_or(Errno::ESRCH)).unwrap_or_default()
     }

@@ -333,6 +333,10 @@ impl AddressSpace for Space {
         });
     }
 
+    fn host_pid(&self) -> Option<u32> {
+        self.with_pid(|pid| u32::try_from(pid).map_err(|_| Errno::ESRCH)).ok()
+    }
+
     fn usage(&self) -> ProcessUsage {
         self.with_pid(|pid| usage::process(pid).ok_or(Errno::ESRCH)).unwrap_or_default()
     }

@@ -30,22 +30,6 @@ fn newline(mut text: String) -> SysResult<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Returns the letter of a task's state and its name.
-fn state(task: &Task) -> (char, &'static str) {
-    if task.exiting.load(Ordering::SeqCst) || task.group.is_zombie() {
-        return ('Z', "zombie");
-    }
-    if task.group.signals.lock().stop.is_some() {
-        return ('T', "stopped");
-    }
-    match task.run_state.load(Ordering::Relaxed) {
-        run::DEAD => ('Z', "zombie"),
-        run::BLOCKED if task.vfork_child.lock().is_some() => ('D', "disk sleep"),
-        run::BLOCKED => ('S', "sleeping"),
-        _ => ('R', "running"),
-    }
-}
-
 /// The signal sets that are shown.
 struct Signals {
     n_queued: usize,
@@ -124,7 +108,7 @@ pub(super) fn status(look: &Look<'_>) -> SysResult<Vec<u8>> {
     if !task.exiting.load(Ordering::SeqCst) {
         let _ = writeln!(text, "Umask:\t{:04o}", task.fs().umask());
     }
-    let (letter, word) = state(task);
+    let (letter, word) = run::state_of(task);
     let _ = writeln!(text, "State:\t{letter} ({word})");
     let _ = writeln!(text, "Tgid:\t{}\nNgid:\t0", group.pid_in(namespace));
     let _ = writeln!(text, "Pid:\t{}\nPPid:\t{}", task.tid_in(namespace), parent_pid(look));
@@ -224,7 +208,7 @@ pub(super) fn stat(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let namespace = look.namespace();
     let mut out = format!("{} (", look.task.tid_in(namespace)).into_bytes();
     out.extend_from_slice(&look.task.comm.lock());
-    let mut text = format!(") {}", state(&look.task).0);
+    let mut text = format!(") {}", run::state_of(&look.task).0);
     push_stat_relations(&mut text, look);
     push_stat_times(&mut text, look);
     push_stat_memory(&mut text, look);
@@ -322,7 +306,7 @@ fn push_stat_memory(text: &mut String, look: &Look<'_>) {
         low(signals.blocked),
         low(signals.ignored),
         low(signals.caught),
-        u8::from(state(task).0 == 'S'),
+        u8::from(run::state_of(task).0 == 'S'),
         if is_real_time { misc.sched_priority } else { 0 },
         misc.sched_policy,
     );
