@@ -6,11 +6,12 @@
 //! A failure of these four ends the container, one of `poststart` and `poststop` is a warning.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -123,16 +124,12 @@ fn run_outside(hook: &Hook, bundle: &Path, state: &[u8]) -> anyhow::Result<()> {
         command.env_clear();
         command.envs(env.iter().filter_map(|variable| variable.split_once('=')));
     }
-    command.current_dir(bundle).stdin(Stdio::piped());
+    command.current_dir(bundle).stdin(state_file(state)?);
     // To files: a pipe would have to be read meanwhile, and may stay open in whoever the hook
     // leaves behind.
     let output = [sys::memfd(c"stdout", false)?, sys::memfd(c"stderr", false)?];
     command.stdout(output[0].try_clone()?).stderr(output[1].try_clone()?);
     let mut child = command.spawn().with_context(|| hook.path.clone())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read it: what does not fit into the pipe is not waited for.
-        let _ = stdin.write_all(state);
-    }
     let pid = i32::try_from(child.id()).context("process id")?;
     let pidfd = sys::pidfd_open(pid).context("opening a pidfd")?;
     if !sys::poll(&[pidfd.as_fd()], hook.timeout.map(Duration::from_secs))?.contains(&true) {
@@ -152,7 +149,17 @@ fn run_outside(hook: &Hook, bundle: &Path, state: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn text_of(mut file: std::fs::File) -> String {
+/// Returns the standard input of a hook. Not a pipe: a hook need not read it, and nobody is to wait
+/// for one that does not.
+fn state_file(state: &[u8]) -> anyhow::Result<File> {
+    use io::Seek as _;
+    let mut file = File::from(sys::memfd(c"state", false)?);
+    file.write_all(state).and_then(|()| file.rewind()).context("writing the state")?;
+    sys::seal(file.as_fd()).context("writing the state")?;
+    Ok(file)
+}
+
+fn text_of(mut file: File) -> String {
     use io::Seek as _;
     let mut text = Vec::new();
     // An unreadable message is none.
@@ -190,20 +197,17 @@ fn run_inside(
         },
         ..ProcessConfig::default()
     };
-    let (stdin, mut writer) = io::pipe().context("creating a pipe")?;
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let stdin = state_file(state)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
     let mut control =
         ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
     let request = Request::Execute { process: Box::new(process) };
     control.send_with(&request, &[stdin.as_fd(), null.as_fd(), null.as_fd()])?;
-    drop(stdin);
     match control.receive()? {
         Response::Executed { .. } => {}
         Response::Failed { message, .. } => bail!("{message}"),
         other => bail!("unexpected answer of the sentry: {other:?}"),
     }
-    let _ = writer.write_all(state);
-    drop(writer);
     let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if !sys::poll(&[control.as_fd()], left)?.contains(&true) {
