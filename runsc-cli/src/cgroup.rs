@@ -18,7 +18,7 @@ use sentry::config::CgroupText;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use limits::{Limits, parse as parse_limits, read as read_limits};
-pub(crate) use stats::stats;
+pub(crate) use stats::{oom_kills, stats};
 
 /// How long the kernel may take to let go of the processes of a group that are dead.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -61,6 +61,10 @@ pub(crate) struct GlobalOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) ignore_cgroups: bool,
 
+    /// Whether to go on where cgroups may not be written; auto is for whoever is not root of the host
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) rootless: Rootless,
+
     /// Let systemd manage cgroups
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) systemd_cgroup: bool,
@@ -79,6 +83,14 @@ pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rootless {
+    #[default]
+    Auto,
+    True,
+    False,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -150,6 +162,8 @@ impl std::str::FromStr for Overlay {
 pub(crate) enum Command {
     /// Create a container, without running its program
     Create(CreateArgs),
+    /// Print what a sandbox is doing
+    Debug(DebugArgs),
     /// Delete a stopped container
     Delete(DeleteArgs),
     /// Run a command on the host's own files below an overlay
@@ -228,6 +242,19 @@ pub(crate) struct RunArgs {
     /// Without meaning: processes of the container never become children of runsc
     #[arg(long)]
     pub(crate) no_subreaper: bool,
+}
+
+/// Options of `debug`.
+#[derive(Debug, Args)]
+pub(crate) struct DebugArgs {
+    /// Print the threads of the container with the calls in which they wait, and those of the sentry
+    #[arg(long)]
+    pub(crate) stacks: bool,
+    /// Print the processes of the container
+    #[arg(long)]
+    pub(crate) ps: bool,
+    /// Name of the container
+    pub(crate) id: String,
 }
 
 /// Options of `delete`.

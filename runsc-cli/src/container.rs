@@ -201,6 +201,12 @@ impl Container {
         self.save()
     }
 
+    /// Writes down that the container has no control groups.
+    pub(crate) fn forget_cgroup(&mut self) -> anyhow::Result<()> {
+        self.state.cgroup = None;
+        self.save()
+    }
+
     /// Reads what another process has written down.
     pub(crate) fn reload(&mut self) -> anyhow::Result<()> {
         let path = self.dir.join("state.json");
@@ -257,10 +263,19 @@ impl Container {
         process.filter(ProcessRef::is_alive).map_or(0, |process| process.pid)
     }
 
-    /// Kills whatever still runs and removes the container's directory. Works after a crash of
-    /// anything at any point, and where another `delete` does the same. Returns whether it was this
-    /// call that has removed it.
+    /// Kills whatever still runs and removes the container's directory, as
+    /// [`Container::destroy_if`] does without a condition.
     pub(crate) fn destroy(&self) -> anyhow::Result<bool> {
+        self.destroy_if(|_| Ok(()))
+    }
+
+    /// Kills whatever still runs and removes the container's directory, if `check` passes at a time
+    /// when nobody creates or starts it. Works after a crash of anything at any point, and where
+    /// another `delete` does the same. Returns whether it was this call that has removed it.
+    pub(crate) fn destroy_if(
+        &self,
+        check: impl FnOnce(&Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
         let _lock = if self.creation.is_none() {
             let Some(lock) = self.lock()? else { return Ok(false) };
             Some(lock)
@@ -269,6 +284,7 @@ impl Container {
         };
         // What its creator or its monitor has added meanwhile.
         let current = Self::find_if_any(self.root(), &self.state.id)?;
+        check(current.as_ref().unwrap_or(self))?;
         let State { monitor, sentry, gofer, ref cgroup, .. } =
             current.as_ref().unwrap_or(self).state;
         // The monitor first: the others die with it.
@@ -282,8 +298,8 @@ impl Container {
         Ok(true)
     }
 
-    /// Keeps others from creating or deleting this container; `None` where it is gone.
-    fn lock(&self) -> anyhow::Result<Option<File>> {
+    /// Keeps others from creating, starting or deleting this container; `None` where it is gone.
+    pub(crate) fn lock(&self) -> anyhow::Result<Option<File>> {
         let deadline = Instant::now() + CREATE_TIMEOUT;
         loop {
             let lock = match File::open(&self.dir) {

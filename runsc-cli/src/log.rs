@@ -106,3 +106,9 @@ mod tests {
         assert_eq!(rfc3339(1_798_761_599), "2026-12-31T23:59:59Z");
     }
 }
+
+/// Returns the words of an error of the host as runc, and so what looks for them, has them.
+pub(crate) fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}

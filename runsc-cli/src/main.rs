@@ -53,6 +53,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
     let global = cli.global;
     match cli.command {
         Command::Create(args) => commands::create::run(&global, &args),
+        Command::Debug(args) => commands::debug::run(&global, &args),
         Command::Delete(args) => commands::delete::run(&global, &args),
         Command::Do(args) => commands::r#do::run(&global, &args),
         Command::Events(args) => commands::events::run(&global, &args),

@@ -21,6 +21,15 @@ pub(crate) fn stats(cgroup: &Cgroup) -> Value {
     data
 }
 
+/// Returns how many processes of a container have been killed for memory, where the host counts.
+pub(crate) fn oom_kills(cgroup: &Cgroup) -> Option<u64> {
+    let file = match cgroup.controller("memory") {
+        Some(dir) => dir.join("memory.oom_control"),
+        None => cgroup.unified()?.join("memory.events"),
+    };
+    pairs(&file).get("oom_kill").copied()
+}
+
 fn cpu(cgroup: &Cgroup) -> Value {
     if let Some(dir) = cgroup.controller("cpuacct") {
         let list = |file: &str| -> Vec<u64> {

@@ -1,6 +1,6 @@
 //! `runsc create`.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail};
@@ -8,7 +8,7 @@ use sentry::control::{Request, Response};
 
 use super::delete;
 use crate::cgroup::{Cgroup, Limits};
-use crate::cli::{CreateArgs, GlobalOptions};
+use crate::cli::{CreateArgs, GlobalOptions, Rootless};
 use crate::container::{Container, State, Status};
 use crate::hooks::{self, Point};
 use crate::sandbox::Plan;
@@ -69,19 +69,21 @@ pub(super) fn prepare(
     let limits = std::mem::take(&mut bundle.cgroups.limits);
     if !global.ignore_cgroups {
         if sys::effective_ids().0 == 0 {
-            let cgroup = Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?;
-            bundle.show_cgroups(&cgroup);
-            state.cgroup = Some(cgroup);
+            state.cgroup = Some(Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?);
         } else if !limits.is_empty() {
             log::warning("config.json: linux.resources: not applied without privileges");
         }
     }
-    if state.cgroup.is_none() && bundle.mounts_cgroups() {
-        log::warning(
-            "config.json: mounts: without cgroups of its own (--ignore-cgroups, or no privileges), the container sees none",
-        );
+    let mut container = Container::claim(&super::state_root(global), state)?;
+    make_cgroups(global, &mut container)?;
+    match &container.state.cgroup {
+        Some(cgroup) => bundle.show_cgroups(cgroup),
+        None if bundle.mounts_cgroups() => log::warning(
+            "config.json: mounts: without cgroups of its own (--ignore-cgroups, or no privileges), \
+             the container sees none",
+        ),
+        None => {}
     }
-    let container = Container::claim(&super::state_root(global), state)?;
     let state_dir = &container.dir;
     match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
         Ok(plan) => {
@@ -92,6 +94,32 @@ pub(super) fn prepare(
             Err(error)
         }
     }
+}
+
+/// Makes the container's groups; where the host does not let a caller who is not its root, the
+/// container goes without.
+fn make_cgroups(global: &GlobalOptions, container: &mut Container) -> anyhow::Result<()> {
+    let Some(cgroup) = &container.state.cgroup else { return Ok(()) };
+    let Err(error) = cgroup.create() else { return Ok(()) };
+    let is_rootless = match global.rootless {
+        Rootless::True => true,
+        Rootless::False => false,
+        Rootless::Auto => !sys::is_initial_user_namespace(),
+    };
+    let is_forbidden =
+        error.chain().filter_map(|cause| cause.downcast_ref()).any(|cause: &io::Error| {
+            matches!(cause.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+        });
+    let result = if is_rootless && is_forbidden {
+        log::warning(&format!("{error:#}: the container has no cgroups of its own"));
+        cgroup.remove().and_then(|()| container.forget_cgroup())
+    } else {
+        Err(error)
+    };
+    if result.is_err() {
+        container.destroy()?;
+    }
+    result
 }
 
 /// Checks that a process gets a terminal from exactly one place. Returns the console socket.
@@ -107,8 +135,12 @@ pub(super) fn check_terminal(
     if socket.is_some() && !(is_detached && has_terminal) {
         bail!("cannot use console socket if runsc will not detach or allocate tty");
     }
-    if has_terminal && !is_detached && !std::io::stdin().is_terminal() {
-        bail!("process.terminal: standard input is not a terminal: set the field to false");
+    if has_terminal && !is_detached && !io::stdin().is_terminal() {
+        // As runc, which looks for a terminal there next.
+        if let Err(error) = std::fs::File::open("/dev/tty") {
+            bail!("open /dev/tty: {}: standard input is no terminal", log::cause(&error));
+        }
+        bail!("standard input is no terminal: set process.terminal to false, or do not use --tty");
     }
     Ok(socket)
 }
@@ -120,7 +152,6 @@ impl Prepared {
         let limits = &self.limits;
         let prepare = |container: &Container| {
             if let Some(cgroup) = &container.state.cgroup {
-                cgroup.create()?;
                 limits.apply(cgroup)?;
             }
             hooks::run(container, Point::Prestart, Status::Creating)?;

@@ -30,27 +30,33 @@ fn delete(root: &std::path::Path, id: &str, force: bool) -> anyhow::Result<()> {
     } else {
         Container::find(root, id)?
     };
-    match container.status() {
+    let check = |container: &Container| match container.status() {
         // Whoever waits for the monitor is to see how the container ended.
-        Status::Stopped => {
-            if let Some(monitor) = container.state.monitor {
-                monitor.wait_for_end()?;
-            }
-        }
-        _ if force => {}
+        Status::Stopped => container.state.monitor.map_or(Ok(()), |it| it.wait_for_end()),
+        _ if force => Ok(()),
         // As runc: nobody has seen the program of such a container.
-        Status::Created => {}
+        Status::Created => Ok(()),
         other => bail!(
             "cannot delete container {id} that is not stopped: {} (see --force)",
             other.name()
         ),
-    }
-    destroy(&container)
+    };
+    // Without the lock first, which a creator may hold for long.
+    check(&container)?;
+    destroy_if(&container, check)
 }
 
-/// Removes a container that exists no more and tells its hooks.
+/// Removes a container whatever its status is, and tells its hooks.
 pub(super) fn destroy(container: &Container) -> anyhow::Result<()> {
-    if container.destroy()? {
+    destroy_if(container, |_| Ok(()))
+}
+
+/// Removes a container for which `check` passes, and tells its hooks.
+fn destroy_if(
+    container: &Container,
+    check: impl FnOnce(&Container) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if container.destroy_if(check)? {
         hooks::run_all(container, Point::Poststop, Status::Stopped);
     }
     Ok(())

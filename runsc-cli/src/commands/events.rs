@@ -1,5 +1,7 @@
 //! `runsc events`.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, bail};
 use sentry::control::{Request, Response};
 use serde_json::{Value, json};
@@ -9,21 +11,37 @@ use crate::cli::{EventsArgs, GlobalOptions};
 use crate::container::{Container, Status};
 use crate::sandbox::control_client::ControlClient;
 
-/// Prints statistics as lines of JSON, in runc's form, until the container stops.
+/// How often it is looked whether processes were killed for memory.
+const OOM_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Prints statistics as lines of JSON, in runc's form, and an event whenever
+/// processes were killed for memory, until the container stops.
 pub(crate) fn run(global: &GlobalOptions, args: &EventsArgs) -> anyhow::Result<i32> {
     let container = Container::find(&super::state_root(global), &args.id)?;
     if container.status() == Status::Stopped {
         bail!("container with id {} is not running", args.id);
     }
+    let oom_kills = || container.state.cgroup.as_ref().and_then(cgroup::oom_kills);
+    let mut known_kills = oom_kills();
     loop {
         let event = json!({ "type": "stats", "id": args.id, "data": data(&container)? });
         super::print(&format!("{event}\n"))?;
         if args.stats {
             return Ok(0);
         }
-        std::thread::sleep(args.interval);
-        if container.status() == Status::Stopped {
-            return Ok(0);
+        let next = Instant::now() + args.interval;
+        while let left @ 1.. = next.saturating_duration_since(Instant::now()).as_nanos() {
+            let left = Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX));
+            std::thread::sleep(left.min(OOM_INTERVAL));
+            let kills = oom_kills();
+            // The group goes with the container, and its counts with it.
+            if kills.is_some() && kills > known_kills {
+                super::print(&format!("{}\n", json!({ "type": "oom", "id": args.id })))?;
+            }
+            known_kills = kills.or(known_kills);
+            if container.status() == Status::Stopped {
+                return Ok(0);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `runsc ps`.
 
+use std::collections::HashMap;
+
 use anyhow::{Context as _, bail};
 use sentry::control::{ProcessInfo, Request, Response};
 
@@ -7,7 +9,8 @@ use crate::cli::{GlobalOptions, ListFormat, PsArgs};
 use crate::container::Container;
 use crate::sandbox::control_client::ControlClient;
 
-/// Prints the processes of a container, with the ids that they have inside.
+/// Prints the processes of a container: as a table with the ids that they have inside, as JSON the
+/// ids of the host's processes that stand for them, which managers look up and signal.
 pub(crate) fn run(global: &GlobalOptions, args: &PsArgs) -> anyhow::Result<i32> {
     let container = Container::find(&super::state_root(global), &args.id)?;
     let mut control = ControlClient::connect(&container.dir)
@@ -16,17 +19,47 @@ pub(crate) fn run(global: &GlobalOptions, args: &PsArgs) -> anyhow::Result<i32> 
         bail!("unexpected answer of the sentry");
     };
     let text = match args.format {
-        ListFormat::Json => {
-            let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
-            serde_json::to_string(&pids)? + "\n"
-        }
+        ListFormat::Json => serde_json::to_string(&host_pids(&container, &processes))? + "\n",
         ListFormat::Table => table(&processes),
     };
     super::print(&text)?;
     Ok(0)
 }
 
-fn table(processes: &[ProcessInfo]) -> String {
+/// Returns the monitor's pid for the first process, and for the others those of the processes that
+/// run their code. One that several share is there once.
+fn host_pids(container: &Container, processes: &[ProcessInfo]) -> Vec<i32> {
+    let sentry = container.state.sentry.map_or(0, |sentry| sentry.pid);
+    let on_host = children_by_own_pid(sentry);
+    let pids = processes.iter().filter_map(|process| match process.pid {
+        1 => Some(container.pid()),
+        _ => on_host.get(&process.host_pid?).copied(),
+    });
+    let mut seen = Vec::new();
+    for pid in pids {
+        if !seen.contains(&pid) {
+            seen.push(pid);
+        }
+    }
+    seen
+}
+
+/// Returns the children of a process by the pid that each has in its own namespace.
+fn children_by_own_pid(parent: i32) -> HashMap<u32, i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let child = |pid: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        if field("PPid:")?.trim().parse() != Ok(parent) {
+            return None;
+        }
+        Some((field("NSpid:")?.split_whitespace().last()?.parse().ok()?, pid))
+    };
+    pids.filter_map(child).collect()
+}
+
+pub(super) fn table(processes: &[ProcessInfo]) -> String {
     let header = ["UID", "PID", "PPID", "THREADS", "TIME", "CMD"].map(str::to_owned).to_vec();
     let row = |process: &ProcessInfo| {
         let seconds = process.cpu_time_ns / 1_000_000_000;

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use sentry::config::ProcessConfig;
 use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
@@ -348,7 +348,10 @@ pub(crate) fn send_descriptor(
     descriptor: BorrowedFd<'_>,
 ) -> anyhow::Result<()> {
     let stream = std::os::unix::net::UnixStream::connect(socket)
-        .with_context(|| format!("connecting to {}", socket.display()))?;
+        // In runc's words.
+        .map_err(|error| {
+            anyhow!("dial unix {}: connect: {}", socket.display(), log::cause(&error))
+        })?;
     terminal::send_descriptors(stream.as_fd(), text, &[descriptor])
         .with_context(|| format!("sending a descriptor to {}", socket.display()))?;
     Ok(())
