@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use test_harness::TempDir;
+use test_harness::{Platform, TempDir};
 
-use crate::case::{Case, compare, is_alive};
+use crate::case::{Case, Runtime, compare, is_alive};
 
 #[test]
 fn commands_have_the_states_and_failures_of_runc() {
@@ -276,4 +276,138 @@ fn descriptors_are_handed_down() {
         assert!(output.status.success(), "{:?}: {output:?}", case.runtime);
         vec![String::from_utf8(output.stdout).unwrap()]
     });
+}
+
+#[test]
+fn a_terminal_comes_from_one_place_only() {
+    compare(|runtime| {
+        let tty = Case::with(runtime, &["sleep", "1000"], |config| {
+            config["process"]["terminal"] = true.into();
+        });
+        let case = Case::new(runtime, &["sleep", "1000"]);
+        case.succeed(&["run", "--detach", "c"]);
+        // In a session without a terminal, wherever the test runs.
+        let refused = |case: &Case, args: &[&str], words: &str| {
+            let command = case.command(args);
+            let mut apart = Command::new("setsid");
+            apart.arg("--wait").arg(command.get_program()).args(command.get_args());
+            apart.current_dir(case.bundle.path()).stdin(std::process::Stdio::null());
+            let output = apart.output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            let says = if stderr.contains(words) { words } else { &stderr };
+            format!("{args:?} {:?}: {says}", output.status.code())
+        };
+        let no_tty = "open /dev/tty: no such device or address";
+        let no_socket = "without setting console socket";
+        let not_both = "cannot use console socket if runc will not detach or allocate tty";
+        let not_both = &not_both[..not_both.find("runc").unwrap()];
+        let no_file = "dial unix /nothing: connect: no such file or directory";
+        vec![
+            refused(&tty, &["run", "t"], no_tty),
+            refused(&tty, &["create", "t"], no_socket),
+            refused(&tty, &["run", "--detach", "t"], no_socket),
+            refused(&tty, &["run", "--console-socket", "/nothing", "t"], not_both),
+            refused(&tty, &["create", "--console-socket", "/nothing", "t"], no_file),
+            refused(&case, &["create", "--console-socket", "/nothing", "t"], not_both),
+            refused(&case, &["exec", "--tty", "c", "true"], no_tty),
+            refused(&case, &["exec", "--tty", "--detach", "c", "true"], no_socket),
+            refused(&case, &["exec", "--console-socket", "/nothing", "c", "true"], not_both),
+            tty.succeed(&["list", "-q"]),
+        ]
+    });
+}
+
+#[test]
+fn ps_gives_pids_of_the_host() {
+    compare(|runtime| {
+        let script = "sleep 1000 & sleep 1000 & echo up >/shared/up; wait";
+        let case = Case::new(runtime, &["sh", "-c", script]);
+        case.succeed(&["run", "--detach", "c"]);
+        case.line_of("up");
+        let pids = || -> Vec<u32> {
+            serde_json::from_str(&case.succeed(&["ps", "--format", "json", "c"])).unwrap()
+        };
+        case.wait_until("three processes", || pids().len() == 3);
+        let listed = pids();
+        assert_eq!(case.state("c")["pid"].as_u64(), Some(u64::from(listed[0])));
+        assert!(listed.iter().all(|pid| is_alive(&pid.to_string())));
+        // They are those processes: the end of one is the end of the other.
+        case.kill(&listed[2].to_string(), "KILL");
+        case.wait_until("two processes", || pids().len() == 2);
+        vec![(pids() == listed[..2]).to_string()]
+    });
+}
+
+#[test]
+fn hooks_need_not_read_the_state() {
+    compare(|runtime| {
+        let state = TempDir::new();
+        let copy = state.join("state");
+        let bulk = "x".repeat(300_000);
+        let case = Case::with(runtime, &["true"], |config| {
+            config["annotations"]["bulk"] = bulk.clone().into();
+            config["hooks"]["prestart"] = json!([{
+                "path": "/bin/sh", "args": ["sh", "-c", format!("cat >{}", copy.display())]
+            }]);
+            config["hooks"]["poststop"] = json!([{"path": "/bin/true"}]);
+            config["hooks"]["startContainer"] = json!([{
+                "path": "/bin/busybox", "args": ["busybox", "grep", "-q", "bulk"],
+            }]);
+        });
+        case.succeed(&["create", "c"]);
+        case.succeed(&["start", "c"]);
+        case.wait_for_status("c", "stopped");
+        case.succeed(&["delete", "c"]);
+        let read: serde_json::Value = serde_json::from_slice(&fs::read(&copy).unwrap()).unwrap();
+        let mut seen = vec![(read["annotations"]["bulk"] == bulk.as_str()).to_string()];
+        // One that reads nothing and does not end.
+        let case = Case::with(runtime, &["true"], |config| {
+            config["annotations"]["bulk"] = bulk.clone().into();
+            config["hooks"]["prestart"] =
+                json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]);
+        });
+        seen.push(case.fail(&["create", "c"], "hook ran past specified timeout of 1"));
+        seen
+    });
+}
+
+#[test]
+fn one_of_start_and_delete_comes_first() {
+    for platform in [Platform::Systrap, Platform::Ptrace] {
+        if !platform.is_wanted() {
+            continue;
+        }
+        let case = Case::new(Runtime::Runsc(platform), &["sleep", "1000"]);
+        for round in 0..6 {
+            let id = format!("c{round}");
+            case.succeed(&["create", &id]);
+            let (started, deleted) = std::thread::scope(|scope| {
+                let started = scope.spawn(|| case.call(&["start", &id]).code);
+                let deleted = scope.spawn(|| case.call(&["delete", &id]).code);
+                (started.join().unwrap(), deleted.join().unwrap())
+            });
+            // A container that runs is not deleted, and one that is deleted does not run.
+            assert_ne!(started == 0, deleted == 0, "{started} {deleted}");
+            if deleted != 0 {
+                assert_eq!(case.status(&id), "running");
+                case.succeed(&["delete", "--force", &id]);
+            }
+        }
+        assert_eq!(case.succeed(&["list", "-q"]), "");
+    }
+}
+
+#[test]
+fn debug_shows_processes_and_threads() {
+    for platform in [Platform::Systrap, Platform::Ptrace] {
+        if !platform.is_wanted() {
+            continue;
+        }
+        let case = Case::new(Runtime::Runsc(platform), &["sh", "-c", "sleep 1000; true"]);
+        case.succeed(&["run", "--detach", "c"]);
+        let debug = || case.succeed(&["debug", "--stacks", "--ps", "c"]);
+        case.wait_until("a thread that sleeps", || debug().contains("nanosleep("));
+        let text = debug();
+        assert!(text.contains("wait4(") && text.contains("runsc-sandbox"), "{text}");
+    }
 }

@@ -113,31 +113,88 @@ fn a_container_sees_its_own_groups() {
 }
 
 #[test]
-fn many_containers_live_and_leave_nothing() {
+fn events_tell_of_processes_killed_for_memory() {
+    compare(|runtime| {
+        let parent = test_harness::temp_dir::unique("lifecycle");
+        let script = "while ! [ -e /shared/go ]; do sleep 0.05; done; \
+             busybox dd if=/dev/zero of=/dev/null bs=300M count=1 2>/dev/null; \
+             echo $? >/shared/status; sleep 1000";
+        let mut case = Case::with(runtime, &["sh", "-c", script], |config| {
+            config["linux"]["cgroupsPath"] = format!("/{parent}/c").into();
+            config["linux"]["resources"] = json!({"memory": {"limit": 134_217_728}});
+        });
+        case.has_cgroups = true;
+        case.succeed(&["run", "--detach", "c"]);
+        let events = case.shared("events");
+        let mut listener = case
+            .command(&["events", "--interval", "200ms", "c"])
+            .stdout(fs::File::create(&events).unwrap())
+            .spawn()
+            .unwrap();
+        let has = |kind: &str| fs::read_to_string(&events).unwrap().contains(kind);
+        case.wait_until("statistics", || has(r#""type":"stats""#));
+        fs::write(case.shared("go"), "").unwrap();
+        let seen = vec![case.line_of("status")];
+        case.wait_until("the event", || has(r#""type":"oom""#));
+        case.succeed(&["delete", "--force", "c"]);
+        listener.wait().unwrap();
+        remove_groups(&parent);
+        seen
+    });
+}
+
+/// Returns the processes whose command line has a word in it.
+fn processes_of(word: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(word)).collect()
+}
+
+#[test]
+fn many_containers_live_at_once_and_leave_nothing() {
     let number: usize =
-        std::env::var("LIFECYCLE_CONTAINERS").map_or(12, |text| text.parse().unwrap());
+        std::env::var("LIFECYCLE_CONTAINERS").map_or(48, |text| text.parse().unwrap());
     for platform in [Platform::Systrap, Platform::Ptrace] {
         if !platform.is_wanted() {
             continue;
         }
-        let case = Case::new(Runtime::Runsc(platform), &["sleep", "1000"]);
-        let ids: Vec<String> = (0..number).map(|index| format!("c{index}")).collect();
-        let live = |id: &String| {
+        let mut case = Case::with(Runtime::Runsc(platform), &["sleep", "1000"], |config| {
+            // Each has a group of its own name.
+            config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+        });
+        case.has_cgroups = true;
+        let case = &case;
+        let prefix = test_harness::temp_dir::unique("many");
+        let ids: Vec<String> = (0..number).map(|index| format!("{prefix}-{index}")).collect();
+        let for_each = |step: &(dyn Fn(&String) + Sync)| {
+            std::thread::scope(|scope| {
+                for part in ids.chunks(number.div_ceil(8)) {
+                    scope.spawn(move || part.iter().for_each(step));
+                }
+            });
+        };
+        for_each(&|id| {
             case.succeed(&["create", id]);
             case.succeed(&["start", id]);
+        });
+        assert_eq!(case.succeed(&["list", "-q"]).lines().count(), number);
+        for_each(&|id| {
             let done = case.call(&["exec", id, "sh", "-c", "exit 4"]);
             assert_eq!(done.code, 4, "{}", done.stderr);
+        });
+        for_each(&|id| {
             case.succeed(&["kill", id, "KILL"]);
             case.succeed(&["delete", "--force", id]);
-        };
-        std::thread::scope(|scope| {
-            for part in ids.chunks(number.div_ceil(4)) {
-                scope.spawn(move || part.iter().for_each(live));
-            }
         });
         assert_eq!(fs::read_dir(case.state.path()).unwrap().count(), 0);
         let state = case.state.path().to_string_lossy().into_owned();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&state));
+        // Those that a manager has not waited for yet have no command line.
+        assert_eq!(processes_of(&prefix), [""; 0]);
+        for id in &ids {
+            assert_eq!(control_files(id, "cgroup.procs"), [""; 0], "{id}");
+        }
     }
 }
