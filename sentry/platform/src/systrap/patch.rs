@@ -38,6 +38,8 @@ const SEARCHES: std::ops::RangeInclusive<u16> = 200..=202;
 /// How far that search goes, and in which steps.
 const SEARCH_LEN: u64 = 4 << 20;
 const SEARCH_STEP: u64 = 64 << 10;
+/// What two pieces of the search share: more than any displacement has.
+const OVERLAP: u64 = 8;
 const TRAMPOLINE_LEN: u64 = 64;
 const CACHE_LINE: u64 = 64;
 const PAGE: u64 = 4096;
@@ -45,6 +47,8 @@ const PAGE: u64 = 4096;
 const SITE_LEN: u64 = 7;
 /// `xor %eax, %eax; syscall; cmp $imm32, %rax`.
 const COVERED_LEN: u64 = 10;
+/// How many of its bytes no jump may lead to.
+const INSIDE: u32 = 9;
 /// Where in it the `syscall` ends.
 const COVERED_RETURN: u64 = 4;
 const PATCH_LEN: u64 = 5;
@@ -337,52 +341,59 @@ fn word(addr: u64, read: impl Fn(u64, &mut [u8]) -> usize) -> Option<u64> {
 /// Returns whether anything around that could be a relative jump leads behind the first byte of the
 /// covered site at `addr`.
 fn is_entered(addr: u64, read: &impl Fn(u64, &mut [u8]) -> usize) -> bool {
-    let mut text = Vec::new();
-    // Outwards in both directions, as far as memory goes.
-    let mut start = addr & !(PAGE - 1);
-    while addr - start < SEARCH_LEN && start > SEARCH_STEP {
-        let mut chunk = vec![0; usize::try_from(SEARCH_STEP).unwrap_or(0)];
-        if read(start - SEARCH_STEP, &mut chunk) < chunk.len() {
-            break;
-        }
-        start -= SEARCH_STEP;
-        chunk.append(&mut text);
-        text = chunk;
-    }
-    // What is left below, page by page.
-    while start > PAGE {
-        let mut page = vec![0; usize::try_from(PAGE).unwrap_or(0)];
-        if addr - start >= SEARCH_LEN || read(start - PAGE, &mut page) < page.len() {
-            break;
-        }
-        start -= PAGE;
-        page.append(&mut text);
-        text = page;
-    }
-    let mut end = addr & !(PAGE - 1);
-    while end - addr.min(end) < SEARCH_LEN {
-        let mut chunk = vec![0; usize::try_from(SEARCH_STEP).unwrap_or(0)];
-        let n = read(end, &mut chunk);
-        text.extend(chunk.iter().take(n));
-        end += u64::try_from(n).unwrap_or(0);
-        if n < chunk.len() {
-            break;
+    // A displacement may lie across the border of two pieces.
+    let mut buffer = vec![0; usize::try_from(SEARCH_STEP + OVERLAP).unwrap_or(0)];
+    let page = addr & !(PAGE - 1);
+    // Outwards in both directions, as far as memory goes: what is left below, page by page.
+    let mut start = page;
+    for step in [SEARCH_STEP, PAGE] {
+        let len = usize::try_from(step + OVERLAP).unwrap_or(0);
+        let Some(piece) = buffer.get_mut(..len) else { return true };
+        while page - start < SEARCH_LEN && start > step {
+            if read(start - step, piece) < piece.len() {
+                break;
+            }
+            start -= step;
+            if leads_into(piece, start, addr) {
+                return true;
+            }
         }
     }
-    leads_into(&text, start, addr)
+    let mut end = page;
+    while end - page < SEARCH_LEN {
+        let n = read(end, &mut buffer);
+        if leads_into(buffer.get(..n).unwrap_or_default(), end, addr) {
+            return true;
+        }
+        if n < buffer.len() {
+            break;
+        }
+        end += SEARCH_STEP;
+    }
+    false
 }
 
 /// Returns whether any four bytes of `text`, which starts at `start`, are the displacement of a jump
 /// into the covered bytes at `addr`, or any byte near them is.
 fn leads_into(text: &[u8], start: u64, addr: u64) -> bool {
-    let inside = |target: u64| target.wrapping_sub(addr + 1) < COVERED_LEN - 1;
-    for (at, bytes) in (start..).zip(text.windows(4)) {
-        let &[b0, b1, b2, b3] = bytes else { return true };
-        let displacement = i32::from_le_bytes([b0, b1, b2, b3]);
-        if inside(at.wrapping_add(4).wrapping_add_signed(i64::from(displacement))) {
+    // Where a displacement of zero that lies at `start` leads, seen from the first byte inside. Modulo
+    // 2^32, so that the processor compares several at once; that finds too much rather than too little.
+    let low = low_half(start.wrapping_add(4).wrapping_sub(addr + 1));
+    for (phase, offset) in (0..4).zip(0..) {
+        let words = text.get(offset..).unwrap_or_default().chunks_exact(4);
+        let mut place = low.wrapping_add(phase);
+        let mut leads = false;
+        for word in words {
+            let &[b0, b1, b2, b3] = word else { return true };
+            let target = u32::from_le_bytes([b0, b1, b2, b3]).wrapping_add(place);
+            leads |= target < INSIDE;
+            place = place.wrapping_add(4);
+        }
+        if leads {
             return true;
         }
     }
+    let inside = |target: u64| target.wrapping_sub(addr + 1) < u64::from(INSIDE);
     // Short jumps: `jcc`, `loop` and `jrcxz`, `jmp`.
     let near = usize::try_from(addr.saturating_sub(start + 140)).unwrap_or(0);
     let first = start + u64::try_from(near).unwrap_or(0);
@@ -469,6 +480,11 @@ fn assemble(site: &Site, at: u64) -> Option<([u64; 8], u64)> {
     let jump = [&[0xe9][..], &displacement(site.addr + PATCH_LEN, at)?].concat();
     bytes.get_mut(offset..offset + jump.len())?.copy_from_slice(&jump);
     Some((words, u64::from_le_bytes(bytes)))
+}
+
+fn low_half(value: u64) -> u32 {
+    let [b0, b1, b2, b3, ..] = value.to_le_bytes();
+    u32::from_le_bytes([b0, b1, b2, b3])
 }
 
 fn displacement(from: u64, to: u64) -> Option<[u8; 4]> {
@@ -640,9 +656,42 @@ mod tests {
         let mut long = text.clone();
         long[0x100..0x104].copy_from_slice(&0xefe_u32.to_le_bytes());
         assert!(leads_into(&long, start, addr));
+        // At any place.
+        for at in 0x100..0x108 {
+            let mut text = text.clone();
+            let displacement = u32::try_from(0x1003 - (at + 4)).unwrap();
+            text[at..at + 4].copy_from_slice(&displacement.to_le_bytes());
+            assert!(leads_into(&text, start, addr), "{at:#x}");
+        }
         // To the first byte is no harm.
         long[0x100..0x104].copy_from_slice(&0xefc_u32.to_le_bytes());
         assert!(!leads_into(&long, start, addr));
+    }
+
+    #[test]
+    fn the_search_goes_through_all_of_the_text() {
+        let start = 0x40_0000;
+        let addr = 0x54_3010;
+        let plain = vec![0x90; 0x25_8000];
+        let look = |text: &[u8]| {
+            is_entered(addr, &|from, bytes: &mut [u8]| {
+                let Some(from) = from.checked_sub(start) else { return 0 };
+                let part = text.get(usize::try_from(from).unwrap()..).unwrap_or_default();
+                let n = part.len().min(bytes.len());
+                bytes[..n].copy_from_slice(&part[..n]);
+                n
+            })
+        };
+        assert!(!look(&plain));
+        // The edges, and places across the borders of what is read at once.
+        for at in [0, 1, 0x2ffe, 0x3000, 0x12_fffd, 0x14_2ffe, 0x15_2ffd, 0x15_3000, 0x25_7ffc] {
+            let mut text = plain.clone();
+            let target = addr + 4;
+            let displacement = target.wrapping_sub(start + at + 4);
+            let at = usize::try_from(at).unwrap();
+            text[at..at + 4].copy_from_slice(&low_half(displacement).to_le_bytes());
+            assert!(look(&text), "{at:#x}");
+        }
     }
 
     #[test]
