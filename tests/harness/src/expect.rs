@@ -2,7 +2,7 @@
 //!
 //! The format is a subset of TOML: `[[expect]]` tables with `name`, `reason` and `issue`. A name is
 //! `SUBJECT/CASE` and may end in `*`. A case that is expected to fail and passes fails the run, so that the
-//! list only shrinks; `sometimes = true` marks a failure that depends on timing, which is worse and not better.
+//! list only shrinks. There is no entry for what fails sometimes: that is a race to be found.
 
 use std::path::PathBuf;
 
@@ -15,8 +15,6 @@ pub struct Expectation {
     pub reason: String,
     /// Number of the issue that will make it pass.
     pub issue: u32,
-    /// It does not fail every time, so that passing is no surprise either.
-    pub sometimes: bool,
 }
 
 /// The content of an expectation file.
@@ -59,7 +57,6 @@ impl Expectations {
             match (result, self.find(name)) {
                 (Ok(()), None) | (Err(_), Some(_)) => {}
                 (Err(why), None) => problems.push(format!("{name}: {why}")),
-                (Ok(()), Some(known)) if known.sometimes => {}
                 (Ok(()), Some(known)) => problems.push(format!(
                     "{name}: passes but is expected to fail ({}): delete its entry",
                     known.reason
@@ -80,12 +77,7 @@ fn parse(text: &str) -> Result<Expectations, String> {
             continue;
         }
         if line == "[[expect]]" {
-            entries.push(Expectation {
-                name: String::new(),
-                reason: String::new(),
-                issue: 0,
-                sometimes: false,
-            });
+            entries.push(Expectation { name: String::new(), reason: String::new(), issue: 0 });
             continue;
         }
         let (key, value) = line.split_once('=').ok_or_else(|| at("neither a table nor a key"))?;
@@ -101,7 +93,6 @@ fn parse(text: &str) -> Result<Expectations, String> {
         match key.trim() {
             "name" => entry.name = string()?,
             "reason" => entry.reason = string()?,
-            "sometimes" => entry.sometimes = value == "true",
             "issue" => entry.issue = value.parse().map_err(|_| at("not a number"))?,
             other => return Err(at(&format!("unknown key `{other}`"))),
         }
@@ -134,14 +125,6 @@ mod tests {
     #[test]
     fn known_failure_that_passes_is_a_problem() {
         assert_eq!(sample().check(&[("a/b".to_owned(), Ok(()))]).len(), 1);
-    }
-
-    #[test]
-    fn known_failure_of_timing_may_pass() {
-        let text = "[[expect]]\nname = \"a/b\"\nreason = \"races\"\nissue = 2\nsometimes = true\n";
-        let known = parse(text).unwrap();
-        assert!(known.check(&[("a/b".to_owned(), Ok(()))]).is_empty());
-        assert!(known.check(&[("a/b".to_owned(), Err("x".to_owned()))]).is_empty());
     }
 
     #[test]
