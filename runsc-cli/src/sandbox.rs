@@ -145,7 +145,7 @@ pub(crate) fn launch(
     };
     let mut sandbox = Sandbox { sentry, gofer, executable };
     drop((errors_writer, gofer_sync, sentry_sync, pairs));
-    let started = release(&mut sandbox, privileged, gofer_go, sentry_go, |sandbox| {
+    let started = release(&mut sandbox, privileged, maps, gofer_go, sentry_go, |sandbox| {
         sandbox.executable.complete().context("copying the runsc executable")?;
         before_exec(sandbox)
     });
@@ -197,12 +197,13 @@ impl Sandbox {
 fn release(
     sandbox: &mut Sandbox,
     privileged: bool,
+    maps: &IdMaps,
     mut gofer_go: PipeWriter,
     mut sentry_go: PipeWriter,
     before_exec: impl FnOnce(&mut Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if !privileged {
-        jail::map_gofer_ids(sandbox.gofer.pid)?;
+        jail::map_gofer_ids(sandbox.gofer.pid, maps)?;
     }
     gofer_go.write_all(&[1]).context("starting the gofer")?;
     jail::map_sentry_ids(sandbox.sentry.pid, privileged)?;

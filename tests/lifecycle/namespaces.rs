@@ -6,8 +6,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+use test_harness::TempDir;
 
 use crate::case::{Case, compare};
+
+/// A user without privileges.
+const NOBODY: u32 = 65_534;
 
 /// Maps the ids from 0 on.
 fn map_ids(config: &mut Value) {
@@ -213,4 +217,56 @@ fn a_container_of_other_ids_ends_with_its_process() {
         case.succeed(&["delete", "c"]);
         vec![code.to_string()]
     });
+}
+
+#[test]
+fn an_ordinary_user_can_be_root_of_a_container() {
+    // Once with an own user namespace only, and once as root of another one, where the host's files
+    // belong to ids that it has.
+    for around in [&["setpriv"][..], &["setpriv", "unshare"]] {
+        compare(|runtime| {
+            let script = "id -u; cat /proc/self/uid_map; busybox stat -c %u:%g /shared; \
+                 touch /shared/new; busybox chown 1:1 /shared/new; echo $?";
+            let is_nested = around.len() > 1;
+            let case = Case::with(runtime, &["sh", "-c", script], |config| {
+                config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+                let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+                list.push(json!({"type": "user"}));
+                for field in ["uidMappings", "gidMappings"] {
+                    let host = if is_nested { 0 } else { NOBODY };
+                    config["linux"][field] = json!([{"containerID": 0, "hostID": host, "size": 1}]);
+                }
+                config["process"].as_object_mut().unwrap().remove("rlimits");
+                // What runc's own specification for such users does not have either.
+                for mount in config["mounts"].as_array_mut().unwrap() {
+                    if let Some(options) = mount["options"].as_array_mut() {
+                        options.retain(|option| option != "gid=5");
+                    }
+                }
+            });
+            // The build directory may be hidden from others.
+            let place = TempDir::new();
+            let own = test_harness::locate::runsc();
+            fs::copy(&own, place.join("runsc")).unwrap();
+            for dir in [case.dir.path(), case.bundle.path(), case.state.path()] {
+                std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            let argv = case.command(&["--rootless=true", "run", "c"]);
+            let ids = format!("--reuid={NOBODY}");
+            let mut words = vec!["setpriv".into(), ids, format!("--regid={NOBODY}")];
+            words.push("--clear-groups".into());
+            if is_nested {
+                words.extend(["unshare", "-Urm"].map(str::to_owned));
+            }
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).arg(argv.get_program());
+            for word in argv.get_args() {
+                command.arg(if word == own { place.join("runsc").into() } else { word.to_owned() });
+            }
+            let output = command.current_dir(case.bundle.path()).output().unwrap();
+            let new = fs::metadata(case.shared("new")).map(|it| (it.uid(), it.gid()));
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            vec![format!("{:?} {stdout} {new:?}", output.status.code())]
+        });
+    }
 }

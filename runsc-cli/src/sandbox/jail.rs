@@ -97,10 +97,18 @@ pub(super) fn become_sentry(plan: &SentryPlan<'_>) {
     give_up(plan.errors, &error.context("starting the sentry"))
 }
 
-/// In the parent: maps the caller's own ids into the user namespace of an unprivileged gofer.
-pub(super) fn map_gofer_ids(pid: i32) -> anyhow::Result<()> {
+/// In the parent: maps the caller's own ids into the user namespace of an unprivileged gofer, to
+/// themselves or to what they are in the container.
+pub(super) fn map_gofer_ids(pid: i32, maps: &IdMaps) -> anyhow::Result<()> {
     let (uid, gid) = sys::effective_ids();
-    map_ids(pid, (uid, uid), (gid, gid), false).context("mapping the gofer's ids")
+    let inside = |field: &str, own: u32, ranges: &[IdRange]| match ranges {
+        [] => Ok(own),
+        [range] if range.outside == own && range.size == 1 => Ok(range.inside),
+        _ => bail!("linux.{field}: without privileges only the own id, {own}, can be mapped"),
+    };
+    let uid = (inside("uidMappings", uid, &maps.uids)?, uid);
+    let gid = (inside("gidMappings", gid, &maps.gids)?, gid);
+    map_ids(pid, uid, gid, false).context("mapping the gofer's ids")
 }
 
 /// In the parent: maps the sentry's one id to a host id that nobody else has, or to the caller's
