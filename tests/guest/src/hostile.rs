@@ -114,7 +114,7 @@ pub fn sample(pages: &[usize]) -> Vec<usize> {
     (0..pages.len()).filter(|at| is_early(*at) || at % stride == 0).map(|at| pages[at]).collect()
 }
 
-/// Waits for a child that may do anything; ends it if it takes long. A child that cannot be ended is an error.
+/// Waits for a child that may do anything; ends it if it takes long, so what comes of it says nothing. A child that cannot be ended is an error.
 pub fn reap(pid: i32) -> Result<Option<End>, String> {
     if let Some(end) = wait_for(pid, 20)? {
         return Ok(Some(end));
@@ -124,6 +124,11 @@ pub fn reap(pid: i32) -> Result<Option<End>, String> {
         Some(_) => Ok(None),
         None => Err("a child survived SIGKILL".to_owned()),
     }
+}
+
+/// Waits for a child that must end by itself, however loaded the machine is.
+pub fn finish(pid: i32) -> Result<Option<End>, String> {
+    wait_for(pid, 12_000)
 }
 
 /// Waits for a child for so many times five milliseconds.

@@ -6,7 +6,7 @@
 use core::arch::asm;
 use std::ffi::CString;
 
-use guest_tests::hostile::{catch_faults, pages_above, read, reap, syscalls_in};
+use guest_tests::hostile::{catch_faults, finish, pages_above, read, reap, syscalls_in};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
 use guest_tests::rng::Rng;
@@ -117,12 +117,42 @@ fn forged_rings_disturb_nobody_else() -> Outcome {
         for _ in 0..5 {
             let helper = std::thread::spawn(|| sys!(SYS_getppid));
             let pid = ok!(child(|| 5));
-            eq!(ok!(reap(pid)), Some(End::Code(5)));
+            eq!(ok!(finish(pid)), Some(End::Code(5)));
             check!(helper.join().is_ok_and(|result| result.is_ok()));
         }
         ok!(reap(attacker));
     }
     eq!(ok!(sys!(SYS_getpid)) as i32, pid());
+    Ok(())
+}
+
+fn floods_of_rings_starve_nobody() -> Outcome {
+    ok!(catch_faults());
+    let Some(site) = returning_site() else { return Ok(()) };
+    for (nr, args) in [(DOORBELL, [0; 6]), (SENDTO, [0, 0, 24, MSG_NOSIGNAL, 0, 0])] {
+        let mut attackers = Vec::new();
+        for _ in 0..3 {
+            attackers.push(ok!(child(|| {
+                let message = [0_usize, 0x1234_5678, 0];
+                let mut args = args;
+                args[1] = message.as_ptr() as usize;
+                // Ends with its first ring where a ring needs an answer.
+                loop {
+                    let _ = call(site, nr, args);
+                }
+            })));
+        }
+        for _ in 0..30 {
+            let helper = std::thread::spawn(|| sys!(SYS_getppid));
+            let pid = ok!(child(|| 5));
+            eq!(ok!(finish(pid)), Some(End::Code(5)));
+            check!(helper.join().is_ok_and(|result| result.is_ok()));
+        }
+        for attacker in attackers {
+            let _ = sys!(SYS_kill, attacker, libc::SIGKILL);
+            ok!(reap(attacker));
+        }
+    }
     Ok(())
 }
 
@@ -171,7 +201,7 @@ fn sockets_of_the_stub_lead_nowhere() -> Outcome {
                 let done = fs::put(path, b"content").is_ok();
                 i32::from(!(done && fs::get(path).is_ok_and(|content| content == b"content")))
             }));
-            eq!(ok!(reap(pid)), Some(End::Code(0)));
+            eq!(ok!(finish(pid)), Some(End::Code(0)));
         }
         ok!(reap(attacker));
     }
@@ -359,7 +389,7 @@ fn foreign_entries_beside_a_hot_site() -> Outcome {
         }
         0
     }));
-    let end = ok!(reap(pid));
+    let end = ok!(finish(pid));
     check!(end == Some(End::Signal(libc::SIGSEGV)) || end == Some(End::Code(0)), "{end:?}");
     check!(hot() == parent);
     Ok(())
@@ -369,7 +399,7 @@ fn the_sandbox_still_works() -> Outcome {
     ok!(fs::put(c"file", b"content"));
     eq!(ok!(fs::get(c"file")), b"content");
     let pid = ok!(child(|| 5));
-    eq!(ok!(guest_tests::proc::wait(pid)), End::Code(5));
+    eq!(ok!(finish(pid)), Some(End::Code(5)));
     Ok(())
 }
 
@@ -391,6 +421,7 @@ fn a_stranger_that_never_calls_ends_with_the_sandbox() -> Outcome {
 guest_tests::cases!(
     every_number_from_above,
     forged_rings_disturb_nobody_else,
+    floods_of_rings_starve_nobody,
     sockets_of_the_stub_lead_nowhere,
     processes_that_the_kernel_did_not_make,
     threads_that_the_kernel_did_not_make,

@@ -1,6 +1,8 @@
 //! Attacks on the memory above the guest's addresses: reading, writing, remapping it, by instructions and by calls.
 
-use guest_tests::hostile::{LIMIT, TOP, catch_faults, pages_above, read, reap, sample, write};
+use guest_tests::hostile::{
+    LIMIT, TOP, catch_faults, finish, pages_above, read, reap, sample, write,
+};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
 use guest_tests::rng::Rng;
@@ -112,7 +114,7 @@ fn exit_time_writes_stay_away() -> Outcome {
             let _ = sys!(SYS_set_robust_list, at, 24);
             0
         }));
-        eq!(ok!(reap(pid)), Some(End::Code(0)));
+        eq!(ok!(finish(pid)), Some(End::Code(0)));
     }
     Ok(())
 }
@@ -223,7 +225,7 @@ fn changed_segment_base() -> Outcome {
             i32::from(seen != base)
         }));
         // A base that is no address is refused by the processor itself.
-        let end = ok!(reap(pid));
+        let end = ok!(finish(pid));
         check!(end == Some(End::Code(0)) || base > TOP, "base {base:x}: {end:?}");
     }
     Ok(())
