@@ -7,7 +7,7 @@
 use core::arch::asm;
 use std::ffi::CString;
 
-use guest_tests::hostile::{catch_faults, pages_above, reap, syscalls_in};
+use guest_tests::hostile::{catch_faults, finish, pages_above, reap, syscalls_in};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid, wait};
 use guest_tests::rng::Rng;
@@ -48,7 +48,7 @@ fn int80_creates_nothing() -> Outcome {
         0
     }));
     // Linux without 32-bit support raises SIGSEGV.
-    let end = ok!(reap(pid));
+    let end = ok!(finish(pid));
     check!(end == Some(End::Signal(libc::SIGSEGV)) || end == Some(End::Code(0)), "{end:?}");
     Ok(())
 }
