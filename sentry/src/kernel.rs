@@ -72,6 +72,8 @@ pub struct Kernel {
     pub(crate) id_maps: IdMaps,
     /// What is told about control groups.
     pub(crate) cgroup_text: CgroupText,
+    /// System V IPC.
+    pub ipc: crate::ipc::Ipc,
     /// Where memfds live, once there is one.
     pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
 }
@@ -144,6 +146,7 @@ impl Kernel {
             file_system_types: FileSystemTypes::default(),
             id_maps: options.id_maps,
             cgroup_text: options.cgroup_text,
+            ipc: Default::default(),
             memfds: OnceLock::new(),
         })
     }

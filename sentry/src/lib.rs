@@ -4,6 +4,7 @@ mod boot;
 pub mod config;
 pub mod control;
 pub mod fs;
+pub mod ipc;
 pub mod kernel;
 pub mod log;
 pub mod mm;

@@ -15,6 +15,7 @@ mod futex;
 mod ids;
 pub(crate) mod info;
 mod inotify;
+mod ipc;
 mod mmap;
 mod mount;
 mod open;

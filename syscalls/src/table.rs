@@ -54,9 +54,9 @@ macro_rules! for_each_syscall {
             MSYNC msync(addr: Ptr, length: Size, flags: Flags(mm::MsyncFlags)) -> Int, Full, memory, "";
             MINCORE mincore(addr: Ptr, length: Size, vec: Ptr) -> Int, Full, memory, "";
             MADVISE madvise(addr: Ptr, length: Size, advice: Enum(mm::MADVISE_NAMES)) -> Int, Full, memory, "";
-            SHMGET shmget(key: Int, size: Size, shmflg: Flags(ipc::IpcFlags)) -> Int, Unsupported, ipc, "";
-            SHMAT shmat(shmid: Int, shmaddr: Ptr, shmflg: Flags(ipc::ShmFlags)) -> Addr, Unsupported, ipc, "";
-            SHMCTL shmctl(shmid: Int, op: Enum(ipc::SHM_CMD_NAMES), buf: Ptr) -> Int, Unsupported, ipc, "";
+            SHMGET shmget(key: Int, size: Size, shmflg: Flags(ipc::IpcFlags)) -> Int, Full, ipc, "";
+            SHMAT shmat(shmid: Int, shmaddr: Ptr, shmflg: Flags(ipc::ShmFlags)) -> Addr, Full, ipc, "";
+            SHMCTL shmctl(shmid: Int, op: Enum(ipc::SHM_CMD_NAMES), buf: Ptr) -> Int, Full, ipc, "";
             DUP dup(oldfd: Fd) -> Int, Full, fd, "";
             DUP2 dup2(oldfd: Fd, newfd: Fd) -> Int, Full, fd, "";
             PAUSE pause() -> Int, Full, signal, "";
@@ -92,7 +92,7 @@ macro_rules! for_each_syscall {
             SEMGET semget(key: Int, nsems: Int, semflg: Flags(ipc::IpcFlags)) -> Int, Unsupported, ipc, "";
             SEMOP semop(semid: Int, sops: InArray(Sembuf, 2), nsops: UInt) -> Int, Unsupported, ipc, "";
             SEMCTL semctl(semid: Int, semnum: Int, op: Enum(ipc::SEM_CMD_NAMES), arg: Hex) -> Int, Unsupported, ipc, "";
-            SHMDT shmdt(shmaddr: Ptr) -> Int, Unsupported, ipc, "";
+            SHMDT shmdt(shmaddr: Ptr) -> Int, Full, ipc, "";
             MSGGET msgget(key: Int, msgflg: Flags(ipc::IpcFlags)) -> Int, Unsupported, ipc, "";
             MSGSND msgsnd(msqid: Int, msgp: Ptr, msgsz: Size, msgflg: Flags(ipc::MsgrcvFlags)) -> Int, Unsupported, ipc, "";
             MSGRCV msgrcv(msqid: Int, msgp: Ptr, msgsz: Size, msgtyp: Long, msgflg: Flags(ipc::MsgrcvFlags)) -> Int, Unsupported, ipc, "";

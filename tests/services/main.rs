@@ -77,12 +77,14 @@ mod services {
         memcached,
         nginx,
         node,
+        postgres,
         python_asyncio,
         python_multiprocessing,
         redis,
         rsync,
         ruby,
         sqlite_writers,
+        ssh,
         tini,
     );
 }

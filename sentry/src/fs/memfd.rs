@@ -8,6 +8,7 @@ use syscalls::abi::mount::MountFlags;
 
 use super::tmpfs::{Options, TmpFs};
 use crate::task::CurrentTask;
+use crate::vfs::attr::SetAttr;
 use crate::vfs::dentry::Dentry;
 use crate::vfs::inode::{NewNode, NodeKind};
 use crate::vfs::mount::{Mount, SuperBlock};
@@ -27,18 +28,42 @@ impl MemFds {
     }
 }
 
+fn memfds(task: &CurrentTask) -> SysResult<&MemFds> {
+    match task.kernel.memfds.get() {
+        Some(memfds) => Ok(memfds),
+        None => {
+            let new = MemFds::new()?;
+            Ok(task.kernel.memfds.get_or_init(|| new))
+        }
+    }
+}
+
+/// Creates a file of `len` bytes for memory that is known by other means than a descriptor.
+///
+/// # Errors
+/// `ENOSPC`, `ENOMEM`, `EFBIG`.
+pub fn create_segment(task: &CurrentTask, name: &[u8], len: u64) -> SysResult<Path> {
+    let memfds = memfds(task)?;
+    let creds = task.creds();
+    let node = memfds.fs.new_node(&NewNode {
+        kind: NodeKind::Regular,
+        mode: 0o777,
+        uid: creds.fsuid,
+        gid: creds.fsgid,
+    })?;
+    node.set_unnamed(false);
+    node.data()?.write().seals = SealFlags::SEAL;
+    node.set_attr(&SetAttr { size: Some(len), ..SetAttr::default() })?;
+    let dentry = Dentry::new_unnamed(node, &memfds.mount.root, name);
+    Ok(Path { mount: memfds.mount.clone(), dentry })
+}
+
 /// Creates an open memfd called `name`.
 ///
 /// # Errors
 /// `ENOSPC`, `ENOMEM`.
 pub fn create(task: &CurrentTask, name: &[u8], flags: MemfdFlags) -> SysResult<Arc<OpenFile>> {
-    let memfds = match task.kernel.memfds.get() {
-        Some(memfds) => memfds,
-        None => {
-            let new = MemFds::new()?;
-            task.kernel.memfds.get_or_init(|| new)
-        }
-    };
+    let memfds = memfds(task)?;
     let is_noexec = flags.contains(MemfdFlags::NOEXEC_SEAL);
     let creds = task.creds();
     let node = memfds.fs.new_node(&NewNode {

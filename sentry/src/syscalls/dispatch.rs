@@ -135,6 +135,10 @@ rows! {
     CLOSE => open::sys_close(1);
     CLOSE_RANGE => open::sys_close_range(3);
     MEMFD_CREATE => open::sys_memfd_create(2);
+    SHMGET => ipc::sys_shmget(3);
+    SHMAT => ipc::sys_shmat(3);
+    SHMDT => ipc::sys_shmdt(1);
+    SHMCTL => ipc::sys_shmctl(3);
     DUP => fd::sys_dup(1);
     DUP2 => fd::sys_dup2(2);
     DUP3 => fd::sys_dup3(3);
