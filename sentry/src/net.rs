@@ -66,6 +66,8 @@ pub struct Incoming {
     pub control: Control,
     /// Control messages of other kinds.
     pub ancillary: Vec<Ancillary>,
+    /// Whether there was nothing but the end of the connection.
+    pub is_end: bool,
     /// What `msg_flags` says beyond what follows from the rest: `MSG_EOR`, `MSG_OOB`, `MSG_ERRQUEUE`.
     pub flags: MsgFlags,
 }

@@ -524,7 +524,8 @@ impl Socket for UnixSocket {
                 if let Some(error) = self.take_error() {
                     return Err(error);
                 }
-                return if is_ended { Ok(Incoming::default()) } else { Err(Errno::EAGAIN) };
+                let end = Incoming { is_end: true, ..Incoming::default() };
+                return if is_ended { Ok(end) } else { Err(Errno::EAGAIN) };
             }
             let received = inbox.recv(dst, flags.contains(MsgFlags::PEEK))?;
             let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());

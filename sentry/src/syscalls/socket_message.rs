@@ -411,10 +411,13 @@ fn write_control(
     };
     let mut writer = ControlWriter { task, addr: header.msg_control, room, done: 0 };
     let mut is_cut = false;
-    if opened.socket.options().passes_credentials() {
+    // The end of a stream has credentials that say nothing; the end of messages is no message.
+    let has_sender = !incoming.is_end || opened.socket.is_stream();
+    if opened.socket.options().passes_credentials() && has_sender {
         // What was sent before either side asked for credentials has none.
         const OVERFLOW_ID: u32 = 65_534;
-        let nobody = Ucred { pid: 0, uid: OVERFLOW_ID, gid: OVERFLOW_ID };
+        let id = if incoming.is_end { 0 } else { OVERFLOW_ID };
+        let nobody = Ucred { pid: 0, uid: id, gid: id };
         let creds = control.sender.as_ref().map_or(nobody, |sender| sender.seen_by(task));
         is_cut |= !writer.put(SOL_SOCKET, SCM_CREDENTIALS, creds.as_bytes())?;
     }

@@ -443,6 +443,24 @@ fn credentials_travel() -> Outcome {
     Ok(())
 }
 
+fn credentials_at_the_end() -> Outcome {
+    for kind in [SOCK_SEQPACKET, SOCK_STREAM] {
+        let (one, other) = ok!(pair(kind));
+        ok!(set_option(other, SO_PASSCRED, 1));
+        ok!(write(one, b"x"));
+        ok!(close(one));
+        eq!(number(&ok!(recv_with(other, 10, 64, 0)).control, 16), pid());
+        for _ in 0..2 {
+            let end = ok!(recv_with(other, 10, 64, 0));
+            eq!(end.data.len(), 0);
+            // A message does not come; of a stream something does, and nobody has sent it.
+            eq!(end.control.len(), if kind == SOCK_STREAM { 32 } else { 0 });
+            check!(end.control.iter().skip(16).all(|byte| *byte == 0));
+        }
+    }
+    Ok(())
+}
+
 fn receive_times_out() -> Outcome {
     let (one, _other) = ok!(pair(SOCK_STREAM));
     let time = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
@@ -526,6 +544,7 @@ guest_tests::cases!(
     files_travel,
     files_without_room_are_closed,
     credentials_travel,
+    credentials_at_the_end,
     receive_times_out,
     many_messages_at_once,
     sockets_in_flight,
