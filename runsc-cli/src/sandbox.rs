@@ -145,12 +145,13 @@ pub(crate) fn launch(
     };
     let mut sandbox = Sandbox { sentry, gofer, executable };
     drop((errors_writer, gofer_sync, sentry_sync, pairs));
-    let started = release(&mut sandbox, privileged, maps, gofer_go, sentry_go, |sandbox| {
+    let started = release(&mut sandbox, privileged, maps, &gofer_go, &sentry_go, |sandbox| {
         sandbox.executable.complete().context("copying the runsc executable")?;
         before_exec(sandbox)
     });
     let is_released = started.is_ok();
     let Err(error) = started.and_then(|()| collect_errors(&errors)) else { return Ok(sandbox) };
+    // With the gates still held: a child that waits at one would say that runsc has died.
     sandbox.kill();
     // A child that gave up at once has closed its gate: what it says is the cause.
     let cause = if is_released { None } else { collect_errors(&errors).err() };
@@ -198,8 +199,8 @@ fn release(
     sandbox: &mut Sandbox,
     privileged: bool,
     maps: &IdMaps,
-    mut gofer_go: PipeWriter,
-    mut sentry_go: PipeWriter,
+    mut gofer_go: &PipeWriter,
+    mut sentry_go: &PipeWriter,
     before_exec: impl FnOnce(&mut Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if !privileged {
