@@ -92,6 +92,11 @@ pub trait Socket: Send + Sync {
     /// Returns whether `listen(2)` has been called.
     fn is_listening(&self) -> bool;
 
+    /// Returns whether a receive that finds nothing is not to wait, but to return nothing.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Implements `bind(2)`.
     ///
     /// # Errors
@@ -257,6 +262,10 @@ impl File for SocketFile {
         _offset: WriteOffset,
     ) -> SysResult<(usize, u64)> {
         Ok((self.socket.send(task, src, &Outgoing::default())?, 0))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.socket.has_ended()
     }
 
     fn poll(&self) -> Events {

@@ -193,6 +193,25 @@ mod programs {
         same_results(Platform::Ptrace, "signals");
     }
 
+    /// Random sequences of calls on sockets: every result is the host's.
+    fn same_sockets(platform: Platform) {
+        for subject in ["unix", "tcp", "udp"] {
+            for seed in seeds(12) {
+                agrees(platform, "fuzz_sockets", &[subject.into(), seed.to_string(), "400".into()]);
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_systrap() {
+        same_sockets(Platform::Systrap);
+    }
+
+    #[test]
+    fn sockets_ptrace() {
+        same_sockets(Platform::Ptrace);
+    }
+
     #[test]
     fn pipes_systrap() {
         same_results(Platform::Systrap, "pipes");

@@ -37,7 +37,7 @@ pub use address::Registry;
 const MAX_BACKLOG: usize = 4096;
 
 /// The type of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `SOCK_STREAM`
     Stream,
@@ -215,7 +215,7 @@ impl UnixSocket {
             Given::Unspecified => (None, None),
             Given::Auto => return Err(Errno::EINVAL),
             Given::Address(address) => {
-                let peer = task.kernel.unix_sockets.find(task, &address)?;
+                let peer = task.kernel.unix_sockets.find(task, &address, self.kind)?;
                 if peer.kind != self.kind {
                     return Err(Errno::EPROTOTYPE);
                 }
@@ -226,13 +226,43 @@ impl UnixSocket {
                 (Some(Arc::downgrade(&peer)), local)
             }
         };
-        let mut state = self.state.lock();
-        state.role = if peer.is_some() { Role::Connected } else { Role::Idle };
-        state.peer = peer;
-        state.peer_addr = peer_addr;
-        drop(state);
+        let old = {
+            let mut state = self.state.lock();
+            state.role = if peer.is_some() { Role::Connected } else { Role::Idle };
+            let is_other = match (&state.peer, &peer) {
+                (Some(old), Some(new)) => !old.ptr_eq(new),
+                _ => true,
+            };
+            let old = std::mem::replace(&mut state.peer, peer);
+            state.peer_addr = peer_addr;
+            old.filter(|_| is_other)
+        };
+        if let Some(old) = old {
+            self.leave_peer(&old);
+        }
         self.queue.notify(Events::WRITABLE);
         Ok(())
+    }
+
+    /// Ends a conversation of datagrams: what has come is lost, and where something was, a peer that
+    /// talks to this socket only is told.
+    fn leave_peer(&self, old: &Weak<Self>) {
+        let mut unread = self.inbox.lock().take_all();
+        Self::wake_senders(&unread.unblock());
+        let has_lost = !unread.is_empty();
+        drop(unread);
+        if !has_lost {
+            return;
+        }
+        let Some(old) = old.upgrade() else { return };
+        {
+            let mut state = old.state.lock();
+            if !state.peer.as_ref().is_some_and(|peer| peer.ptr_eq(&self.this)) {
+                return;
+            }
+            state.error = Some(Errno::ECONNRESET);
+        }
+        old.queue.notify(Events::all());
     }
 
     /// Returns whether a datagram socket takes messages from `sender`: one that is connected takes
@@ -245,16 +275,27 @@ impl UnixSocket {
     /// Returns the peer.
     ///
     /// # Errors
-    /// `EPIPE` where sending is shut down; `ENOTCONN`.
+    /// `ENOTCONN`; `EPIPE` where sending is shut down.
     fn peer(&self) -> SysResult<Weak<Self>> {
         let mut state = self.state.lock();
-        if let Some(error) = state.error.take_if(|_| self.kind == Kind::Stream) {
+        // A datagram socket finds out last that it has no peer.
+        if self.is_connection_based() && state.peer.is_none() {
+            return Err(Errno::ENOTCONN);
+        }
+        if let Some(error) = state.error.take_if(|_| self.kind != Kind::Stream) {
             return Err(error);
         }
         if state.is_send_shut {
             return Err(Errno::EPIPE);
         }
-        state.peer.clone().ok_or(Errno::ENOTCONN)
+        let peer = state.peer.clone().ok_or(Errno::ENOTCONN)?;
+        if self.kind == Kind::Datagram && peer.strong_count() == 0 {
+            state.peer = None;
+            drop(state);
+            self.leave_peer(&peer);
+            return Err(Errno::ECONNREFUSED);
+        }
+        Ok(peer)
     }
 
     /// Finds where a message goes.
@@ -269,10 +310,16 @@ impl UnixSocket {
                 let Given::Address(address) = address::parse(addr)? else {
                     return Err(Errno::EINVAL);
                 };
-                if self.state.lock().is_send_shut {
-                    return Err(Errno::EPIPE);
+                {
+                    let mut state = self.state.lock();
+                    if let Some(error) = state.error.take() {
+                        return Err(error);
+                    }
+                    if state.is_send_shut {
+                        return Err(Errno::EPIPE);
+                    }
                 }
-                let found = task.kernel.unix_sockets.find(task, &address)?;
+                let found = task.kernel.unix_sockets.find(task, &address, self.kind)?;
                 if found.kind != self.kind {
                     return Err(Errno::EPROTOTYPE);
                 }
@@ -281,7 +328,11 @@ impl UnixSocket {
                 }
                 Ok(found)
             }
-            _ => self.peer()?.upgrade().ok_or(gone),
+            _ => {
+                let peer = self.peer()?.upgrade().ok_or(gone)?;
+                let is_taken = self.is_connection_based() || peer.accepts_from(self);
+                if is_taken { Ok(peer) } else { Err(Errno::EPERM) }
+            }
         }
     }
 
@@ -302,12 +353,13 @@ impl UnixSocket {
         }
     }
 
-    /// Is told by the peer of a connection that it has gone; `is_reset`: without having received
-    /// everything.
-    fn peer_closed(&self, is_reset: bool) {
+    /// Is told by the peer of a connection, whose name this was, that it has gone; `is_reset`: without
+    /// having received everything.
+    fn peer_closed(&self, name: Option<Arc<Address>>, is_reset: bool) {
         {
             let mut state = self.state.lock();
             state.is_send_shut = true;
+            state.peer_addr = name.or_else(|| state.peer_addr.take());
             if is_reset {
                 state.error = Some(Errno::ECONNRESET);
             }
@@ -346,15 +398,14 @@ impl Socket for UnixSocket {
         let (address, binding) = match given {
             Given::Unspecified => return Err(Errno::EINVAL),
             Given::Auto if is_bound => return Ok(()),
-            _ if is_bound => return Err(Errno::EINVAL),
-            Given::Auto => {
-                let address = registry.autobind(&self.this)?;
-                let Address::Abstract(name) = &address else { return Err(Errno::EINVAL) };
-                let binding = Binding::Abstract(name.clone());
-                (address, binding)
+            // The name of a file that is there already is the first thing that is wrong.
+            Given::Address(address) if is_bound && address.exists(task) => {
+                return Err(Errno::EADDRINUSE);
             }
+            _ if is_bound => return Err(Errno::EINVAL),
+            Given::Auto => registry.autobind(self.kind, &self.this)?,
             Given::Address(address) => {
-                let binding = registry.bind(task, &address, &self.this)?;
+                let binding = registry.bind(task, &address, self.kind, &self.this)?;
                 (address, binding)
             }
         };
@@ -411,7 +462,13 @@ impl Socket for UnixSocket {
             return self.connect_datagram(task, given);
         }
         let Given::Address(address) = given else { return Err(Errno::EINVAL) };
-        let listener = task.kernel.unix_sockets.find(task, &address)?;
+        let listener = task.kernel.unix_sockets.find(task, &address, self.kind)?;
+        if listener.kind != self.kind {
+            return Err(Errno::EPROTOTYPE);
+        }
+        if !listener.is_listening() || listener.inbox.lock().is_ended {
+            return Err(Errno::ECONNREFUSED);
+        }
         {
             let mut state = self.state.lock();
             match state.role {
@@ -421,11 +478,7 @@ impl Socket for UnixSocket {
                 Role::Listening { .. } => return Err(Errno::EINVAL),
             }
         }
-        let result = if listener.kind == self.kind {
-            self.connect_to(task, &listener)
-        } else {
-            Err(Errno::EPROTOTYPE)
-        };
+        let result = self.connect_to(task, &listener);
         if result.is_err() {
             self.state.lock().role = Role::Idle;
         }
@@ -459,11 +512,13 @@ impl Socket for UnixSocket {
     }
 
     fn peer_addr(&self) -> SysResult<Vec<u8>> {
-        let state = self.state.lock();
-        if state.peer.is_none() {
-            return Err(Errno::ENOTCONN);
-        }
-        Ok(Address::encode(state.peer_addr.as_deref()))
+        let (peer, known) = {
+            let state = self.state.lock();
+            (state.peer.clone().ok_or(Errno::ENOTCONN)?, state.peer_addr.clone())
+        };
+        // A peer may have got its name later.
+        let current = peer.upgrade().and_then(|peer| peer.state.lock().local.clone());
+        Ok(Address::encode(current.or(known).as_deref()))
     }
 
     fn send(
@@ -516,6 +571,11 @@ impl Socket for UnixSocket {
             let is_stream = self.kind == Kind::Stream;
             return Err(if is_stream { Errno::EINVAL } else { Errno::ENOTCONN });
         }
+        if self.kind != Kind::Stream
+            && let Some(error) = self.take_error()
+        {
+            return Err(error);
+        }
         let (received, blocked) = {
             let mut inbox = self.inbox.lock();
             if inbox.is_empty() {
@@ -524,10 +584,13 @@ impl Socket for UnixSocket {
                 if let Some(error) = self.take_error() {
                     return Err(error);
                 }
+                // Of a datagram socket, what waits ends; what does not is told that there is nothing.
+                let is_over = is_ended && self.is_connection_based();
                 let end = Incoming { is_end: true, ..Incoming::default() };
-                return if is_ended { Ok(end) } else { Err(Errno::EAGAIN) };
+                return if is_over { Ok(end) } else { Err(Errno::EAGAIN) };
             }
-            let received = inbox.recv(dst, flags.contains(MsgFlags::PEEK))?;
+            let tells_senders = self.options.passes_credentials();
+            let received = inbox.recv(dst, flags.contains(MsgFlags::PEEK), tells_senders)?;
             let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
             (received, if may_go_on { inbox.unblock() } else { Vec::new() })
         };
@@ -540,6 +603,10 @@ impl Socket for UnixSocket {
             control: received.control,
             ..Incoming::default()
         })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.inbox.lock().is_ended
     }
 
     fn take_error(&self) -> Option<Errno> {
@@ -566,18 +633,23 @@ impl Socket for UnixSocket {
             Some(peer) => peer.inbox.lock().n_bytes().0,
             None => 0,
         };
-        (self.inbox.lock().n_bytes().1, sent)
+        let (all, next) = self.inbox.lock().n_bytes();
+        (if self.kind == Kind::SeqPacket { all } else { next }, sent)
     }
 
     fn poll(&self) -> Events {
         let mut ready = Events::empty();
+        let mut is_listening = false;
         let (peer, is_send_shut, is_idle) = {
             let state = self.state.lock();
             if state.error.is_some() {
                 ready |= Events::ERR;
             }
             if let Role::Listening { pending, .. } = &state.role {
-                return if pending.is_empty() { ready } else { ready | Events::READABLE };
+                is_listening = true;
+                if !pending.is_empty() {
+                    ready |= Events::READABLE;
+                }
             }
             (state.peer.clone(), state.is_send_shut, state.peer.is_none())
         };
@@ -592,6 +664,9 @@ impl Socket for UnixSocket {
             if !inbox.is_empty() {
                 ready |= Events::READABLE;
             }
+        }
+        if is_listening {
+            return ready;
         }
         if is_idle && self.is_connection_based() {
             ready |= Events::HUP;
@@ -626,12 +701,13 @@ impl Socket for UnixSocket {
     }
 
     fn close(&self) {
-        let (binding, peer, role, connecting) = {
+        let (name, binding, peer, role, connecting) = {
             let mut state = self.state.lock();
             state.is_send_shut = true;
             let role = std::mem::replace(&mut state.role, Role::Idle);
             let connecting = std::mem::take(&mut state.connecting);
-            (state.binding.take(), state.peer.take(), role, connecting)
+            let name = state.local.clone();
+            (name, state.binding.take(), state.peer.take(), role, connecting)
         };
         if let Some(binding) = binding {
             self.kernel.unix_sockets.release(&binding, &self.this);
@@ -645,13 +721,13 @@ impl Socket for UnixSocket {
         if self.is_connection_based()
             && let Some(peer) = peer.and_then(|peer| peer.upgrade())
         {
-            peer.peer_closed(!unread.is_empty());
+            peer.peer_closed(name, unread.has_unread());
         }
         if let Role::Listening { pending, .. } = role {
             for server in pending {
                 let client = server.state.lock().peer.clone();
                 if let Some(client) = client.and_then(|client| client.upgrade()) {
-                    client.peer_closed(true);
+                    client.peer_closed(None, true);
                 }
                 server.close();
             }

@@ -265,6 +265,7 @@ pub(super) fn do_read(
     }
     let may_wait = !file.is_nonblocking() && !flags.contains(RwFlags::NOWAIT);
     let attempt = || match read_once(task, file, segments, position) {
+        Err(Errno::EAGAIN) if may_wait && file.file.has_ended() => Ok(Some(0)),
         Err(Errno::EAGAIN) if may_wait => Ok(None),
         result => result.map(Some),
     };

@@ -133,6 +133,10 @@ fn do_recv(
                 }
                 so_far = Some(incoming);
             }
+            Err(Errno::EAGAIN) if may_wait && socket.has_ended() => {
+                let end = Incoming { is_end: true, ..Incoming::default() };
+                return Ok(Some(so_far.take().unwrap_or(end)));
+            }
             Err(Errno::EAGAIN) if may_wait => return Ok(None),
             Err(errno) => return so_far.take().map(Some).ok_or(errno),
         }

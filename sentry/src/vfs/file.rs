@@ -161,6 +161,11 @@ pub trait File: Any + Send + Sync {
         Vec::new()
     }
 
+    /// Returns whether a read that finds nothing is not to wait, but to return nothing.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Returns whether `poll` and `register` mean anything: epoll refuses others with `EPERM`.
     fn is_pollable(&self) -> bool {
         false

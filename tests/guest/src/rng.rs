@@ -1,5 +1,9 @@
 //! Random numbers that a seed repeats: what the fuzzers choose by.
 
+use std::fmt::Write;
+
+use crate::{SysResult, fs};
+
 /// A splitmix64 generator.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
@@ -87,5 +91,64 @@ impl Digest {
     /// Returns the hash so far.
     pub fn value(&self) -> u64 {
         self.0
+    }
+}
+
+/// The results of a random run so far, of which two runs that differ show where.
+#[derive(Debug)]
+pub struct Log {
+    /// Of all results.
+    pub digest: Digest,
+    /// What the next line will say in words.
+    pub recent: String,
+    steps: usize,
+    /// How many steps make a line.
+    line: usize,
+}
+
+impl Log {
+    /// Returns whether each step makes a line.
+    pub fn is_verbose(&self) -> bool {
+        self.line == 1
+    }
+
+    /// Returns an empty log; `verbose` for a line at each step.
+    pub fn new(verbose: bool) -> Log {
+        let line = if verbose { 1 } else { 25 };
+        Log { digest: Digest::default(), recent: String::new(), steps: 0, line }
+    }
+
+    /// Notes what a call has returned.
+    pub fn result(&mut self, what: &str, result: SysResult) {
+        let text = match result {
+            Ok(value) => format!("{what}={value}"),
+            Err(errno) => format!("{what}={}", crate::errno::name(errno)),
+        };
+        self.digest.bytes(text.as_bytes());
+        let _ = write!(self.recent, " {text}");
+    }
+
+    /// Notes bytes that a call has brought.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let mut own = Digest::default();
+        own.bytes(bytes);
+        self.digest.bytes(bytes);
+        let _ = write!(self.recent, " [{}:{:x}]", bytes.len(), own.value() & 0xffff);
+    }
+
+    /// Ends a step, and prints a line where one is full.
+    pub fn step(&mut self) {
+        self.steps += 1;
+        if self.steps.is_multiple_of(self.line) {
+            let line = format!("{} {:016x}{}\n", self.steps, self.digest.value(), self.recent);
+            let _ = fs::write_all(1, line.as_bytes());
+            self.recent.clear();
+        }
+    }
+
+    /// Prints the digest of everything.
+    pub fn end(&self) {
+        let line = format!("end {:016x}\n", self.digest.value());
+        let _ = fs::write_all(1, line.as_bytes());
     }
 }

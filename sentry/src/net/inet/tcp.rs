@@ -72,6 +72,10 @@ struct State {
     is_port_bound: bool,
     peer: Option<Endpoint>,
     error: Option<Errno>,
+    /// What has been shut down without a connection: receiving, sending.
+    shut: (bool, bool),
+    /// Whether it was shut down after a connect that had failed.
+    is_stuck: bool,
 }
 
 /// A TCP socket.
@@ -138,6 +142,8 @@ impl TcpSocket {
                 is_port_bound: false,
                 peer: None,
                 error: None,
+                shut: (false, false),
+                is_stuck: false,
             }),
             queue: WaitQueue::new(),
         })
@@ -277,7 +283,14 @@ impl Socket for TcpSocket {
         }
         super::check_port(task, endpoint.port)?;
         let mut state = self.state.lock();
-        if state.place.is_some() || !matches!(state.role, Role::Idle) {
+        if let Role::Connected { conn, side, .. } = &state.role {
+            if conn.look(*side, false).phase != Phase::Closed {
+                return Err(Errno::EINVAL);
+            }
+            self.unbind(&mut state, true);
+        }
+        if state.place.is_some() || matches!(state.role, Role::Connecting | Role::Listening { .. })
+        {
             return Err(Errno::EINVAL);
         }
         let place = self.inet().tcp.bind(
@@ -312,8 +325,10 @@ impl Socket for TcpSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
-        if let Some((conn, side)) = self.conn() {
-            return conn.shutdown(side, how.receive, how.send);
+        if let Role::Connected { conn, side, is_announced } = &mut self.state.lock().role {
+            // Whoever has not been told of the connection counts as told.
+            *is_announced = true;
+            return conn.shutdown(*side, how.receive, how.send);
         }
         let (is_listening, is_connecting) = {
             let state = self.state.lock();
@@ -326,7 +341,18 @@ impl Socket for TcpSocket {
                 self.disconnect();
                 Ok(())
             }
-            _ => Err(Errno::ENOTCONN),
+            _ => {
+                let mut state = self.state.lock();
+                let (receive, send) = state.shut;
+                state.shut = (receive | how.receive, send | how.send);
+                if matches!(state.role, Role::Failed) {
+                    // Only `AF_UNSPEC` makes it connectable again.
+                    state.role = Role::Idle;
+                    state.shut = (true, true);
+                    state.is_stuck = true;
+                }
+                Err(Errno::ENOTCONN)
+            }
         };
         self.queue.notify(Events::all());
         result
@@ -394,9 +420,11 @@ impl Socket for TcpSocket {
                     Some(error) => Err(error),
                     None => Ok(Incoming::default()),
                 },
-                Role::Idle | Role::Connected { .. } => {
-                    Err(state.error.take().unwrap_or(Errno::ENOTCONN))
-                }
+                Role::Idle | Role::Connected { .. } => match state.error.take() {
+                    Some(error) => Err(error),
+                    None if state.shut.0 => Ok(Incoming::default()),
+                    None => Err(Errno::ENOTCONN),
+                },
             };
         };
         let (n, flags) = conn.recv(side, dst, flags)?;
@@ -446,7 +474,11 @@ impl Socket for TcpSocket {
         let state = self.state.lock();
         let error = if state.error.is_some() { Events::ERR } else { Events::empty() };
         let (conn, side) = match &state.role {
-            Role::Idle => return error | Events::HUP | Events::WRITABLE,
+            Role::Idle => {
+                let ended = Events::READABLE | Events::RDHUP;
+                let ended = if state.shut.0 { ended } else { Events::empty() };
+                return error | ended | Events::HUP | Events::WRITABLE;
+            }
             Role::Connecting => return Events::empty(),
             Role::Failed => {
                 let ended = Events::HUP | Events::RDHUP;

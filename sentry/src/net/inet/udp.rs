@@ -117,6 +117,12 @@ impl UdpSocket {
         self.family == Family::V6 && self.ip.flag(SOL_IPV6, IPV6_V6ONLY)
     }
 
+    /// Returns whether `bind(2)` has given the socket an address that only IPv6 has.
+    fn is_bound_v6(&self) -> bool {
+        let state = self.state.lock();
+        state.is_ip_bound && state.local.is_some_and(|local| local.ip.is_ipv6())
+    }
+
     fn about(&self) -> About {
         let state = self.state.lock();
         About {
@@ -190,8 +196,11 @@ impl UdpSocket {
         let wants_all = self.wants_complaints();
         {
             let mut state = self.state.lock();
-            if state.peer.is_none() && !wants_all {
-                return;
+            // The message names both addresses: it finds a connected socket by its own peer only.
+            match state.peer {
+                Some(peer) if peer != complaint.to => return,
+                None if !wants_all => return,
+                _ => {}
             }
             state.error = Some(Errno::ECONNREFUSED);
         }
@@ -273,13 +282,13 @@ impl Socket for UdpSocket {
             self.disconnect();
             return Ok(());
         }
-        let is_mapped = self.family == Family::V6
-            && addr::family_of(given) == Ok(Family::V4.number())
-            && !self.is_v6only();
+        let is_mapped =
+            self.family == Family::V6 && addr::family_of(given) == Ok(Family::V4.number());
         let family = if is_mapped { Family::V4 } else { self.family };
         let to = addr::parse(family, given)?;
-        if self.is_v6only() && to.ip.is_ipv4() {
-            return Err(Errno::ENETUNREACH);
+        if to.ip.is_ipv4() && self.family == Family::V6 && (self.is_v6only() || self.is_bound_v6())
+        {
+            return Err(if is_mapped { Errno::EAFNOSUPPORT } else { Errno::ENETUNREACH });
         }
         let ip = self.route(to.ip)?;
         if addr::is_broadcast(ip) && self.options.switch(SO_BROADCAST) != Some(true) {
@@ -288,10 +297,14 @@ impl Socket for UdpSocket {
         let mut state = self.state.lock();
         self.autobind(&mut state)?;
         let bound = state.local.map(|local| local.ip).filter(|ip| !ip.is_unspecified());
-        if bound.is_some_and(|bound| bound.is_ipv4() != ip.is_ipv4()) {
+        let is_other = bound.is_some_and(|bound| bound.is_ipv4() != ip.is_ipv4());
+        if is_other && state.is_ip_bound {
             return Err(Errno::ENETUNREACH);
         }
-        if bound.is_none() {
+        if is_other && ip.is_ipv6() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        if bound.is_none() || is_other {
             self.set_local_ip(&mut state, addr::source_for(ip));
         }
         state.peer = Some(Endpoint { ip, port: to.port });
@@ -340,17 +353,10 @@ impl Socket for UdpSocket {
         if flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
-        let is_over = {
-            let mut state = self.state.lock();
-            if let Some(error) = state.error.take() {
-                return Err(error);
-            }
-            state.is_receive_shut && !flags.contains(MsgFlags::DONTWAIT)
-        };
-        let datagram = match self.inbox.lock().recv(dst, flags.contains(MsgFlags::PEEK)) {
-            Err(Errno::EAGAIN) if is_over => return Ok(Incoming::default()),
-            datagram => datagram?,
-        };
+        if let Some(error) = self.take_error() {
+            return Err(error);
+        }
+        let datagram = self.inbox.lock().recv(dst, flags.contains(MsgFlags::PEEK))?;
         Ok(Incoming {
             n: datagram.n,
             full: datagram.full,
@@ -358,6 +364,10 @@ impl Socket for UdpSocket {
             ancillary: self.ancillary(&datagram.about),
             ..Incoming::default()
         })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.state.lock().is_receive_shut
     }
 
     fn take_error(&self) -> Option<Errno> {

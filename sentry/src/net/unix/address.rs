@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use syscalls::abi::socket::{AF_UNIX, UNIX_PATH_MAX};
 use syscalls::{Errno, SysResult};
 
-use super::{UnixEntry, UnixSocket};
+use super::{Kind, UnixEntry, UnixSocket};
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::permission::{self, MAY_WRITE};
@@ -62,6 +62,14 @@ pub(super) fn parse(addr: &[u8]) -> SysResult<Given> {
 }
 
 impl Address {
+    /// Returns whether there is a file of this name.
+    pub(super) fn exists(&self, task: &CurrentTask) -> bool {
+        match self {
+            Self::Path(path) => Walk::from_cwd(task, WalkFlags::empty()).resolve(path).is_ok(),
+            Self::Abstract(_) => false,
+        }
+    }
+
     /// Returns the address as calls show it; `None` is that of a socket without a name.
     pub(super) fn encode(address: Option<&Self>) -> Vec<u8> {
         let family = u16::try_from(AF_UNIX).unwrap_or(1).to_ne_bytes();
@@ -87,7 +95,8 @@ type Bound<K> = Mutex<HashMap<K, Weak<UnixSocket>>>;
 /// All names that sockets are bound to.
 #[derive(Default)]
 pub struct Registry {
-    abstract_names: Bound<Vec<u8>>,
+    /// Each type of socket has names of its own.
+    abstract_names: Bound<(Kind, Vec<u8>)>,
     /// By device and inode number.
     paths: Bound<(u64, u64)>,
     next_auto: Mutex<u32>,
@@ -96,7 +105,7 @@ pub struct Registry {
 /// What a socket is bound to.
 #[derive(Clone, Debug)]
 pub(super) enum Binding {
-    Abstract(Vec<u8>),
+    Abstract((Kind, Vec<u8>)),
     Inode((u64, u64)),
 }
 
@@ -120,16 +129,18 @@ impl Registry {
         &self,
         task: &CurrentTask,
         address: &Address,
+        kind: Kind,
         socket: &Weak<UnixSocket>,
     ) -> SysResult<Binding> {
         match address {
             Address::Abstract(name) => {
+                let key = (kind, name.clone());
                 let mut names = self.abstract_names.lock();
-                if names.get(name).is_some_and(|owner| owner.strong_count() > 0) {
+                if names.get(&key).is_some_and(|owner| owner.strong_count() > 0) {
                     return Err(Errno::EADDRINUSE);
                 }
-                names.insert(name.clone(), socket.clone());
-                Ok(Binding::Abstract(name.clone()))
+                names.insert(key.clone(), socket.clone());
+                Ok(Binding::Abstract(key))
             }
             Address::Path(path) => {
                 let mode = 0o777 & !task.fs().umask();
@@ -150,28 +161,40 @@ impl Registry {
     ///
     /// # Errors
     /// `ENOSPC`.
-    pub(super) fn autobind(&self, socket: &Weak<UnixSocket>) -> SysResult<Address> {
+    pub(super) fn autobind(
+        &self,
+        kind: Kind,
+        socket: &Weak<UnixSocket>,
+    ) -> SysResult<(Address, Binding)> {
         const N_NAMES: u32 = 1 << 20;
         let mut next = self.next_auto.lock();
         let mut names = self.abstract_names.lock();
         for _ in 0..N_NAMES {
             let name = format!("{:05x}", *next).into_bytes();
             *next = (*next + 1) % N_NAMES;
-            if names.get(&name).is_none_or(|owner| owner.strong_count() == 0) {
-                names.insert(name.clone(), socket.clone());
-                return Ok(Address::Abstract(name));
+            let key = (kind, name.clone());
+            if names.get(&key).is_none_or(|owner| owner.strong_count() == 0) {
+                names.insert(key.clone(), socket.clone());
+                return Ok((Address::Abstract(name), Binding::Abstract(key)));
             }
         }
         Err(Errno::ENOSPC)
     }
 
-    /// Finds the socket behind a name.
+    /// Finds the socket behind a name; that of a path may be of another kind.
     ///
     /// # Errors
     /// `ECONNREFUSED`; those of the path walk, `EACCES`.
-    pub(super) fn find(&self, task: &CurrentTask, address: &Address) -> SysResult<Arc<UnixSocket>> {
+    pub(super) fn find(
+        &self,
+        task: &CurrentTask,
+        address: &Address,
+        kind: Kind,
+    ) -> SysResult<Arc<UnixSocket>> {
         match address {
-            Address::Abstract(name) => find(&self.abstract_names, name).ok_or(Errno::ECONNREFUSED),
+            Address::Abstract(name) => {
+                find(&self.abstract_names, &(kind, name.clone())).ok_or(Errno::ECONNREFUSED)
+            }
             Address::Path(path) => {
                 let found = Walk::from_cwd(task, WalkFlags::FOLLOW).resolve(path)?;
                 let attr = found.inode().attr()?;

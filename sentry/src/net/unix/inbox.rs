@@ -106,27 +106,38 @@ impl Stream {
         Ok(n)
     }
 
-    fn recv(&mut self, dst: &mut dyn IoSink, peek: bool) -> SysResult<Received> {
+    /// Reads up to the end of the first piece that files came with; where `tells_senders`, what one
+    /// sender has written only.
+    fn recv(
+        &mut self,
+        dst: &mut dyn IoSink,
+        peek: bool,
+        tells_senders: bool,
+    ) -> SysResult<Received> {
         let here = self.marks.front().filter(|mark| mark.at == self.n_read);
-        let next = self.marks.get(usize::from(here.is_some()));
-        let left = match next {
-            Some(next) => usize::try_from(next.at - self.n_read).unwrap_or(usize::MAX),
-            None => usize::MAX,
-        };
-        let (n, _) = self.ring.peek(&mut LimitedSink::new(dst, left))?;
         let sender = here.map_or(&self.current, |mark| &mark.sender).clone();
-        let files = if peek {
-            here.map(|mark| mark.files.clone()).unwrap_or_default()
-        } else {
-            self.ring.consume(n);
-            let is_at_mark = here.is_some() && n > 0;
-            self.n_read += n as u64;
-            let mark = if is_at_mark { self.marks.pop_front() } else { None };
-            if is_at_mark {
-                self.current = sender.clone();
+        let mut has_files = here.is_some_and(|mark| !mark.files.is_empty());
+        let mut left = usize::MAX;
+        for mark in self.marks.iter().skip(usize::from(here.is_some())) {
+            if has_files || (tells_senders && mark.sender != sender) {
+                left = usize::try_from(mark.at - self.n_read).unwrap_or(usize::MAX);
+                break;
             }
-            mark.map(|mark| mark.files).unwrap_or_default()
-        };
+            has_files = !mark.files.is_empty();
+        }
+        let (n, _) = self.ring.peek(&mut LimitedSink::new(dst, left))?;
+        let end = self.n_read + n as u64;
+        let n_passed = self.marks.iter().take_while(|mark| mark.at < end).count();
+        let with_files = |mark: &&Mark| !mark.files.is_empty();
+        let passed = self.marks.iter().take(n_passed).find(with_files);
+        let files = passed.map(|mark| mark.files.clone()).unwrap_or_default();
+        if !peek {
+            self.ring.consume(n);
+            self.n_read = end;
+            if let Some(last) = self.marks.drain(..n_passed).next_back() {
+                self.current = last.sender;
+            }
+        }
         Ok(Received { n, full: n, control: Control { sender, files }, from: None })
     }
 }
@@ -245,12 +256,17 @@ impl Inbox {
     ///
     /// # Errors
     /// `EAGAIN`, `EFAULT`.
-    pub(super) fn recv(&mut self, dst: &mut dyn IoSink, peek: bool) -> SysResult<Received> {
+    pub(super) fn recv(
+        &mut self,
+        dst: &mut dyn IoSink,
+        peek: bool,
+        tells_senders: bool,
+    ) -> SysResult<Received> {
         if self.is_empty() {
             return Err(Errno::EAGAIN);
         }
         match &mut self.content {
-            Content::Stream(stream) => stream.recv(dst, peek),
+            Content::Stream(stream) => stream.recv(dst, peek, tells_senders),
             Content::Messages(messages) => messages.recv(dst, peek),
         }
     }
@@ -271,6 +287,18 @@ impl Inbox {
     /// Returns whether some sender waits.
     pub(super) fn is_blocking(&self) -> bool {
         !self.blocked.is_empty()
+    }
+
+    /// Returns whether closing with what is here resets the connection: an empty message that is next
+    /// does not count (`unix_release_sock` of Linux).
+    pub(super) fn has_unread(&self) -> bool {
+        match &self.content {
+            Content::Stream(_) => !self.is_empty(),
+            Content::Messages(messages) => match messages.queue.front() {
+                Some(first) => !first.data.is_empty() || messages.queue.len() > 1,
+                None => false,
+            },
+        }
     }
 
     /// Takes out everything, to be dropped without the lock.
@@ -307,7 +335,7 @@ mod tests {
 
     fn recv(inbox: &mut Inbox, n: usize, peek: bool) -> (Vec<u8>, usize) {
         let mut sink = VecSink::new(n);
-        let received = inbox.recv(&mut sink, peek).unwrap();
+        let received = inbox.recv(&mut sink, peek, true).unwrap();
         (sink.data, received.full)
     }
 

@@ -8,45 +8,9 @@ use std::fmt::Write;
 
 use guest_tests::fs::{self, close, read, write};
 use guest_tests::mem::{Map, PAGE};
-use guest_tests::rng::{Digest, Rng};
+use guest_tests::rng::{Digest, Log, Rng};
 use guest_tests::runner::exit;
 use guest_tests::{SysResult, sig, sys};
-
-/// Results so far.
-struct Log {
-    digest: Digest,
-    recent: String,
-    steps: usize,
-    verbose: bool,
-}
-
-impl Log {
-    fn result(&mut self, what: &str, result: SysResult) {
-        let text = match result {
-            Ok(value) => format!("{what}={value}"),
-            Err(errno) => format!("{what}={}", guest_tests::errno::name(errno)),
-        };
-        self.digest.bytes(text.as_bytes());
-        let _ = write!(self.recent, " {text}");
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        let mut own = Digest::default();
-        own.bytes(bytes);
-        self.digest.bytes(bytes);
-        let _ = write!(self.recent, " [{}:{:x}]", bytes.len(), own.value() & 0xffff);
-    }
-
-    fn step(&mut self) {
-        self.steps += 1;
-        let length = if self.verbose { 1 } else { 25 };
-        if self.steps.is_multiple_of(length) {
-            let line = format!("{} {:016x}{}\n", self.steps, self.digest.value(), self.recent);
-            let _ = fs::write_all(1, line.as_bytes());
-            self.recent.clear();
-        }
-    }
-}
 
 const NAMES: &[&str] = &[
     "a",
@@ -295,12 +259,12 @@ fn memory(rng: &mut Rng, log: &mut Log, steps: usize) {
             }
             _ => log.result("msync", sys!(SYS_msync, addr, len, libc::MS_SYNC)),
         }
-        if log.verbose {
+        if log.is_verbose() {
             let _ = write!(log.recent, " page {page}+{n}:");
         }
         for page in 0..PAGES {
             let seen = peek(pipe, base + page * PAGE);
-            if log.verbose {
+            if log.is_verbose() {
                 let _ = write!(log.recent, " {:x}", seen.map_or(0xfff, |value| value & 0xff));
             }
             match seen {
@@ -477,8 +441,7 @@ fn main() {
     let _ = std::fs::create_dir_all(&deep);
     let _ = std::env::set_current_dir(&deep);
     let mut rng = Rng::new(seed);
-    let mut log =
-        Log { digest: Digest::default(), recent: String::new(), steps: 0, verbose: number(4) > 0 };
+    let mut log = Log::new(number(4) > 0);
     match subject {
         "files" => files(&mut rng, &mut log, steps),
         "memory" => memory(&mut rng, &mut log, steps),
@@ -492,7 +455,6 @@ fn main() {
     }
     let _ = std::env::set_current_dir("/");
     let _ = std::fs::remove_dir_all(&dir);
-    let line = format!("end {:016x}\n", log.digest.value());
-    let _ = fs::write_all(1, line.as_bytes());
+    log.end();
     exit(0);
 }

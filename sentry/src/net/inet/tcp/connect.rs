@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use syscalls::{Errno, SysResult};
 
-use super::conn::Side;
+use super::conn::{Phase, Side};
 use super::{CONNECTED_SEND_BUFFER, Conn, Role, TcpSocket};
 use crate::net::inet::addr::{self, Endpoint, Family};
 use crate::net::inet::ports::ClaimState;
@@ -17,19 +17,29 @@ impl TcpSocket {
     pub(super) fn do_connect(&self, given: &[u8], may_wait: bool) -> SysResult<()> {
         {
             let mut state = self.state.lock();
+            if state.is_stuck {
+                return Err(Errno::EINVAL);
+            }
             match &mut state.role {
                 Role::Idle => {}
                 Role::Listening { .. } | Role::Connected { is_announced: true, .. } => {
                     return Err(Errno::EISCONN);
                 }
-                Role::Connected { is_announced, .. } => {
-                    *is_announced = true;
-                    return Ok(());
+                Role::Connected { conn, side, is_announced } => {
+                    if conn.look(*side, false).phase != Phase::Closed {
+                        *is_announced = true;
+                        return Ok(());
+                    }
+                    let error = conn.take_error(*side).unwrap_or(Errno::ECONNABORTED);
+                    drop(state);
+                    self.disconnect();
+                    return Err(error);
                 }
                 Role::Connecting if may_wait => return Err(Errno::EAGAIN),
                 Role::Connecting => return Err(Errno::EALREADY),
                 Role::Failed => {
                     state.role = Role::Idle;
+                    state.shut = (false, false);
                     let error = state.error.take().unwrap_or(Errno::ECONNABORTED);
                     self.unbind(&mut state, true);
                     state.peer = None;
@@ -48,6 +58,7 @@ impl TcpSocket {
             (Role::Connecting, Err(Errno::EAGAIN)) if may_wait => Err(Errno::EAGAIN),
             (Role::Failed, Err(error)) if may_wait => {
                 state.role = Role::Idle;
+                state.shut = (false, false);
                 state.error = None;
                 self.unbind(&mut state, true);
                 state.peer = None;
@@ -125,6 +136,9 @@ impl TcpSocket {
             && (state.local, state.peer) == (Some(from), Some(to));
         let result = match result {
             Ok(conn) if is_current => {
+                if state.shut.0 {
+                    conn.shutdown(Side::Client, true, false)?;
+                }
                 state.role = Role::Connected { conn, side: Side::Client, is_announced: false };
                 Ok(())
             }
@@ -140,6 +154,8 @@ impl TcpSocket {
                     state.role = Role::Failed;
                     state.error = Some(error);
                     self.inet().tcp.leave_pair(from, to);
+                    // The port is free again, unless it was asked for.
+                    self.unbind(&mut state, true);
                 }
                 Err(error)
             }

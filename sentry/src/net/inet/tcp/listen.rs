@@ -23,6 +23,9 @@ impl TcpSocket {
         // A negative backlog is the largest.
         let backlog = usize::try_from(backlog.cast_unsigned().min(max)).unwrap_or(0);
         let mut state = self.state.lock();
+        if state.is_stuck {
+            return Err(Errno::EINVAL);
+        }
         let State { role, local, place, .. } = &mut *state;
         match role {
             Role::Listening { backlog: old, .. } => {
@@ -118,7 +121,13 @@ impl TcpSocket {
                 Role::Connecting => true,
                 Role::Idle | Role::Failed | Role::Listening { .. } => false,
             };
-            state.error = is_cut.then_some(Errno::ECONNRESET);
+            if is_cut {
+                state.error = Some(Errno::ECONNRESET);
+            } else if let Role::Connected { conn, side, .. } = &role {
+                state.error = conn.take_error(*side);
+            }
+            state.shut = (false, false);
+            state.is_stuck = false;
             role
         };
         if let Role::Connected { conn, side, .. } = &role {
