@@ -1,6 +1,7 @@
 //! Many of everything at once: threads, processes, signals, waiters, descriptors, mappings.
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashSet;
 
 use guest_tests::fs::{close, open, pipe, put, read, write};
 use guest_tests::mem::{Map, PAGE};
@@ -37,17 +38,18 @@ fn thread(body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandl
         .map_err(|error| format!("thread: {error}"))
 }
 
-fn thousand_threads() -> Outcome {
+fn two_thousand_threads() -> Outcome {
+    const N: u32 = 2000;
     static STARTED: AtomicU32 = AtomicU32::new(0);
     let gate: &'static Gate = Box::leak(Box::new(ok!(Gate::new())));
     let mut threads = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..N {
         threads.push(thread(|| {
             STARTED.fetch_add(1, Ordering::SeqCst);
             gate.wait();
         })?);
     }
-    check!(guest_tests::proc::until(|| STARTED.load(Ordering::SeqCst) == 1000));
+    check!(guest_tests::proc::until(|| STARTED.load(Ordering::SeqCst) == N));
     gate.open();
     for thread in threads {
         check!(thread.join().is_ok());
@@ -259,17 +261,24 @@ fn big_mapping() -> Outcome {
 }
 
 fn many_files_in_a_directory() -> Outcome {
+    const N: usize = 100_000;
     ok!(sys!(SYS_mkdir, c"many", 0o777));
-    for n in 0..3000 {
+    for n in 0..N {
         let name = ok!(std::ffi::CString::new(format!("many/{n}")).map_err(|_| 0));
-        let fd = ok!(open(&name, libc::O_CREAT | libc::O_WRONLY));
-        ok!(close(fd));
+        ok!(sys!(SYS_mknod, name.as_c_str(), libc::S_IFREG | 0o600, 0));
     }
-    eq!(ok!(guest_tests::fs::names(c"many")).len(), 3002);
-    for n in 0..3000 {
+    let names: HashSet<_> = ok!(guest_tests::fs::names(c"many")).into_iter().collect();
+    eq!(names.len(), N + 2);
+    for n in [0, N / 2, N - 1] {
+        check!(names.contains(&n.to_string()));
+        let name = ok!(std::ffi::CString::new(format!("many/{n}")).map_err(|_| 0));
+        eq!(ok!(guest_tests::fs::stat(&name)).st_size, 0);
+    }
+    for n in 0..N {
         let name = ok!(std::ffi::CString::new(format!("many/{n}")).map_err(|_| 0));
         ok!(sys!(SYS_unlink, name.as_c_str()));
     }
+    eq!(ok!(guest_tests::fs::names(c"many")).len(), 2);
     ok!(sys!(SYS_rmdir, c"many"));
     Ok(())
 }
@@ -289,7 +298,7 @@ fn deep_directories() -> Outcome {
 }
 
 guest_tests::cases!(
-    thousand_threads,
+    two_thousand_threads,
     thousand_processes,
     killed_together,
     deep_chain,
