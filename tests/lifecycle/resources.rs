@@ -117,7 +117,7 @@ fn events_tell_of_processes_killed_for_memory() {
     compare(|runtime| {
         let parent = test_harness::temp_dir::unique("lifecycle");
         let script = "while ! [ -e /shared/go ]; do sleep 0.05; done; \
-             busybox dd if=/dev/zero of=/dev/null bs=300M count=1 2>/dev/null; \
+             busybox awk 'BEGIN { s = \"0123456789abcdef\"; while (1) s = s s }' 2>/dev/null; \
              echo $? >/shared/status; sleep 1000";
         let mut case = Case::with(runtime, &["sh", "-c", script], |config| {
             config["linux"]["cgroupsPath"] = format!("/{parent}/c").into();
