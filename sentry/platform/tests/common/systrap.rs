@@ -12,9 +12,19 @@ use crate::common;
 use crate::common::Machine;
 use crate::common::guest::{self, Program};
 
+static MACHINE: OnceLock<Machine> = OnceLock::new();
+
+#[expect(unsafe_code, reason = "atexit")]
 fn machine() -> &'static Machine {
-    static MACHINE: OnceLock<Machine> = OnceLock::new();
+    /// Ends the guests: without a pid namespace, those that wait for an answer would outlive the tests.
+    extern "C" fn shut_down() {
+        if let Some(machine) = MACHINE.get() {
+            machine.platform.shutdown();
+        }
+    }
     MACHINE.get_or_init(|| {
+        // SAFETY: the handler uses a static only.
+        unsafe { libc::atexit(shut_down) };
         let options = Options { doorbell: crate::DOORBELL };
         Machine::start(Arc::new(Systrap::new(options).unwrap())).0
     })
