@@ -77,6 +77,7 @@ mod services {
         memcached,
         nginx,
         node,
+        php,
         postgres,
         python_asyncio,
         python_multiprocessing,
@@ -86,5 +87,6 @@ mod services {
         sqlite_writers,
         ssh,
         tini,
+        tmux,
     );
 }

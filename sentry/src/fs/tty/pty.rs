@@ -180,13 +180,11 @@ impl Pty {
         }
     }
 
-    /// Ends the epoch: all open slaves are hung up.
+    /// Ends the epoch: all open slaves are hung up. The master learns of it when the last is closed.
     fn end_epoch(&self) {
         {
             let mut state = self.state.lock();
             self.epoch.fetch_add(1, Ordering::SeqCst);
-            state.n_slaves = 0;
-            state.is_slave_gone = true;
             state.line.flush_input(&mut Effects::default());
         }
         let all = Events::READABLE | Events::WRITABLE | Events::ERR | Events::HUP;
@@ -269,9 +267,8 @@ impl Terminal for Pty {
     }
 
     fn disassociate(&self) -> Option<Arc<ProcessGroup>> {
-        let (_, foreground) = self.job.release();
-        self.end_epoch();
-        foreground
+        // disassociate_ctty(): what is open stays usable, as for every pseudo-terminal.
+        self.job.release().1
     }
 
     fn foreground(&self) -> Option<Arc<ProcessGroup>> {
@@ -428,9 +425,6 @@ impl Slave {
 impl Drop for Slave {
     fn drop(&mut self) {
         let mut state = self.pty.state.lock();
-        if self.epoch != self.pty.epoch.load(Ordering::SeqCst) {
-            return;
-        }
         state.n_slaves = state.n_slaves.saturating_sub(1);
         if state.n_slaves == 0 {
             state.is_slave_gone = true;

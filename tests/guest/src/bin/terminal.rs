@@ -347,6 +347,31 @@ fn master_sees_hangup_of_slave() -> Outcome {
     Ok(())
 }
 
+fn end_of_a_session_hangs_no_other_slave_up() -> Outcome {
+    let (master, name) = ok!(pair());
+    let slave = ok!(open(&name, O_RDWR | O_NOCTTY));
+    ok!(in_child(|| {
+        ok!(sys!(SYS_setsid));
+        ok!(open(&name, O_RDWR));
+        Ok(())
+    }));
+    let mut poll = libc::pollfd { fd: master, events: libc::POLLIN, revents: 0 };
+    eq!(ok!(sys!(SYS_poll, &mut poll, 1, 0)), 0);
+    ok!(write(master, b"line\n"));
+    eq!(ok!(take(slave)), "line\n");
+    eq!(ok!(take(master)), "line\r\n");
+    // Hung up, and still open: the master learns of the last close.
+    ok!(sys!(SYS_ioctl, slave, 0x5437));
+    eq!(ok!(take(slave)), "");
+    fails!(write(slave, b"x"), EIO);
+    eq!(ok!(sys!(SYS_poll, &mut poll, 1, 0)), 0);
+    ok!(close(slave));
+    eq!(ok!(sys!(SYS_poll, &mut poll, 1, 0)), 1);
+    eq!(poll.revents, libc::POLLHUP);
+    fails!(take(master), EIO);
+    Ok(())
+}
+
 fn readiness_and_nonblocking() -> Outcome {
     let (master, path) = ok!(pair());
     let slave = ok!(open(&path, O_RDWR | O_NOCTTY | O_NONBLOCK));
@@ -397,6 +422,7 @@ guest_tests::cases!(
     foreground_group_can_change,
     hangup_when_master_closes,
     master_sees_hangup_of_slave,
+    end_of_a_session_hangs_no_other_slave_up,
     readiness_and_nonblocking,
     is_it_a_terminal,
 );
