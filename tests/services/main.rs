@@ -10,7 +10,11 @@ mod services {
     use std::sync::{Arc, Mutex, OnceLock};
     use std::time::Duration;
 
-    use test_harness::{Cmd, End, Expectations, Mode, Output, Rootfs, locate};
+    use serde_json::json;
+    use test_harness::{
+        Bundle, Cmd, End, Expectations, Mode, Output, Platform, Rootfs, TempDir, bundle, locate,
+        mode,
+    };
 
     /// Functions that the scripts share.
     const PRELUDE: &str = include_str!("scripts/prelude.sh");
@@ -47,6 +51,67 @@ mod services {
             Expectations::read(&[folder.join("all.toml"), folder.join(format!("{mode}.toml"))]);
         let problems = known.check(&[(name.to_owned(), result)]);
         assert!(problems.is_empty(), "{mode}: {}", problems.join("\n"));
+    }
+
+    /// Installs a package in a bundle with the host's network, where a registry can be reached.
+    #[track_caller]
+    fn check_apt(platform: Platform) {
+        if !platform.is_wanted() {
+            return;
+        }
+        let rootfs = Rootfs::services();
+        let text = format!("{PRELUDE}\n{}", include_str!("scripts/apt.sh"));
+        let mut program = Cmd::new(["bash", "-c", &text, "apt"]).cwd("/tmp").deadline(DEADLINE);
+        for name in ["http_proxy", "https_proxy", "no_proxy"] {
+            if let Ok(value) = std::env::var(name) {
+                program = program.env(name, value);
+            }
+        }
+        let mut config = bundle::config(&rootfs, &program);
+        // What it writes stays in the sandbox's overlay.
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["namespaces"] =
+            json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]);
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            mounts.push(json!({"destination": "/etc/resolv.conf", "type": "bind",
+                "source": "/etc/resolv.conf", "options": ["bind", "ro"]}));
+        }
+        let state = TempDir::new();
+        let mut argv = mode::runsc_argv(platform, &state);
+        argv.retain(|word| word != "--network=none");
+        argv.extend(["--network=host".into(), "run".into()]);
+        let output = Bundle::with_config(&config).run(argv, &program);
+        let is_unreachable = output.text().starts_with("failed: unreachable");
+        if is_unreachable && !is_registry_reachable(&rootfs, &program) {
+            eprintln!("skipped: no package registry is reachable\n{}", output.text());
+            return;
+        }
+        let text = output.success();
+        assert!(text.starts_with("Hello, world!\n"), "{text}");
+        let end = "figlet install ok installed\nhello install ok installed\n\
+                   dpkg-query: no packages found matching figlet\n\
+                   hello install ok installed\n/usr/bin/hello\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    /// Tells whether the host itself can read from the registry that the root file system names.
+    fn is_registry_reachable(rootfs: &Rootfs, program: &Cmd) -> bool {
+        let script = "import sys, urllib.request as u\n\
+                      words = open(sys.argv[1]).read().split()\n\
+                      u.urlopen(f'{words[1]}/dists/{words[2]}/InRelease', timeout=60).read(100)";
+        let list = rootfs.path().join("etc/apt/sources.list");
+        let argv = ["/usr/bin/python3".into(), "-c".into(), script.into(), list.into()];
+        program.with_argv(argv.to_vec()).run().end == End::Code(0)
+    }
+
+    #[test]
+    fn apt_systrap() {
+        check_apt(Platform::Systrap);
+    }
+
+    #[test]
+    fn apt_ptrace() {
+        check_apt(Platform::Ptrace);
     }
 
     /// Makes the tests of each script, which is `scripts/NAME.sh`.
