@@ -8,7 +8,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout;
-use sentry_sysmsg::slot::{KIND_FAULT, KIND_INTERRUPTED, KIND_SYSCALL, Slot};
+use sentry_sysmsg::slot::{KIND_FAULT, KIND_SYSCALL, Slot};
 
 use crate::frame::{G_EFLAGS, G_RIP, Ucontext};
 use crate::{entry, frame, host, patched, serve};
@@ -57,31 +57,6 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, uc: *mut Uconte
     let in_stub = rip.wrapping_sub(layout::STUB_BASE) < layout::STUB_LEN;
     let slot = slot_of(uc.addr() as u64);
     match signo {
-        layout::INTERRUPT_SIGNAL => {
-            // Elsewhere in the stub the word is looked at later; and a process that has just been
-            // born has no slot yet.
-            if in_stub && entry::window_start(rip).is_none() && !patched::can_rewind(rip) {
-                return;
-            }
-            // A newborn process can be signalled before it has mapped its slots; it looks at the
-            // word itself once it has.
-            let word = (&raw const slot.interrupt).addr() as u64;
-            // SAFETY: an address that cannot be read gives all ones.
-            let is_set = unsafe { entry::stub_load(word) };
-            if is_set == 0 || is_set == u64::MAX {
-                return;
-            }
-            if in_stub {
-                if let Some(start) = entry::window_start(rip) {
-                    context.gregs[G_RIP] = start;
-                    return;
-                }
-                if !patched::rewind(context, slot.index.load(Relaxed)) {
-                    return;
-                }
-            }
-            serve::serve(uc, slot, KIND_INTERRUPTED, u64::MAX)
-        }
         SIGSYS if info.code == SYS_SECCOMP => {
             // The kernel may have taken a large call number for an error that asks it to restart a
             // call, and have changed both registers: the numbers of the trap are the true ones.
@@ -98,11 +73,9 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, uc: *mut Uconte
             slot.fault_error_code.store(INT80_ERROR_CODE, Relaxed);
             serve::serve(uc, slot, KIND_FAULT, u64::MAX)
         }
+        // Sent by a process, not by an exception.
+        _ if info.code <= 0 => come_back(uc, slot, in_stub),
         _ => {
-            if info.code <= 0 {
-                // Sent by a process, not by an exception.
-                return;
-            }
             if in_stub && signo == SIGTRAP && context.gregs[G_EFLAGS] & EFLAGS_TRAP != 0 {
                 // DEVIATION: single-stepping ends at a patched call.
                 context.gregs[G_EFLAGS] &= !EFLAGS_TRAP;
@@ -122,5 +95,31 @@ pub(crate) extern "C" fn handler(signo: i32, info: *mut SigInfo, uc: *mut Uconte
             slot.fault_error_code.store(context.err, Relaxed);
             serve::serve(uc, slot, KIND_FAULT, u64::MAX)
         }
+    }
+}
+
+/// Goes on where a signal came that is the sentry's interrupt, or somebody's whom nobody has asked. The
+/// interrupt may have nested in the handler of the other, which is stub code, and be put off; so either
+/// leads back to the application only by a look at the `interrupt` word.
+fn come_back(uc: *mut Ucontext, slot: &'static Slot, in_stub: bool) {
+    // SAFETY: the frame is this handler's.
+    let context = unsafe { &mut *uc };
+    let rip = context.gregs[G_RIP];
+    if in_stub {
+        if let Some(start) = entry::window_start(rip) {
+            context.gregs[G_RIP] = start;
+            return;
+        }
+        // Elsewhere in the stub the word is looked at later; and a process that has just been born has
+        // no slot yet.
+        if !patched::can_rewind(rip) || !patched::rewind(context, slot.index.load(Relaxed)) {
+            return;
+        }
+    }
+    let word = (&raw const slot.interrupt).addr() as u64;
+    // SAFETY: an address that cannot be read gives all ones.
+    if unsafe { entry::stub_load(word) } != u64::MAX {
+        // SAFETY: the frame is complete, and nothing here must survive.
+        unsafe { entry::stub_enter_app(uc, slot) }
     }
 }

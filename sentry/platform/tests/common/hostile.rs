@@ -158,6 +158,32 @@ pub(crate) fn signals_from_outside(machine: &Machine) {
     }
     spinning.context.interrupt();
     assert_eq!(spinning.next(), Event::Interrupted);
+    // Behind another signal, whose number is lower: the kernel then lets its handler nest in the other.
+    // Below ptrace no signal from outside gets as far as a handler.
+    for signal in [libc::SIGTRAP, libc::SIGBUS, libc::SIGFPE]
+        .into_iter()
+        .filter(|_| machine.platform.name() == "systrap")
+    {
+        spinning.context.resume(&[]);
+        let ours = || stubs.iter().copied().filter(|pid| is_ours(*pid));
+        ours().for_each(|pid| send(pid, libc::SIGSTOP));
+        // Who waits for the answer to a notification (`D`) does not stop.
+        let runs = |pid: i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+            status.is_ok_and(|status| {
+                !["T", "Z", "X", "D"]
+                    .iter()
+                    .any(|state| status.contains(&format!("State:\t{state}")))
+            })
+        };
+        while ours().any(runs) {
+            std::thread::yield_now();
+        }
+        ours().for_each(|pid| send_to_thread(pid, signal));
+        spinning.context.interrupt();
+        ours().for_each(|pid| send(pid, libc::SIGCONT));
+        assert_eq!(spinning.next(), Event::Interrupted);
+    }
     still_works(&spinning);
     still_works(&task);
     spinning.end();
@@ -289,4 +315,11 @@ pub(crate) fn system_call_instructions_of_the_platform(machine: &Machine) {
 fn send(pid: i32, signal: i32) {
     // SAFETY: passes numbers. Some belong to other tests and have ended.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// Sends a signal to a process's first thread.
+#[expect(unsafe_code, reason = "tgkill")]
+fn send_to_thread(pid: i32, signal: i32) {
+    // SAFETY: passes numbers, as above.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, signal) };
 }
