@@ -1,7 +1,7 @@
 //! System V IPC: objects that are found by key and named by number (`ipc/util.c`).
 //!
-//! [`Table`] holds the objects of one kind; [`shm`], [`msg`] and [`sem`] are the kinds. There is one IPC
-//! namespace. Locks: the table of a kind is a leaf, but for the wait queues of its objects.
+//! [`Table`] holds the objects of one kind, of which there are segments of shared memory ([`shm`]).
+//! There is one IPC namespace. Locks: the table of a kind is a leaf.
 
 pub(crate) mod shm;
 
