@@ -113,7 +113,8 @@ fn container_goes_through_the_states_of_the_specification() {
     assert!(bundle.fail(&["start", "c"]).contains("already running"));
     assert!(bundle.fail(&["delete", "c"]).contains("not stopped"));
     assert!(bundle.fail(&["create", "c"]).contains("already exists"));
-    assert_eq!(bundle.succeed(&["ps", "--format", "json", "c"]).trim(), "[1]");
+    let processes = bundle.succeed(&["ps", "--format", "json", "c"]);
+    assert_eq!(processes.trim(), format!("[{}]", state["pid"]));
     assert_eq!(bundle.succeed(&["list", "-q"]).trim(), "c");
 
     bundle.succeed(&["kill", "c", "KILL"]);

@@ -30,20 +30,22 @@ fn delete(root: &std::path::Path, id: &str, force: bool) -> anyhow::Result<()> {
     } else {
         Container::find(root, id)?
     };
-    let check = |container: &Container| match container.status() {
+    let check = |container: &Container, is_locked: bool| match container.status() {
         // Whoever waits for the monitor is to see how the container ended.
         Status::Stopped => container.state.monitor.map_or(Ok(()), |it| it.wait_for_end()),
         _ if force => Ok(()),
         // As runc: nobody has seen the program of such a container.
         Status::Created => Ok(()),
+        // The lock that says so is this call's own.
+        Status::Creating if is_locked && container.state.monitor.is_none() => Ok(()),
         other => bail!(
             "cannot delete container {id} that is not stopped: {} (see --force)",
             other.name()
         ),
     };
     // Without the lock first, which a creator may hold for long.
-    check(&container)?;
-    destroy_if(&container, check)
+    check(&container, false)?;
+    destroy_if(&container, |container| check(container, true))
 }
 
 /// Removes a container whatever its status is, and tells its hooks.
