@@ -523,8 +523,8 @@ impl SystrapContext {
             let errno = match state.results.values.last() {
                 Some(Err(errno)) => *errno,
                 // Not the whole of what was to be read.
-                Some(Ok(_)) if state.then == Then::Resume => Errno::EIO,
-                _ => return self.violation(),
+                Some(Ok(_)) => Errno::EIO,
+                None => return self.violation(),
             };
             if state.then == Then::Resume {
                 return Some(Event::HostCallFailed {
