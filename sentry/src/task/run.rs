@@ -98,7 +98,10 @@ impl ContextOwner for Owner {
         if exit::go_on_exiting(&current) {
             return;
         }
-        let promised = current.promised.swap(false, Ordering::Relaxed);
+        let promised = current.promised.load(Ordering::Relaxed);
+        if promised {
+            current.promised.store(false, Ordering::Relaxed);
+        }
         if !matches!(event, Event::HostCallFailed { .. }) {
             *current.pending_clone.lock() = None;
             in_flight::retire(task);

@@ -325,10 +325,12 @@ impl Socket for TcpSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
-        if let Role::Connected { conn, side, is_announced } = &mut self.state.lock().role {
-            // Whoever has not been told of the connection counts as told.
-            *is_announced = true;
-            return conn.shutdown(*side, how.receive, how.send);
+        if let Some((conn, side)) = self.conn() {
+            if let Role::Connected { is_announced, .. } = &mut self.state.lock().role {
+                // Whoever has not been told of the connection counts as told.
+                *is_announced = true;
+            }
+            return conn.shutdown(side, how.receive, how.send);
         }
         let (is_listening, is_connecting) = {
             let state = self.state.lock();

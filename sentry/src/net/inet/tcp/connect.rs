@@ -131,14 +131,13 @@ impl TcpSocket {
             None if from == to => Ok(self.connect_to_self(from)),
             None => Err(Errno::ECONNREFUSED),
         };
+        let mut cut = None;
         let mut state = self.state.lock();
         let is_current = matches!(state.role, Role::Connecting)
             && (state.local, state.peer) == (Some(from), Some(to));
         let result = match result {
             Ok(conn) if is_current => {
-                if state.shut.0 {
-                    conn.shutdown(Side::Client, true, false)?;
-                }
+                cut = state.shut.0.then(|| conn.clone());
                 state.role = Role::Connected { conn, side: Side::Client, is_announced: false };
                 Ok(())
             }
@@ -161,6 +160,10 @@ impl TcpSocket {
             }
         };
         drop(state);
+        if let Some(conn) = cut {
+            // What was shut down before stays so; a connection that has ended meanwhile is as well.
+            let _ = conn.shutdown(Side::Client, true, false);
+        }
         self.queue.notify(Events::all());
         result
     }
