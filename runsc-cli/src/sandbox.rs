@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use sentry::config::{Config, IdMaps};
 
 use crate::sys::{self, Child, ExitStatus};
-use executable::SealedCopy;
+use executable::Executable;
 use jail::{GoferPlan, SentryPlan};
 
 /// Everything that a sandbox is made from.
@@ -56,7 +56,7 @@ pub(crate) struct Sandbox {
     pub(crate) sentry: Child,
     pub(crate) gofer: Child,
     /// What both execute.
-    executable: SealedCopy,
+    executable: Executable,
 }
 
 /// Starts gofer and sentry, which die with this process. `stdio` is what the container gets.
@@ -68,7 +68,7 @@ pub(crate) fn launch(
     before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<Sandbox> {
     sys::raise_file_limit().context("raising the limit of open files")?;
-    let executable = SealedCopy::new().context("copying the runsc executable")?;
+    let executable = Executable::new().context("copying the runsc executable")?;
     let config = config_file(&plan.config).context("writing the sentry's configuration")?;
     let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
     let pairs = plan
