@@ -3,13 +3,17 @@
 
 #[cfg(test)]
 mod hostile {
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     use std::process::Stdio;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use serde_json::json;
     use test_harness::{
-        Bundle, Cmd, End, Expectations, Group, Mode, Output, Platform, Rootfs, TempDir, bundle,
-        cmd, locate, mode,
+        Bundle, Cmd, End, Expectations, Group, Member, Mode, Output, Platform, Rootfs, TempDir,
+        bundle, cmd, locate, mode,
     };
 
     /// Checks that every case passed, or is known to fail (`expectations/<platform>.toml`).
@@ -113,6 +117,44 @@ mod hostile {
         all_passed("hostile_leaks", mode.platform(), &output);
     }
 
+    /// Keeps hold of what gofer and sentry execute until they have ended and nothing protects it as running any
+    /// more: even root finds no way to write there.
+    fn executable_cannot_be_written(platform: Platform) {
+        const O_PATH: i32 = 0o10_000_000;
+        const EPERM: i32 = 1;
+        const EROFS: i32 = 30;
+
+        if !platform.is_wanted() {
+            return;
+        }
+        let (state, group) = (TempDir::new(), Group::new());
+        let mut argv = mode::runsc_argv(platform, &state);
+        argv.extend(["do", "sleep", "600"].map(Into::into));
+        let mut runsc = group.enclose(&Cmd::new(argv)).spawn(Stdio::null(), Stdio::null());
+        let started = Instant::now();
+        let mut held = Vec::new();
+        while held.len() < 2 && started.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
+            let jailed =
+                |member: &Member| matches!(member.name.as_str(), "runsc-gofer" | "runsc-sandbox");
+            let open = |member: Member| {
+                let path = format!("/proc/{}/exe", member.pid);
+                File::options().read(true).custom_flags(O_PATH).open(path).ok()
+            };
+            held = group.members().into_iter().filter(jailed).filter_map(open).collect();
+        }
+        drop(group);
+        let _ = cmd::wait(&mut runsc, Duration::from_secs(30));
+        assert!(held.len() >= 2, "gofer and sentry do not run");
+        for file in held {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let written =
+                File::options().append(true).open(path).and_then(|mut file| file.write(b"x"));
+            let errno = written.unwrap_err().raw_os_error().unwrap();
+            assert!([EPERM, EROFS].contains(&errno), "{errno}");
+        }
+    }
+
     macro_rules! attacks {
         ($($module:ident $platform:ident),*) => {$(
             mod $module {
@@ -131,6 +173,11 @@ mod hostile {
                 #[test]
                 fn memory() {
                     super::attack("hostile_memory", Platform::$platform);
+                }
+
+                #[test]
+                fn executable() {
+                    super::executable_cannot_be_written(Platform::$platform);
                 }
 
                 #[test]

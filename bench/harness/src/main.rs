@@ -1,7 +1,7 @@
 //! `bench`: compares native, runc, crun, gVisor and this runtime in one run.
 #![doc = include_str!("../README.md")]
 
-mod memory;
+mod idle;
 mod report;
 mod runtime;
 
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use idle::Idle;
 use report::{Format, Samples};
 use runtime::Runtime;
 use test_harness::{Cmd, Rootfs};
@@ -38,6 +39,9 @@ struct Args {
     /// Where to write JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// For how many seconds idle sandboxes are watched.
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
     /// What to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -62,7 +66,7 @@ fn main() {
                 }
             }
             if is_wanted(&args.only, "idle_memory")
-                && let Some(bytes) = memory::idle(runtime, &args.guest, &rootfs)
+                && let Some(bytes) = Idle::start(runtime, &args.guest, &rootfs).memory()
             {
                 samples.add("idle_memory", &runtime.name, bytes);
             }
@@ -75,6 +79,9 @@ fn main() {
             let took = started.elapsed().as_secs_f64();
             report::note(&format!("round {round}/{} {} {took:.1} s", args.rounds, runtime.name));
         }
+    }
+    if is_wanted(&args.only, "idle_wakeups") {
+        idle_wakeups(&runtimes, &args, &rootfs, &mut samples);
     }
     report::print(&samples, args.format);
     if let Some(path) = args.json
@@ -95,6 +102,19 @@ fn start_true(runtime: &Runtime, guest: &Path, rootfs: &Rootfs) -> Vec<f64> {
         }
     }
     times
+}
+
+/// Counts for a while how often the threads of idle sandboxes run: of one sandbox of each runtime, all at once.
+fn idle_wakeups(runtimes: &[Runtime], args: &Args, rootfs: &Rootfs, samples: &mut Samples) {
+    let mut all: Vec<Idle> =
+        runtimes.iter().map(|runtime| Idle::start(runtime, &args.guest, rootfs)).collect();
+    let before: Vec<_> = all.iter_mut().map(Idle::switches).collect();
+    std::thread::sleep(Duration::from_secs(args.idle_seconds));
+    for ((runtime, idle), before) in runtimes.iter().zip(&mut all).zip(before) {
+        if let (Some(before), Some(after)) = (before, idle.switches()) {
+            samples.add("idle_wakeups", &runtime.name, idle::wakeups(&before, &after));
+        }
+    }
 }
 
 /// Runs all measurements in one start of the runtime; those that a crash has cost are tried one by one.

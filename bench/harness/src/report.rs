@@ -84,13 +84,19 @@ fn spread(values: &[f64]) -> f64 {
 
 /// Returns the unit of a measurement.
 fn unit(name: &str) -> &'static str {
-    if name.ends_with("_memory") { "bytes" } else { "ns" }
+    match name.rsplit('_').next() {
+        Some("memory") => "bytes",
+        Some("wakeups") => "count",
+        _ => "ns",
+    }
 }
 
 /// Writes a value so that a person can read it.
 fn human(name: &str, value: f64) -> String {
-    if unit(name) == "bytes" {
-        return format!("{:.1} MiB", value / f64::from(1 << 20));
+    match unit(name) {
+        "bytes" => return format!("{:.1} MiB", value / f64::from(1 << 20)),
+        "count" => return format!("{value:.0}"),
+        _ => {}
     }
     match value {
         v if v < 1_000.0 => format!("{v:.1} ns"),

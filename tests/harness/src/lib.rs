@@ -12,6 +12,6 @@ pub mod temp_dir;
 pub use bundle::{Bundle, Container, Rootfs};
 pub use cmd::{Cmd, End, Output};
 pub use expect::Expectations;
-pub use group::Group;
+pub use group::{Group, Member};
 pub use mode::{Mode, Platform};
 pub use temp_dir::TempDir;
