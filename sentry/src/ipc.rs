@@ -1,14 +1,19 @@
 //! System V IPC: objects that are found by key and named by number (`ipc/util.c`).
 //!
-//! [`Table`] holds the objects of one kind, of which there are segments of shared memory ([`shm`]).
-//! There is one IPC namespace. Locks: the table of a kind is a leaf.
+//! [`Table`] holds the objects of one kind: segments of shared memory ([`shm`]), sets of semaphores
+//! ([`sem`]), message queues ([`msg`]). [`sleep`] is how one waits at them.
+//! There is one IPC namespace. Locks: the table of a kind is a leaf but for the outcomes of sleepers.
 
+pub(crate) mod msg;
+pub(crate) mod sem;
 pub(crate) mod shm;
+pub(crate) mod sleep;
 
 use syscalls::abi::capability::{CAP_IPC_OWNER, CAP_SYS_ADMIN};
 use syscalls::abi::ipc::{IPC_PRIVATE, IpcFlags, IpcPerm};
 use syscalls::{Errno, SysResult};
 
+use crate::kernel::Kernel;
 use crate::task::CurrentTask;
 
 /// How many bits of an id are the index; the rest tells one user of the index from the next.
@@ -21,6 +26,10 @@ const MAX_SEQ: u16 = u16::MAX;
 pub struct Ipc {
     /// Shared memory segments.
     pub(crate) shm: shm::Segments,
+    /// Sets of semaphores.
+    pub(crate) sem: sem::Semaphores,
+    /// Message queues.
+    pub(crate) msg: msg::Queues,
 }
 
 /// What every object has.
@@ -56,6 +65,15 @@ impl<T: Object> Table<T> {
     /// Returns the objects.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten()
+    }
+
+    /// Returns the objects with their ids.
+    pub(crate) fn iter_ids(&self) -> impl Iterator<Item = (i32, &T)> {
+        let with_id = |(index, slot): (usize, &'_ Option<T>)| {
+            slot.as_ref().map(|object| id(index, object.perm().seq))
+        };
+        let ids = self.slots.iter().enumerate().filter_map(with_id);
+        ids.zip(self.iter())
     }
 
     /// Returns the objects, to change them.
@@ -216,6 +234,12 @@ pub(crate) fn look_up<T: Object>(
             Ok(Lookup::Found(id))
         }
     }
+}
+
+/// Returns a limit that a sysctl sets.
+pub(crate) fn limit(kernel: &Kernel, path: &str, index: usize, default: usize) -> usize {
+    let changed = kernel.sysctls.changed_number(path, index);
+    changed.map_or(default, |limit| usize::try_from(limit).unwrap_or(default))
 }
 
 /// Returns the time for the fields of objects.

@@ -103,6 +103,8 @@ pub struct Task {
     pub(crate) pending_clone: Mutex<Option<Weak<Task>>>,
     /// Ids in all pid namespaces, outermost first.
     pub(crate) pids: Mutex<Vec<(Arc<pid_namespace::PidNamespace>, u32)>>,
+    /// The semaphore operations that are undone at exit; shared under `CLONE_SYSVSEM`.
+    pub(crate) sem_undo: Mutex<Option<Arc<crate::ipc::sem::UndoList>>>,
     /// `PR_SET_PDEATHSIG`.
     pub(crate) parent_death_signal: AtomicU32,
     /// Miscellaneous per-thread values that calls set and get.

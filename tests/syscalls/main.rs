@@ -138,6 +138,6 @@ mod subjects {
     subjects!(
         creds, dir, exec, fault, fcntl, futex, memfd, mmap, netlink, notify, open, path, pipe,
         poll, process, procfs, read_write, signal, socket, socket_tcp, socket_udp, stat, system,
-        sysv_ipc, terminal, timer, variants, xattr,
+        sysv_ipc, sysv_msg, sysv_sem, terminal, timer, variants, xattr,
     );
 }

@@ -22,10 +22,30 @@ use crate::sync::Mutex;
 use crate::task::{Control, CurrentTask, HandlerResult};
 use crate::vfs::{OpenFile, Path};
 
-/// `kernel.shmmni`.
-pub(crate) const MAX_SEGMENTS: usize = 4096;
-/// `kernel.shmmax` and `kernel.shmall`.
-pub(crate) const MAX_SIZE: u64 = u64::MAX - (1 << 24);
+/// The default of `kernel.shmmax` and `kernel.shmall`.
+const MAX_SIZE: usize = usize::MAX - (1 << 24);
+
+/// The limits that sysctls set.
+pub(crate) struct Limits {
+    /// `kernel.shmmni`.
+    pub(crate) segments: usize,
+    /// `kernel.shmmax`.
+    pub(crate) size: u64,
+    /// `kernel.shmall`.
+    pub(crate) pages: u64,
+}
+
+impl Limits {
+    /// Returns the limits.
+    pub(crate) fn of(task: &CurrentTask) -> Self {
+        let limit = |path, default| super::limit(&task.kernel, path, 0, default);
+        Self {
+            segments: limit("kernel/shmmni", 4096),
+            size: limit("kernel/shmmax", MAX_SIZE) as u64,
+            pages: limit("kernel/shmall", MAX_SIZE) as u64,
+        }
+    }
+}
 
 /// All segments.
 #[derive(Default)]
@@ -56,6 +76,10 @@ impl Object for Segment {
 impl Segment {
     fn n_attached(&self) -> u64 {
         self.attachments.iter().map(|file| file.strong_count() as u64).sum()
+    }
+
+    fn n_pages(&self) -> u64 {
+        self.size.div_ceil(PAGE_SIZE)
     }
 
     fn is_removed(&self) -> bool {
@@ -125,7 +149,8 @@ impl Segments {
         }
         // As where no huge pages are compiled in.
         let is_huge = ShmFlags::from_bits_retain(flags).contains(ShmFlags::HUGETLB);
-        if size == 0 || size > MAX_SIZE || is_huge {
+        let limits = Limits::of(task);
+        if size == 0 || size > limits.size || is_huge {
             return Err(Errno::EINVAL);
         }
         let len = page_up(size).filter(|len| i64::try_from(*len).is_ok()).ok_or(Errno::EINVAL)?;
@@ -138,7 +163,12 @@ impl Segments {
             if let Lookup::Found(id) = super::look_up(task, table, key, flags, check)? {
                 return Ok(id);
             }
-            table.add(MAX_SEGMENTS, |seq| Segment {
+            let n_pages =
+                table.iter().map(Segment::n_pages).fold(len / PAGE_SIZE, u64::saturating_add);
+            if n_pages > limits.pages {
+                return Err(Errno::ENOSPC);
+            }
+            table.add(limits.segments, |seq| Segment {
                 perm: super::new_perm(task, key, flags, seq),
                 size,
                 path: Some(path),
@@ -374,8 +404,39 @@ impl Segments {
     pub(crate) fn totals(&self) -> Totals {
         self.with(|table| Totals {
             n_segments: table.len(),
-            n_pages: table.iter().map(|s| s.size.div_ceil(PAGE_SIZE)).sum(),
+            n_pages: table.iter().map(Segment::n_pages).fold(0, u64::saturating_add),
             max_index: table.max_index(),
         })
+    }
+
+    /// Returns `/proc/sysvipc/shm`. What is resident is not known here: all of it is said to be.
+    pub(crate) fn render(&self) -> String {
+        let mut out = String::from(
+            "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+        );
+        self.with(|table| {
+            for (id, segment) in table.iter_ids() {
+                let perm = &segment.perm;
+                out.push_str(&format!(
+                    "{:10} {id:10}  {:4o} {:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}\n",
+                    perm.key,
+                    perm.mode,
+                    segment.size,
+                    segment.cpid,
+                    segment.lpid,
+                    segment.n_attached(),
+                    perm.uid,
+                    perm.gid,
+                    perm.cuid,
+                    perm.cgid,
+                    segment.atime,
+                    segment.dtime,
+                    segment.ctime,
+                    segment.n_pages().saturating_mul(PAGE_SIZE),
+                    0,
+                ));
+            }
+        });
+        out
     }
 }

@@ -139,6 +139,14 @@ rows! {
     SHMAT => ipc::sys_shmat(3);
     SHMDT => ipc::sys_shmdt(1);
     SHMCTL => ipc::sys_shmctl(3);
+    SEMGET => ipc::sys_semget(3);
+    SEMOP => ipc::sys_semop(3);
+    SEMTIMEDOP => ipc::sys_semtimedop(4);
+    SEMCTL => ipc::sys_semctl(4);
+    MSGGET => ipc::sys_msgget(2);
+    MSGSND => ipc::sys_msgsnd(4);
+    MSGRCV => ipc::sys_msgrcv(5);
+    MSGCTL => ipc::sys_msgctl(3);
     DUP => fd::sys_dup(1);
     DUP2 => fd::sys_dup2(2);
     DUP3 => fd::sys_dup3(3);

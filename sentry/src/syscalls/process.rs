@@ -294,6 +294,9 @@ pub(super) fn sys_unshare(task: &CurrentTask, flags: u64) -> HandlerResult<()> {
     if flags.contains(CloneFlags::NEWNS) && !task.creds().has_capability(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM.into());
     }
+    if flags.contains(CloneFlags::SYSVSEM) {
+        task.kernel.ipc.sem.leave_undo_list(task);
+    }
     if flags.contains(CloneFlags::FILES) {
         let copy = task.files().fork();
         let old = std::mem::replace(&mut *task.files.lock(), copy);

@@ -99,6 +99,7 @@ impl Task {
             vfork_parent: Mutex::new(None),
             vfork_child: Mutex::new(None),
             pids: Mutex::new(new.pids),
+            sem_undo: Mutex::new(None),
             parent_death_signal: AtomicU32::new(0),
             pending_clone: Mutex::new(None),
             misc: Mutex::new(new.misc),
@@ -184,6 +185,10 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
             return Err(errno.into());
         }
     };
+    if flags.contains(CloneFlags::SYSVSEM) {
+        let undo = current.kernel.ipc.sem.undo_list(current);
+        *child.sem_undo.lock() = Some(undo);
+    }
     publish(current, &child, clone, is_thread);
 
     let child_pid = child.tid_in(&current.pid_namespace());

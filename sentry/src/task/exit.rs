@@ -132,6 +132,7 @@ fn leave(task: &Arc<Task>, status: i32) {
         let context = task.context.lock().clone();
         task.group.account.close(&*context);
     }
+    task.kernel.ipc.sem.leave_undo_list(task);
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
     drop(files);

@@ -37,6 +37,11 @@ impl Sysctls {
         }
     }
 
+    /// Returns one number of a sysctl that is a list of them, where it has been changed.
+    pub fn changed_number(&self, path: &str, index: usize) -> Option<i128> {
+        self.0.lock().get(path)?.split('\t').nth(index)?.parse().ok()
+    }
+
     /// Returns one number of a sysctl that is a list of them.
     pub fn number(&self, path: &str, index: usize) -> Option<i64> {
         self.words(path).split('\t').nth(index)?.parse().ok()

@@ -65,6 +65,14 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         numbers.fixed("modules", 0o444, ""),
         numbers.fixed("locks", 0o444, ""),
         numbers.named_dir(
+            "sysvipc",
+            vec![
+                numbers.text("shm", 0o444, |current: &CurrentTask| current.kernel.ipc.shm.render()),
+                numbers.text("sem", 0o444, |current: &CurrentTask| current.kernel.ipc.sem.render()),
+                numbers.text("msg", 0o444, |current: &CurrentTask| current.kernel.ipc.msg.render()),
+            ],
+        ),
+        numbers.named_dir(
             "tty",
             vec![
                 numbers.fixed("drivers", 0o444, TTY_DRIVERS),

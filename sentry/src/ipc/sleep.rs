@@ -1,0 +1,133 @@
+//! Who waits at an object of System V IPC, and what comes of it.
+//!
+//! Whoever makes the awaited thing happen also finishes the sleeper's call, under the lock of the object's
+//! table, and stores the [`outcome`](Sleeper::outcome): so a call that has slept is never made a second time
+//! although its handler runs again, and calls end in the order of Linux.
+
+use std::sync::{Arc, Weak};
+
+use crate::kernel::Kernel;
+use crate::sync::Mutex;
+use crate::task::block::Wait;
+use crate::task::{Control, CurrentTask, Restart, Task, run};
+use std::sync::atomic::Ordering;
+
+/// A table whose objects have sleepers.
+pub(crate) trait Beds: Sized + 'static {
+    /// What a sleeper waits for.
+    type Wish: Send + Sync;
+    /// What it is given.
+    type Outcome: Send;
+
+    /// Returns the table of a kernel.
+    fn of(kernel: &Kernel) -> &Self;
+
+    /// Forgets a sleeper of the object `id`.
+    fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>);
+}
+
+/// One who waits.
+pub(crate) struct Sleeper<B: Beds> {
+    task: Weak<Task>,
+    pub(super) wish: B::Wish,
+    pub(super) outcome: Mutex<Option<B::Outcome>>,
+}
+
+/// A sleeper's place at an object, left when dropped.
+pub(crate) struct Place<B: Beds> {
+    kernel: Arc<Kernel>,
+    id: i32,
+    sleeper: Arc<Sleeper<B>>,
+}
+
+/// The tasks to be woken as soon as no lock is held.
+#[derive(Default)]
+pub(crate) struct ToWake(Vec<Arc<Task>>);
+
+/// How a sleep ended.
+pub(crate) enum End<O> {
+    /// Somebody finished the call.
+    Outcome(O),
+    /// The deadline passed.
+    TimedOut,
+    /// A signal came.
+    Interrupted,
+}
+
+impl<B: Beds> Sleeper<B> {
+    /// Creates a sleeper for the caller.
+    pub(super) fn new(task: &CurrentTask, wish: B::Wish) -> Arc<Self> {
+        Arc::new(Self { task: Arc::downgrade(task.task()), wish, outcome: Mutex::new(None) })
+    }
+
+    /// Returns whether nobody will ever see the outcome.
+    pub(super) fn is_dead(&self) -> bool {
+        self.task.upgrade().is_none_or(|task| task.exiting.load(Ordering::SeqCst))
+    }
+
+    /// Finishes the sleeper's call.
+    pub(super) fn finish(&self, outcome: B::Outcome, to_wake: &mut ToWake) {
+        *self.outcome.lock() = Some(outcome);
+        to_wake.0.extend(self.task.upgrade());
+    }
+}
+
+impl<B: Beds> Place<B> {
+    /// Returns the place of a sleeper that has been put to the object `id`.
+    pub(super) fn new(task: &CurrentTask, id: i32, sleeper: Arc<Sleeper<B>>) -> Self {
+        Self { kernel: task.kernel.clone(), id, sleeper }
+    }
+
+    /// Returns who sleeps here.
+    pub(super) fn sleeper(&self) -> &Arc<Sleeper<B>> {
+        &self.sleeper
+    }
+}
+
+impl<B: Beds> Drop for Place<B> {
+    fn drop(&mut self) {
+        if self.sleeper.outcome.lock().is_none() {
+            B::of(&self.kernel).forget(self.id, &self.sleeper);
+        }
+    }
+}
+
+impl ToWake {
+    /// Wakes them. No lock is held.
+    pub(super) fn wake(self) {
+        for task in self.0 {
+            run::wake(&task);
+        }
+    }
+}
+
+/// Sleeps at a place until the deadline, which counts in the first run of a call only.
+///
+/// # Errors
+/// `Control::Block`, after which the next run finds the place with [`CurrentTask::recall`].
+pub(crate) fn sleep<B: Beds>(
+    task: &CurrentTask,
+    place: Place<B>,
+    deadline_ns: Option<u64>,
+) -> Result<End<B::Outcome>, Control> {
+    let sleeper = place.sleeper.clone();
+    let waited = task.wait_for(
+        deadline_ns,
+        Restart::NoHand,
+        |_| Vec::new(),
+        || Ok(sleeper.outcome.lock().is_some().then_some(())),
+    );
+    if let Err(Control::Block) = waited {
+        task.remember(place);
+        return Err(Control::Block);
+    }
+    // From here on nobody finishes the call any more, unless it has been finished.
+    drop(place);
+    let outcome = sleeper.outcome.lock().take();
+    match (outcome, waited) {
+        (Some(outcome), _) => Ok(End::Outcome(outcome)),
+        (None, Ok(Wait::TimedOut)) => Ok(End::TimedOut),
+        (None, Ok(Wait::Ready(())) | Err(Control::Restart(_))) => Ok(End::Interrupted),
+        (None, Err(control)) => Err(control),
+    }
+}
