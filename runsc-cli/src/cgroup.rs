@@ -10,6 +10,7 @@ mod stats;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ impl Cgroup {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
         let own = fs::read_to_string("/proc/self/cgroup").context("reading own groups")?;
-        let groups = hierarchies(&mounts)
+        let groups = hierarchies(&mounts, is_visible)
             .into_iter()
             .map(|Hierarchy { mount, controllers }| {
                 let base = if path.is_absolute() {
@@ -198,13 +199,24 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
+/// Tells whether a mount is what its path leads to, and not hidden below another one. `device` is
+/// that of its files, as mountinfo has it.
+fn is_visible(mount: &Path, device: &str) -> bool {
+    let Ok(found) = fs::metadata(mount) else { return false };
+    format!("{}:{}", libc::major(found.dev()), libc::minor(found.dev())) == device
+}
+
 /// Finds the hierarchies in the text of `/proc/self/mountinfo`.
-fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
+fn hierarchies(mounts: &str, is_visible: impl Fn(&Path, &str) -> bool) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
         let Some((before, after)) = line.split_once(" - ") else { continue };
         let mut before = before.split(' ');
-        let (Some(root), Some(mount)) = (before.nth(3), before.next()) else { continue };
+        let (Some(device), Some(root), Some(mount)) =
+            (before.nth(2), before.next(), before.next())
+        else {
+            continue;
+        };
         let mut after = after.split(' ');
         let kind = after.next();
         let options = after.nth(1).unwrap_or_default();
@@ -221,7 +233,7 @@ fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
         };
         // A part of a hierarchy mounted somewhere else is the same groups once more.
         let is_known = found.iter().any(|known| known.controllers == controllers);
-        if root == "/" && !is_known {
+        if root == "/" && !is_known && is_visible(Path::new(mount), device) {
             found.push(Hierarchy { mount: PathBuf::from(mount), controllers });
         }
     }
@@ -261,11 +273,18 @@ mod tests {
 
     #[test]
     fn hierarchies_are_found_once_each() {
-        let found = hierarchies(MOUNTS);
+        let found = hierarchies(MOUNTS, |_, _| true);
         let controllers: Vec<_> = found.iter().map(|it| it.controllers.clone()).collect();
         let list = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
         assert_eq!(controllers, [list(&["cpu", "cpuacct"]), list(&["name=systemd"]), None]);
         assert_eq!(found[2].mount.to_str(), Some("/sys/fs/cgroup/unified"));
+    }
+
+    #[test]
+    fn hidden_hierarchies_are_passed_over() {
+        let found = hierarchies(MOUNTS, |_, device| device == "0:37");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].mount.to_str(), Some("/sys/fs/cgroup/systemd"));
     }
 
     #[test]
