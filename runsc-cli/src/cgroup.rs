@@ -212,8 +212,7 @@ fn hierarchies(mounts: &str, is_visible: impl Fn(&Path, &str) -> bool) -> Vec<Hi
     for line in mounts.lines() {
         let Some((before, after)) = line.split_once(" - ") else { continue };
         let mut before = before.split(' ');
-        let (Some(device), Some(root), Some(mount)) =
-            (before.nth(2), before.next(), before.next())
+        let (Some(device), Some(root), Some(mount)) = (before.nth(2), before.next(), before.next())
         else {
             continue;
         };

@@ -13,7 +13,8 @@
 #   IMAGES    what `setup` has made
 #
 # A test is `check 'what must hold' <<'EOF' … EOF`, with a shell program that fails where it does not hold. Each gives a
-# line of TAP on standard output, with the program's own output below where it failed.
+# line of TAP on standard output, with the program's own output below where it failed. Then the function `recover` is
+# called, where the script has one.
 
 set -u
 LANG=C.UTF-8
@@ -83,13 +84,19 @@ check() {
     body=$(cat)
     [ -z "$ONLY" ] || [[ "$1" == *"$ONLY"* ]] || return 0
     ROWS=$((ROWS + 1))
-    if (set -e -o pipefail; eval "$body") </dev/null >"$WORK/check.log" 2>&1; then
+    local started=${EPOCHREALTIME/./}
+    # Not in a condition, where `set -e` has no effect.
+    (set -e -o pipefail; eval "$body") </dev/null >"$WORK/check.log" 2>&1
+    if [ $? = 0 ]; then
         printf 'ok %d - %s\n' "$ROWS" "$1"
     else
         FAILED=$((FAILED + 1))
         printf 'not ok %d - %s\n' "$ROWS" "$1"
         tr '\r' '\n' <"$WORK/check.log" | tail -n 30 | sed 's/^/#   /'
+        # What the script has to put right, so that the next test is not of this one's remains.
+        ! declare -F recover >/dev/null || recover </dev/null >/dev/null 2>&1
     fi
+    printf '# %d ms\n' $(((${EPOCHREALTIME/./} - started) / 1000))
 }
 
 # The plan; the script's exit status says whether all of its tests passed.
