@@ -247,6 +247,13 @@ pub trait Platform: Send + Sync {
     /// `EAGAIN` or `ENOMEM` where the host gives no further process.
     fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>;
 
+    /// Starts a host process of which address spaces can be made besides the one that
+    /// [`Platform::create`] makes them of. Possible at any time.
+    ///
+    /// # Errors
+    /// As [`Platform::create`].
+    fn nursery(&self) -> SysResult<Arc<dyn Nursery>>;
+
     /// Returns the image of the vDSO to be mapped into applications: a page-aligned ELF file whose
     /// code is position-independent and valid in every address space of this platform.
     fn vdso(&self) -> &[u8];
@@ -280,6 +287,19 @@ pub trait Platform: Send + Sync {
     /// where the platform wants it (ptrace: only its tracer thread may touch a context).
     /// Called from any thread, cheap, never blocks.
     fn submit(&self, work: Arc<dyn Work>);
+}
+
+/// A host process that only makes others: what it makes inherits its control groups and its
+/// `oom_score_adj`, which somebody outside may change. Ends with its last reference.
+pub trait Nursery: Send + Sync {
+    /// As [`Platform::create`].
+    ///
+    /// # Errors
+    /// As [`Platform::create`].
+    fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>>;
+
+    /// Returns the number that the process has in the sentry's pid namespace, while it lives.
+    fn host_pid(&self) -> Option<u32>;
 }
 
 /// A unit of work for a serving thread: the sentry's "this task is ready to go on".

@@ -30,7 +30,7 @@ use self::space::Space;
 use self::thread::Thread;
 use self::tracer::{Job, Tracer};
 use crate::vdso::{self, VdsoEntries};
-use crate::{Context, ContextOwner, Platform, Work, XsaveLayout, xstate};
+use crate::{Context, ContextOwner, Event, Nursery, Platform, Work, XsaveLayout, xstate};
 
 /// The platform.
 pub struct Ptrace {
@@ -53,6 +53,58 @@ impl Ptrace {
     }
 }
 
+/// A clone of the zygote that is one itself. Its thread stays stopped.
+struct Child {
+    tracer: Arc<Tracer>,
+    zygote: Arc<Thread>,
+}
+
+/// The owner of a context that has nothing to report.
+struct Nobody;
+
+impl ContextOwner for Nobody {
+    fn on_event(self: Arc<Self>, _event: Event) {}
+}
+
+impl Nursery for Child {
+    fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        let context = fork(&self.tracer, Some(Arc::clone(&self.zygote)), owner)?;
+        Ok(context)
+    }
+
+    fn host_pid(&self) -> Option<u32> {
+        self.zygote.address_space().host_pid()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.zygote.kill_space();
+    }
+}
+
+/// Clones the zygote, or a stopped clone of it; the new process is stopped.
+fn fork(
+    tracer: &Arc<Tracer>,
+    zygote: Option<Arc<Thread>>,
+    owner: Arc<dyn ContextOwner>,
+) -> SysResult<Arc<Thread>> {
+    let own = Arc::clone(tracer);
+    tracer.call(move || {
+        let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+        let tid = match zygote {
+            Some(zygote) => zygote.clone_stopped(flags)?,
+            None => {
+                let pid = own.zygote.pid;
+                own.with_zygote(|| own.clone_host_thread(pid, flags)).ok().flatten()
+            }
+        };
+        let thread = Thread::new(&own, Arc::<Space>::default(), owner, true, tracer::user_regs());
+        thread.attach(tid.ok_or(Errno::EAGAIN)?);
+        Ok(thread)
+    })
+}
+
 /// Returns the host calls that the platform makes once it serves.
 pub fn rules() -> Vec<Rule> {
     sys::RULES.to_vec()
@@ -66,17 +118,14 @@ impl Platform for Ptrace {
     /// Waits for [`Platform::serve`] where it has not been called yet, so not to be called before
     /// it on the thread that is going to call it.
     fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
-        let tracer = Arc::clone(&self.tracer);
-        self.tracer.call(move || {
-            let flags = libc::CLONE_PARENT | libc::SIGCHLD;
-            let pid = tracer.zygote.pid;
-            let tid = tracer.with_zygote(|| tracer.clone_host_thread(pid, flags));
-            let tid = tid.ok().flatten().ok_or(Errno::EAGAIN)?;
-            let regs = tracer::user_regs();
-            let thread = Thread::new(&tracer, Arc::<Space>::default(), owner, true, regs);
-            thread.attach(tid);
-            Ok(thread as Arc<dyn Context>)
-        })
+        let context = fork(&self.tracer, None, owner)?;
+        Ok(context)
+    }
+
+    /// Waits as [`Platform::create`] does.
+    fn nursery(&self) -> SysResult<Arc<dyn Nursery>> {
+        let zygote = fork(&self.tracer, None, Arc::new(Nobody))?;
+        Ok(Arc::new(Child { tracer: Arc::clone(&self.tracer), zygote }))
     }
 
     fn vdso(&self) -> &[u8] {

@@ -42,7 +42,7 @@ use self::context::SystrapContext;
 use self::doorbell::Doorbell;
 use self::space::Space;
 use crate::vdso::{self, VdsoEntries};
-use crate::{Context, ContextOwner, Event, Platform, Work, XsaveLayout};
+use crate::{AddressSpace, Context, ContextOwner, Event, Nursery, Platform, Work, XsaveLayout};
 
 /// What can be chosen about the platform.
 #[derive(Clone, Copy, Debug, Default)]
@@ -209,27 +209,16 @@ impl Platform for Systrap {
     }
 
     fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
-        let inner = &self.inner;
-        let space = Arc::new(inner.new_space()?);
-        let regs = Regs { orig_rax: u64::MAX, eflags: 0x202, ..Regs::default() };
-        let child = space
-            .add_thread(0, |index| SystrapContext::new(inner, &space, index, Some(owner), regs))?;
-        inner.add_space(&space);
-        let forking = lock(&inner.forking);
-        let zygote = lock(&inner.zygote).clone().ok_or(Errno::EAGAIN)?;
-        inner.wait_for(|| zygote.is_dead() || zygote.is_waiting());
-        zygote.fork_from_zygote(&child)?;
-        inner.wait_for(|| zygote.is_dead() || zygote.is_waiting());
-        let born = if zygote.is_dead() { 0 } else { zygote.last_birth() };
-        drop(forking);
-        if born <= 0 {
-            child.abandon();
-            inner.forget(&child);
-            return Err(Errno::EAGAIN);
-        }
-        inner.announced(&child, born);
-        inner.wait_for(|| child.is_dead() || child.is_waiting());
-        if child.is_dead() { Err(Errno::EAGAIN) } else { Ok(child) }
+        let zygote = lock(&self.inner.zygote).clone().ok_or(Errno::EAGAIN)?;
+        Ok(self.inner.fork(&zygote, Some(owner))?)
+    }
+
+    fn nursery(&self) -> SysResult<Arc<dyn Nursery>> {
+        let zygote = lock(&self.inner.zygote).clone().ok_or(Errno::EAGAIN)?;
+        let child = self.inner.fork(&zygote, None)?;
+        // It may wait for long: only the first one keeps a ring for that.
+        child.park();
+        Ok(Arc::new(Child(child)))
     }
 
     fn vdso(&self) -> &[u8] {
@@ -261,7 +250,59 @@ impl Platform for Systrap {
     }
 }
 
+/// A clone of the zygote that is one itself.
+struct Child(Arc<SystrapContext>);
+
+impl Nursery for Child {
+    fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
+        let child = self.0.inner().fork(&self.0, Some(owner));
+        self.0.park();
+        Ok(child?)
+    }
+
+    fn host_pid(&self) -> Option<u32> {
+        self.0.space.host_pid()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.space.kill();
+    }
+}
+
 impl Inner {
+    /// Clones a process that has never run application code; the new one is stopped.
+    fn fork(
+        self: &Arc<Self>,
+        zygote: &Arc<SystrapContext>,
+        owner: Option<Arc<dyn ContextOwner>>,
+    ) -> SysResult<Arc<SystrapContext>> {
+        let space = Arc::new(self.new_space()?);
+        let regs = Regs { orig_rax: u64::MAX, eflags: 0x202, ..Regs::default() };
+        let child =
+            space.add_thread(0, |index| SystrapContext::new(self, &space, index, owner, regs))?;
+        self.add_space(&space);
+        let forking = lock(&self.forking);
+        self.wait_for(|| zygote.is_dead() || zygote.is_waiting());
+        let asked = zygote.fork_from_zygote(&child);
+        let mut born = 0;
+        if asked.is_ok() {
+            self.wait_for(|| zygote.is_dead() || zygote.is_waiting());
+            born = if zygote.is_dead() { 0 } else { zygote.last_birth() };
+        }
+        drop(forking);
+        if born <= 0 {
+            child.abandon();
+            self.forget(&child);
+            self.forget_space(&space);
+            return Err(asked.err().unwrap_or(Errno::EAGAIN));
+        }
+        self.announced(&child, born);
+        self.wait_for(|| child.is_dead() || child.is_waiting());
+        if child.is_dead() { Err(Errno::EAGAIN) } else { Ok(child) }
+    }
+
     /// Returns an unguessable name for a new address space.
     fn new_token(&self) -> SysResult<u64> {
         let random = zygote::random()?;

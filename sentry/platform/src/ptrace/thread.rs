@@ -351,6 +351,14 @@ impl Thread {
         Ok(())
     }
 
+    /// Clones the host thread of a context that stays stopped.
+    pub(super) fn clone_stopped(&self, flags: i32) -> SysResult<Option<i32>> {
+        if self.phase() != Phase::Stopped {
+            return Err(Errno::EAGAIN);
+        }
+        self.tracer.clone_host_thread(self.tid(), flags)
+    }
+
     fn resume_now(&self, calls: &[HostCall]) {
         if self.phase() != Phase::Stopped {
             return;

@@ -196,6 +196,11 @@ impl SystrapContext {
         }
     }
 
+    /// Returns what all contexts share.
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// Returns the slot.
     pub(super) fn slot(&self) -> &SlotMapping {
         &self.slot
@@ -399,7 +404,7 @@ impl SystrapContext {
 
     /// Lets a host thread whose event is not answered yet sleep without a ring: the host kernel
     /// searches a list of all that wait for an answer.
-    fn park(&self) {
+    pub(super) fn park(&self) {
         let mut state = lock(&self.state);
         if state.phase == Phase::Stopped
             && let Some(id) = self.take_ring(&mut state)

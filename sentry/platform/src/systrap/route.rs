@@ -190,7 +190,7 @@ impl Inner {
             context.die(signal);
         }
         space.clear_threads();
-        self.spaces.write().unwrap_or_else(PoisonError::into_inner).remove(&space.token);
+        self.forget_space(space);
         if self.n_waiting.load(SeqCst) != 0 {
             self.rung.notify_all();
         }
@@ -213,6 +213,11 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .entry(space.token)
             .or_insert_with(|| Arc::clone(space));
+    }
+
+    /// Ends what [`Inner::add_space`] began.
+    pub(super) fn forget_space(&self, space: &Space) {
+        self.spaces.write().unwrap_or_else(PoisonError::into_inner).remove(&space.token);
     }
 
     fn set_tid(&self, context: &Arc<SystrapContext>, tid: u32) {

@@ -48,6 +48,25 @@ pub(crate) fn system_calls_show_and_restore_all_registers(machine: &Machine) {
     task.end();
 }
 
+pub(crate) fn nurseries_make_processes(machine: &Machine) {
+    let nurseries: Vec<_> = (0..40).map(|_| machine.platform.nursery().unwrap()).collect();
+    let pids: Vec<_> = nurseries.iter().map(|nursery| nursery.host_pid().unwrap()).collect();
+    assert!(pids.iter().all(|pid| pids.iter().filter(|other| *other == pid).count() == 1));
+    for nursery in &nurseries {
+        for _ in 0..2 {
+            let task = machine.load_from(&**nursery, Program::Call);
+            task.go(0);
+            task.reply(1000, 1000);
+            task.end();
+        }
+    }
+    let task = machine.load_from(&*nurseries[0], Program::Call);
+    drop(nurseries);
+    // What it has made does not end with it.
+    task.go(0);
+    task.end();
+}
+
 pub(crate) fn results_reach_the_application(machine: &Machine) {
     let task = machine.load(Program::Call);
     task.set(|regs| regs.rax = 39);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sentry_platform::{Context, ContextOwner, Event, HostCall, PatchPermit, Platform};
+use sentry_platform::{Context, ContextOwner, Event, HostCall, Nursery, PatchPermit, Platform};
 use syscalls::UserAddr;
 
 use super::guest;
@@ -59,6 +59,16 @@ impl Machine {
     pub(crate) fn load(&self, program: guest::Program) -> Task {
         let (owner, events) = forward();
         let context = self.platform.create(owner.clone()).unwrap();
+        let task = Task { context, events, owner };
+        self.fill(&task.context);
+        task.enter(program);
+        task
+    }
+
+    /// As [`Machine::load`], in a process of a nursery's.
+    pub(crate) fn load_from(&self, nursery: &dyn Nursery, program: guest::Program) -> Task {
+        let (owner, events) = forward();
+        let context = nursery.create(owner.clone()).unwrap();
         let task = Task { context, events, owner };
         self.fill(&task.context);
         task.enter(program);

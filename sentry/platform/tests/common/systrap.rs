@@ -44,6 +44,7 @@ macro_rules! cases {
 cases! {
     basic::system_calls_show_and_restore_all_registers
     basic::results_reach_the_application
+    basic::nurseries_make_processes
     basic::memory_is_read_and_written
     basic::host_calls_change_the_address_space
     basic::host_calls_cannot_reach_beyond_the_application
