@@ -8,6 +8,7 @@ mod cgroups;
 mod container;
 mod oom_score;
 mod process;
+mod sandbox;
 mod target;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +29,7 @@ use crate::kernel::{HostNetwork, Kernel, KernelOptions, spawn_thread};
 use crate::net::netlink::Snapshot;
 
 use self::oom_score::OomScore;
-use self::target::Sandbox;
+use self::sandbox::Sandbox;
 
 /// Runs a sandbox to its end and returns the exit status for the process.
 #[expect(clippy::needless_pass_by_value, reason = "a sandbox is booted once")]
@@ -75,17 +76,7 @@ fn create(
     gofers: Vec<OwnedFd>,
     stdio: Vec<OwnedFd>,
 ) -> Result<Arc<dyn ControlTarget>, StartError> {
-    let kernel = Kernel::new(KernelOptions {
-        strace: config.strace,
-        init_is_ordinary: config.container.init_is_ordinary,
-        hostname: config.container.hostname.clone().into_bytes(),
-        domainname: config.container.domainname.clone().into_bytes(),
-        memory_limit: config.container.memory_limit,
-        tasks_limit: config.container.tasks_limit,
-        host_network,
-        id_maps: config.container.id_maps.clone(),
-        cgroup_text: config.container.cgroup_text.clone(),
-    });
+    let kernel = Kernel::new(KernelOptions { strace: config.strace, host_network });
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);
     crate::fs::mem_devices::register(&kernel);
@@ -101,8 +92,7 @@ fn create(
     platform.start().map_err(no_thread)?;
     let serving = platform.clone();
     spawn_thread("serve", move || serving.serve()).map_err(no_thread)?;
-    let container = container::create(&kernel, poller, &config.container, gofers, stdio)?;
-    Ok(Arc::new(Sandbox::new(kernel, poller.clone(), container)))
+    Ok(Arc::new(Sandbox::new(&kernel, poller, &config.container, gofers, stdio)?))
 }
 
 /// Starts the platform, which takes fork and exec, and returns it with the host calls that it

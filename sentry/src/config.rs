@@ -99,6 +99,20 @@ pub struct ContainerConfig {
     pub id_maps: IdMaps,
     /// What the guest is told about control groups.
     pub cgroup_text: CgroupText,
+    /// What a further container has of the sandbox's first one.
+    pub shared: SharedNamespaces,
+}
+
+/// The namespaces that a container of a pod shares with the first one. The network always is the
+/// sandbox's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedNamespaces {
+    /// That of processes.
+    pub pid: bool,
+    /// System V IPC.
+    pub ipc: bool,
+    /// The host name.
+    pub uts: bool,
 }
 
 /// The ids of a user namespace (`user_namespaces(7)`). Without ranges it has every id, as the

@@ -2,7 +2,8 @@
 //!
 //! [`Table`] holds the objects of one kind: segments of shared memory ([`shm`]), sets of semaphores
 //! ([`sem`]), message queues ([`msg`]). [`sleep`] is how one waits at them.
-//! There is one IPC namespace. Locks: the table of a kind is a leaf but for the outcomes of sleepers.
+//! An [`Ipc`] is one IPC namespace: containers have one each, or share one. Locks: the table of a kind
+//! is a leaf but for the outcomes of sleepers.
 
 pub(crate) mod msg;
 pub(crate) mod sem;
@@ -21,7 +22,7 @@ const INDEX_BITS: u32 = 15;
 /// The largest part of an id above the index.
 const MAX_SEQ: u16 = u16::MAX;
 
-/// The objects of a kernel.
+/// The objects of a namespace.
 #[derive(Default)]
 pub struct Ipc {
     /// Shared memory segments.

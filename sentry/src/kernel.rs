@@ -1,19 +1,19 @@
 //! The kernel: the object that owns the subsystems.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub mod container;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sentry_platform::Platform;
-use syscalls::abi::resource;
 use syscalls::{Errno, SysResult};
 
-use crate::config::{CgroupText, IdMaps};
 use crate::control::StatusNotifier;
 use crate::fs::host_fd::HostPoller;
 use crate::net::netlink::Snapshot;
 use crate::sync::Mutex;
 use crate::task::pid_namespace::PidNamespace;
-use crate::task::{CurrentTask, Task, ThreadGroup};
+use crate::task::{Task, ThreadGroup};
 use crate::time::{Clock, TimerQueue};
 use crate::vfs::fs_types::FileSystemTypes;
 use crate::vfs::special::SpecialFiles;
@@ -30,7 +30,7 @@ pub struct Kernel {
     pub timers: Arc<TimerQueue>,
     /// Guards every change to parents, children, threads, process groups and sessions.
     pub(crate) tree: Mutex<()>,
-    /// The namespace of the container's first process.
+    /// The namespace above those of the containers: it has all processes, and nobody sees it.
     pub root_pid_namespace: Arc<PidNamespace>,
     /// Who waits for which futex.
     pub(crate) futexes: crate::mm::futex::FutexTable,
@@ -40,22 +40,10 @@ pub struct Kernel {
     pub(crate) n_forks: AtomicU64,
     /// Whether `--strace` logs calls.
     pub(crate) strace: bool,
-    /// Whether nobody runs application code: `pause`.
-    is_frozen: AtomicBool,
-    /// Whether signals end the first process as they end any other.
-    pub(crate) init_is_ordinary: bool,
     /// The host's network, where sockets are passed through to it.
     pub(crate) host_network: Option<HostNetwork>,
-    /// `uname -n` and the NIS domain name.
-    pub(crate) host_name: Mutex<(Vec<u8>, Vec<u8>)>,
-    /// The first process and its wait status, once it has exited.
-    pub(crate) init: Mutex<Init>,
     /// How the control server learns that the container's state has changed.
     pub(crate) status_notifier: OnceLock<StatusNotifier>,
-    /// Bytes of memory that the guest is told it has.
-    memory_limit: AtomicU64,
-    /// Most tasks of the container.
-    tasks_limit: AtomicUsize,
     /// What device nodes and FIFOs are opened with.
     pub special_files: SpecialFiles,
     /// The names that unix sockets are bound to.
@@ -68,21 +56,8 @@ pub struct Kernel {
     pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
     pub file_system_types: FileSystemTypes,
-    /// The users and groups that there are.
-    pub(crate) id_maps: IdMaps,
-    /// What is told about control groups.
-    pub(crate) cgroup_text: CgroupText,
-    /// System V IPC.
-    pub ipc: crate::ipc::Ipc,
     /// Where memfds live, once there is one.
     pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
-}
-
-/// The container's first process.
-#[derive(Default)]
-pub(crate) struct Init {
-    pub(crate) group: Option<Arc<ThreadGroup>>,
-    pub(crate) status: Option<i32>,
 }
 
 /// The host's network, passed through.
@@ -97,22 +72,8 @@ pub struct HostNetwork {
 pub struct KernelOptions {
     /// Whether calls are logged.
     pub strace: bool,
-    /// Whether signals end the first process as they end any other.
-    pub init_is_ordinary: bool,
-    /// `uname -n`.
-    pub hostname: Vec<u8>,
-    /// The NIS domain name.
-    pub domainname: Vec<u8>,
-    /// Bytes of memory that the guest is told it has.
-    pub memory_limit: Option<u64>,
-    /// Most tasks of the container.
-    pub tasks_limit: Option<u64>,
     /// The host's network, where sockets are passed through to it.
     pub host_network: Option<HostNetwork>,
-    /// The users and groups that there are.
-    pub id_maps: IdMaps,
-    /// What is told about control groups.
-    pub cgroup_text: CgroupText,
 }
 
 impl Kernel {
@@ -130,23 +91,14 @@ impl Kernel {
             next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
             n_forks: AtomicU64::new(0),
             strace: options.strace,
-            is_frozen: AtomicBool::new(false),
-            init_is_ordinary: options.init_is_ordinary,
             host_network: options.host_network,
-            host_name: Mutex::new((options.hostname, options.domainname)),
-            init: Mutex::new(Init::default()),
             status_notifier: OnceLock::new(),
-            memory_limit: AtomicU64::new(options.memory_limit.unwrap_or(u64::MAX)),
-            tasks_limit: AtomicUsize::new(as_tasks(options.tasks_limit)),
             special_files: SpecialFiles::default(),
             unix_sockets: Default::default(),
             inet: Default::default(),
             netlink: Default::default(),
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
-            id_maps: options.id_maps,
-            cgroup_text: options.cgroup_text,
-            ipc: Default::default(),
             memfds: OnceLock::new(),
         })
     }
@@ -167,78 +119,22 @@ impl Kernel {
         }
     }
 
-    /// Counts a new task, unless the sandbox or the user has reached the limit.
-    pub(crate) fn may_create_task(&self, current: &CurrentTask) -> bool {
-        let limit = current.group.limits.lock().soft(resource::RLIMIT_NPROC);
-        let limit = usize::try_from(limit).unwrap_or(MAX_TASKS);
-        let creds = current.creds();
-        let privileged = creds.uid == 0
-            || creds.has_capability(syscalls::abi::capability::CAP_SYS_RESOURCE)
-            || creds.has_capability(syscalls::abi::capability::CAP_SYS_ADMIN);
-        let most = self.tasks_limit.load(Ordering::Relaxed);
-        let limit = if privileged { most } else { limit.min(most) };
-        let counted = self
-            .n_tasks
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
-        if counted.is_ok() {
+    /// Counts a new task, up to a limit; returns whether there was room.
+    fn count_task(&self, limit: usize) -> bool {
+        let counted = container::try_count(&self.n_tasks, limit);
+        if counted {
             self.n_forks.fetch_add(1, Ordering::Relaxed);
         }
-        counted.is_ok()
+        counted
     }
 
-    /// Changes the container's limits where there is a new one.
-    pub(crate) fn set_limits(&self, memory: Option<u64>, tasks: Option<u64>) {
-        if let Some(memory) = memory {
-            self.memory_limit.store(memory, Ordering::Relaxed);
-        }
-        if tasks.is_some() {
-            self.tasks_limit.store(as_tasks(tasks), Ordering::Relaxed);
-        }
-    }
-
-    /// Counts the first task, which no limit concerns.
-    pub(crate) fn count_first_task(&self) {
-        self.n_tasks.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Is told that a task's number has been freed.
-    pub(crate) fn task_gone(&self) {
-        let _ = self.n_tasks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+    fn uncount_task(&self) {
+        container::uncount(&self.n_tasks);
     }
 
     /// Returns how many tasks there are, zombies included.
     pub fn n_tasks(&self) -> usize {
         self.n_tasks.load(Ordering::Relaxed)
-    }
-
-    /// Returns how many bytes of memory the guest is told it has.
-    pub fn total_memory(&self) -> u64 {
-        let total = sentry_host::memory_info::memory_info().total;
-        self.memory_limit.load(Ordering::Relaxed).min(total)
-    }
-
-    /// Returns how many bytes of memory the guest is told are free: what the host has free, at
-    /// most the guest's own share less what its processes hold.
-    pub fn free_memory(&self) -> u64 {
-        let free = sentry_host::memory_info::memory_info().free;
-        let limit = self.memory_limit.load(Ordering::Relaxed);
-        if limit == u64::MAX {
-            return free;
-        }
-        let mut seen = Vec::new();
-        let mut resident = 0u64;
-        for (_, task) in self.root_pid_namespace.tasks() {
-            let mm = task.mm();
-            if task.exiting.load(Ordering::Relaxed)
-                || seen.iter().any(|known| Arc::ptr_eq(known, &mm))
-            {
-                continue;
-            }
-            seen.push(mm);
-            let context = task.context.lock().clone();
-            resident = resident.saturating_add(context.address_space().usage().resident());
-        }
-        limit.saturating_sub(resident).min(free)
     }
 
     /// Returns a new inode number for a namespace.
@@ -251,29 +147,9 @@ impl Kernel {
         task.pid_namespace()
     }
 
-    /// Keeps tasks from going back to the application from now on.
-    pub(crate) fn freeze(&self) {
-        self.is_frozen.store(true, Ordering::SeqCst);
-    }
-
-    /// Ends a freeze.
-    pub(crate) fn thaw(&self) {
-        self.is_frozen.store(false, Ordering::SeqCst);
-    }
-
-    /// Returns whether the container is paused.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.is_frozen.load(Ordering::SeqCst)
-    }
-
     /// Is told that a process has become a zombie.
     pub(crate) fn process_exited(&self, group: &Arc<ThreadGroup>, status: i32) {
-        let mut init = self.init.lock();
-        let is_init = init.group.as_ref().is_some_and(|init| Arc::ptr_eq(init, group));
-        if is_init {
-            init.status = Some(status);
-        }
-        drop(init);
+        let is_init = group.container.process_exited(group, status);
         // A process without a parent was started from outside, where somebody waits for it.
         if (is_init || group.parent().is_none())
             && let Some(notifier) = self.status_notifier.get()
@@ -281,11 +157,6 @@ impl Kernel {
             notifier.notify();
         }
     }
-}
-
-/// Returns a limit of tasks as this kernel can hold to it.
-fn as_tasks(limit: Option<u64>) -> usize {
-    limit.and_then(|limit| usize::try_from(limit).ok()).map_or(MAX_TASKS, |it| it.min(MAX_TASKS))
 }
 
 /// The inode number of the first namespace: Linux's `PROC_DYNAMIC_FIRST` and what follows.

@@ -31,6 +31,7 @@ use sentry_platform::{Context, HostCall, SyscallArgs};
 use syscalls::Errno;
 
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::mm::MemoryManager;
 use crate::sync::Mutex;
 use crate::vfs::fd_table::FdTable;
@@ -199,6 +200,11 @@ impl Task {
     /// Returns the descriptor table.
     pub fn files(&self) -> Arc<FdTable> {
         self.files.lock().clone()
+    }
+
+    /// Returns the container.
+    pub(crate) fn container(&self) -> &Arc<Container> {
+        &self.group.container
     }
 
     pub(crate) fn is_in_call(&self) -> bool {

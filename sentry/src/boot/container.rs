@@ -22,8 +22,9 @@ use crate::fs::procfs::{self, ProcFs};
 use crate::fs::sysfs::SysFs;
 use crate::fs::tmpfs::{self, TmpFs};
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::task::creds::ALL_CAPABILITIES;
-use crate::task::{Credentials, Task};
+use crate::task::{Credentials, Task, exit};
 use crate::vfs::fs_context::FsContext;
 use crate::vfs::mount::{Mount, MountNamespace, SuperBlock};
 use crate::vfs::path::Path;
@@ -66,25 +67,26 @@ pub(super) fn failure(what: &str, errno: Errno) -> StartError {
 }
 
 /// A container whose first program is loaded and ready to run.
-pub(super) struct Container {
-    pub(super) namespace: Arc<MountNamespace>,
+pub(super) struct Loaded {
+    pub(super) mounts: Arc<MountNamespace>,
     pub(super) first: Arc<Task>,
 }
 
-/// Creates the container and its first task.
-pub(super) fn create(
+/// Fills a container: its mounts, its devices, its first task.
+pub(super) fn load(
     kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
     poller: &Arc<HostPoller>,
     config: &ContainerConfig,
     gofers: Vec<OwnedFd>,
     stdio: Vec<OwnedFd>,
-) -> Result<Container, StartError> {
+) -> Result<Loaded, StartError> {
     let mut connections = Connections(gofers.into_iter().map(Some).collect());
     let namespace = mount_root(config, &mut connections)
         .map_err(|errno| failure("mounting the root file system", errno))?;
     let fs = FsContext::new(namespace.clone());
     for mount in &config.mounts {
-        make_mount(kernel, &fs, mount, &mut connections).map_err(|errno| {
+        make_mount(kernel, container, &fs, mount, &mut connections).map_err(|errno| {
             failure(&format!("mounting {} on {:?}", mount.source, mount.destination), errno)
         })?;
     }
@@ -93,7 +95,7 @@ pub(super) fn create(
             .map_err(|errno| failure(&format!("creating device {:?}", device.path), errno))?;
     }
     for (name, value) in &config.sysctl {
-        procfs::sysctl::set(kernel, name, value)
+        procfs::sysctl::set(kernel, container, name, value)
             .map_err(|errno| failure(&format!("setting sysctl {name:?}"), errno))?;
     }
     let (files, terminal) = process::streams(poller, &config.process, &fs, stdio)?;
@@ -114,11 +116,14 @@ pub(super) fn create(
     // A directory that is missing on a read-only root is reported by the walk that follows.
     let _ = create_directories(&fs, config.process.cwd.as_bytes());
     process::enter_cwd(&fs, &config.process)?;
-    let first = process::create(kernel, &config.process, fs, files)
+    let first = process::create(kernel, container, &config.process, fs, files)
         .map_err(|errno| failure("creating the first process", errno))?;
-    kernel.init.lock().group = Some(first.group.clone());
-    process::load(&first, &config.process, terminal)?;
-    Ok(Container { namespace, first })
+    container.init.lock().group = Some(first.group.clone());
+    process::load(&first, &config.process, terminal).inspect_err(|_| {
+        container.init.lock().group = None;
+        exit::undo_clone(&first);
+    })?;
+    Ok(Loaded { mounts: namespace, first })
 }
 
 fn overlay(
@@ -214,6 +219,7 @@ pub(super) fn tmpfs(config: &TmpfsConfig, mode: u32) -> SysResult<Arc<TmpFs>> {
 
 fn make_mount(
     kernel: &Arc<Kernel>,
+    container: &Container,
     fs: &FsContext,
     mount: &MountConfig,
     connections: &mut Connections,
@@ -237,7 +243,7 @@ fn make_mount(
         }
         MountKind::Tmpfs(config) => tmpfs(config, 0o1777)?,
         MountKind::Devtmpfs(config) => tmpfs(config, 0o755)?,
-        MountKind::Proc => ProcFs::new(kernel.root_pid_namespace.clone()),
+        MountKind::Proc => ProcFs::new(container.pid_namespace.clone()),
         MountKind::Sysfs => SysFs::new(),
         MountKind::Devpts => {
             let devpts = DevPts::new(devpts::Options::CONTAINER);

@@ -15,6 +15,7 @@ use crate::fs::host_fd::{HostFile, HostPoller};
 use crate::fs::tty;
 use crate::fs::tty::host::HostTerminal;
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::mm::MemoryManager;
 use crate::sync::Mutex;
 use crate::task::clone::NewTask;
@@ -26,7 +27,9 @@ use crate::task::signal::{
     SignalActions, TaskSignals, is_valid, send_to_group, send_to_process_group,
 };
 use crate::task::thread_group::NewGroup;
-use crate::task::{Credentials, CurrentTask, Task, TaskMisc, ThreadGroup, exec, exit, run};
+use crate::task::{
+    Credentials, CurrentTask, Task, TaskMisc, ThreadGroup, exec, exit, pid_namespace, run,
+};
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
 use crate::vfs::mount::MountNamespace;
@@ -67,6 +70,7 @@ impl ExecProcess for Executed {
 /// Starts a further process in a container.
 pub(super) fn execute(
     kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
     poller: &Arc<HostPoller>,
     namespace: &Arc<MountNamespace>,
     process: &ProcessConfig,
@@ -75,7 +79,7 @@ pub(super) fn execute(
     let fs = FsContext::new(namespace.clone());
     let (files, terminal) = streams(poller, process, &fs, stdio)?;
     enter_cwd(&fs, process)?;
-    let task = create(kernel, process, fs, files)
+    let task = create(kernel, container, process, fs, files)
         .map_err(|errno| failure("creating the process", errno))?;
     if let Err(error) = load(&task, process, terminal) {
         exit::undo_clone(&task);
@@ -185,18 +189,19 @@ fn credentials(process: &ProcessConfig) -> Credentials {
 /// Creates a process without a program, in a session of its own.
 pub(super) fn create(
     kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
     process: &ProcessConfig,
     fs: Arc<FsContext>,
     files: Arc<FdTable>,
 ) -> SysResult<Arc<Task>> {
-    let maps = &kernel.id_maps;
+    let maps = &container.id_maps;
     let groups = process.additional_gids.iter().chain([&process.gid]);
     if !maps.has_uid(process.uid) || !groups.into_iter().all(|gid| maps.has_gid(*gid)) {
         return Err(Errno::EINVAL);
     }
-    let namespace = kernel.root_pid_namespace.clone();
-    let pid = namespace.allocate(None)?;
-    let pids = vec![(namespace.clone(), pid)];
+    let namespace = container.pid_namespace.clone();
+    let pids = pid_namespace::allocate(&namespace, &[])?;
+    let pid = pids.first().map_or(0, |(_, pid)| *pid);
     let session = Session::new(pids.clone());
     let process_group = ProcessGroup::new(pids.clone(), session);
     let mut limits = Limits::default();
@@ -205,8 +210,9 @@ pub(super) fn create(
     }
     let group = ThreadGroup::new(NewGroup {
         kernel: kernel.clone(),
+        container: container.clone(),
         pid,
-        pid_namespace: namespace.clone(),
+        pid_namespace: namespace,
         parent: Weak::new(),
         parent_tid: 0,
         process_group,
@@ -233,8 +239,10 @@ pub(super) fn create(
     let task = Task::create(new, |_| Ok(Arc::new(crate::task::no_context::NoContext)))?;
     let _guard = kernel.tree.lock();
     group.tree.lock().tasks.push(task.clone());
-    namespace.enter(pid, &task);
-    kernel.count_first_task();
+    for (namespace, pid) in task.pids.lock().iter() {
+        namespace.enter(*pid, &task);
+    }
+    container.count_first_task(kernel);
     Ok(task)
 }
 

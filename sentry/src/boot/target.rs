@@ -1,4 +1,4 @@
-//! The sandbox as the control server sees it.
+//! A container as the control server sees it.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,37 +8,78 @@ use ::syscalls::abi::signal::{SI_USER, SIGKILL, Siginfo};
 use ::syscalls::abi::wait as status;
 use ::syscalls::{Errno, SysResult, UserAddr};
 
-use super::container::Container;
+use super::container::Loaded;
 use super::process::{self, Start};
 use crate::config::ProcessConfig;
 use crate::control::{
-    ContainerStatus, ControlTarget, ExecProcess, ProcessInfo, StartError, ThreadInfo,
+    ContainerStatus, ContainerTarget, ExecProcess, ProcessInfo, StartError, ThreadInfo,
 };
 use crate::fs::host_fd::HostPoller;
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::task::signal::is_valid;
 use crate::task::signal::post::kill_group;
 use crate::task::signal::send_to_group;
-use crate::task::{Task, run};
+use crate::task::{Task, exit, run};
 use crate::vfs::mount::MountNamespace;
 
-/// A sandbox whose first task is loaded.
-pub(super) struct Sandbox {
+/// A container whose first task is loaded.
+pub(super) struct Member {
     kernel: Arc<Kernel>,
     poller: Arc<HostPoller>,
-    namespace: Arc<MountNamespace>,
+    container: Arc<Container>,
+    mounts: Arc<MountNamespace>,
     first: Arc<Task>,
     is_started: AtomicBool,
 }
 
-impl Sandbox {
-    pub(super) fn new(kernel: Arc<Kernel>, poller: Arc<HostPoller>, container: Container) -> Self {
-        let Container { namespace, first } = container;
-        Self { kernel, poller, namespace, first, is_started: AtomicBool::new(false) }
+impl Member {
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        poller: Arc<HostPoller>,
+        container: Arc<Container>,
+        loaded: Loaded,
+    ) -> Self {
+        let Loaded { mounts, first } = loaded;
+        Self { kernel, poller, container, mounts, first, is_started: AtomicBool::new(false) }
+    }
+
+    /// Returns the container's name.
+    pub(super) fn id(&self) -> &str {
+        &self.container.id
+    }
+
+    /// Ends the container in a sandbox that lives on.
+    pub(super) fn end(&self) {
+        if !self.is_started.swap(true, Ordering::SeqCst) {
+            undo(&self.first);
+        }
+        kill_all(&self.container);
+        self.container.thaw();
+        let mut init = self.container.init.lock();
+        init.status.get_or_insert(status::signaled(SIGKILL, false));
+        // The circle of references.
+        init.group = None;
     }
 }
 
-impl ControlTarget for Sandbox {
+/// Kills every process of a container.
+pub(super) fn kill_all(container: &Container) {
+    for (_, task) in container.tasks() {
+        if task.is_leader() {
+            kill_group(&task.group, status::signaled(SIGKILL, false));
+        }
+    }
+}
+
+/// Removes a task that has its program and has never run.
+fn undo(task: &Arc<Task>) {
+    let context = task.context.lock().clone();
+    exit::undo_clone(task);
+    context.address_space().kill();
+}
+
+impl ContainerTarget for Member {
     fn start(&self) -> Result<(), StartError> {
         if self.is_started.swap(true, Ordering::SeqCst) {
             let message = "cannot start a container that has been started".to_owned();
@@ -49,9 +90,9 @@ impl ControlTarget for Sandbox {
     }
 
     fn status(&self) -> ContainerStatus {
-        match self.kernel.init.lock().status {
+        match self.container.init.lock().status {
             Some(status) => ContainerStatus::Stopped { wait_status: status.cast_unsigned() },
-            None if self.kernel.is_frozen() => ContainerStatus::Paused,
+            None if self.container.is_frozen() => ContainerStatus::Paused,
             None if self.is_started.load(Ordering::SeqCst) => ContainerStatus::Running,
             None => ContainerStatus::Created,
         }
@@ -61,14 +102,14 @@ impl ControlTarget for Sandbox {
         if !is_valid(signo) {
             return Err(Errno::EINVAL);
         }
-        if self.kernel.init.lock().status.is_some() {
+        if self.container.init.lock().status.is_some() {
             return Err(Errno::ESRCH);
         }
         let info = Siginfo::kill(signo, SI_USER, 0, 0);
         if !all {
             return send_to_group(&self.first.group, info);
         }
-        for (_, task) in self.kernel.root_pid_namespace.tasks() {
+        for (_, task) in self.container.tasks() {
             if task.is_leader() {
                 send_to_group(&task.group, info)?;
             }
@@ -85,12 +126,12 @@ impl ControlTarget for Sandbox {
         process: &ProcessConfig,
         stdio: Vec<OwnedFd>,
     ) -> Result<Arc<dyn ExecProcess>, StartError> {
-        process::execute(&self.kernel, &self.poller, &self.namespace, process, stdio)
+        process::execute(&self.kernel, &self.container, &self.poller, &self.mounts, process, stdio)
     }
 
     fn pause(&self) -> bool {
-        self.kernel.freeze();
-        let tasks = self.kernel.root_pid_namespace.tasks();
+        self.container.freeze();
+        let tasks = self.container.tasks();
         for (_, task) in &tasks {
             run::retreat(task);
         }
@@ -98,18 +139,18 @@ impl ControlTarget for Sandbox {
     }
 
     fn resume(&self) {
-        self.kernel.thaw();
-        for (_, task) in self.kernel.root_pid_namespace.tasks() {
+        self.container.thaw();
+        for (_, task) in self.container.tasks() {
             run::wake(&task);
         }
     }
 
     fn limit(&self, memory: Option<u64>, tasks: Option<u64>) {
-        self.kernel.set_limits(memory, tasks);
+        self.container.set_limits(memory, tasks);
     }
 
     fn processes(&self) -> Vec<ProcessInfo> {
-        let namespace = &self.kernel.root_pid_namespace;
+        let namespace = &self.container.pid_namespace;
         let describe = |(pid, task): (u32, Arc<Task>)| {
             if !task.is_leader() || task.group.is_zombie() {
                 return None;
@@ -123,14 +164,15 @@ impl ControlTarget for Sandbox {
                 cpu_time_ns: user.saturating_add(system),
                 start_time_ns: task.group.start_ns,
                 command: String::from_utf8_lossy(&task.comm.lock()).into_owned(),
+                is_first: Arc::ptr_eq(&task.group, &self.first.group),
                 host_pid: task.context.lock().address_space().host_pid(),
             })
         };
-        namespace.tasks().into_iter().filter_map(describe).collect()
+        self.container.tasks().into_iter().filter_map(describe).collect()
     }
 
     fn threads(&self) -> Vec<ThreadInfo> {
-        let namespace = &self.kernel.root_pid_namespace;
+        let namespace = &self.container.pid_namespace;
         let describe = |(tid, task): (u32, Arc<Task>)| ThreadInfo {
             pid: task.group.pid_in(namespace),
             tid,
@@ -138,12 +180,12 @@ impl ControlTarget for Sandbox {
             state: run::state_of(&task).0,
             call: waiting_call(&task),
         };
-        namespace.tasks().into_iter().map(describe).collect()
+        self.container.tasks().into_iter().map(describe).collect()
     }
 
     fn shutdown(&self) {
-        kill_group(&self.first.group, status::signaled(SIGKILL, false));
-        let mut init = self.kernel.init.lock();
+        kill_all(&self.container);
+        let mut init = self.container.init.lock();
         if init.status.is_none() && !self.is_started.load(Ordering::SeqCst) {
             init.status = Some(status::signaled(SIGKILL, false));
         }

@@ -1,8 +1,19 @@
 //! Requests and responses of the control protocol.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use crate::config::ProcessConfig;
+use crate::config::{ContainerConfig, ProcessConfig};
+
+/// What `runsc` sends: a request, and the container that it is about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Addressed<'a> {
+    /// The container's name in the state directory.
+    pub container: Cow<'a, str>,
+    /// What is asked.
+    pub request: Cow<'a, Request>,
+}
 
 /// What `runsc` asks of a sentry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -10,6 +21,18 @@ use crate::config::ProcessConfig;
 pub enum Request {
     /// Answers when the container has been created: root and mounts stand, the program is loaded.
     Created,
+    /// Makes the host process of which the processes of a further container are made, and answers
+    /// with its number: time to put it into the container's control groups.
+    Prepare,
+    /// Creates a further container, for which the same connection has prepared. Its descriptors come
+    /// with the request: those of the gofer, then the first process's, at least three. Answers when
+    /// the container has been created. It does not outlive the connection.
+    Create {
+        /// What to create.
+        config: Box<ContainerConfig>,
+        /// How many of the descriptors are the gofer's.
+        n_gofers: usize,
+    },
     /// Lets the first process run. Answers when it does.
     Start,
     /// Asks for the container's status.
@@ -52,7 +75,7 @@ pub enum Request {
         /// Processes and threads.
         tasks: Option<u64>,
     },
-    /// Ends the sandbox at once.
+    /// Kills every process of the container at once.
     Shutdown,
 }
 
@@ -73,6 +96,11 @@ pub enum Response {
     Status {
         /// The status.
         status: ContainerStatus,
+    },
+    /// The sandbox is ready for a further container.
+    Prepared {
+        /// The number, in the sentry's pid namespace, of the process of which its others are made.
+        host_pid: u32,
     },
     /// A process has been started.
     Executed {
@@ -135,6 +163,8 @@ pub struct ProcessInfo {
     pub start_time_ns: u64,
     /// The name, as in `/proc/PID/comm`.
     pub command: String,
+    /// Whether it is the container's first one.
+    pub is_first: bool,
     /// The number of the host process that runs it, in the sentry's pid namespace.
     pub host_pid: Option<u32>,
 }

@@ -4,11 +4,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use sentry_host::control as host;
+use sentry_platform::Nursery;
 use syscalls::abi::signal::SIGKILL;
 use syscalls::{Errno, SysResult};
 
-use super::message::{ContainerStatus, ProcessInfo, Request, Response, StartError, ThreadInfo};
-use crate::config::ProcessConfig;
+use super::message::{
+    Addressed, ContainerStatus, ProcessInfo, Request, Response, StartError, ThreadInfo,
+};
+use crate::config::{ContainerConfig, ProcessConfig};
 
 /// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
 const MAX_REQUEST: usize = 16 << 20;
@@ -17,10 +20,40 @@ const MAX_REQUEST: usize = 16 << 20;
 const CHUNK: usize = 16 << 10;
 
 /// How many clients are served at a time; further ones wait in the socket's backlog.
-const MAX_CLIENTS: usize = 64;
+const MAX_CLIENTS: usize = 4096;
 
-/// What the control protocol acts on: the kernel. No call may block.
+/// What the control protocol acts on: the sandbox. No call may block.
 pub trait ControlTarget: Send + Sync {
+    /// Returns the container with which the sandbox ends.
+    fn first(&self) -> Arc<dyn ContainerTarget>;
+
+    /// Returns a container.
+    fn container(&self, id: &str) -> Option<Arc<dyn ContainerTarget>>;
+
+    /// Makes what the processes of a further container are made of.
+    ///
+    /// # Errors
+    /// Where the host permits no further process.
+    fn prepare(&self) -> Result<Arc<dyn Nursery>, StartError>;
+
+    /// Creates a further container.
+    ///
+    /// # Errors
+    /// Where there is one of that name, or it cannot be created.
+    fn create(
+        &self,
+        config: &ContainerConfig,
+        nursery: Arc<dyn Nursery>,
+        gofers: Vec<OwnedFd>,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<Arc<dyn ContainerTarget>, StartError>;
+
+    /// Kills what is left of a container that `create` has created, and forgets it.
+    fn remove(&self, container: &Arc<dyn ContainerTarget>);
+}
+
+/// A container of the sandbox. No call may block.
+pub trait ContainerTarget: Send + Sync {
     /// Lets the first process run.
     ///
     /// # Errors
@@ -115,8 +148,13 @@ struct Client {
     /// The beginning of a request whose end has not arrived, and what has come with it.
     pending: Vec<u8>,
     descriptors: Vec<OwnedFd>,
-    waiting: bool,
+    /// The container for whose end this client waits.
+    waits_for: Option<Arc<dyn ContainerTarget>>,
     told_failure: bool,
+    /// What has been made for a container that this client is about to create.
+    nursery: Option<Arc<dyn Nursery>>,
+    /// The container that this client has created.
+    container: Option<Arc<dyn ContainerTarget>>,
     /// The process that this client has started and whose end it has not been told.
     process: Option<Arc<dyn ExecProcess>>,
 }
@@ -140,7 +178,7 @@ impl ControlServer {
         Ok((Self { listener, event, clients: Vec::new() }, notifier))
     }
 
-    /// Serves until the container has stopped and whoever waits for it knows; returns the exit
+    /// Serves until the first container has stopped and whoever waits for it knows; returns the exit
     /// status for the sentry process.
     ///
     /// A sandbox whose container could not be created is served until the first client that asks
@@ -150,8 +188,8 @@ impl ControlServer {
             match target {
                 Ok(target) => {
                     self.tell_ends();
-                    if let Some(code) = target.status().exit_code() {
-                        self.answer_waiters(target.status());
+                    if let Some(code) = target.first().status().exit_code() {
+                        self.answer_all();
                         return code;
                     }
                 }
@@ -179,8 +217,13 @@ impl ControlServer {
         if ready.next() == Some(true) {
             host::event_clear(self.event.as_fd());
         }
-        self.clients
-            .retain_mut(|client| ready.next() != Some(true) || client.serve(target).is_ok());
+        self.clients.retain_mut(|client| {
+            let is_served = ready.next() != Some(true) || client.serve(target).is_ok();
+            if !is_served && let (Ok(target), Some(container)) = (target, client.container.take()) {
+                target.remove(&container);
+            }
+            is_served
+        });
         if ready.next() == Some(true) {
             let socket = host::accept(self.listener.as_fd())?;
             self.clients.push(Client {
@@ -188,37 +231,46 @@ impl ControlServer {
                 pending: Vec::new(),
                 descriptors: Vec::new(),
                 process: None,
-                waiting: false,
+                waits_for: None,
                 told_failure: false,
+                nursery: None,
+                container: None,
             });
         }
         Ok(())
     }
 
-    /// Tells clients how the processes that they have started have ended.
+    /// Tells clients how the processes that they have started, and the containers that they wait for,
+    /// have ended.
     fn tell_ends(&mut self) {
+        // A client that is gone is noticed when it is read from.
         for client in &mut self.clients {
             let ended = client.process.as_ref().and_then(|process| process.wait_status());
             if let Some(wait_status) = ended {
                 client.process = None;
-                // A client that is gone is noticed when it is read from.
                 let status = ContainerStatus::Stopped { wait_status };
+                let _ = client.answer(&Response::Status { status });
+            }
+            let status = client.waits_for.as_ref().map(|container| container.status());
+            if let Some(status @ ContainerStatus::Stopped { .. }) = status {
+                client.waits_for = None;
                 let _ = client.answer(&Response::Status { status });
             }
         }
     }
 
-    /// Tells everybody who waits that the container has stopped, and every process with it.
-    fn answer_waiters(&mut self, status: ContainerStatus) {
+    /// Tells everybody who waits that what they wait for ends with the sandbox.
+    fn answer_all(&mut self) {
         let killed = ContainerStatus::Stopped { wait_status: SIGKILL.cast_unsigned() };
         for client in &mut self.clients {
             if client.process.take().is_some() {
                 let _ = client.answer(&Response::Status { status: killed });
             }
-        }
-        for client in self.clients.iter().filter(|client| client.waiting) {
-            // A client that is gone no longer waits.
-            let _ = client.answer(&Response::Status { status });
+            if let Some(container) = client.waits_for.take() {
+                let own = container.status();
+                let status = if own.exit_code().is_some() { own } else { killed };
+                let _ = client.answer(&Response::Status { status });
+            }
         }
     }
 }
@@ -240,9 +292,9 @@ impl Client {
         while let Some(end) = self.next_end(searched) {
             searched = 0;
             let line: Vec<u8> = self.pending.drain(..=end).collect();
-            let request: Request = serde_json::from_slice(&line).map_err(|_| Errno::EINVAL)?;
+            let line: Addressed<'_> = serde_json::from_slice(&line).map_err(|_| Errno::EINVAL)?;
             let response = match target {
-                Ok(target) => self.handle(request, target.as_ref()),
+                Ok(target) => self.handle(line, target.as_ref()),
                 Err(error) => {
                     self.told_failure = true;
                     Some(Response::from(error.clone()))
@@ -261,7 +313,15 @@ impl Client {
         rest.iter().position(|&byte| byte == b'\n').map(|at| at + searched)
     }
 
-    fn handle(&mut self, request: Request, target: &dyn ControlTarget) -> Option<Response> {
+    fn handle(&mut self, line: Addressed<'_>, target: &dyn ControlTarget) -> Option<Response> {
+        let request = line.request.into_owned();
+        match request {
+            Request::Prepare => return Some(self.prepare(target)),
+            Request::Create { config, n_gofers } => {
+                return Some(self.create(target, &config, n_gofers).into());
+            }
+            _ => {}
+        }
         if let Some(process) = &self.process {
             match request {
                 Request::Signal { signo, .. } => return Some(process.signal(signo, false).into()),
@@ -271,21 +331,35 @@ impl Client {
                 _ => {}
             }
         }
+        match target.container(&line.container) {
+            Some(container) => self.handle_for(request, container),
+            None => {
+                let message = format!("container not running: {}", line.container);
+                Some(Response::Failed { message, exit_code: 1 })
+            }
+        }
+    }
+
+    fn handle_for(
+        &mut self,
+        request: Request,
+        container: Arc<dyn ContainerTarget>,
+    ) -> Option<Response> {
         Some(match request {
-            Request::Created => Response::Done,
-            Request::Start => target.start().into(),
-            Request::Status => Response::Status { status: target.status() },
+            Request::Created | Request::Prepare | Request::Create { .. } => Response::Done,
+            Request::Start => container.start().into(),
+            Request::Status => Response::Status { status: container.status() },
             Request::Wait => {
-                self.waiting = true;
+                self.waits_for = Some(container);
                 return None;
             }
-            Request::Signal { signo, all } => target.signal(signo, all).into(),
-            Request::ForegroundSignal { signo } => target.signal_foreground(signo).into(),
-            Request::Threads => Response::Threads { threads: target.threads() },
-            Request::Processes => Response::Processes { processes: target.processes() },
+            Request::Signal { signo, all } => container.signal(signo, all).into(),
+            Request::ForegroundSignal { signo } => container.signal_foreground(signo).into(),
+            Request::Threads => Response::Threads { threads: container.threads() },
+            Request::Processes => Response::Processes { processes: container.processes() },
             Request::Execute { process } => {
                 let descriptors = std::mem::take(&mut self.descriptors);
-                match target.execute(&process, descriptors) {
+                match container.execute(&process, descriptors) {
                     Ok(process) => {
                         let pid = process.pid();
                         self.process = Some(process);
@@ -296,22 +370,56 @@ impl Client {
             }
             Request::Pause => {
                 let status =
-                    if target.pause() { target.status() } else { ContainerStatus::Running };
+                    if container.pause() { container.status() } else { ContainerStatus::Running };
                 Response::Status { status }
             }
             Request::Resume => {
-                target.resume();
+                container.resume();
                 Response::Done
             }
             Request::Limit { memory, tasks } => {
-                target.limit(memory, tasks);
+                container.limit(memory, tasks);
                 Response::Done
             }
             Request::Shutdown => {
-                target.shutdown();
+                container.shutdown();
                 Response::Done
             }
         })
+    }
+
+    fn prepare(&mut self, target: &dyn ControlTarget) -> Response {
+        let prepared = target.prepare();
+        let host_pid = prepared.as_ref().ok().and_then(|nursery| nursery.host_pid());
+        match (prepared, host_pid) {
+            (Ok(nursery), Some(host_pid)) => {
+                self.nursery = Some(nursery);
+                Response::Prepared { host_pid }
+            }
+            (Err(error), _) => error.into(),
+            (Ok(_), None) => StartError {
+                message: "the container's first host process was killed".into(),
+                exit_code: 1,
+            }
+            .into(),
+        }
+    }
+
+    fn create(
+        &mut self,
+        target: &dyn ControlTarget,
+        config: &ContainerConfig,
+        n_gofers: usize,
+    ) -> Result<(), StartError> {
+        let mut gofers = std::mem::take(&mut self.descriptors);
+        let stdio = gofers.split_off(n_gofers.min(gofers.len()));
+        let nursery = self.nursery.take().filter(|_| self.container.is_none());
+        let nursery = nursery.ok_or_else(|| StartError {
+            message: "this connection has not prepared for a container".into(),
+            exit_code: 1,
+        })?;
+        self.container = Some(target.create(config, nursery, gofers, stdio)?);
+        Ok(())
     }
 
     fn answer(&self, response: &Response) -> SysResult<()> {

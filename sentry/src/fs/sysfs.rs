@@ -10,6 +10,7 @@ use syscalls::abi::mount::SYSFS_MAGIC;
 use super::procfs::cpus;
 use super::pseudo::{Dir, Named, Numbers};
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::syscalls::sched;
 use crate::task::CurrentTask;
 use crate::vfs::mount::next_anonymous_dev;
@@ -148,7 +149,9 @@ fn node_dir(numbers: &Numbers, n_cpus: usize) -> Named {
     let list = cpus::list(&all(n_cpus)) + "\n";
     let mask = cpus::mask(&all(n_cpus), n_cpus) + "\n";
     let mut node = fixed(numbers, &[("cpulist", &list), ("cpumap", &mask), ("distance", "10\n")]);
-    node.push(numbers.text("meminfo", 0o444, |current: &CurrentTask| node_memory(&current.kernel)));
+    node.push(
+        numbers.text("meminfo", 0o444, |current: &CurrentTask| node_memory(current.container())),
+    );
     for cpu in 0..n_cpus {
         node.push(numbers.link(&format!("cpu{cpu}"), &format!("../../cpu/cpu{cpu}")));
     }
@@ -159,9 +162,9 @@ fn node_dir(numbers: &Numbers, n_cpus: usize) -> Named {
     numbers.named_dir("node", entries)
 }
 
-fn node_memory(kernel: &Kernel) -> String {
-    let total = kernel.total_memory() / 1024;
-    let free = kernel.free_memory() / 1024;
+fn node_memory(container: &Container) -> String {
+    let total = container.total_memory() / 1024;
+    let free = container.free_memory() / 1024;
     let mut out = String::new();
     for (name, value) in
         [("MemTotal:", total), ("MemFree:", free), ("MemUsed:", total.saturating_sub(free))]

@@ -12,7 +12,7 @@ use syscalls::abi::ipc::{IpcFlags, IpcPerm, Msginfo, MsgrcvFlags, MsqidDs};
 use syscalls::{Errno, SysResult};
 
 use super::sleep::{self, Beds, End, Place, Sleeper, ToWake};
-use super::{Lookup, Object, Table};
+use super::{Ipc, Lookup, Object, Table};
 use crate::kernel::Kernel;
 use crate::sync::Mutex;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
@@ -222,8 +222,8 @@ impl Beds for Queues {
     type Wish = Wish;
     type Outcome = Outcome;
 
-    fn of(kernel: &Kernel) -> &Self {
-        &kernel.ipc.msg
+    fn of(ipc: &Ipc) -> &Self {
+        &ipc.msg
     }
 
     fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>) {

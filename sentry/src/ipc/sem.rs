@@ -14,7 +14,7 @@ use syscalls::{Errno, SysResult};
 
 use self::set::{Attempt, Operation, Set};
 use super::sleep::{self, Beds, End, Place, Sleeper, ToWake};
-use super::{Lookup, Object, Table};
+use super::{Ipc, Lookup, Object, Table};
 use crate::kernel::Kernel;
 use crate::sync::Mutex;
 use crate::task::{CurrentTask, HandlerResult, Task};
@@ -75,8 +75,8 @@ impl Beds for Semaphores {
     type Wish = Operation;
     type Outcome = SysResult<()>;
 
-    fn of(kernel: &Kernel) -> &Self {
-        &kernel.ipc.sem
+    fn of(ipc: &Ipc) -> &Self {
+        &ipc.sem
     }
 
     fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>) {

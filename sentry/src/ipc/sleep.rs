@@ -6,7 +6,8 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::kernel::Kernel;
+use super::Ipc;
+use crate::kernel::container::Namespace;
 use crate::sync::Mutex;
 use crate::task::block::Wait;
 use crate::task::{Control, CurrentTask, Restart, Task, run};
@@ -19,8 +20,8 @@ pub(crate) trait Beds: Sized + 'static {
     /// What it is given.
     type Outcome: Send;
 
-    /// Returns the table of a kernel.
-    fn of(kernel: &Kernel) -> &Self;
+    /// Returns the table of a namespace.
+    fn of(ipc: &Ipc) -> &Self;
 
     /// Forgets a sleeper of the object `id`.
     fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>);
@@ -35,7 +36,7 @@ pub(crate) struct Sleeper<B: Beds> {
 
 /// A sleeper's place at an object, left when dropped.
 pub(crate) struct Place<B: Beds> {
-    kernel: Arc<Kernel>,
+    ipc: Arc<Namespace<Ipc>>,
     id: i32,
     sleeper: Arc<Sleeper<B>>,
 }
@@ -75,7 +76,7 @@ impl<B: Beds> Sleeper<B> {
 impl<B: Beds> Place<B> {
     /// Returns the place of a sleeper that has been put to the object `id`.
     pub(super) fn new(task: &CurrentTask, id: i32, sleeper: Arc<Sleeper<B>>) -> Self {
-        Self { kernel: task.kernel.clone(), id, sleeper }
+        Self { ipc: task.container().ipc.clone(), id, sleeper }
     }
 
     /// Returns who sleeps here.
@@ -87,7 +88,7 @@ impl<B: Beds> Place<B> {
 impl<B: Beds> Drop for Place<B> {
     fn drop(&mut self) {
         if self.sleeper.outcome.lock().is_none() {
-            B::of(&self.kernel).forget(self.id, &self.sleeper);
+            B::of(&self.ipc).forget(self.id, &self.sleeper);
         }
     }
 }

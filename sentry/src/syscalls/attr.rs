@@ -112,7 +112,7 @@ pub(super) fn sys_fchownat(
 /// Checks that the ids exist in the container's user namespace, then changes those that are given.
 fn change_owner(task: &CurrentTask, path: &Path, owner: u32, group: u32) -> SysResult<()> {
     let (owner, group) = (id(owner), id(group));
-    let maps = &task.kernel.id_maps;
+    let maps = &task.container().id_maps;
     if !(owner.is_none_or(|uid| maps.has_uid(uid)) && group.is_none_or(|gid| maps.has_gid(gid))) {
         return Err(Errno::EINVAL);
     }

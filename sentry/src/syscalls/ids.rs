@@ -174,13 +174,13 @@ pub(super) fn sys_getresgid(
 
 /// Checks that a user exists in the container's user namespace; "leave it" always passes.
 fn check_uids(task: &CurrentTask, uids: &[u32]) -> SysResult<()> {
-    let exists = |uid: &u32| *uid == KEEP || task.kernel.id_maps.has_uid(*uid);
+    let exists = |uid: &u32| *uid == KEEP || task.container().id_maps.has_uid(*uid);
     if uids.iter().all(exists) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// Checks that a group exists in the container's user namespace; "leave it" always passes.
 fn check_gids(task: &CurrentTask, gids: &[u32]) -> SysResult<()> {
-    let exists = |gid: &u32| *gid == KEEP || task.kernel.id_maps.has_gid(*gid);
+    let exists = |gid: &u32| *gid == KEEP || task.container().id_maps.has_gid(*gid);
     if gids.iter().all(exists) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
@@ -379,7 +379,7 @@ pub(super) fn sys_setfsuid(task: &CurrentTask, fsuid: u32) -> HandlerResult<u32>
     let old = task.creds();
     let allowed =
         [old.uid, old.euid, old.suid, old.fsuid].contains(&fsuid) || old.has_capability(CAP_SETUID);
-    if fsuid != KEEP && allowed && task.kernel.id_maps.has_uid(fsuid) {
+    if fsuid != KEEP && allowed && task.container().id_maps.has_uid(fsuid) {
         let mut new = (*old).clone();
         new.fsuid = fsuid;
         commit_uids(task, &old, new);
@@ -392,7 +392,7 @@ pub(super) fn sys_setfsgid(task: &CurrentTask, fsgid: u32) -> HandlerResult<u32>
     let old = task.creds();
     let allowed =
         [old.gid, old.egid, old.sgid, old.fsgid].contains(&fsgid) || old.has_capability(CAP_SETGID);
-    if fsgid != KEEP && allowed && task.kernel.id_maps.has_gid(fsgid) {
+    if fsgid != KEEP && allowed && task.container().id_maps.has_gid(fsgid) {
         let mut new = (*old).clone();
         new.fsgid = fsgid;
         replace(task, new);
@@ -433,7 +433,7 @@ pub(super) fn sys_setgroups(
     }
     let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
     let mut groups: Vec<u32> = task.read_array(list, size)?;
-    if !groups.iter().all(|gid| task.kernel.id_maps.has_gid(*gid)) {
+    if !groups.iter().all(|gid| task.container().id_maps.has_gid(*gid)) {
         return Err(Errno::EINVAL.into());
     }
     groups.sort_unstable();

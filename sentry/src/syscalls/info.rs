@@ -28,16 +28,16 @@ fn field(bytes: &[u8]) -> [u8; 65] {
 
 /// Implements `uname(2)`.
 pub(super) fn sys_uname(task: &CurrentTask, buf: UserPtr<Utsname>) -> HandlerResult<()> {
-    let names = task.kernel.host_name.lock().clone();
+    let names = task.container().uts.lock().clone();
     let mut out = Utsname {
         sysname: utsname_field("Linux"),
-        nodename: field(&names.0),
+        nodename: field(&names.host),
         release: utsname_field(RELEASE),
         version: utsname_field(VERSION),
         machine: utsname_field("x86_64"),
-        domainname: field(&names.1),
+        domainname: field(&names.domain),
     };
-    if names.1.is_empty() {
+    if names.domain.is_empty() {
         out.domainname = utsname_field("(none)");
     }
     Ok(task.write_obj(buf, &out)?)
@@ -59,26 +59,26 @@ fn read_name(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<Vec<
 /// Implements `sethostname(2)`.
 pub(super) fn sys_sethostname(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<()> {
     let name = read_name(task, name, len)?;
-    task.kernel.host_name.lock().0 = name;
+    task.container().uts.lock().host = name;
     Ok(())
 }
 
 /// Implements `setdomainname(2)`.
 pub(super) fn sys_setdomainname(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<()> {
     let name = read_name(task, name, len)?;
-    task.kernel.host_name.lock().1 = name;
+    task.container().uts.lock().domain = name;
     Ok(())
 }
 
 /// Implements `sysinfo(2)`.
 pub(super) fn sys_sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> HandlerResult<()> {
     let mut out = Sysinfo::new_zeroed();
-    let total = task.kernel.total_memory();
+    let total = task.container().total_memory();
     // A begun second counts, as on Linux.
     let uptime = task.kernel.clock.boot_ns().div_ceil(1_000_000_000);
     out.uptime = i64::try_from(uptime).unwrap_or(0);
     out.totalram = total;
-    out.freeram = task.kernel.free_memory();
+    out.freeram = task.container().free_memory();
     out.procs = u16::try_from(task.kernel.n_tasks()).unwrap_or(u16::MAX);
     out.mem_unit = 1;
     Ok(task.write_obj(info, &out)?)

@@ -22,7 +22,7 @@ pub(super) fn sys_shmget(
     size: u64,
     shmflg: u32,
 ) -> HandlerResult<i32> {
-    Ok(task.kernel.ipc.shm.get(task, key, size, shmflg)?)
+    Ok(task.container().ipc.shm.get(task, key, size, shmflg)?)
 }
 
 /// Implements `shmat(2)`.
@@ -34,12 +34,12 @@ pub(super) fn sys_shmat(
     shmaddr: UserAddr,
     shmflg: u32,
 ) -> HandlerResult<u64> {
-    task.kernel.ipc.shm.attach(task, shmid, shmaddr, ShmFlags::from_bits_retain(shmflg))
+    task.container().ipc.shm.attach(task, shmid, shmaddr, ShmFlags::from_bits_retain(shmflg))
 }
 
 /// Implements `shmdt(2)`.
 pub(super) fn sys_shmdt(task: &CurrentTask, shmaddr: UserAddr) -> HandlerResult<()> {
-    task.kernel.ipc.shm.detach(task, shmaddr)
+    task.container().ipc.shm.detach(task, shmaddr)
 }
 
 /// Implements `shmctl(2)`.
@@ -51,7 +51,7 @@ pub(super) fn sys_shmctl(
     op: i32,
     buf: UserAddr,
 ) -> HandlerResult<u64> {
-    let segments = &task.kernel.ipc.shm;
+    let segments = &task.container().ipc.shm;
     if shmid < 0 || op < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -112,7 +112,7 @@ pub(super) fn sys_semget(
     nsems: i32,
     semflg: u32,
 ) -> HandlerResult<i32> {
-    Ok(task.kernel.ipc.sem.get(task, key, nsems, semflg)?)
+    Ok(task.container().ipc.sem.get(task, key, nsems, semflg)?)
 }
 
 /// Implements `semop(2)`.
@@ -135,7 +135,7 @@ pub(super) fn sys_semtimedop(
     nsops: u32,
     timeout: UserPtr<Timespec>,
 ) -> HandlerResult<()> {
-    let semaphores = &task.kernel.ipc.sem;
+    let semaphores = &task.container().ipc.sem;
     if let Some(place) = task.recall::<Place<Semaphores>>() {
         return semaphores.wait(task, place, None);
     }
@@ -161,7 +161,7 @@ pub(super) fn sys_semctl(
     op: i32,
     arg: u64,
 ) -> HandlerResult<u64> {
-    let semaphores = &task.kernel.ipc.sem;
+    let semaphores = &task.container().ipc.sem;
     let buf = UserAddr(arg);
     if semid < 0 {
         return Err(Errno::EINVAL.into());
@@ -219,7 +219,7 @@ pub(super) fn sys_semctl(
 ///
 /// <https://man7.org/linux/man-pages/man2/msgget.2.html>
 pub(super) fn sys_msgget(task: &CurrentTask, key: i32, msgflg: u32) -> HandlerResult<i32> {
-    Ok(task.kernel.ipc.msg.get(task, key, msgflg)?)
+    Ok(task.container().ipc.msg.get(task, key, msgflg)?)
 }
 
 /// Implements `msgsnd(2)`.
@@ -241,7 +241,7 @@ pub(super) fn sys_msgsnd(
         task.read_bytes(msgp.checked_add(8).ok_or(Errno::EFAULT)?, &mut text)?;
         Ok(Message { kind, text })
     };
-    task.kernel.ipc.msg.send(task, msqid, msgflg, read)
+    task.container().ipc.msg.send(task, msqid, msgflg, read)
 }
 
 /// Implements `msgrcv(2)`.
@@ -259,7 +259,7 @@ pub(super) fn sys_msgrcv(
         return Err(Errno::EINVAL.into());
     }
     let call = Receive { id: msqid, max_len: msgsz, kind: msgtyp, flags: msgflg };
-    let message = task.kernel.ipc.msg.receive(task, call)?;
+    let message = task.container().ipc.msg.receive(task, call)?;
     task.write_obj(UserPtr::new(msgp), &message.kind)?;
     let text = message.text.get(..msgsz).unwrap_or(&message.text);
     task.write_bytes(msgp.checked_add(8).ok_or(Errno::EFAULT)?, text)?;
@@ -275,7 +275,7 @@ pub(super) fn sys_msgctl(
     op: i32,
     buf: UserAddr,
 ) -> HandlerResult<u64> {
-    let queues = &task.kernel.ipc.msg;
+    let queues = &task.container().ipc.msg;
     if msqid < 0 || op < 0 {
         return Err(Errno::EINVAL.into());
     }

@@ -295,7 +295,7 @@ pub(super) fn sys_unshare(task: &CurrentTask, flags: u64) -> HandlerResult<()> {
         return Err(Errno::EPERM.into());
     }
     if flags.contains(CloneFlags::SYSVSEM) {
-        task.kernel.ipc.sem.leave_undo_list(task);
+        task.container().ipc.sem.leave_undo_list(task);
     }
     if flags.contains(CloneFlags::FILES) {
         let copy = task.files().fork();

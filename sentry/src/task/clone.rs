@@ -8,7 +8,7 @@ use syscalls::abi::clone::CloneFlags;
 use syscalls::abi::signal::SsFlags;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use super::pid_namespace::PidNamespace;
+use super::pid_namespace::{self, PidNamespace};
 use super::signal::TaskSignals;
 use super::thread_group::NewGroup;
 use super::{
@@ -21,8 +21,8 @@ use crate::sync::Mutex;
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
 
-/// How deep pid namespaces can be nested: Linux's limit.
-const MAX_PID_NS_LEVEL: usize = 32;
+/// How deep pid namespaces can be nested: Linux's limit below that of the container.
+const MAX_PID_NS_LEVEL: usize = 33;
 
 /// The arguments of the clone family after their first check.
 #[derive(Clone, Debug)]
@@ -172,7 +172,7 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
     if !flags.contains(CloneFlags::VM) {
         current.mm().before_fork(current)?;
     }
-    if !current.kernel.may_create_task(current) {
+    if !current.container().may_create_task(current) {
         return Err(Errno::EAGAIN.into());
     }
     let is_thread = flags.contains(CloneFlags::THREAD);
@@ -181,12 +181,12 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
     let (child, pidfd) = match prepare(current, clone, is_thread, shares_memory) {
         Ok(prepared) => prepared,
         Err(errno) => {
-            current.kernel.task_gone();
+            current.container().task_gone(&current.kernel);
             return Err(errno.into());
         }
     };
     if flags.contains(CloneFlags::SYSVSEM) {
-        let undo = current.kernel.ipc.sem.undo_list(current);
+        let undo = current.container().ipc.sem.undo_list(current);
         *child.sem_undo.lock() = Some(undo);
     }
     publish(current, &child, clone, is_thread);
@@ -235,7 +235,7 @@ fn prepare(
     };
     let child = allocate_pids(current, clone).and_then(|pids| {
         let child = build(current, clone, &pids, is_thread, shares_memory);
-        child.inspect_err(|_| free_pids(&pids))
+        child.inspect_err(|_| pid_namespace::free(&pids))
     });
     if let (Err(_), Some(fd)) = (&child, pidfd) {
         let _ = current.files().remove(fd);
@@ -288,8 +288,8 @@ fn allocate_pids(current: &CurrentTask, clone: &Clone) -> SysResult<Vec<(Arc<Pid
     } else {
         current.kernel.pid_namespace_for_children(current.task())
     };
-    let chain = namespace.chain();
-    if clone.set_tid.len() > chain.len() {
+    // The outermost namespace is not one that anybody in a container knows of.
+    if clone.set_tid.len() >= namespace.chain().len() {
         return Err(Errno::EINVAL);
     }
     if !clone.set_tid.is_empty()
@@ -297,24 +297,7 @@ fn allocate_pids(current: &CurrentTask, clone: &Clone) -> SysResult<Vec<(Arc<Pid
     {
         return Err(Errno::EPERM);
     }
-    let mut pids = Vec::with_capacity(chain.len());
-    for (level, namespace) in chain.iter().enumerate() {
-        let wanted = clone.set_tid.get(chain.len() - 1 - level).copied();
-        match namespace.allocate(wanted) {
-            Ok(pid) => pids.push((namespace.clone(), pid)),
-            Err(errno) => {
-                free_pids(&pids);
-                return Err(errno);
-            }
-        }
-    }
-    Ok(pids)
-}
-
-fn free_pids(pids: &[(Arc<PidNamespace>, u32)]) {
-    for (namespace, pid) in pids {
-        namespace.leave(*pid);
-    }
+    pid_namespace::allocate(&namespace, &clone.set_tid)
 }
 
 fn build(
@@ -417,6 +400,7 @@ fn new_group(
     let limits = *own.limits.lock();
     ThreadGroup::new(NewGroup {
         kernel: current.kernel.clone(),
+        container: own.container.clone(),
         pid,
         pid_namespace,
         parent,

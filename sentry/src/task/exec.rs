@@ -171,7 +171,7 @@ fn prepare(
     let creds = new_creds(current, &program.file)?;
     let is_readable = may_read(&current.creds(), &program.file);
     let owner = run::Owner::next(current.task());
-    let context = current.kernel.platform().create(owner.clone())?;
+    let context = current.container().create_context(&current.kernel, owner.clone())?;
     let mut ready = Ready {
         mm: MemoryManager::new(),
         context,
@@ -320,7 +320,7 @@ fn become_leader(task: &Arc<Task>) {
     }
     *leader.pids.lock() = own_pids;
     group.signals.lock().exec_tid = Some(task.tid());
-    task.kernel.task_gone();
+    task.container().task_gone(&task.kernel);
 }
 
 fn unshare_files(task: &Arc<Task>) {

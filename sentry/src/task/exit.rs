@@ -132,7 +132,7 @@ fn leave(task: &Arc<Task>, status: i32) {
         let context = task.context.lock().clone();
         task.group.account.close(&*context);
     }
-    task.kernel.ipc.sem.leave_undo_list(task);
+    task.container().ipc.sem.leave_undo_list(task);
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
     drop(files);
@@ -150,7 +150,7 @@ fn leave(task: &Arc<Task>, status: i32) {
         for (namespace, pid) in task.pids.lock().iter() {
             namespace.leave(*pid);
         }
-        task.kernel.task_gone();
+        task.container().task_gone(&task.kernel);
     }
     if is_last {
         end_group(&task.group, status);

@@ -159,6 +159,37 @@ impl PidNamespace {
     }
 }
 
+/// Reserves a number in a namespace and in each above, outermost first. `wanted` names those of the
+/// innermost ones, innermost first.
+///
+/// # Errors
+/// As [`PidNamespace::allocate`].
+pub(crate) fn allocate(
+    namespace: &Arc<PidNamespace>,
+    wanted: &[u32],
+) -> SysResult<Vec<(Arc<PidNamespace>, u32)>> {
+    let chain = namespace.chain();
+    let mut pids = Vec::with_capacity(chain.len());
+    for (level, namespace) in chain.iter().enumerate() {
+        let wanted = wanted.get(chain.len() - 1 - level).copied();
+        match namespace.allocate(wanted) {
+            Ok(pid) => pids.push((namespace.clone(), pid)),
+            Err(errno) => {
+                free(&pids);
+                return Err(errno);
+            }
+        }
+    }
+    Ok(pids)
+}
+
+/// Frees numbers that no task has got.
+pub(crate) fn free(pids: &[(Arc<PidNamespace>, u32)]) {
+    for (namespace, pid) in pids {
+        namespace.leave(*pid);
+    }
+}
+
 impl Task {
     /// Returns the task's own pid namespace.
     pub fn pid_namespace(&self) -> Arc<PidNamespace> {

@@ -11,6 +11,7 @@ use super::limits::INFINITY;
 use super::signal::{GroupSignals, SignalActions};
 use super::{Task, identity, job};
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::sync::{Mutex, WaitQueue, Waiter};
 use crate::task::pid_namespace::PidNamespace;
 use crate::time::TimerHandle;
@@ -20,6 +21,8 @@ use crate::time::posix_timer::ProcessTimers;
 pub struct ThreadGroup {
     /// The kernel.
     pub kernel: Arc<Kernel>,
+    /// The container.
+    pub(crate) container: Arc<Container>,
     /// The pid in the root pid namespace.
     pid: u32,
     /// The pid namespace that its threads live in.
@@ -82,6 +85,7 @@ pub(crate) struct Tree {
 /// What a new thread group is made of.
 pub(crate) struct NewGroup {
     pub(crate) kernel: Arc<Kernel>,
+    pub(crate) container: Arc<Container>,
     pub(crate) pid: u32,
     pub(crate) pid_namespace: Arc<PidNamespace>,
     pub(crate) parent: Weak<ThreadGroup>,
@@ -103,6 +107,7 @@ impl ThreadGroup {
         let process_group = new.process_group.clone();
         let group = Arc::new(Self {
             kernel: new.kernel,
+            container: new.container,
             pid: new.pid,
             pid_namespace: new.pid_namespace,
             tree: Mutex::new(Tree {
@@ -201,8 +206,8 @@ impl ThreadGroup {
 
     /// Returns whether the process is the container's first and was promised to be like any other.
     pub(crate) fn is_ordinary_init(&self) -> bool {
-        self.kernel.init_is_ordinary
-            && Arc::ptr_eq(&self.pid_namespace, &self.kernel.root_pid_namespace)
+        self.container.init_is_ordinary
+            && Arc::ptr_eq(&self.pid_namespace, &self.container.pid_namespace)
     }
 
     /// Moves the process to another process group. The caller holds `Kernel::tree`.

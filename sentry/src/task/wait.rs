@@ -184,7 +184,7 @@ pub(crate) fn reap(group: &Arc<ThreadGroup>) {
         for (namespace, pid) in task.pids.lock().iter() {
             namespace.leave(*pid);
         }
-        task.kernel.task_gone();
+        task.container().task_gone(&task.kernel);
     }
 }
 

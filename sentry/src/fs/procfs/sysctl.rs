@@ -10,6 +10,7 @@ use syscalls::{Errno, SysResult};
 
 use super::super::pseudo::{Named, Numbers, Text};
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::sync::Mutex;
 use crate::syscalls::info::{RELEASE, VERSION};
 use crate::task::CurrentTask;
@@ -55,6 +56,8 @@ enum Value {
     Fixed(&'static str),
     /// What the function says.
     Shown(fn(&Kernel) -> String),
+    /// What was the last number given in the reader's pid namespace.
+    LastPid,
     /// A list of numbers that can be written, with its default.
     Numbers(&'static str),
     /// A text that can be written, with its default.
@@ -64,7 +67,7 @@ enum Value {
     DomainName,
 }
 
-use Value::{DomainName, Fixed, HostName, Numbers as Tunable, Shown, Words};
+use Value::{DomainName, Fixed, HostName, LastPid, Numbers as Tunable, Shown, Words};
 
 /// All sysctls, by path.
 const TABLE: &[(&str, Value)] = &[
@@ -118,7 +121,7 @@ const TABLE: &[(&str, Value)] = &[
     ("kernel/msgmnb", Tunable("16384")),
     ("kernel/msgmni", Tunable("32000")),
     ("kernel/ngroups_max", Fixed("65536")),
-    ("kernel/ns_last_pid", Shown(|kernel| kernel.root_pid_namespace.last_pid().to_string())),
+    ("kernel/ns_last_pid", LastPid),
     ("kernel/numa_balancing", Fixed("0")),
     ("kernel/osrelease", Fixed(RELEASE)),
     ("kernel/ostype", Fixed("Linux")),
@@ -262,36 +265,43 @@ fn boot_id(kernel: &Kernel) -> String {
 
 impl Value {
     fn is_writable(self) -> bool {
-        !matches!(self, Fixed(_) | Shown(_))
+        !matches!(self, Fixed(_) | Shown(_) | LastPid)
     }
 
-    fn show(self, path: &'static str, kernel: &Kernel) -> Vec<u8> {
+    fn show(self, path: &'static str, current: &CurrentTask) -> Vec<u8> {
         match self {
             Fixed(value) => value.into(),
-            Shown(show) => show(kernel).into(),
+            Shown(show) => show(&current.kernel).into(),
+            LastPid => current.pid_namespace().last_pid().to_string().into(),
             Tunable(default) | Words(default) => {
-                let changed = kernel.sysctls.0.lock();
+                let changed = current.kernel.sysctls.0.lock();
                 changed.get(path).map_or(default, String::as_str).into()
             }
-            HostName => kernel.host_name.lock().0.clone(),
+            HostName => current.container().uts.lock().host.clone(),
             DomainName => {
-                let name = kernel.host_name.lock().1.clone();
+                let name = current.container().uts.lock().domain.clone();
                 if name.is_empty() { b"(none)".to_vec() } else { name }
             }
         }
     }
 
-    fn store(self, path: &'static str, kernel: &Kernel, data: &[u8]) -> SysResult<()> {
+    fn store(
+        self,
+        path: &'static str,
+        kernel: &Kernel,
+        container: &Container,
+        data: &[u8],
+    ) -> SysResult<()> {
         let end = data.iter().position(|byte| matches!(byte, 0 | b'\n')).unwrap_or(data.len());
         let data = data.get(..end).unwrap_or_default();
         match self {
-            Fixed(_) | Shown(_) => return Err(Errno::EACCES),
+            Fixed(_) | Shown(_) | LastPid => return Err(Errno::EACCES),
             HostName | DomainName => {
                 let name = data.get(..data.len().min(UTS_LEN)).unwrap_or_default().to_vec();
-                let mut names = kernel.host_name.lock();
+                let mut names = container.uts.lock();
                 match self {
-                    HostName => names.0 = name,
-                    _ => names.1 = name,
+                    HostName => names.host = name,
+                    _ => names.domain = name,
                 }
             }
             Words(_) => {
@@ -331,10 +341,15 @@ fn change_numbers(old: &str, data: &[u8]) -> SysResult<String> {
 ///
 /// # Errors
 /// `ENOENT` for an unknown one, `EACCES` for a read-only one, `EINVAL` for a wrong value.
-pub(crate) fn set(kernel: &Kernel, name: &str, value: &str) -> SysResult<()> {
+pub(crate) fn set(
+    kernel: &Kernel,
+    container: &Container,
+    name: &str,
+    value: &str,
+) -> SysResult<()> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let (path, known) = TABLE.iter().find(|(known, _)| *known == path).ok_or(Errno::ENOENT)?;
-    known.store(path, kernel, value.as_bytes())
+    known.store(path, kernel, container, value.as_bytes())
 }
 
 struct Sysctl {
@@ -344,13 +359,13 @@ struct Sysctl {
 
 impl Text for Sysctl {
     fn show(&self, current: &CurrentTask) -> SysResult<Vec<u8>> {
-        let mut text = self.value.show(self.path, &current.kernel);
+        let mut text = self.value.show(self.path, current);
         text.push(b'\n');
         Ok(text)
     }
 
     fn store(&self, current: &CurrentTask, data: &[u8]) -> SysResult<()> {
-        self.value.store(self.path, &current.kernel, data)
+        self.value.store(self.path, &current.kernel, current.container(), data)
     }
 
     /// Sysctls go by their permission bits even for root: `CAP_DAC_OVERRIDE` does not help.

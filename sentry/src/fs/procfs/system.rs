@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::super::pseudo::{Named, Numbers};
 use super::cpuinfo;
 use crate::kernel::Kernel;
+use crate::kernel::container::Container;
 use crate::syscalls::info::{RELEASE, VERSION};
 use crate::syscalls::sched;
 use crate::task::{CurrentTask, Task, run};
@@ -43,11 +44,11 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         numbers.text("cpuinfo", 0o444, |current: &CurrentTask| {
             cpuinfo::render(sched::n_cpus(), current.kernel.clock.cpu_khz())
         }),
-        numbers.text("meminfo", 0o444, |current: &CurrentTask| meminfo(&current.kernel)),
+        numbers.text("meminfo", 0o444, |current: &CurrentTask| meminfo(current.container())),
         numbers.text("stat", 0o444, |current: &CurrentTask| stat(&current.kernel)),
         numbers.text("uptime", 0o444, |current: &CurrentTask| uptime(&current.kernel)),
-        numbers.text("loadavg", 0o444, |current: &CurrentTask| loadavg(&current.kernel)),
-        numbers.text("vmstat", 0o444, |current: &CurrentTask| vmstat(&current.kernel)),
+        numbers.text("loadavg", 0o444, |current: &CurrentTask| loadavg(current)),
+        numbers.text("vmstat", 0o444, |current: &CurrentTask| vmstat(current.container())),
         numbers.text("filesystems", 0o444, |current: &CurrentTask| filesystems(&current.kernel)),
         numbers.text("interrupts", 0o444, |_: &CurrentTask| per_cpu_header(11)),
         numbers.text("softirqs", 0o444, |_: &CurrentTask| per_cpu_header(20)),
@@ -55,8 +56,9 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
             format!("Linux version {RELEASE} (runsc-rs) (rustc) {VERSION}\n")
         }),
         numbers.fixed("cmdline", 0o444, "BOOT_IMAGE=/vmlinuz quiet\n"),
-        numbers
-            .text("cgroups", 0o444, |current: &CurrentTask| current.kernel.cgroup_text.all.clone()),
+        numbers.text("cgroups", 0o444, |current: &CurrentTask| {
+            current.container().cgroup_text.all.clone()
+        }),
         numbers.fixed("devices", 0o444, DEVICES),
         numbers.fixed("diskstats", 0o444, ""),
         numbers.fixed("partitions", 0o444, "major minor  #blocks  name\n\n"),
@@ -67,9 +69,15 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         numbers.named_dir(
             "sysvipc",
             vec![
-                numbers.text("shm", 0o444, |current: &CurrentTask| current.kernel.ipc.shm.render()),
-                numbers.text("sem", 0o444, |current: &CurrentTask| current.kernel.ipc.sem.render()),
-                numbers.text("msg", 0o444, |current: &CurrentTask| current.kernel.ipc.msg.render()),
+                numbers.text("shm", 0o444, |current: &CurrentTask| {
+                    current.container().ipc.shm.render()
+                }),
+                numbers.text("sem", 0o444, |current: &CurrentTask| {
+                    current.container().ipc.sem.render()
+                }),
+                numbers.text("msg", 0o444, |current: &CurrentTask| {
+                    current.container().ipc.msg.render()
+                }),
             ],
         ),
         numbers.named_dir(
@@ -93,9 +101,9 @@ fn per_cpu_header(width: usize) -> String {
     out
 }
 
-fn meminfo(kernel: &Kernel) -> String {
-    let total = kernel.total_memory() / 1024;
-    let free = kernel.free_memory() / 1024;
+fn meminfo(container: &Container) -> String {
+    let total = container.total_memory() / 1024;
+    let free = container.free_memory() / 1024;
     let used = total.saturating_sub(free);
     let mut out = String::new();
     for (name, value) in [
@@ -216,15 +224,16 @@ fn uptime(kernel: &Kernel) -> String {
 }
 
 /// The averages are not kept: nobody in the sandbox waits for a processor that we could see.
-fn loadavg(kernel: &Kernel) -> String {
+fn loadavg(current: &CurrentTask) -> String {
+    let kernel = &current.kernel;
     let running = n_running(kernel);
-    let last = kernel.root_pid_namespace.last_pid();
+    let last = current.pid_namespace().last_pid();
     format!("0.00 0.00 0.00 {running}/{} {last}\n", kernel.n_tasks())
 }
 
-fn vmstat(kernel: &Kernel) -> String {
-    let free = kernel.free_memory() / 4096;
-    let used = (kernel.total_memory() / 4096).saturating_sub(free);
+fn vmstat(container: &Container) -> String {
+    let free = container.free_memory() / 4096;
+    let used = (container.total_memory() / 4096).saturating_sub(free);
     let mut out = format!("nr_free_pages {free}\nnr_anon_pages {used}\n");
     for name in [
         "nr_mapped",

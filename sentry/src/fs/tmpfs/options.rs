@@ -68,7 +68,7 @@ fn size(text: &str, total: u64) -> SysResult<u64> {
 /// # Errors
 /// `EINVAL`.
 pub(super) fn make(task: &CurrentTask, options: &[u8]) -> SysResult<Arc<dyn FileSystem>> {
-    let total = task.kernel.total_memory();
+    let total = task.container().total_memory();
     let parsed = parse(options, total)?;
     let creds = task.creds();
     Ok(TmpFs::new(Options {

@@ -29,7 +29,7 @@ pub(crate) fn is_due(current: &CurrentTask) -> bool {
     drop(group);
     is_leaving
         || has_stopped
-        || current.kernel.is_frozen()
+        || current.container().is_frozen()
         || current.has_attention()
         || current.signals.lock().saved_mask.is_some()
 }
@@ -54,7 +54,7 @@ pub(crate) fn before_return(current: &CurrentTask) -> Next {
             enter_stop(current, signo);
             return Next::Stopped;
         }
-        if current.kernel.is_frozen() {
+        if current.container().is_frozen() {
             return Next::Stopped;
         }
         if !current.has_attention() {

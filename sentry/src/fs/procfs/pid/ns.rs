@@ -50,8 +50,8 @@ fn number(task: &Task, kind: Kind) -> u64 {
         Kind::Time => 4_026_531_834,
         Kind::Cgroup => 4_026_531_835,
         Kind::User => 4_026_531_837,
-        Kind::Uts => 4_026_531_838,
-        Kind::Ipc => 4_026_531_839,
+        Kind::Uts => task.container().uts.ino,
+        Kind::Ipc => task.container().ipc.ino,
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn oom_score(look: &Look<'_>) -> SysResult<Vec<u8>> {
     // As `oom_badness()` scaled by `proc_oom_score()`: share of memory plus adjustment, in 0..=2000.
     let adj = i64::from(look.task.group.oom_score_adj.load(Ordering::Relaxed));
     let Some(mm) = look.mm() else { return line(0) };
-    let total = i64::try_from(look.task.kernel.total_memory()).unwrap_or(i64::MAX).max(1);
+    let total = i64::try_from(look.task.container().total_memory()).unwrap_or(i64::MAX).max(1);
     let resident = i64::try_from(mm.usage().resident.resident()).unwrap_or(i64::MAX);
     let points = resident.saturating_mul(1000) / total + adj;
     line((1000 + points).max(0).saturating_mul(2) / 3)
@@ -113,11 +113,11 @@ pub(super) fn coredump_filter(_look: &Look<'_>) -> SysResult<Vec<u8>> {
 }
 
 pub(super) fn uid_map(look: &Look<'_>) -> SysResult<Vec<u8>> {
-    Ok(id_map(&look.current.kernel.id_maps.uids))
+    Ok(id_map(&look.task.container().id_maps.uids))
 }
 
 pub(super) fn gid_map(look: &Look<'_>) -> SysResult<Vec<u8>> {
-    Ok(id_map(&look.current.kernel.id_maps.gids))
+    Ok(id_map(&look.task.container().id_maps.gids))
 }
 
 pub(super) fn projid_map(_look: &Look<'_>) -> SysResult<Vec<u8>> {

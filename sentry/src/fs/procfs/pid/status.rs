@@ -411,7 +411,7 @@ pub(super) fn cpuset(_look: &Look<'_>) -> SysResult<Vec<u8>> {
 }
 
 pub(super) fn cgroup(look: &Look<'_>) -> SysResult<Vec<u8>> {
-    Ok(look.current.kernel.cgroup_text.own.clone().into_bytes())
+    Ok(look.task.container().cgroup_text.own.clone().into_bytes())
 }
 
 pub(super) fn children(look: &Look<'_>) -> SysResult<Vec<u8>> {

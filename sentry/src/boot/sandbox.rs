@@ -1,0 +1,111 @@
+//! The sandbox as the control server sees it: its containers.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use sentry_platform::Nursery;
+
+use super::container;
+use super::target::{self, Member};
+use crate::config::ContainerConfig;
+use crate::control::{ContainerTarget, ControlTarget, StartError};
+use crate::fs::host_fd::HostPoller;
+use crate::kernel::Kernel;
+use crate::kernel::container::Container;
+use crate::sync::Mutex;
+
+/// A sandbox whose first container is loaded.
+pub(super) struct Sandbox {
+    kernel: Arc<Kernel>,
+    poller: Arc<HostPoller>,
+    first: Arc<Member>,
+    /// What the others share with the first one.
+    namespaces: Arc<Container>,
+    /// The others.
+    members: Mutex<BTreeMap<String, Arc<Member>>>,
+}
+
+impl Sandbox {
+    /// Creates a sandbox with its first container.
+    ///
+    /// # Errors
+    /// As [`container::load`].
+    pub(super) fn new(
+        kernel: &Arc<Kernel>,
+        poller: &Arc<HostPoller>,
+        config: &ContainerConfig,
+        gofers: Vec<OwnedFd>,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<Self, StartError> {
+        let container = Container::new(kernel, config, None, None);
+        let loaded = container::load(kernel, &container, poller, config, gofers, stdio)?;
+        let first = Member::new(kernel.clone(), poller.clone(), container.clone(), loaded);
+        Ok(Self {
+            kernel: kernel.clone(),
+            poller: poller.clone(),
+            first: Arc::new(first),
+            namespaces: container,
+            members: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    fn member(&self, id: &str) -> Option<Arc<Member>> {
+        if self.first.id() == id {
+            return Some(self.first.clone());
+        }
+        self.members.lock().get(id).cloned()
+    }
+}
+
+impl ControlTarget for Sandbox {
+    fn first(&self) -> Arc<dyn ContainerTarget> {
+        self.first.clone()
+    }
+
+    fn container(&self, id: &str) -> Option<Arc<dyn ContainerTarget>> {
+        Some(self.member(id)?)
+    }
+
+    fn prepare(&self) -> Result<Arc<dyn Nursery>, StartError> {
+        let nursery = self.kernel.platform().nursery();
+        nursery.map_err(|errno| {
+            container::failure("starting a process (too low a limit of processes?)", errno)
+        })
+    }
+
+    fn create(
+        &self,
+        config: &ContainerConfig,
+        nursery: Arc<dyn Nursery>,
+        gofers: Vec<OwnedFd>,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<Arc<dyn ContainerTarget>, StartError> {
+        if self.member(&config.id).is_some() {
+            let message = format!("the sandbox has a container {} already", config.id);
+            return Err(StartError { message, exit_code: 1 });
+        }
+        let (kernel, poller) = (&self.kernel, &self.poller);
+        let container = Container::new(kernel, config, Some(&self.namespaces), Some(nursery));
+        let loaded = container::load(kernel, &container, poller, config, gofers, stdio)
+            .inspect_err(|_| target::kill_all(&container))?;
+        let member = Member::new(kernel.clone(), poller.clone(), container, loaded);
+        let member = Arc::new(member);
+        self.members.lock().insert(config.id.clone(), member.clone());
+        Ok(member)
+    }
+
+    fn remove(&self, container: &Arc<dyn ContainerTarget>) {
+        let member = {
+            let mut members = self.members.lock();
+            let id = members.iter().find_map(|(id, member)| {
+                let is_it = std::ptr::addr_eq(Arc::as_ptr(member), Arc::as_ptr(container));
+                is_it.then(|| id.clone())
+            });
+            id.and_then(|id| members.remove(&id))
+        };
+        if let Some(member) = member {
+            member.end();
+        }
+    }
+}
