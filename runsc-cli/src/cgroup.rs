@@ -88,6 +88,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Moves another process into the groups, and whatever it starts from now on.
+    pub(crate) fn add(&self, pid: i32) -> anyhow::Result<()> {
+        for group in &self.groups {
+            fs::write(group.dir.join("cgroup.procs"), pid.to_string())
+                .with_context(|| format!("moving a process to cgroup {}", group.dir.display()))?;
+        }
+        Ok(())
+    }
+
     /// Removes the groups, as soon as the kernel has forgotten their processes.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
         let started = Instant::now();

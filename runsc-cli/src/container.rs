@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Cgroup;
 use crate::hooks::Hooks;
 use crate::log;
-use crate::sandbox::Sandbox;
 use crate::sandbox::control_client::ControlClient;
 use crate::spec::namespaces::Namespaces;
 use crate::sys;
@@ -60,6 +59,10 @@ pub(crate) struct State {
     /// The process that managers see; `runsc do` has none.
     #[serde(default)]
     pub(crate) monitor: Option<ProcessRef>,
+    /// The sandbox that the container has joined, by the id of its first container; none for a
+    /// sandbox of its own.
+    #[serde(default)]
+    pub(crate) sandbox: Option<String>,
     pub(crate) sentry: Option<ProcessRef>,
     pub(crate) gofer: Option<ProcessRef>,
 }
@@ -221,11 +224,19 @@ impl Container {
         fs::read_to_string(self.dir.join(EXIT_STATUS)).ok()?.trim().parse().ok()
     }
 
-    /// Writes down the processes of the sandbox.
-    pub(crate) fn set_processes(&mut self, sandbox: &Sandbox) -> anyhow::Result<()> {
-        self.state.sentry = Some(ProcessRef::of(sandbox.sentry.pid)?);
-        self.state.gofer = Some(ProcessRef::of(sandbox.gofer.pid)?);
+    /// Writes down the container's gofer and the sentry that it runs in.
+    pub(crate) fn set_processes(&mut self, sentry: i32, gofer: i32) -> anyhow::Result<()> {
+        self.state.sentry = Some(ProcessRef::of(sentry)?);
+        self.state.gofer = Some(ProcessRef::of(gofer)?);
         self.save()
+    }
+
+    /// Returns the directory of the sandbox, in which the control socket is.
+    pub(crate) fn sandbox_dir(&self) -> PathBuf {
+        match &self.state.sandbox {
+            Some(id) => self.root().join(id),
+            None => self.dir.clone(),
+        }
     }
 
     /// Returns how far the container is, as the sentry says where it lives.
@@ -244,13 +255,17 @@ impl Container {
         if !sentry.is_alive() {
             return Status::Stopped;
         }
-        let answer = ControlClient::connect(&self.dir)
+        let answer = ControlClient::connect(self)
             .map_err(anyhow::Error::from)
             .and_then(|mut client| client.call_promptly(&Request::Status));
         match answer {
             Ok(Response::Status { status: ContainerStatus::Created }) => Status::Created,
             Ok(Response::Status { status: ContainerStatus::Paused }) => Status::Paused,
             Ok(Response::Status { status: ContainerStatus::Stopped { .. } }) => Status::Stopped,
+            // The sandbox that it has joined does not know it yet, or no longer.
+            Ok(Response::Failed { .. }) if self.state.sandbox.is_some() => {
+                if self.is_being_created() { Status::Creating } else { Status::Stopped }
+            }
             Ok(_) => Status::Running,
             Err(_) if sentry.is_alive() => Status::Running,
             Err(_) => Status::Stopped,
@@ -285,8 +300,10 @@ impl Container {
         // What its creator or its monitor has added meanwhile.
         let current = Self::find_if_any(self.root(), &self.state.id)?;
         check(current.as_ref().unwrap_or(self))?;
-        let State { monitor, sentry, gofer, ref cgroup, .. } =
+        let State { monitor, sentry, gofer, ref cgroup, ref sandbox, .. } =
             current.as_ref().unwrap_or(self).state;
+        // Another container's sentry lives on: it ends what was this one's with its monitor.
+        let sentry = sentry.filter(|_| sandbox.is_none());
         // The monitor first: the others die with it.
         for process in [monitor, sentry, gofer].into_iter().flatten() {
             process.kill_and_wait()?;
@@ -383,6 +400,7 @@ impl State {
             namespaces: Namespaces::default(),
             cgroup: None,
             monitor: None,
+            sandbox: None,
             sentry: None,
             gofer: None,
         }

@@ -200,7 +200,7 @@ fn run_inside(
     let stdin = state_file(state)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let mut control =
-        ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+        ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
     let request = Request::Execute { process: Box::new(process) };
     control.send_with(&request, &[stdin.as_fd(), null.as_fd(), null.as_fd()])?;
     match control.receive()? {

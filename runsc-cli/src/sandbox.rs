@@ -4,7 +4,10 @@ pub(crate) mod control_client;
 mod executable;
 pub(crate) mod foreground;
 mod jail;
+mod member;
 pub(crate) mod monitor;
+pub(crate) mod pod;
+pub(crate) mod stubs;
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
@@ -59,7 +62,7 @@ pub(crate) struct Sandbox {
     executable: Executable,
 }
 
-/// Starts gofer and sentry, which die with this process. `stdio` is what the container gets.
+/// Starts gofer and sentry of a sandbox, which die with this process. `stdio` is what the container gets.
 /// `before_exec` is called with their processes while both wait: what it
 /// writes down is on disk before anything can outlive this process.
 pub(crate) fn launch(
@@ -71,12 +74,7 @@ pub(crate) fn launch(
     let executable = Executable::new().context("copying the runsc executable")?;
     let config = config_file(&plan.config).context("writing the sentry's configuration")?;
     let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
-    let pairs = plan
-        .gofer_mounts
-        .iter()
-        .map(|_| sys::seqpacket_pair())
-        .collect::<io::Result<Vec<(OwnedFd, OwnedFd)>>>()
-        .context("creating the gofer's sockets")?;
+    let pairs = gofer_sockets(plan)?;
     let (errors, errors_writer) = io::pipe().context("creating a pipe")?;
     let (gofer_sync, gofer_go) = io::pipe().context("creating a pipe")?;
     let (sentry_sync, sentry_go) = io::pipe().context("creating a pipe")?;
@@ -84,18 +82,10 @@ pub(crate) fn launch(
         File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?;
     let privileged = sys::effective_ids().0 == 0;
     let stderr = io::stderr();
-    let gofer_log = match &plan.log {
-        Some(log) => log.as_fd(),
-        None if plan.is_attended => stderr.as_fd(),
-        None => null.as_fd(),
-    };
+    let gofer_log = gofer_log(plan, &stderr, &null);
 
     let maps = &plan.config.container.id_maps;
-    let user_namespace = if privileged && *maps != IdMaps::default() {
-        Some(jail::make_user_namespace(maps).context("making a user namespace")?)
-    } else {
-        None
-    };
+    let user_namespace = user_namespace(privileged, maps)?;
     let gofer_plan = GoferPlan {
         id: &plan.config.container.id,
         executable: executable.as_fd(),
@@ -156,6 +146,83 @@ pub(crate) fn launch(
     // A child that gave up at once has closed its gate: what it says is the cause.
     let cause = if is_released { None } else { collect_errors(&errors).err() };
     Err(cause.unwrap_or(error))
+}
+
+/// Starts the gofer of a container that joins a sandbox, which dies with this process. Returns it and
+/// the sentry's sockets. `before_exec` is as for [`launch`].
+fn launch_gofer(
+    plan: &Plan,
+    executable: BorrowedFd<'_>,
+    before_exec: impl FnOnce(&Child) -> anyhow::Result<()>,
+) -> anyhow::Result<(Child, Vec<OwnedFd>)> {
+    sys::raise_file_limit().context("raising the limit of open files")?;
+    let pairs = gofer_sockets(plan)?;
+    let (errors, errors_writer) = io::pipe().context("creating a pipe")?;
+    let (sync, mut go) = io::pipe().context("creating a pipe")?;
+    let null =
+        File::options().read(true).write(true).open("/dev/null").context("opening /dev/null")?;
+    let privileged = sys::effective_ids().0 == 0;
+    let stderr = io::stderr();
+    let maps = &plan.config.container.id_maps;
+    let user_namespace = user_namespace(privileged, maps)?;
+    let gofer_plan = GoferPlan {
+        id: &plan.config.container.id,
+        executable,
+        errors: errors_writer.as_fd(),
+        sync: sync.as_fd(),
+        place: &plan.state_dir,
+        null: null.as_fd(),
+        log: gofer_log(plan, &stderr, &null),
+        mounts: &plan.gofer_mounts,
+        user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
+        sockets: pairs.iter().map(|(gofer, _)| gofer.as_fd()).collect(),
+    };
+    let gofer = sys::spawn(jail::gofer_namespaces(privileged), || {
+        drop_in_child([&go]);
+        jail::become_gofer(&gofer_plan);
+    })
+    .context("starting the gofer: cloning into new namespaces")?;
+    drop((errors_writer, sync));
+    let release = || {
+        if !privileged {
+            jail::map_gofer_ids(gofer.pid, maps)?;
+        }
+        go.write_all(&[1]).context("starting the gofer")?;
+        before_exec(&gofer)?;
+        go.write_all(&[1]).context("starting the gofer")
+    };
+    let started = release();
+    let is_released = started.is_ok();
+    let Err(error) = started.and_then(|()| collect_errors(&errors)) else {
+        return Ok((gofer, pairs.into_iter().map(|(_, sentry)| sentry).collect()));
+    };
+    gofer.kill(libc::SIGKILL)?;
+    gofer.wait()?;
+    let cause = if is_released { None } else { collect_errors(&errors).err() };
+    Err(cause.unwrap_or(error))
+}
+
+/// Makes a pair of sockets for each connection: the gofer's end and the sentry's.
+fn gofer_sockets(plan: &Plan) -> anyhow::Result<Vec<(OwnedFd, OwnedFd)>> {
+    let pairs = plan.gofer_mounts.iter().map(|_| sys::seqpacket_pair());
+    pairs.collect::<io::Result<_>>().context("creating the gofer's sockets")
+}
+
+/// Makes the container's user namespace, where it has one.
+fn user_namespace(privileged: bool, maps: &IdMaps) -> anyhow::Result<Option<OwnedFd>> {
+    if !privileged || *maps == IdMaps::default() {
+        return Ok(None);
+    }
+    jail::make_user_namespace(maps).map(Some).context("making a user namespace")
+}
+
+/// Returns where the gofer writes what it has to say.
+fn gofer_log<'a>(plan: &'a Plan, stderr: &'a io::Stderr, null: &'a File) -> BorrowedFd<'a> {
+    match &plan.log {
+        Some(log) => log.as_fd(),
+        None if plan.is_attended => stderr.as_fd(),
+        None => null.as_fd(),
+    }
 }
 
 impl GoferMount {
@@ -226,7 +293,7 @@ fn collect_errors(mut errors: &PipeReader) -> anyhow::Result<()> {
 }
 
 /// Closes the child's copies of the parent's ends, so that the child notices the parent's death.
-fn drop_in_child(ends: [&PipeWriter; 2]) {
+fn drop_in_child<const N: usize>(ends: [&PipeWriter; N]) {
     for end in ends {
         sys::close_in_child(end.as_fd());
     }

@@ -509,7 +509,21 @@ pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
     if value == 0 {
         return Ok(());
     }
-    match std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
+    write_oom_score_adj("self", value)
+}
+
+/// As [`set_oom_score_adj`], for another process; `spared` is one that is to outlive it.
+pub(crate) fn set_oom_score_adj_of(pid: i32, value: i32, spared: i32) -> io::Result<()> {
+    const MAX: i32 = 1000;
+    const DISTANCE: i32 = 300;
+    let lowest = std::fs::read_to_string(format!("/proc/{spared}/oom_score_adj"))?;
+    let lowest: i32 = lowest.trim().parse().map_err(io::Error::other)?;
+    let value = if value > lowest { value } else { lowest.saturating_add(DISTANCE).min(MAX) };
+    write_oom_score_adj(&pid.to_string(), value)
+}
+
+fn write_oom_score_adj(process: &str, value: i32) -> io::Result<()> {
+    match std::fs::write(format!("/proc/{process}/oom_score_adj"), value.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => other,
     }

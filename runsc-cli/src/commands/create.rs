@@ -14,6 +14,7 @@ use crate::hooks::{self, Point};
 use crate::sandbox::Plan;
 use crate::sandbox::control_client::ControlClient;
 use crate::sandbox::monitor::{self, Console, Surroundings};
+use crate::sandbox::pod;
 use crate::sys::{self, Child};
 use crate::{ExitError, log, spec};
 
@@ -48,6 +49,12 @@ pub(super) fn prepare(
     for warning in &bundle.warnings {
         log::warning(&format!("config.json: {warning}"));
     }
+    let root = super::state_root(global);
+    let sandbox = pod::find(&root, &args.id, &bundle.annotations)?;
+    if sandbox.is_none() {
+        bundle.namespaces.warn_of_paths();
+    }
+    bundle.container.shared = bundle.namespaces.shared();
     let process = &bundle.container.process;
     let console = check_terminal(process.terminal, is_detached, args.console_socket.as_deref())?;
     let surroundings = Surroundings {
@@ -66,6 +73,7 @@ pub(super) fn prepare(
     let mut state = State::new(&args.id, &dir, &bundle.rootfs, annotations);
     state.hooks = std::mem::take(&mut bundle.hooks);
     state.namespaces = std::mem::take(&mut bundle.namespaces);
+    state.sandbox = sandbox.map(|sandbox| sandbox.state.id);
     let limits = std::mem::take(&mut bundle.cgroups.limits);
     if !global.ignore_cgroups {
         if sys::effective_ids().0 == 0 {
@@ -74,7 +82,7 @@ pub(super) fn prepare(
             log::warning("config.json: linux.resources: not applied without privileges");
         }
     }
-    let mut container = Container::claim(&super::state_root(global), state)?;
+    let mut container = Container::claim(&root, state)?;
     make_cgroups(global, &mut container)?;
     match &container.state.cgroup {
         Some(cgroup) => bundle.show_cgroups(cgroup),
@@ -179,7 +187,7 @@ impl Prepared {
 
 /// Sends a request whose only good answer is `Done`.
 pub(super) fn expect_done(container: &Container, request: &Request) -> anyhow::Result<()> {
-    let mut control = ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+    let mut control = ControlClient::connect(container).context("connecting to the sentry")?;
     match control.call(request)? {
         Response::Done => Ok(()),
         Response::Failed { message, .. } => Err(ExitError { message, code: 1 }.into()),

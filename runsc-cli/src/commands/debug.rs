@@ -17,7 +17,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &DebugArgs) -> anyhow::Result<i3
     }
     let container = Container::find(&super::state_root(global), &args.id)?;
     let connect = || {
-        ControlClient::connect(&container.dir)
+        ControlClient::connect(&container)
             .with_context(|| format!("container {} is not running", args.id))
     };
     let mut text = String::new();

@@ -51,7 +51,7 @@ fn data(container: &Container) -> anyhow::Result<Value> {
     if let Some(cgroup) = &container.state.cgroup {
         return Ok(cgroup::stats(cgroup));
     }
-    let mut control = ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+    let mut control = ControlClient::connect(container).context("connecting to the sentry")?;
     let Response::Processes { processes } = control.call_promptly(&Request::Processes)? else {
         bail!("unexpected answer of the sentry");
     };

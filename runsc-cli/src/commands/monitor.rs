@@ -11,9 +11,10 @@ use crate::sys;
 pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     sys::set_process_name(c"runsc-monitor");
     let args: Vec<String> = args.collect();
-    match args.first().map(String::as_str) {
-        Some("container") => monitor::attend_container().map(|never| match never {}),
-        Some("exec") => monitor::attend_execution().map(|never| match never {}),
+    match &args[..] {
+        [kind, id] if kind == "container" => match monitor::attend_container(id.clone())? {},
+        [kind, id] if kind == "member" => match monitor::attend_member(id.clone())? {},
+        [kind, id] if kind == "exec" => match monitor::attend_execution(id.clone())? {},
         _ => bail!("monitor is started by runsc itself"),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn pause(global: &GlobalOptions, args: &IdArgs) -> anyhow::Result<i32
         // In runc's words.
         _ => bail!("container not running"),
     }
-    let mut control = ControlClient::connect(&container.dir).context("connecting to the sentry")?;
+    let mut control = ControlClient::connect(&container).context("connecting to the sentry")?;
     let started = Instant::now();
     loop {
         match control.call_promptly(&Request::Pause)? {

@@ -1,19 +1,18 @@
 //! `runsc ps`.
 
-use std::collections::HashMap;
-
 use anyhow::{Context as _, bail};
 use sentry::control::{ProcessInfo, Request, Response};
 
 use crate::cli::{GlobalOptions, ListFormat, PsArgs};
 use crate::container::Container;
 use crate::sandbox::control_client::ControlClient;
+use crate::sandbox::stubs;
 
 /// Prints the processes of a container: as a table with the ids that they have inside, as JSON the
 /// ids of the host's processes that stand for them, which managers look up and signal.
 pub(crate) fn run(global: &GlobalOptions, args: &PsArgs) -> anyhow::Result<i32> {
     let container = Container::find(&super::state_root(global), &args.id)?;
-    let mut control = ControlClient::connect(&container.dir)
+    let mut control = ControlClient::connect(&container)
         .with_context(|| format!("container {} is not running", args.id))?;
     let Response::Processes { processes } = control.call_promptly(&Request::Processes)? else {
         bail!("unexpected answer of the sentry");
@@ -30,10 +29,10 @@ pub(crate) fn run(global: &GlobalOptions, args: &PsArgs) -> anyhow::Result<i32> 
 /// run their code. One that several share is there once.
 fn host_pids(container: &Container, processes: &[ProcessInfo]) -> Vec<i32> {
     let sentry = container.state.sentry.map_or(0, |sentry| sentry.pid);
-    let on_host = children_by_own_pid(sentry);
-    let pids = processes.iter().filter_map(|process| match process.pid {
-        1 => Some(container.pid()),
-        _ => on_host.get(&process.host_pid?).copied(),
+    let on_host = stubs::by_own_pid(sentry);
+    let pids = processes.iter().filter_map(|process| match process.is_first {
+        true => Some(container.pid()),
+        false => on_host.get(&process.host_pid?).copied(),
     });
     let mut seen = Vec::new();
     for pid in pids {
@@ -42,21 +41,6 @@ fn host_pids(container: &Container, processes: &[ProcessInfo]) -> Vec<i32> {
         }
     }
     seen
-}
-
-/// Returns the children of a process by the pid that each has in its own namespace.
-fn children_by_own_pid(parent: i32) -> HashMap<u32, i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let child = |pid: i32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        if field("PPid:")?.trim().parse() != Ok(parent) {
-            return None;
-        }
-        Some((field("NSpid:")?.split_whitespace().last()?.parse().ok()?, pid))
-    };
-    pids.filter_map(child).collect()
 }
 
 pub(super) fn table(processes: &[ProcessInfo]) -> String {

@@ -20,7 +20,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &IdArgs) -> anyhow::Result<i32> 
 
 /// Returns the container's wait status, as the sentry tells it or as the monitor has left it.
 fn wait(container: &Container) -> anyhow::Result<u32> {
-    if let Ok(mut control) = ControlClient::connect(&container.dir)
+    if let Ok(mut control) = ControlClient::connect(container)
         && let Ok(Response::Status { status: ContainerStatus::Stopped { wait_status } }) =
             control.call(&Request::Wait)
     {

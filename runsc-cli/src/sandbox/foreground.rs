@@ -28,7 +28,9 @@ fn run_until_exit(plan: &Plan, container: &mut Container) -> anyhow::Result<i32>
     let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
     let stdio = (io::stdin(), io::stdout(), io::stderr());
     let stdio = [stdio.0.as_fd(), stdio.1.as_fd(), stdio.2.as_fd()];
-    let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
+    let sandbox = super::launch(plan, stdio, |sandbox| {
+        container.set_processes(sandbox.sentry.pid, sandbox.gofer.pid)
+    })?;
     container.is_created();
     let result = start(container).and_then(|control| attend(&sandbox, control, signals.as_fd()));
     match result {
@@ -47,7 +49,7 @@ fn run_until_exit(plan: &Plan, container: &mut Container) -> anyhow::Result<i32>
 
 fn start(container: &Container) -> anyhow::Result<ControlClient> {
     let mut control =
-        ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+        ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
     control.send(&Request::Start)?;
     Ok(control)
 }

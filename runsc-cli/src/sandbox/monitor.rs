@@ -22,7 +22,7 @@ use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::control_client::ControlClient;
-use super::{Plan, Sandbox, foreground, jail};
+use super::{Plan, foreground, jail, member};
 use crate::container::{Container, EXIT_STATUS, State, Status};
 use crate::hooks::{self, Point};
 use crate::spec::namespaces::Namespaces;
@@ -138,8 +138,8 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
             fds = vec![slave.as_fd(); 3];
         }
         fds.extend(execution.preserved.iter().map(OwnedFd::as_fd));
-        let mut control = ControlClient::connect_unbuffered(&container.dir)
-            .context("connecting to the sentry")?;
+        let mut control =
+            ControlClient::connect_unbuffered(&container).context("connecting to the sentry")?;
         control.send_with(&request, &fds)?;
         match control.receive()? {
             Response::Executed { .. } => {}
@@ -252,18 +252,19 @@ fn watch_over_container(
         stdio = [slave.as_fd(); 3];
     }
     sys::set_oom_score_adj(plan.config.container.process.oom_score_adj)?;
-    let sandbox = super::launch(plan, stdio, |sandbox| container.set_processes(sandbox))?;
+    if container.state.sandbox.is_some() {
+        return member::watch_over(plan, surroundings, container, stdio, reports);
+    }
+    let sandbox = super::launch(plan, stdio, |sandbox| {
+        container.set_processes(sandbox.sentry.pid, sandbox.gofer.pid)
+    })?;
     let mut control =
-        ControlClient::connect_unbuffered(&container.dir).context("connecting to the sentry")?;
+        ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
     expect_done(control.call(&Request::Created)?)?;
     control.send(&Request::Wait)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let state_dir = File::open(&container.dir).context("opening the state directory")?;
-    if is_privileged() {
-        enter_namespaces(&surroundings.namespaces, &sandbox)?;
-    }
-    hide(surroundings.is_detached)?;
-    report(reports, &Report::Ready);
+    settle(surroundings, sandbox.gofer.pidfd.as_fd(), reports)?;
     let fds = [
         null.as_fd(),
         null.as_fd(),
@@ -275,6 +276,20 @@ fn watch_over_container(
     ];
     let args = ["runsc-monitor", "monitor", "container", &container.state.id].map(str::to_owned);
     jail::exec(sandbox.executable.as_fd(), reports, &fds, &args)
+}
+
+/// Does what is left to be done in a container's monitor before its exec, and says that it is ready.
+pub(super) fn settle(
+    surroundings: &Surroundings,
+    gofer: BorrowedFd<'_>,
+    reports: BorrowedFd<'_>,
+) -> anyhow::Result<()> {
+    if is_privileged() {
+        enter_namespaces(&surroundings.namespaces, gofer)?;
+    }
+    hide(surroundings.is_detached)?;
+    report(reports, &Report::Ready);
+    Ok(())
 }
 
 /// Leaves the caller's session and signals; until the container is created the caller's death is
@@ -315,10 +330,10 @@ fn is_privileged() -> bool {
 /// others those of the gofer, whose root is empty: `docker cp` and its kind write below
 /// /proc/PID/root, where nothing is. Not that of users: from inside, the death of this process could
 /// not be that of its children any more.
-fn enter_namespaces(namespaces: &Namespaces, sandbox: &Sandbox) -> anyhow::Result<()> {
+fn enter_namespaces(namespaces: &Namespaces, gofer: BorrowedFd<'_>) -> anyhow::Result<()> {
     let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
     let mounts = namespaces.path(libc::CLONE_NEWNS).map(|path| open_namespace(path)).transpose()?;
-    sys::enter_namespaces(sandbox.gofer.pidfd.as_fd(), namespaces.own(kinds))
+    sys::enter_namespaces(gofer, namespaces.own(kinds))
         .context("entering the gofer's namespaces")?;
     if let Some(mounts) = mounts {
         sys::enter_namespace(mounts.as_fd(), libc::CLONE_NEWNS)
@@ -381,13 +396,14 @@ fn hide(is_detached: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn take(number: i32) -> anyhow::Result<OwnedFd> {
+    sys::take_descriptor(number).with_context(|| format!("taking descriptor {number}"))
+}
+
 /// `runsc monitor container`: passes signals on until the container has stopped, then ends as it
 /// has ended.
-pub(crate) fn attend_container() -> anyhow::Result<std::convert::Infallible> {
-    let take = |number| {
-        sys::take_descriptor(number).with_context(|| format!("taking descriptor {number}"))
-    };
-    let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?);
+pub(crate) fn attend_container(id: String) -> anyhow::Result<std::convert::Infallible> {
+    let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id);
     let sentry = Child::of_descriptor(take(monitor_fd::SENTRY)?);
     let gofer = Child::of_descriptor(take(monitor_fd::GOFER)?);
     let state_dir = take(monitor_fd::STATE_DIR)?;
@@ -397,17 +413,33 @@ pub(crate) fn attend_container() -> anyhow::Result<std::convert::Infallible> {
     gofer.kill(libc::SIGKILL)?;
     sentry.wait().context("waiting for the sentry")?;
     gofer.wait().context("waiting for the gofer")?;
+    end(state_dir.as_fd(), status)
+}
+
+/// `runsc monitor member`: as [`attend_container`], for a container in the sandbox of another one.
+pub(crate) fn attend_member(id: String) -> anyhow::Result<std::convert::Infallible> {
+    let control = ControlClient::from_descriptor(take(member::monitor_fd::CONTROL)?, id);
+    let gofer = Child::of_descriptor(take(member::monitor_fd::GOFER)?);
+    let state_dir = take(member::monitor_fd::STATE_DIR)?;
+    let status = attend(control)?;
+    gofer.kill(libc::SIGKILL)?;
+    gofer.wait().context("waiting for the gofer")?;
+    end(state_dir.as_fd(), status)
+}
+
+/// Leaves the wait status behind and ends this process with it; none is that of a container whose
+/// sentry was killed.
+fn end(state_dir: BorrowedFd<'_>, status: Option<u32>) -> ! {
     let status = status.unwrap_or(libc::SIGKILL.unsigned_abs());
-    if let Err(error) = leave_status(state_dir.as_fd(), status) {
+    if let Err(error) = leave_status(state_dir, status) {
         log::warning(&format!("writing the exit status: {error}"));
     }
-    sys::end_as(ExitStatus::of_wait_status(status));
+    sys::end_as(ExitStatus::of_wait_status(status))
 }
 
 /// `runsc monitor exec`: passes signals on until the process has ended, then ends as it has.
-pub(crate) fn attend_execution() -> anyhow::Result<std::convert::Infallible> {
-    let control = sys::take_descriptor(monitor_fd::CONTROL).context("taking the connection")?;
-    let status = attend(ControlClient::from_descriptor(control))?;
+pub(crate) fn attend_execution(id: String) -> anyhow::Result<std::convert::Infallible> {
+    let status = attend(ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id))?;
     sys::end_as(ExitStatus::of_wait_status(status.unwrap_or(libc::SIGKILL.unsigned_abs())));
 }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use libc::c_int;
-use sentry::config::{IdMaps, IdRange};
+use sentry::config::{IdMaps, IdRange, SharedNamespaces};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Fields;
+use crate::log;
 
 /// Where the namespaces of a container come from, by `CLONE_NEW*`. A kind that is in neither list
 /// is the caller's. These are those of the monitor, and so what the host can join; every
@@ -29,6 +30,30 @@ impl Namespaces {
     /// Returns the path of one that exists.
     pub(crate) fn path(&self, kind: c_int) -> Option<&PathBuf> {
         self.paths.iter().find(|(other, _)| *other == kind).map(|(_, path)| path)
+    }
+
+    /// Returns what a container that joins a sandbox shares with its first one: everything that it
+    /// does not have for itself.
+    pub(crate) fn shared(&self) -> SharedNamespaces {
+        let is_shared = |kind| self.own(kind) == 0;
+        SharedNamespaces {
+            pid: is_shared(libc::CLONE_NEWPID),
+            ipc: is_shared(libc::CLONE_NEWIPC),
+            uts: is_shared(libc::CLONE_NEWUTS),
+        }
+    }
+
+    /// Says what a sandbox of its own does not see of namespaces that exist.
+    pub(crate) fn warn_of_paths(&self) {
+        for (kind, name) in [(libc::CLONE_NEWIPC, "ipc"), (libc::CLONE_NEWPID, "pid")] {
+            if let Some(path) = self.path(kind) {
+                log::warning(&format!(
+                    "config.json: linux.namespaces: {name}: {} is joined by the container's process \
+                     on the host alone: the sandbox does not see what else is in it",
+                    path.display()
+                ));
+            }
+        }
     }
 
     /// Returns every kind of which the container does not have the caller's.
@@ -70,10 +95,6 @@ pub(super) fn translate(
                 "user" | "time" => {
                     bail!("{field}: a sandbox cannot join a {kind} namespace: remove the path");
                 }
-                "ipc" | "pid" => warnings.push(format!(
-                    "{field}: joined by the container's process on the host alone: the sandbox \
-                     does not see what else is in it"
-                )),
                 _ => {}
             }
             if !path.starts_with('/') {

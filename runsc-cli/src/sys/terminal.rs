@@ -23,7 +23,7 @@ pub(crate) struct Pty {
 }
 
 /// The most descriptors that travel with one message.
-const MAX_DESCRIPTORS: usize = 250;
+pub(crate) const MAX_DESCRIPTORS: usize = 250;
 
 impl Pty {
     /// Opens a new one.

@@ -55,11 +55,7 @@ impl Member {
             undo(&self.first);
         }
         kill_all(&self.container);
-        self.container.thaw();
-        let mut init = self.container.init.lock();
-        init.status.get_or_insert(status::signaled(SIGKILL, false));
-        // The circle of references.
-        init.group = None;
+        self.container.close();
     }
 }
 

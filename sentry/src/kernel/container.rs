@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use sentry_platform::{Context, ContextOwner, Nursery};
-use syscalls::{SysResult, abi};
+use syscalls::{Errno, SysResult, abi};
 
 use super::{Kernel, MAX_TASKS};
 use crate::config::{CgroupText, ContainerConfig, IdMaps, SharedNamespaces};
@@ -42,8 +42,18 @@ pub struct Container {
     /// Most tasks.
     tasks_limit: AtomicUsize,
     n_tasks: AtomicUsize,
-    /// What fresh address spaces are made of; the platform's own where there is none.
-    nursery: Option<Arc<dyn Nursery>>,
+    /// What fresh address spaces are made of.
+    origin: Mutex<Origin>,
+}
+
+/// What the address spaces of a container are made of.
+enum Origin {
+    /// What the platform has for the first container.
+    Platform,
+    /// A process of the container's own.
+    Own(Arc<dyn Nursery>),
+    /// Nothing any more.
+    None,
 }
 
 /// A namespace that has no other members than its contents.
@@ -122,7 +132,7 @@ impl Container {
             memory_limit: AtomicU64::new(config.memory_limit.unwrap_or(u64::MAX)),
             tasks_limit: AtomicUsize::new(as_tasks(config.tasks_limit)),
             n_tasks: AtomicUsize::new(0),
-            nursery,
+            origin: Mutex::new(nursery.map_or(Origin::Platform, Origin::Own)),
         })
     }
 
@@ -135,10 +145,26 @@ impl Container {
         kernel: &Kernel,
         owner: Arc<dyn ContextOwner>,
     ) -> SysResult<Arc<dyn Context>> {
-        match &self.nursery {
+        let nursery = match &*self.origin.lock() {
+            Origin::Platform => None,
+            Origin::Own(nursery) => Some(nursery.clone()),
+            Origin::None => return Err(Errno::EAGAIN),
+        };
+        match nursery {
             Some(nursery) => nursery.create(owner),
             None => kernel.platform().create(owner),
         }
+    }
+
+    /// Lets nobody run a program any more: the container is over, though zombies may be left of it.
+    pub(crate) fn close(&self) {
+        let origin = std::mem::replace(&mut *self.origin.lock(), Origin::None);
+        drop(origin);
+        self.thaw();
+        // The circle of references.
+        let mut init = self.init.lock();
+        init.status.get_or_insert(abi::wait::signaled(abi::signal::SIGKILL, false));
+        init.group = None;
     }
 
     /// Counts a new task, unless the container, the sandbox or the user has reached the limit.
@@ -171,11 +197,6 @@ impl Container {
     pub(crate) fn task_gone(&self, kernel: &Kernel) {
         uncount(&self.n_tasks);
         kernel.uncount_task();
-    }
-
-    /// Returns how many tasks the container has, zombies included.
-    pub(crate) fn n_tasks(&self) -> usize {
-        self.n_tasks.load(Ordering::SeqCst)
     }
 
     /// Returns the container's threads and their numbers in its pid namespace.
