@@ -131,7 +131,9 @@ impl ContainerTarget for Member {
         for (_, task) in &tasks {
             run::retreat(task);
         }
-        !tasks.iter().any(|(_, task)| run::is_in_application(task))
+        let is_started = self.is_started.load(Ordering::SeqCst);
+        let has_begun = |task| is_started || !Arc::ptr_eq(task, &self.first);
+        tasks.iter().all(|(_, task)| run::is_at_rest(task) || !has_begun(task))
     }
 
     fn resume(&self) {

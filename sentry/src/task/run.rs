@@ -145,6 +145,13 @@ impl Work for Task {
             return;
         }
         let current = CurrentTask::new(self);
+        if current.container().is_frozen() && !deliver::is_leaving(&current) {
+            // What it waits for has come, and stays for when it is thawed, which wakes it.
+            if cas(&current, SERVING, BLOCKED) {
+                return;
+            }
+            current.run_state.store(SERVING, Ordering::SeqCst);
+        }
         let next = if current.is_in_call() { Step::Call } else { Step::Return };
         step(&current, next);
     }
@@ -197,9 +204,9 @@ pub(crate) fn retreat(task: &Arc<Task>) {
     hurry(task);
 }
 
-/// Returns whether a task runs application code.
-pub(crate) fn is_in_application(task: &Task) -> bool {
-    task.run_state.load(Ordering::SeqCst) == GUEST
+/// Returns whether nobody works on a task, and no application code of it runs.
+pub(crate) fn is_at_rest(task: &Task) -> bool {
+    matches!(task.run_state.load(Ordering::SeqCst), BLOCKED | DEAD)
 }
 
 impl Task {

@@ -21,13 +21,16 @@ pub(crate) enum Next {
     Exited,
 }
 
+/// Returns whether the thread ends before it next runs application code.
+pub(crate) fn is_leaving(current: &CurrentTask) -> bool {
+    let group = current.group.signals.lock();
+    group.exit_status.is_some() || group.exec_tid.is_some()
+}
+
 /// Returns whether [`before_return`] has something to do.
 pub(crate) fn is_due(current: &CurrentTask) -> bool {
-    let group = current.group.signals.lock();
-    let is_leaving = group.exit_status.is_some() || group.exec_tid.is_some();
-    let has_stopped = group.stop.is_some();
-    drop(group);
-    is_leaving
+    let has_stopped = current.group.signals.lock().stop.is_some();
+    is_leaving(current)
         || has_stopped
         || current.container().is_frozen()
         || current.has_attention()
