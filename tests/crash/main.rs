@@ -64,6 +64,7 @@ mod crash {
         Do,
         Run,
         Create,
+        Exec,
     }
 
     struct Round<'a> {
@@ -93,7 +94,7 @@ mod crash {
             let script = "(sleep 60 & sleep 60; :) & sleep 60; :";
             let program = Cmd::new(["/bin/sh", "-c", script]);
             let bundle = Bundle::new(&Rootfs::Host, &program);
-            let how = *self.random.pick(&[Start::Do, Start::Run, Start::Create]);
+            let how = *self.random.pick(&[Start::Do, Start::Run, Start::Create, Start::Exec]);
             let id = unique("crash");
             let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
             let path = bundle.path().to_string_lossy().into_owned();
@@ -104,14 +105,18 @@ mod crash {
                     self.spawn("start", &args)
                 }
                 Start::Run => self.spawn("start", &words(&["run", "--bundle", &path, &id])),
-                Start::Create => {
+                Start::Create | Start::Exec => {
                     // As a manager does, which is not ours to kill: it waits outside the group.
-                    let mut script = String::new();
+                    let mut runsc = String::new();
                     for word in &self.runsc {
-                        script += &format!("'{}' ", word.to_string_lossy());
+                        runsc += &format!("'{}' ", word.to_string_lossy());
                     }
-                    let script =
-                        format!("{script} create --bundle '{path}' {id} && {script} start {id}");
+                    let mut script =
+                        format!("{runsc} create --bundle '{path}' {id} && {runsc} start {id}");
+                    if matches!(how, Start::Exec) {
+                        script += &format!(" && {runsc} exec --detach {id} sleep 60");
+                        script += &format!(" && {runsc} exec {id} sh -c 'sleep 60 & sleep 60'");
+                    }
                     let log = std::fs::File::create(self.log.join("start")).unwrap();
                     let shell = Cmd::new(["sh", "-c", &script]);
                     self.group.enclose(&shell).spawn(Stdio::null(), log.into())
@@ -134,7 +139,7 @@ mod crash {
 
         fn run(mut self) {
             let (mut starting, id, bundle) = self.start();
-            self.random.pause(Duration::from_millis(80));
+            self.random.pause(Duration::from_millis(120));
             let mut killed = vec![self.kill_one()];
             while self.random.below(3) == 0 {
                 self.random.pause(Duration::from_millis(10));
