@@ -86,6 +86,29 @@ mod conditions {
     }
 
     #[test]
+    fn strace_tells_of_every_call_and_of_those_that_wait() {
+        let (state, logs) = (TempDir::new(), TempDir::new());
+        let log = logs.join("strace");
+        let mut argv = mode::runsc_argv(Platform::Systrap, &state);
+        argv.extend(["--strace".into(), "--debug-log".into(), log.clone().into_os_string()]);
+        argv.extend(["do", "/bin/sh", "-c", "/bin/sleep 0.1; exit 3"].map(OsString::from));
+        assert_eq!(Cmd::new(argv).run().end, End::Code(3));
+        let text = std::fs::read_to_string(log).unwrap();
+        let calls: Vec<_> = text.lines().filter_map(|line| line.split_once("] ")).collect();
+        let has = |start: &str, end: &str| {
+            calls.iter().any(|(_, call)| call.starts_with(start) && call.ends_with(end))
+        };
+        assert!(has("execve(\"/bin/sleep\", [\"/bin/sleep\", \"0.1\"], ", " = 0"), "{text}");
+        assert!(has("clock_nanosleep(", " <unfinished ...>"), "{text}");
+        assert!(
+            calls.iter().any(|(_, call)| call.contains("clock_nanosleep resumed>) = 0")),
+            "{text}"
+        );
+        assert!(has("exit_group(3", " = ?"), "{text}");
+        assert!(calls.iter().all(|(_, call)| !call.starts_with(' ')), "{text}");
+    }
+
+    #[test]
     fn a_full_output_is_the_writers_affair() {
         let state = TempDir::new();
         let to_full = "exec \"$@\" >/dev/full";

@@ -447,6 +447,13 @@ pub(crate) fn leave(current: &CurrentTask, outcome: &HandlerResult) {
     }
 }
 
+/// Is told of an `execve` before the new program runs: its calls come before the old one's end.
+pub(crate) fn replaced(current: &CurrentTask) {
+    if current.kernel.strace {
+        super::strace::replaced(current);
+    }
+}
+
 /// Runs the present call's handler.
 pub(crate) fn call(current: &CurrentTask) -> HandlerResult {
     let call = *current.call.lock();

@@ -21,6 +21,7 @@ use super::{
 use crate::mm::MemoryManager;
 use crate::mm::loader::{self, Entry};
 use crate::sync::Mutex;
+use crate::syscalls::dispatch;
 use crate::vfs::OpenFile;
 use crate::vfs::open::open_exec;
 use crate::vfs::walk::{Walk, WalkFlags};
@@ -133,6 +134,7 @@ pub(crate) fn execute(
     commit(current, ready);
     current.set_in_call(false);
     current.end_block();
+    dispatch::replaced(current);
     run::start(&task);
     Err(Control::Detached)
 }
