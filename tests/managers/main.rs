@@ -79,5 +79,5 @@ mod managers {
         };
     }
 
-    managers!(podman);
+    managers!(podman, containerd);
 }
