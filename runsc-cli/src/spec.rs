@@ -12,6 +12,7 @@ pub(crate) mod namespaces;
 mod process;
 pub(crate) use mounts::OPTIONS as MOUNT_OPTIONS;
 pub(crate) mod resources;
+mod scheduling;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -202,6 +202,24 @@ pub struct ProcessConfig {
     pub terminal: bool,
     /// `oom_score_adj` as the guest shows it.
     pub oom_score_adj: i32,
+    /// How it is scheduled.
+    #[serde(default)]
+    pub scheduling: Scheduling,
+}
+
+/// Priorities of a process, as the guest shows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduling {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// Of the real-time policies, 1 to 99.
+    pub priority: i32,
+    /// -20 to 19.
+    pub nice: i32,
+    /// `SCHED_RESET_ON_FORK`.
+    pub reset_on_fork: bool,
+    /// As for `ioprio_set(2)`.
+    pub ioprio: i32,
 }
 
 /// The capability sets, bit n for capability n of `linux/capability.h`.

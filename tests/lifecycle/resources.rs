@@ -112,6 +112,21 @@ fn a_container_sees_its_own_groups() {
     });
 }
 
+/// Without runc, which knows the fields only since 1.2.
+#[test]
+fn processes_have_the_priorities_of_the_file() {
+    for platform in [Platform::Systrap, Platform::Ptrace] {
+        let script = "cut -d' ' -f18,19,41 </proc/self/stat >/shared/seen; busybox ionice -p $$ >>/shared/seen";
+        let case = Case::with(Runtime::Runsc(platform), &["sh", "-c", script], |config| {
+            config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 5});
+            config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+        });
+        case.succeed(&["run", "c"]);
+        let seen = fs::read_to_string(case.shared("seen")).unwrap();
+        assert_eq!(seen, "25 5 3\nbest-effort: prio 6\n");
+    }
+}
+
 #[test]
 fn events_tell_of_processes_killed_for_memory() {
     compare(|runtime| {

@@ -5,6 +5,7 @@ use sentry::config::{Capabilities, ProcessConfig, RlimitConfig};
 
 use super::capabilities;
 use super::fields::Fields;
+use super::scheduling;
 
 /// Names of `process.rlimits`, in the order of the numbers of Linux on x86-64.
 const RLIMITS: [&str; 16] = [
@@ -102,6 +103,7 @@ pub(super) fn translate(
         config.rlimits.push(RlimitConfig { resource, soft, hard });
         limit.finish(warnings);
     }
+    config.scheduling = scheduling::translate(&mut process, warnings)?;
     process.finish(warnings);
     Ok((config, console_size))
 }

@@ -8,6 +8,7 @@ use sentry::config::{ContainerConfig, DeviceConfig, IdMaps};
 use super::fields::Fields;
 use super::mounts;
 use super::namespaces::{self, Namespaces};
+use super::scheduling;
 use crate::cgroup;
 
 /// Where the container's control groups are, and what is written there.
@@ -57,6 +58,7 @@ pub(super) fn translate(
             format!("linux.rootfsPropagation: unknown propagation {propagation:?}")
         })?;
     }
+    scheduling::check_personality(&mut linux, warnings)?;
     linux.finish(warnings);
     Ok((namespaces, cgroups))
 }

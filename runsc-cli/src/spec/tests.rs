@@ -38,6 +38,31 @@ fn error_of(change: impl FnOnce(&mut serde_json::Value)) -> String {
 }
 
 #[test]
+fn priorities_that_cannot_be_honoured_are_refused() {
+    let scheduler =
+        |value: serde_json::Value| error_of(|spec| spec["process"]["scheduler"] = value);
+    assert_eq!(
+        scheduler(serde_json::json!({ "policy": "SCHED_DEADLINE" })),
+        "process.scheduler.policy: SCHED_DEADLINE is not supported"
+    );
+    assert_eq!(
+        scheduler(serde_json::json!({ "policy": "SCHED_FIFO" })),
+        "process.scheduler.priority: 0 is not between 1 and 99 as SCHED_FIFO has it"
+    );
+    assert_eq!(
+        error_of(|spec| {
+            spec["process"]["ioPriority"] =
+                serde_json::json!({ "class": "IOPRIO_CLASS_BE", "priority": 8 });
+        }),
+        "process.ioPriority.priority: 8 is not between 0 and 7"
+    );
+    assert_eq!(
+        error_of(|spec| spec["linux"]["personality"] = serde_json::json!({ "domain": "LINUX32" })),
+        "linux.personality.domain: \"LINUX32\" is not supported"
+    );
+}
+
+#[test]
 fn default_spec_translates_without_unknown_fields() {
     let bundle = Request::new(&["--ignore-cgroups"], |_| ()).translate().unwrap();
     assert_eq!(bundle.container.process.args, [b"sh"]);

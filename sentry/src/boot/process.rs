@@ -4,12 +4,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use ::syscalls::abi::fs::makedev;
+use ::syscalls::abi::sched::SCHED_RESET_ON_FORK;
 use ::syscalls::abi::signal::{SI_USER, SIGKILL, SigSet, Siginfo};
 use ::syscalls::abi::wait as status;
 use ::syscalls::{Errno, SysResult};
 
 use super::container::{failure, resolve, walk};
-use crate::config::ProcessConfig;
+use crate::config::{ProcessConfig, Scheduling};
 use crate::control::{ExecProcess, StartError};
 use crate::fs::host_fd::{HostFile, HostPoller};
 use crate::fs::tty;
@@ -186,6 +187,17 @@ fn credentials(process: &ProcessConfig) -> Credentials {
     }
 }
 
+fn misc(scheduling: &Scheduling) -> TaskMisc {
+    let reset_on_fork = if scheduling.reset_on_fork { SCHED_RESET_ON_FORK } else { 0 };
+    TaskMisc {
+        sched_policy: scheduling.policy | reset_on_fork.unsigned_abs(),
+        sched_priority: scheduling.priority,
+        nice: scheduling.nice,
+        ioprio: scheduling.ioprio,
+        ..TaskMisc::default()
+    }
+}
+
 /// Creates a process without a program, in a session of its own.
 pub(super) fn create(
     kernel: &Arc<Kernel>,
@@ -234,7 +246,7 @@ pub(super) fn create(
         creds: Arc::new(credentials(process)),
         comm: Vec::new(),
         signals: TaskSignals { mask: SigSet::EMPTY, ..TaskSignals::default() },
-        misc: TaskMisc { start_ns: kernel.clock.boot_ns(), ..TaskMisc::default() },
+        misc: TaskMisc { start_ns: kernel.clock.boot_ns(), ..misc(&process.scheduling) },
     };
     let task = Task::create(new, |_| Ok(Arc::new(crate::task::no_context::NoContext)))?;
     let _guard = kernel.tree.lock();

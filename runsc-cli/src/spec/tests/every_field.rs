@@ -45,7 +45,7 @@ fn full() -> Value {
             "apparmorProfile": "profile",
             "oomScoreAdj": 100,
             "scheduler": {
-                "policy": "SCHED_BATCH", "nice": 1, "priority": 1, "flags": ["SCHED_FLAG_RECLAIM"],
+                "policy": "SCHED_RR", "nice": 1, "priority": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"],
                 "runtime": 1, "deadline": 1, "period": 1
             },
             "selinuxLabel": "label",
@@ -112,7 +112,7 @@ fn full() -> Value {
             "mountLabel": "label",
             "intelRdt": { "closID": "c", "l3CacheSchema": "x", "memBwSchema": "x" },
             "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] },
-            "personality": { "domain": "LINUX", "flags": ["x"] },
+            "personality": { "domain": "LINUX", "flags": [] },
             "timeOffsets": { "boottime": { "secs": 1, "nanosecs": 1 } }
         }
     })
