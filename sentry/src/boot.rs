@@ -84,6 +84,7 @@ fn create(
     crate::fs::pipe::register(&kernel);
     crate::fs::procfs::register(&kernel);
     crate::fs::devpts::register(&kernel);
+    crate::fs::mqueue::register(&kernel);
     crate::fs::sysfs::register(&kernel);
     crate::fs::tty::register(&kernel);
     let timers = kernel.clone();

@@ -10,6 +10,7 @@ pub mod inotify;
 pub(crate) mod kept;
 pub mod mem_devices;
 pub mod memfd;
+pub mod mqueue;
 pub(crate) mod nameless;
 pub mod overlay;
 pub mod pidfd;

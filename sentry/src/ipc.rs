@@ -1,14 +1,18 @@
 //! System V IPC: objects that are found by key and named by number (`ipc/util.c`).
 //!
 //! [`Table`] holds the objects of one kind: segments of shared memory ([`shm`]), sets of semaphores
-//! ([`sem`]), message queues ([`msg`]). [`sleep`] is how one waits at them.
+//! ([`sem`]), message queues ([`msg`]). [`mqueue`] are the message queues of POSIX, which have names in a
+//! file system of their own; [`sleep`] is how one waits at any of them.
 //! An [`Ipc`] is one IPC namespace: containers have one each, or share one. Locks: the table of a kind
 //! is a leaf but for the outcomes of sleepers.
 
+pub(crate) mod mqueue;
 pub(crate) mod msg;
 pub(crate) mod sem;
 pub(crate) mod shm;
 pub(crate) mod sleep;
+
+use std::sync::OnceLock;
 
 use syscalls::abi::capability::{CAP_IPC_OWNER, CAP_SYS_ADMIN};
 use syscalls::abi::ipc::{IPC_PRIVATE, IpcFlags, IpcPerm};
@@ -31,6 +35,8 @@ pub struct Ipc {
     pub(crate) sem: sem::Semaphores,
     /// Message queues.
     pub(crate) msg: msg::Queues,
+    /// POSIX message queues, once there is one.
+    pub(crate) mqueues: OnceLock<crate::fs::mqueue::Mqueues>,
 }
 
 /// What every object has.

@@ -58,6 +58,8 @@ pub struct Kernel {
     pub file_system_types: FileSystemTypes,
     /// Where memfds live, once there is one.
     pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
+    /// How many requests of asynchronous I/O there can be.
+    pub(crate) aio_requests: crate::aio::Requests,
 }
 
 /// The host's network, passed through.
@@ -100,6 +102,7 @@ impl Kernel {
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
             memfds: OnceLock::new(),
+            aio_requests: Default::default(),
         })
     }
 

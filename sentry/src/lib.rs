@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod aio;
 mod boot;
 pub mod config;
 pub mod control;

@@ -53,6 +53,8 @@ pub struct MemoryManager {
     address_space: Mutex<Option<Arc<dyn AddressSpace>>>,
     /// Woken when host calls that others may wait for have been made.
     retired: WaitQueue,
+    /// Asynchronous I/O.
+    pub(crate) aio: crate::aio::Contexts,
 }
 
 #[derive(Default)]
@@ -131,6 +133,7 @@ impl MemoryManager {
             state: Mutex::new(state),
             address_space: Mutex::new(None),
             retired: WaitQueue::new(),
+            aio: crate::aio::Contexts::default(),
         })
     }
 

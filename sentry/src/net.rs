@@ -206,6 +206,11 @@ pub trait Socket: Send + Sync {
     /// Registers for changes of readiness.
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration>;
 
+    /// Gives a message of the kernel's own to whoever reads a netlink socket.
+    fn deliver(&self, message: &[u8]) {
+        let _ = message;
+    }
+
     /// Is told that a descriptor was closed somewhere, perhaps not the last one.
     fn descriptor_closed(&self) {}
 
@@ -292,7 +297,7 @@ impl File for SocketFile {
         Ok(0)
     }
 
-    fn descriptor_closed(&self) {
+    fn descriptor_closed(&self, _table: u64) {
         self.socket.descriptor_closed();
     }
 }

@@ -1,5 +1,6 @@
 //! System calls: `dispatch` and one file of thin handlers per family.
 
+mod aio;
 mod async_io;
 mod at;
 mod attr;
@@ -18,6 +19,7 @@ mod inotify;
 mod ipc;
 mod mmap;
 mod mount;
+mod mqueue;
 mod open;
 mod path_ops;
 mod pidfd;

@@ -70,6 +70,7 @@ macro_rules! constants {
     };
 }
 
+pub mod aio;
 pub mod capability;
 pub mod clone;
 pub mod elf;

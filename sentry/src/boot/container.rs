@@ -16,6 +16,7 @@ use crate::fs::backing::BackingStore;
 use crate::fs::devpts::{self, DevPts};
 use crate::fs::gofer::{Caching, GoferFs};
 use crate::fs::host_fd::HostPoller;
+use crate::fs::mqueue;
 use crate::fs::overlay::OverlayFs;
 
 use crate::fs::procfs::{self, ProcFs};
@@ -250,11 +251,7 @@ fn make_mount(
             devpts.serve_ptmx(kernel);
             devpts
         }
-        MountKind::Mqueue => TmpFs::new(tmpfs::Options {
-            kind: "mqueue",
-            mode: 0o1777,
-            ..tmpfs::Options::default()
-        })?,
+        MountKind::Mqueue => mqueue::file_system(&container.ipc),
         MountKind::Cgroup { hierarchies } => {
             let at = mount_point(fs, path, true)?;
             return cgroups::mount(fs, &at, path, flags, hierarchies, connections);

@@ -32,6 +32,17 @@ impl EventFd {
     }
 }
 
+impl EventFd {
+    /// Adds one, as far as there is room: what the kernel itself does when something has happened.
+    pub(crate) fn signal(&self) {
+        {
+            let mut count = self.count.lock();
+            *count = count.saturating_add(1);
+        }
+        self.queue.notify(Events::READABLE);
+    }
+}
+
 impl File for EventFd {
     fn attr(&self) -> SysResult<Attr> {
         Ok(self.attr)
@@ -82,7 +93,7 @@ impl File for EventFd {
         }
         {
             let mut count = self.count.lock();
-            if MAX - *count < value {
+            if MAX.saturating_sub(*count) < value {
                 return Err(Errno::EAGAIN);
             }
             *count += value;

@@ -11,9 +11,10 @@ use syscalls::abi::capability::CAP_SYS_RESOURCE;
 use syscalls::abi::ipc::{IpcFlags, IpcPerm, Msginfo, MsgrcvFlags, MsqidDs};
 use syscalls::{Errno, SysResult};
 
-use super::sleep::{self, Beds, End, Place, Sleeper, ToWake};
+use super::sleep::{self, Bed, End, Place, Sleeper, ToWake};
 use super::{Ipc, Lookup, Object, Table};
 use crate::kernel::Kernel;
+use crate::kernel::container::Namespace;
 use crate::sync::Mutex;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 
@@ -96,8 +97,8 @@ struct Queue {
     max_bytes: usize,
     n_bytes: usize,
     messages: VecDeque<Message>,
-    receivers: VecDeque<Arc<Sleeper<Queues>>>,
-    senders: VecDeque<Arc<Sleeper<Queues>>>,
+    receivers: VecDeque<Arc<Sleeper<QueueId>>>,
+    senders: VecDeque<Arc<Sleeper<QueueId>>>,
 }
 
 impl Object for Queue {
@@ -218,16 +219,25 @@ impl Queue {
     }
 }
 
-impl Beds for Queues {
+/// A queue, by its id.
+#[derive(Clone)]
+pub(crate) struct QueueId {
+    ipc: Arc<Namespace<Ipc>>,
+    id: i32,
+}
+
+impl QueueId {
+    fn new(task: &CurrentTask, id: i32) -> Self {
+        Self { ipc: task.container().ipc.clone(), id }
+    }
+}
+
+impl Bed for QueueId {
     type Wish = Wish;
     type Outcome = Outcome;
 
-    fn of(ipc: &Ipc) -> &Self {
-        &ipc.msg
-    }
-
-    fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>) {
-        if let Ok(queue) = self.table.lock().by_id(id) {
+    fn forget(&self, sleeper: &Arc<Sleeper<Self>>) {
+        if let Ok(queue) = self.ipc.msg.table.lock().by_id(self.id) {
             queue.receivers.retain(|other| !Arc::ptr_eq(other, sleeper));
             queue.senders.retain(|other| !Arc::ptr_eq(other, sleeper));
         }
@@ -278,12 +288,12 @@ impl Queues {
         flags: u32,
         message: impl FnOnce() -> SysResult<Message>,
     ) -> HandlerResult<()> {
-        let mut place = task.recall::<Place<Self>>();
+        let mut place = task.recall::<Place<QueueId>>();
         let mut message = if place.is_some() { None } else { Some(message()?) };
         loop {
             if let Some(message) = message.take() {
                 match self.try_send(task, id, flags, message)? {
-                    Some(sleeper) => place = Some(Place::new(task, id, sleeper)),
+                    Some(sleeper) => place = Some(Place::new(QueueId::new(task, id), sleeper)),
                     None => return Ok(()),
                 }
             }
@@ -306,7 +316,7 @@ impl Queues {
         id: i32,
         flags: u32,
         message: Message,
-    ) -> SysResult<Option<Arc<Sleeper<Self>>>> {
+    ) -> SysResult<Option<Arc<Sleeper<QueueId>>>> {
         let mut to_wake = ToWake::default();
         let mut table = self.table.lock();
         let queue = table.by_id(id)?;
@@ -342,13 +352,13 @@ impl Queues {
     /// `EINVAL`, `EIDRM`, `EACCES`, `E2BIG`; `ENOMSG` where it would have to wait and may not; a signal
     /// interrupts.
     pub(crate) fn receive(&self, task: &CurrentTask, call: Receive) -> HandlerResult<Message> {
-        let mut place = task.recall::<Place<Self>>();
+        let mut place = task.recall::<Place<QueueId>>();
         loop {
             let place = match place.take() {
                 Some(place) => place,
                 None => match self.try_receive(task, call)? {
                     Ok(message) => return Ok(message),
-                    Err(sleeper) => Place::new(task, call.id, sleeper),
+                    Err(sleeper) => Place::new(QueueId::new(task, call.id), sleeper),
                 },
             };
             match sleep::sleep(task, place, None)? {
@@ -364,7 +374,7 @@ impl Queues {
         &self,
         task: &CurrentTask,
         call: Receive,
-    ) -> SysResult<Result<Message, Arc<Sleeper<Self>>>> {
+    ) -> SysResult<Result<Message, Arc<Sleeper<QueueId>>>> {
         let flags = MsgrcvFlags::from_bits_retain(call.flags);
         let no_wait = IpcFlags::from_bits_retain(call.flags).contains(IpcFlags::NOWAIT);
         let copies = flags.contains(MsgrcvFlags::COPY);

@@ -13,9 +13,10 @@ use syscalls::abi::ipc::{IpcPerm, Sembuf, SemidDs, Seminfo};
 use syscalls::{Errno, SysResult};
 
 use self::set::{Attempt, Operation, Set};
-use super::sleep::{self, Beds, End, Place, Sleeper, ToWake};
+use super::sleep::{self, Bed, End, Place, Sleeper, ToWake};
 use super::{Ipc, Lookup, Object, Table};
 use crate::kernel::Kernel;
+use crate::kernel::container::Namespace;
 use crate::sync::Mutex;
 use crate::task::{CurrentTask, HandlerResult, Task};
 
@@ -71,16 +72,19 @@ impl UndoList {
     }
 }
 
-impl Beds for Semaphores {
+/// A set, by its id.
+#[derive(Clone)]
+pub(crate) struct SetId {
+    ipc: Arc<Namespace<Ipc>>,
+    id: i32,
+}
+
+impl Bed for SetId {
     type Wish = Operation;
     type Outcome = SysResult<()>;
 
-    fn of(ipc: &Ipc) -> &Self {
-        &ipc.sem
-    }
-
-    fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>) {
-        if let Ok(set) = self.table.lock().by_id(id) {
+    fn forget(&self, sleeper: &Arc<Sleeper<Self>>) {
+        if let Ok(set) = self.ipc.sem.table.lock().by_id(self.id) {
             set.forget(sleeper);
         }
     }
@@ -162,7 +166,8 @@ impl Semaphores {
                 }
             }
         };
-        self.wait(task, Place::new(task, id, sleeper), deadline_ns)
+        let set = SetId { ipc: task.container().ipc.clone(), id };
+        self.wait(task, Place::new(set, sleeper), deadline_ns)
     }
 
     /// Goes on with a call that has slept.
@@ -172,7 +177,7 @@ impl Semaphores {
     pub(crate) fn wait(
         &self,
         task: &CurrentTask,
-        place: Place<Self>,
+        place: Place<SetId>,
         deadline_ns: Option<u64>,
     ) -> HandlerResult<()> {
         match sleep::sleep(task, place, deadline_ns)? {

@@ -6,38 +6,32 @@
 
 use std::sync::{Arc, Weak};
 
-use super::Ipc;
-use crate::kernel::container::Namespace;
 use crate::sync::Mutex;
 use crate::task::block::Wait;
 use crate::task::{Control, CurrentTask, Restart, Task, run};
 use std::sync::atomic::Ordering;
 
-/// A table whose objects have sleepers.
-pub(crate) trait Beds: Sized + 'static {
+/// An object at which one sleeps.
+pub(crate) trait Bed: Clone + Send + Sync + Sized + 'static {
     /// What a sleeper waits for.
     type Wish: Send + Sync;
     /// What it is given.
     type Outcome: Send;
 
-    /// Returns the table of a namespace.
-    fn of(ipc: &Ipc) -> &Self;
-
-    /// Forgets a sleeper of the object `id`.
-    fn forget(&self, id: i32, sleeper: &Arc<Sleeper<Self>>);
+    /// Forgets a sleeper.
+    fn forget(&self, sleeper: &Arc<Sleeper<Self>>);
 }
 
 /// One who waits.
-pub(crate) struct Sleeper<B: Beds> {
+pub(crate) struct Sleeper<B: Bed> {
     task: Weak<Task>,
     pub(super) wish: B::Wish,
     pub(super) outcome: Mutex<Option<B::Outcome>>,
 }
 
 /// A sleeper's place at an object, left when dropped.
-pub(crate) struct Place<B: Beds> {
-    ipc: Arc<Namespace<Ipc>>,
-    id: i32,
+pub(crate) struct Place<B: Bed> {
+    bed: B,
     sleeper: Arc<Sleeper<B>>,
 }
 
@@ -55,7 +49,7 @@ pub(crate) enum End<O> {
     Interrupted,
 }
 
-impl<B: Beds> Sleeper<B> {
+impl<B: Bed> Sleeper<B> {
     /// Creates a sleeper for the caller.
     pub(super) fn new(task: &CurrentTask, wish: B::Wish) -> Arc<Self> {
         Arc::new(Self { task: Arc::downgrade(task.task()), wish, outcome: Mutex::new(None) })
@@ -73,10 +67,10 @@ impl<B: Beds> Sleeper<B> {
     }
 }
 
-impl<B: Beds> Place<B> {
-    /// Returns the place of a sleeper that has been put to the object `id`.
-    pub(super) fn new(task: &CurrentTask, id: i32, sleeper: Arc<Sleeper<B>>) -> Self {
-        Self { ipc: task.container().ipc.clone(), id, sleeper }
+impl<B: Bed> Place<B> {
+    /// Returns the place of a sleeper that has been put there.
+    pub(super) fn new(bed: B, sleeper: Arc<Sleeper<B>>) -> Self {
+        Self { bed, sleeper }
     }
 
     /// Returns who sleeps here.
@@ -85,10 +79,10 @@ impl<B: Beds> Place<B> {
     }
 }
 
-impl<B: Beds> Drop for Place<B> {
+impl<B: Bed> Drop for Place<B> {
     fn drop(&mut self) {
         if self.sleeper.outcome.lock().is_none() {
-            B::of(&self.ipc).forget(self.id, &self.sleeper);
+            self.bed.forget(&self.sleeper);
         }
     }
 }
@@ -106,7 +100,7 @@ impl ToWake {
 ///
 /// # Errors
 /// `Control::Block`, after which the next run finds the place with [`CurrentTask::recall`].
-pub(crate) fn sleep<B: Beds>(
+pub(crate) fn sleep<B: Bed>(
     task: &CurrentTask,
     place: Place<B>,
     deadline_ns: Option<u64>,

@@ -393,6 +393,11 @@ impl Socket for NetlinkSocket {
         vec![self.queue.register(waiter, mask, key)]
     }
 
+    fn deliver(&self, message: &[u8]) {
+        self.answer(&mut self.state.lock(), message.to_vec());
+        self.queue.notify(Events::READABLE);
+    }
+
     fn close(&self) {
         let port = std::mem::take(&mut self.state.lock().port);
         self.registry().0.lock().remove(&(self.protocol, port));

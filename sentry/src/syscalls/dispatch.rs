@@ -147,12 +147,24 @@ rows! {
     MSGSND => ipc::sys_msgsnd(4);
     MSGRCV => ipc::sys_msgrcv(5);
     MSGCTL => ipc::sys_msgctl(3);
+    MQ_OPEN => mqueue::sys_mq_open(4);
+    MQ_UNLINK => mqueue::sys_mq_unlink(1);
+    MQ_TIMEDSEND => mqueue::sys_mq_timedsend(5);
+    MQ_TIMEDRECEIVE => mqueue::sys_mq_timedreceive(5);
+    MQ_NOTIFY => mqueue::sys_mq_notify(2);
+    MQ_GETSETATTR => mqueue::sys_mq_getsetattr(3);
     DUP => fd::sys_dup(1);
     DUP2 => fd::sys_dup2(2);
     DUP3 => fd::sys_dup3(3);
     FCNTL => fcntl::sys_fcntl(3);
     FLOCK => fcntl::sys_flock(2);
     IOCTL => fcntl::sys_ioctl(3);
+    IO_SETUP => aio::sys_io_setup(2);
+    IO_DESTROY => aio::sys_io_destroy(1);
+    IO_SUBMIT => aio::sys_io_submit(3);
+    IO_CANCEL => aio::sys_io_cancel(3);
+    IO_GETEVENTS => aio::sys_io_getevents(5);
+    IO_PGETEVENTS => aio::sys_io_pgetevents(6);
     // Attributes.
     STAT => stat::sys_stat(2);
     LSTAT => stat::sys_lstat(2);

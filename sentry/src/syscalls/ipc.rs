@@ -8,7 +8,7 @@ use syscalls::{Errno, UserAddr, UserPtr};
 
 use super::poll::read_deadline;
 use crate::ipc::msg::{Message, Queues, Receive};
-use crate::ipc::sem::Semaphores;
+use crate::ipc::sem::{Semaphores, SetId};
 use crate::ipc::shm;
 use crate::ipc::sleep::Place;
 use crate::task::{CurrentTask, HandlerResult};
@@ -136,7 +136,7 @@ pub(super) fn sys_semtimedop(
     timeout: UserPtr<Timespec>,
 ) -> HandlerResult<()> {
     let semaphores = &task.container().ipc.sem;
-    if let Some(place) = task.recall::<Place<Semaphores>>() {
+    if let Some(place) = task.recall::<Place<SetId>>() {
         return semaphores.wait(task, place, None);
     }
     let deadline_ns = read_deadline(task, timeout)?;

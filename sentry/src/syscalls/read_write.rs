@@ -220,7 +220,11 @@ pub(super) fn sys_lseek(
 /// The end of the addresses that a range may name: Linux's `TASK_SIZE_MAX`.
 const ADDRESS_END: u64 = 0x7fff_ffff_f000;
 
-fn one(buf: UserAddr, count: usize) -> SysResult<[Segment; 1]> {
+/// Checks the range of a transfer.
+///
+/// # Errors
+/// `EFAULT`.
+pub(super) fn one(buf: UserAddr, count: usize) -> SysResult<[Segment; 1]> {
     let end = buf.0.checked_add(count as u64).filter(|end| *end <= ADDRESS_END);
     if end.is_none() {
         return Err(Errno::EFAULT);
@@ -228,7 +232,11 @@ fn one(buf: UserAddr, count: usize) -> SysResult<[Segment; 1]> {
     Ok([(buf, count.min(crate::mm::user_io::MAX_RW_COUNT))])
 }
 
-fn at(offset: i64) -> SysResult<Position> {
+/// Checks an offset.
+///
+/// # Errors
+/// `EINVAL`.
+pub(super) fn at(offset: i64) -> SysResult<Position> {
     u64::try_from(offset).map(Position::At).map_err(|_| Errno::EINVAL)
 }
 
@@ -246,7 +254,11 @@ fn position(task: &CurrentTask, fd: Fd, offset: i64) -> SysResult<(Arc<OpenFile>
     Ok((seekable(task, fd)?, position))
 }
 
-fn rw_flags(flags: u32) -> SysResult<RwFlags> {
+/// Checks the flags of one transfer.
+///
+/// # Errors
+/// `EOPNOTSUPP`.
+pub(super) fn rw_flags(flags: u32) -> SysResult<RwFlags> {
     let flags = RwFlags::from_bits_retain(flags);
     let unsupported = flags.has_unknown_bits() || flags.contains(RwFlags::ATOMIC);
     if unsupported { Err(Errno::EOPNOTSUPP) } else { Ok(flags) }

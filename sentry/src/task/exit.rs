@@ -46,6 +46,10 @@ pub(crate) fn exit_task(current: &CurrentTask, status: i32) {
     current.context().sync_memory();
     crate::mm::futex::exit_robust_list(current);
     clear_child_tid(current);
+    if Arc::strong_count(&current.mm()) <= 2 {
+        // Nobody else uses the memory.
+        current.mm().aio.clear();
+    }
     leave(task, status);
     task.run_state.store(run::DEAD, Ordering::SeqCst);
     current.context().exit();

@@ -234,7 +234,7 @@ impl FdTable {
     pub fn close(&self, file: &OpenFile) {
         if !file.is_path() {
             lock::release_process(file, self.id);
-            file.file.descriptor_closed();
+            file.file.descriptor_closed(self.id);
         }
     }
 

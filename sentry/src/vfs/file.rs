@@ -268,8 +268,11 @@ pub trait File: Any + Send + Sync {
         Err(Errno::EBADF)
     }
 
-    /// Is told that a descriptor of this file was closed in one process (`close(2)`'s flush).
-    fn descriptor_closed(&self) {}
+    /// Is told that a descriptor of this file was closed in the process with this descriptor table
+    /// (`close(2)`'s flush).
+    fn descriptor_closed(&self, table: u64) {
+        let _ = table;
+    }
 }
 
 /// Computes `lseek` for a file of `size` bytes without holes.

@@ -71,8 +71,8 @@ use Value::{DomainName, Fixed, HostName, LastPid, Numbers as Tunable, Shown, Wor
 
 /// All sysctls, by path.
 const TABLE: &[(&str, Value)] = &[
-    ("fs/aio-max-nr", Fixed("65536")),
-    ("fs/aio-nr", Fixed("0")),
+    ("fs/aio-max-nr", Tunable("65536")),
+    ("fs/aio-nr", Shown(|kernel| kernel.aio_requests.n().to_string())),
     ("fs/dentry-state", Fixed("0\t0\t45\t0\t0\t0")),
     ("fs/epoll/max_user_watches", Fixed("1048576")),
     ("fs/file-max", Fixed("9223372036854775807")),

@@ -13,7 +13,7 @@ use syscalls::{Errno, SysResult};
 
 use super::super::Object;
 use super::super::sleep::{Sleeper, ToWake};
-use super::{SEMVMX, Semaphores};
+use super::{SEMVMX, SetId};
 
 /// What one call asks for.
 pub(crate) struct Operation {
@@ -50,8 +50,8 @@ pub(crate) struct Set {
     sems: Vec<Sem>,
     otime: i64,
     ctime: i64,
-    zero: VecDeque<Arc<Sleeper<Semaphores>>>,
-    alter: VecDeque<Arc<Sleeper<Semaphores>>>,
+    zero: VecDeque<Arc<Sleeper<SetId>>>,
+    alter: VecDeque<Arc<Sleeper<SetId>>>,
     /// What is added to the values when the threads of a list have ended.
     undos: BTreeMap<u64, Vec<i32>>,
 }
@@ -135,7 +135,7 @@ impl Set {
     /// `EINVAL` where there is none with that number.
     pub(crate) fn n_waiting(&self, number: i32, for_zero: bool) -> SysResult<i32> {
         self.sem(number)?;
-        let waits = |sleeper: &&Arc<Sleeper<Semaphores>>| {
+        let waits = |sleeper: &&Arc<Sleeper<SetId>>| {
             sleeper.wish.blocking().is_some_and(|op| {
                 i32::from(op.sem_num) == number
                     && if for_zero { op.sem_op == 0 } else { op.sem_op < 0 }
@@ -245,13 +245,13 @@ impl Set {
     }
 
     /// Adds an operation that must wait.
-    pub(super) fn push(&mut self, sleeper: Arc<Sleeper<Semaphores>>) {
+    pub(super) fn push(&mut self, sleeper: Arc<Sleeper<SetId>>) {
         let list = if sleeper.wish.alters() { &mut self.alter } else { &mut self.zero };
         list.push_back(sleeper);
     }
 
     /// Takes away an operation that waits no longer.
-    pub(super) fn forget(&mut self, sleeper: &Arc<Sleeper<Semaphores>>) {
+    pub(super) fn forget(&mut self, sleeper: &Arc<Sleeper<SetId>>) {
         for list in [&mut self.zero, &mut self.alter] {
             list.retain(|other| !Arc::ptr_eq(other, sleeper));
         }
