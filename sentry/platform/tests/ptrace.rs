@@ -25,6 +25,7 @@ cases! {
     basic::killing_ends_every_thread
     basic::extended_state_survives_a_signal_frame
     basic::many_processes_come_and_go
+    basic::nothing_is_kept_of_what_has_ended
     basic::the_vdso_tells_the_time
     basic::processor_time_passes
     basic::a_site_that_is_used_again_keeps_working

@@ -62,7 +62,8 @@ pub(super) struct Thread {
     me: Weak<Thread>,
     tracer: Arc<Tracer>,
     space: Arc<Space>,
-    owner: Arc<dyn ContextOwner>,
+    /// None once it has been told the end: it may be all that keeps this context.
+    owner: Mutex<Option<Arc<dyn ContextOwner>>>,
     /// Whether its host thread leads its process.
     leader: bool,
     tid: AtomicI32,
@@ -85,7 +86,7 @@ impl Thread {
             me: me.clone(),
             tracer: Arc::clone(tracer),
             space,
-            owner,
+            owner: Mutex::new(Some(owner)),
             leader,
             tid: AtomicI32::new(0),
             flow: AtomicU8::new(0),
@@ -102,8 +103,15 @@ impl Thread {
         })
     }
 
-    pub(super) fn owner(&self) -> Arc<dyn ContextOwner> {
-        Arc::clone(&self.owner)
+    /// Tells the owner.
+    pub(super) fn deliver(&self, event: Event) {
+        let owner = match event {
+            Event::Exited { .. } => lock(&self.owner).take(),
+            _ => lock(&self.owner).clone(),
+        };
+        if let Some(owner) = owner {
+            owner.on_event(event);
+        }
     }
 
     pub(super) fn kill_space(&self) {

@@ -217,7 +217,7 @@ impl Tracer {
     fn work(&self) {
         loop {
             if let Some((thread, event)) = pop(&self.events) {
-                thread.owner().on_event(event);
+                thread.deliver(event);
             } else if let Some((tid, status)) = pop(&self.stops) {
                 let thread = lock(&self.threads).get(&tid).cloned();
                 match thread {
@@ -330,7 +330,7 @@ impl Tracer {
         }
         while let Some((thread, event)) = pop(&self.events) {
             if matches!(event, Event::Exited { .. }) {
-                thread.owner().on_event(event);
+                thread.deliver(event);
             }
         }
     }

@@ -550,6 +550,20 @@ pub(crate) fn many_processes_come_and_go(machine: &Machine) {
     parent.end();
 }
 
+pub(crate) fn nothing_is_kept_of_what_has_ended(machine: &Machine) {
+    let task = machine.load(Program::Getpid);
+    task.go(39);
+    let owner = task.owner();
+    let context = Arc::downgrade(&task.context);
+    task.end();
+    drop(task);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while owner.strong_count() + context.strong_count() != 0 {
+        assert!(Instant::now() < deadline, "{} {}", owner.strong_count(), context.strong_count());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 pub(crate) fn the_vdso_tells_the_time(machine: &Machine) {
     let image = machine.platform.vdso().to_vec();
     assert_eq!(image.len() % 4096, 0);

@@ -1,7 +1,7 @@
 //! A platform with its serving thread, and guest threads that a test drives step by step.
 
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -88,6 +88,12 @@ impl Machine {
 }
 
 impl Task {
+    /// Returns the owner, without keeping it.
+    pub(crate) fn owner(&self) -> Weak<dyn ContextOwner> {
+        let owner: Arc<dyn ContextOwner> = self.owner.clone();
+        Arc::downgrade(&owner)
+    }
+
     /// Points the context at a program.
     pub(crate) fn enter(&self, program: guest::Program) {
         self.set(|regs| {
