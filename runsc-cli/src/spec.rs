@@ -118,14 +118,6 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
     if let Some(linux) = top.object("linux")? {
         (namespaces, cgroups) = resources::translate(linux, &mut container, &mut warnings)?;
     }
-    if container.hostname.is_empty() {
-        container.hostname = match namespaces.path(libc::CLONE_NEWUTS) {
-            Some(path) => sys::host_name_in(path)
-                .with_context(|| format!("linux.namespaces: reading {}", path.display()))?,
-            None if namespaces.own(libc::CLONE_NEWUTS) == 0 => sys::host_name().context("uname")?,
-            None => "localhost".into(),
-        };
-    }
     let capabilities = container.process.capabilities.bounding;
     let hooks = match top.object("hooks")? {
         Some(hooks) => hooks::translate(hooks, capabilities, &mut warnings)?,
@@ -146,6 +138,24 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
 }
 
 impl Bundle {
+    /// Finds the host name of a container with a sandbox of its own, where it is not given one: that
+    /// of the namespace on the host.
+    pub(crate) fn find_host_name(&mut self) -> anyhow::Result<()> {
+        let (name, namespaces) = (&mut self.container.hostname, &self.namespaces);
+        if name.is_empty() {
+            *name = match namespaces.path(libc::CLONE_NEWUTS) {
+                Some(path) => sys::host_name_in(path).with_context(|| {
+                    format!("config.json: linux.namespaces: reading {}", path.display())
+                })?,
+                None if namespaces.own(libc::CLONE_NEWUTS) == 0 => {
+                    sys::host_name().context("uname")?
+                }
+                None => "localhost".into(),
+            };
+        }
+        Ok(())
+    }
+
     /// Returns whether the container is to see its control groups.
     pub(crate) fn mounts_cgroups(&self) -> bool {
         let is_cgroup = |kind: &MountKind| matches!(kind, MountKind::Cgroup { .. });

@@ -40,21 +40,36 @@ pub(crate) struct Done {
 }
 
 fn rootfs() -> &'static Rootfs {
-    ROOTFS.get_or_init(|| {
-        let rootfs = Rootfs::with_programs(&[]);
-        let bin = rootfs.path().join("bin");
-        fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for name in [
-            "cat", "cut", "echo", "env", "false", "grep", "id", "kill", "ls", "pwd", "sh", "sleep",
-            "true", "touch",
-        ] {
-            std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
-        }
-        fs::write(bin.join("text"), "no program\n").unwrap();
-        // Where a container's root is nobody on the host, it cannot make a mount point.
-        fs::create_dir(rootfs.path().join("shared")).unwrap();
-        rootfs
-    })
+    ROOTFS.get_or_init(new_rootfs)
+}
+
+/// Makes a root file system with busybox.
+pub(crate) fn new_rootfs() -> Rootfs {
+    let rootfs = Rootfs::with_programs(&["neighbour"]);
+    let bin = rootfs.path().join("bin");
+    fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+    for name in [
+        "cat", "cut", "echo", "env", "false", "grep", "id", "kill", "ls", "pwd", "sh", "sleep",
+        "true", "touch",
+    ] {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+    }
+    fs::write(bin.join("text"), "no program\n").unwrap();
+    // Where a container's root is nobody on the host, it cannot make a mount point.
+    fs::create_dir(rootfs.path().join("shared")).unwrap();
+    rootfs
+}
+
+/// Makes the `config.json` of a container that sees a directory as `/shared`.
+pub(crate) fn config(rootfs: &Rootfs, shared: &TempDir, args: &[&str]) -> Value {
+    let mut config = test_harness::bundle::config(rootfs, &Cmd::new(args));
+    config["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/shared", "type": "bind", "source": shared.path(), "options": ["bind"]
+    }));
+    // Without one, containers of the same name share a group, and its freezer.
+    config["linux"]["cgroupsPath"] =
+        format!("/{}", test_harness::temp_dir::unique("lifecycle")).into();
+    config
 }
 
 impl Case {
@@ -64,13 +79,7 @@ impl Case {
 
     pub(crate) fn with(runtime: Runtime, args: &[&str], change: impl FnOnce(&mut Value)) -> Case {
         let dir = TempDir::new();
-        let mut config = test_harness::bundle::config(rootfs(), &Cmd::new(args));
-        config["mounts"].as_array_mut().unwrap().push(json!({
-            "destination": "/shared", "type": "bind", "source": dir.path(), "options": ["bind"]
-        }));
-        // Without one, containers of the same name share a group, and its freezer.
-        config["linux"]["cgroupsPath"] =
-            format!("/{}", test_harness::temp_dir::unique("lifecycle")).into();
+        let mut config = config(rootfs(), &dir, args);
         change(&mut config);
         Case {
             runtime,

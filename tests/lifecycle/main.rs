@@ -9,4 +9,6 @@ mod commands;
 #[cfg(test)]
 mod namespaces;
 #[cfg(test)]
+mod pods;
+#[cfg(test)]
 mod resources;

@@ -52,6 +52,7 @@ pub(super) fn prepare(
     let root = super::state_root(global);
     let sandbox = pod::find(&root, &args.id, &bundle.annotations)?;
     if sandbox.is_none() {
+        bundle.find_host_name()?;
         bundle.namespaces.warn_of_paths();
     }
     bundle.container.shared = bundle.namespaces.shared();
