@@ -110,8 +110,11 @@ pub(crate) enum Doorbell {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Network {
-    /// Loopback only
+    /// The container's network namespace: the sandbox takes over its interfaces. A container without
+    /// one, which shares the caller's, has the host's sockets passed through. `do` has loopback only.
     #[default]
+    Sandbox,
+    /// Loopback only
     None,
     /// The host's: TCP and UDP sockets are passed through to it
     Host,

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use sentry::config::NetworkMode;
 use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,9 @@ pub(crate) struct State {
     pub(crate) hooks: Hooks,
     #[serde(default)]
     pub(crate) namespaces: Namespaces,
+    /// Where the network comes from.
+    #[serde(default)]
+    pub(crate) network: NetworkMode,
     /// None where control groups are left alone.
     #[serde(default)]
     pub(crate) cgroup: Option<Cgroup>,
@@ -398,6 +402,7 @@ impl State {
             annotations,
             hooks: Hooks::default(),
             namespaces: Namespaces::default(),
+            network: NetworkMode::default(),
             cgroup: None,
             monitor: None,
             sandbox: None,

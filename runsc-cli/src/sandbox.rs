@@ -6,6 +6,7 @@ pub(crate) mod foreground;
 mod jail;
 mod member;
 pub(crate) mod monitor;
+pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod stubs;
 

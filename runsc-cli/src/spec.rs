@@ -223,6 +223,7 @@ pub(crate) fn plan(
         network: match global.network {
             cli::Network::None => NetworkMode::None,
             cli::Network::Host => NetworkMode::Host,
+            cli::Network::Sandbox => NetworkMode::Sandbox,
         },
         strace: global.strace,
         debug: global.debug,

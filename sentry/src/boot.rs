@@ -52,7 +52,7 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
         let poller =
             HostPoller::new().map_err(|errno| failure("waiting for descriptors", errno))?;
         let host_network = match config.network {
-            NetworkMode::None => None,
+            NetworkMode::None | NetworkMode::Sandbox => None,
             NetworkMode::Host => {
                 let routes = Snapshot::take()
                     .map_err(|errno| failure("reading the host's interfaces", errno))?;
@@ -123,8 +123,10 @@ fn lock_down(config: &Config, platform_rules: &[Rule]) -> Result<(), StartError>
     startup::make_undumpable().map_err(|errno| failure("locking down the sentry: prctl", errno))?;
     let violation = if config.seccomp_log_only { Violation::Log } else { Violation::Kill };
     let mut rules = [&sentry_host::rules(), platform_rules].concat();
-    if config.network == NetworkMode::Host {
-        rules.extend(sentry_host::inet::rules());
+    match config.network {
+        NetworkMode::None => {}
+        NetworkMode::Host => rules.extend(sentry_host::inet::rules()),
+        NetworkMode::Sandbox => rules.extend(sentry_host::nic::rules()),
     }
     filter::install(&rules, violation)
         .map_err(|errno| failure("locking down the sentry: seccomp", errno))

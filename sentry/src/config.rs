@@ -4,6 +4,8 @@
 //! sealed memfd, beside the [`Descriptors`]. Nothing here refers to a path of the host: whatever
 //! the container sees of the host is a gofer connection, named by its index.
 
+pub mod network;
+
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +64,8 @@ pub enum NetworkMode {
     None,
     /// The host's, its sockets passed through.
     Host,
+    /// That of a network namespace, whose interfaces the sentry takes over.
+    Sandbox,
 }
 
 /// One container: its root, its mounts, its first process.

@@ -5,6 +5,7 @@ pub mod host;
 pub mod inet;
 pub mod netlink;
 pub mod options;
+pub mod stack;
 pub mod unix;
 
 use std::sync::Arc;

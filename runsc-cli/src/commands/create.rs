@@ -1,20 +1,23 @@
 //! `runsc create`.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail};
+use sentry::config::NetworkMode;
 use sentry::control::{Request, Response};
 
 use super::delete;
 use crate::cgroup::{Cgroup, Limits};
-use crate::cli::{CreateArgs, GlobalOptions, Rootless};
+use crate::cli::{CreateArgs, GlobalOptions, Network, Rootless};
 use crate::container::{Container, State, Status};
 use crate::hooks::{self, Point};
 use crate::sandbox::Plan;
 use crate::sandbox::control_client::ControlClient;
 use crate::sandbox::monitor::{self, Console, Surroundings};
-use crate::sandbox::pod;
+use crate::sandbox::{network, pod};
+use crate::spec::namespaces::Namespaces;
 use crate::sys::{self, Child};
 use crate::{ExitError, log, spec};
 
@@ -73,6 +76,7 @@ pub(super) fn prepare(
     let annotations = std::mem::take(&mut bundle.annotations);
     let mut state = State::new(&args.id, &dir, &bundle.rootfs, annotations);
     state.hooks = std::mem::take(&mut bundle.hooks);
+    state.network = network_mode(global, &bundle.namespaces)?;
     state.namespaces = std::mem::take(&mut bundle.namespaces);
     state.sandbox = sandbox.map(|sandbox| sandbox.state.id);
     let limits = std::mem::take(&mut bundle.cgroups.limits);
@@ -95,7 +99,8 @@ pub(super) fn prepare(
     }
     let state_dir = &container.dir;
     match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
-        Ok(plan) => {
+        Ok(mut plan) => {
+            plan.config.network = container.state.network;
             Ok(Prepared { plan: Plan { preserved, ..plan }, surroundings, container, limits })
         }
         Err(error) => {
@@ -103,6 +108,26 @@ pub(super) fn prepare(
             Err(error)
         }
     }
+}
+
+/// Returns where the container's network comes from. One that shares the caller's network gets the
+/// host's sockets: there is nothing that a sandbox could take over.
+fn network_mode(global: &GlobalOptions, namespaces: &Namespaces) -> anyhow::Result<NetworkMode> {
+    let is_shared = match namespaces.path(libc::CLONE_NEWNET) {
+        Some(path) => {
+            let namespace = File::open(path)
+                .with_context(|| format!("opening the namespace {}", path.display()))?;
+            network::is_own(&namespace)
+                .with_context(|| format!("looking at the namespace {}", path.display()))?
+        }
+        None => namespaces.own(libc::CLONE_NEWNET) == 0,
+    };
+    Ok(match global.network {
+        Network::None => NetworkMode::None,
+        Network::Host => NetworkMode::Host,
+        Network::Sandbox if is_shared => NetworkMode::Host,
+        Network::Sandbox => NetworkMode::Sandbox,
+    })
 }
 
 /// Makes the container's groups; where the host does not let a caller who is not its root, the
@@ -146,7 +171,7 @@ pub(super) fn check_terminal(
     }
     if has_terminal && !is_detached && !io::stdin().is_terminal() {
         // As runc, which looks for a terminal there next.
-        if let Err(error) = std::fs::File::open("/dev/tty") {
+        if let Err(error) = File::open("/dev/tty") {
             bail!("open /dev/tty: {}: standard input is no terminal", log::cause(&error));
         }
         bail!("standard input is no terminal: set process.terminal to false, or do not use --tty");

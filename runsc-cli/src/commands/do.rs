@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use sentry::config::{Capabilities, ContainerConfig, ProcessConfig, RlimitConfig};
+use sentry::config::{Capabilities, ContainerConfig, NetworkMode, ProcessConfig, RlimitConfig};
 
 use crate::cli::{DoArgs, GlobalOptions};
 use crate::container::{Container, State, Status};
@@ -37,7 +37,11 @@ pub(crate) fn run(global: &GlobalOptions, args: &DoArgs) -> anyhow::Result<i32> 
     };
     let state = State::new(&id, Path::new("/"), &rootfs, std::collections::BTreeMap::new());
     let container_state = Container::claim(&root, state)?;
-    let plan = spec::plan(global, container, files.gofer_mounts, &container_state.dir, true)?;
+    let mut plan = spec::plan(global, container, files.gofer_mounts, &container_state.dir, true)?;
+    if plan.config.network == NetworkMode::Sandbox {
+        // There is no namespace but the caller's.
+        plan.config.network = NetworkMode::None;
+    }
     foreground::run(&plan, container_state)
 }
 

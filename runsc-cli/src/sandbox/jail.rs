@@ -35,7 +35,7 @@ pub(super) fn sentry_namespaces(network: NetworkMode) -> i32 {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
     match network {
-        NetworkMode::None => common | libc::CLONE_NEWNET,
+        NetworkMode::None | NetworkMode::Sandbox => common | libc::CLONE_NEWNET,
         NetworkMode::Host => common,
     }
 }

@@ -372,7 +372,7 @@ pub(crate) fn send_descriptor(
     Ok(())
 }
 
-pub(super) fn expect_done(response: Response) -> anyhow::Result<()> {
+pub(crate) fn expect_done(response: Response) -> anyhow::Result<()> {
     match response {
         Response::Done => Ok(()),
         Response::Failed { message, exit_code } => {

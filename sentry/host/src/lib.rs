@@ -10,6 +10,7 @@ pub mod inet;
 pub mod membarrier;
 pub mod memfd;
 pub mod memory_info;
+pub mod nic;
 pub mod packet;
 pub mod poll;
 pub mod random;

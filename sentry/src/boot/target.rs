@@ -11,12 +11,14 @@ use ::syscalls::{Errno, SysResult, UserAddr};
 use super::container::Loaded;
 use super::process::{self, Start};
 use crate::config::ProcessConfig;
+use crate::config::network::NetworkConfig;
 use crate::control::{
     ContainerStatus, ContainerTarget, ExecProcess, ProcessInfo, StartError, ThreadInfo,
 };
 use crate::fs::host_fd::HostPoller;
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
+use crate::net::stack::Stack;
 use crate::task::signal::is_valid;
 use crate::task::signal::post::kill_group;
 use crate::task::signal::send_to_group;
@@ -76,6 +78,21 @@ fn undo(task: &Arc<Task>) {
 }
 
 impl ContainerTarget for Member {
+    fn connect_network(
+        &self,
+        network: &NetworkConfig,
+        sockets: Vec<OwnedFd>,
+    ) -> Result<(), StartError> {
+        let failed = |message: String| StartError { message, exit_code: 1 };
+        if self.kernel.inet.stack().is_some() {
+            return Err(failed("the sandbox has a network already".to_owned()));
+        }
+        let stack = Stack::start(&self.kernel, network, sockets)
+            .map_err(|errno| failed(format!("starting the network: {}", errno.text())))?;
+        self.kernel.inet.attach(stack);
+        Ok(())
+    }
+
     fn start(&self) -> Result<(), StartError> {
         if self.is_started.swap(true, Ordering::SeqCst) {
             let message = "cannot start a container that has been started".to_owned();

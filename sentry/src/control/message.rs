@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::network::NetworkConfig;
 use crate::config::{ContainerConfig, ProcessConfig};
 
 /// What `runsc` sends: a request, and the container that it is about.
@@ -32,6 +33,12 @@ pub enum Request {
         config: Box<ContainerConfig>,
         /// How many of the descriptors are the gofer's.
         n_gofers: usize,
+    },
+    /// Gives the sandbox its network, once and before `Start`. The packet sockets of the interfaces
+    /// come with the request, in order.
+    Network {
+        /// Interfaces and routes.
+        network: NetworkConfig,
     },
     /// Lets the first process run. Answers when it does.
     Start,

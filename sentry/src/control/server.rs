@@ -11,6 +11,7 @@ use syscalls::{Errno, SysResult};
 use super::message::{
     Addressed, ContainerStatus, ProcessInfo, Request, Response, StartError, ThreadInfo,
 };
+use crate::config::network::NetworkConfig;
 use crate::config::{ContainerConfig, ProcessConfig};
 
 /// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
@@ -54,6 +55,16 @@ pub trait ControlTarget: Send + Sync {
 
 /// A container of the sandbox. No call may block.
 pub trait ContainerTarget: Send + Sync {
+    /// Takes over the interfaces of a network; `sockets` are theirs, in order.
+    ///
+    /// # Errors
+    /// Where there is a network already, or no thread for it.
+    fn connect_network(
+        &self,
+        network: &NetworkConfig,
+        sockets: Vec<OwnedFd>,
+    ) -> Result<(), StartError>;
+
     /// Lets the first process run.
     ///
     /// # Errors
@@ -347,6 +358,10 @@ impl Client {
     ) -> Option<Response> {
         Some(match request {
             Request::Created | Request::Prepare | Request::Create { .. } => Response::Done,
+            Request::Network { network } => {
+                let sockets = std::mem::take(&mut self.descriptors);
+                container.connect_network(&network, sockets).into()
+            }
             Request::Start => container.start().into(),
             Request::Status => Response::Status { status: container.status() },
             Request::Wait => {

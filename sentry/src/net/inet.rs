@@ -1,8 +1,10 @@
-//! Sockets of the Internet families on the loopback interface (`ip(7)`, `tcp(7)`, `udp(7)`).
+//! Sockets of the Internet families (`ip(7)`, `tcp(7)`, `udp(7)`).
 //!
-//! There are no packets: a connection is two buffers ([`tcp`]), a datagram goes straight into the
-//! receiver's queue ([`udp`]). [`ports`] knows who has which port, [`addr`] what is reachable: this
-//! host and nothing else.
+//! Within the sandbox there are no packets: a connection is two buffers ([`tcp`]), a datagram goes
+//! straight into the receiver's queue ([`udp`]). What goes elsewhere goes to the [`stack`], where the
+//! sandbox has one. [`ports`] knows who has which port.
+//!
+//! [`stack`]: crate::net::stack
 
 mod addr;
 pub mod interface;
@@ -11,7 +13,8 @@ mod ports;
 pub mod tcp;
 pub mod udp;
 
-use std::sync::{Arc, Weak};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock, Weak};
 
 use syscalls::abi::capability::{CAP_NET_BIND_SERVICE, CAP_NET_RAW};
 use syscalls::abi::socket::{
@@ -20,15 +23,17 @@ use syscalls::abi::socket::{
 };
 use syscalls::{Errno, SysResult};
 
-use self::addr::Endpoint;
 use self::ports::{PortRange, Ports};
 use self::tcp::TcpSocket;
 use self::udp::UdpSocket;
 use super::Socket;
+use super::stack::Stack;
 use crate::kernel::Kernel;
 use crate::task::CurrentTask;
 
+pub(in crate::net) use addr::Endpoint;
 pub use addr::Family;
+pub(in crate::net) use udp::Arrival;
 
 /// The number of the loopback interface.
 pub(super) const LOOPBACK_INDEX: i32 = 1;
@@ -37,15 +42,66 @@ pub(super) const LOOPBACK_INDEX: i32 = 1;
 pub struct Inet {
     tcp: Ports<Weak<TcpSocket>>,
     udp: Ports<Weak<UdpSocket>>,
+    /// The way out, where there is one.
+    stack: OnceLock<Arc<Stack>>,
 }
 
 impl Default for Inet {
     fn default() -> Self {
-        Self { tcp: Ports::new(), udp: Ports::new() }
+        Self { tcp: Ports::new(), udp: Ports::new(), stack: OnceLock::new() }
     }
 }
 
 impl Inet {
+    /// Gives the namespace a way out, once. Returns whether it had none.
+    pub fn attach(&self, stack: Arc<Stack>) -> bool {
+        self.stack.set(stack).is_ok()
+    }
+
+    /// Returns the way out.
+    pub fn stack(&self) -> Option<&Arc<Stack>> {
+        self.stack.get()
+    }
+
+    /// Returns whether what is sent to an address stays here.
+    fn is_local(&self, ip: IpAddr) -> bool {
+        addr::is_local(ip) || self.stack().is_some_and(|stack| stack.has_addr(ip))
+    }
+
+    /// Returns whether messages to an address go to everybody.
+    fn is_broadcast(&self, ip: IpAddr) -> bool {
+        addr::is_broadcast(ip) || self.stack().is_some_and(|stack| stack.is_broadcast(ip))
+    }
+
+    /// Returns whether a socket can be bound to an address: one of ours, all of them, or a group.
+    fn can_bind(&self, ip: IpAddr) -> bool {
+        addr::can_bind(ip) || self.is_local(ip) || self.is_broadcast(ip)
+    }
+
+    /// Returns where what is sent to `ip` arrives: this host's own address stands for no address.
+    ///
+    /// # Errors
+    /// `ENETUNREACH` where there is no way.
+    fn route(&self, ip: IpAddr) -> SysResult<IpAddr> {
+        match (addr::route(ip), self.stack()) {
+            (Ok(ip), _) => Ok(ip),
+            (Err(error), None) => Err(error),
+            (Err(_), Some(stack)) if stack.has_addr(ip) => Ok(ip),
+            (Err(_), Some(stack)) => stack.source_for(ip).map(|_| ip),
+        }
+    }
+
+    /// Returns the source address of what is sent to `to` by a socket without an address.
+    fn source_for(&self, to: IpAddr) -> IpAddr {
+        match self.stack() {
+            Some(stack) if stack.has_addr(to) => to,
+            Some(stack) if !to.is_loopback() => {
+                stack.source_for(to).unwrap_or_else(|_| addr::source_for(to))
+            }
+            _ => addr::source_for(to),
+        }
+    }
+
     /// Returns the TCP sockets that have a port.
     pub fn tcp_sockets(&self) -> Vec<Arc<TcpSocket>> {
         self.tcp.all().iter().filter_map(Weak::upgrade).collect()

@@ -38,9 +38,9 @@ impl Family {
 
 /// An address and a port. A mapped IPv4 address is kept as what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Endpoint {
-    pub(super) ip: IpAddr,
-    pub(super) port: u16,
+pub(in crate::net) struct Endpoint {
+    pub(in crate::net) ip: IpAddr,
+    pub(in crate::net) port: u16,
 }
 
 /// An address as a call gives it.

@@ -8,24 +8,27 @@ mod conn;
 mod connect;
 mod listen;
 mod options;
+mod remote;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::ioctl::SIOCATMARK;
 use syscalls::abi::socket::{AF_UNSPEC, IPPROTO_TCP, IPV6_V6ONLY, MsgFlags, SOCK_STREAM, SOL_IPV6};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use self::conn::{Conn, Look, Phase, Side};
+use self::conn::{Conn, Look, Phase};
 use self::options::TcpOptions;
+use self::remote::Stream;
 use super::addr::{self, Endpoint, Family};
 use super::ip_options::{About, IpOptions};
 use super::ports::{Claim, ClaimState, Place};
 use super::{Inet, interface};
 use crate::kernel::Kernel;
 use crate::net::options::Options;
+use crate::net::stack::link::Link;
 use crate::net::{Incoming, Outgoing, Shutdown, Socket};
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
@@ -43,8 +46,8 @@ const TIME_WAIT_NS: u64 = 60_000_000_000;
 enum Role {
     /// Not connected.
     Idle,
-    /// A connect waits for room in the queue of who listens.
-    Connecting,
+    /// A connect waits for an answer, or for room in the queue of who listens here.
+    Connecting { link: Option<Arc<Link>> },
     /// A connect has failed, and nobody has been told yet.
     Failed,
     /// Takes connections.
@@ -56,8 +59,7 @@ enum Role {
     },
     /// Connected once and for all.
     Connected {
-        conn: Arc<Conn>,
-        side: Side,
+        stream: Stream,
         /// Whether a `connect(2)` has returned success.
         is_announced: bool,
     },
@@ -90,6 +92,8 @@ pub struct TcpSocket {
     tcp: TcpOptions,
     state: Mutex<State>,
     queue: WaitQueue,
+    /// How many connections over packets are on their way into the queue of who listens.
+    n_embryos: AtomicUsize,
 }
 
 /// A line of `/proc/net/tcp`.
@@ -146,6 +150,7 @@ impl TcpSocket {
                 is_stuck: false,
             }),
             queue: WaitQueue::new(),
+            n_embryos: AtomicUsize::new(0),
         })
     }
 
@@ -172,9 +177,9 @@ impl TcpSocket {
     }
 
     /// Returns the connection, where there is or was one.
-    fn conn(&self) -> Option<(Arc<Conn>, Side)> {
+    fn stream(&self) -> Option<Stream> {
         match &self.state.lock().role {
-            Role::Connected { conn, side, .. } => Some((conn.clone(), *side)),
+            Role::Connected { stream, .. } => Some(stream.clone()),
             _ => None,
         }
     }
@@ -200,18 +205,15 @@ impl TcpSocket {
 
     /// Gives up the addresses of a connection that has not come about.
     fn leave_attempt(&self, role: &Role, state: &State) {
-        if let (Role::Connecting, Some(from), Some(to)) = (role, state.local, state.peer) {
+        if let (Role::Connecting { .. }, Some(from), Some(to)) = (role, state.local, state.peer) {
             self.inet().tcp.leave_pair(from, to);
         }
     }
 
     /// Gives back what a connection holds in the tables.
-    fn leave(&self, conn: &Conn, side: Side) {
-        let [client, server] = conn.addrs;
-        match side {
-            Side::Client => self.inet().tcp.leave_pair(client, server),
-            Side::Server => self.inet().tcp.leave_pair(server, client),
-        }
+    fn leave(&self, stream: &Stream) {
+        let (own, peer) = stream.ends();
+        self.inet().tcp.leave_pair(own, peer);
     }
 
     /// Returns the socket as `/proc/net/tcp` shows it.
@@ -221,11 +223,11 @@ impl TcpSocket {
         let peer = state.peer.unwrap_or(Endpoint { ip: self.family.any(), port: 0 });
         let (number, queues) = match &state.role {
             Role::Listening { pending, .. } => (10, (0, pending.len())),
-            Role::Connected { conn, side, .. } => {
-                let look = conn.look(*side, false);
-                (phase_number(look.phase), (look.n_unsent, look.n_readable))
+            Role::Connected { stream, .. } => {
+                let look = stream.look(false);
+                (stream.number(&look), (look.n_unsent, look.n_readable))
             }
-            Role::Connecting => (2, (0, 0)),
+            Role::Connecting { .. } => (2, (0, 0)),
             // A socket that is only bound is not shown.
             Role::Idle | Role::Failed => return None,
         };
@@ -278,18 +280,19 @@ impl Socket for TcpSocket {
         if is_group {
             return Err(Errno::EINVAL);
         }
-        if !addr::can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
+        if !self.inet().can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
             return Err(Errno::EADDRNOTAVAIL);
         }
         super::check_port(task, endpoint.port)?;
         let mut state = self.state.lock();
-        if let Role::Connected { conn, side, .. } = &state.role {
-            if conn.look(*side, false).phase != Phase::Closed {
+        if let Role::Connected { stream, .. } = &state.role {
+            if stream.look(false).phase != Phase::Closed {
                 return Err(Errno::EINVAL);
             }
             self.unbind(&mut state, true);
         }
-        if state.place.is_some() || matches!(state.role, Role::Connecting | Role::Listening { .. })
+        if state.place.is_some()
+            || matches!(state.role, Role::Connecting { .. } | Role::Listening { .. })
         {
             return Err(Errno::EINVAL);
         }
@@ -325,17 +328,17 @@ impl Socket for TcpSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> SysResult<()> {
-        if let Some((conn, side)) = self.conn() {
+        if let Some(stream) = self.stream() {
             if let Role::Connected { is_announced, .. } = &mut self.state.lock().role {
                 // Whoever has not been told of the connection counts as told.
                 *is_announced = true;
             }
-            return conn.shutdown(side, how.receive, how.send);
+            return stream.shutdown(how.receive, how.send);
         }
         let (is_listening, is_connecting) = {
             let state = self.state.lock();
             let is_listening = matches!(state.role, Role::Listening { .. });
-            (is_listening, matches!(state.role, Role::Connecting))
+            (is_listening, matches!(state.role, Role::Connecting { .. }))
         };
         let result = match (is_listening, is_connecting) {
             (true, _) if !how.receive => Ok(()),
@@ -367,8 +370,8 @@ impl Socket for TcpSocket {
 
     fn peer_addr(&self) -> SysResult<Vec<u8>> {
         let state = self.state.lock();
-        let Role::Connected { conn, side, .. } = &state.role else { return Err(Errno::ENOTCONN) };
-        if conn.look(*side, false).phase == Phase::Closed {
+        let Role::Connected { stream, .. } = &state.role else { return Err(Errno::ENOTCONN) };
+        if stream.look(false).phase == Phase::Closed {
             return Err(Errno::ENOTCONN);
         }
         Ok(state.peer.ok_or(Errno::ENOTCONN)?.encode(self.family))
@@ -384,22 +387,22 @@ impl Socket for TcpSocket {
         src: &mut dyn IoSource,
         message: &Outgoing,
     ) -> SysResult<usize> {
-        if let Some((conn, side)) = self.conn() {
-            return conn.send(side, src, message.flags);
+        if let Some(stream) = self.stream() {
+            return stream.send(src, message.flags);
         }
         if message.flags.contains(MsgFlags::FASTOPEN)
             && let Some(given) = &message.addr
         {
             // There are no cookies, so this is a connect with a send behind it.
             self.connect(_task, given, !message.flags.contains(MsgFlags::DONTWAIT))?;
-            let (conn, side) = self.conn().ok_or(Errno::EPIPE)?;
-            return conn.send(side, src, message.flags);
+            let stream = self.stream().ok_or(Errno::EPIPE)?;
+            return stream.send(src, message.flags);
         }
         let mut state = self.state.lock();
         if let Some(error) = state.error.take() {
             return Err(error);
         }
-        let is_connecting = matches!(state.role, Role::Connecting);
+        let is_connecting = matches!(state.role, Role::Connecting { .. });
         Err(if is_connecting { Errno::EAGAIN } else { Errno::EPIPE })
     }
 
@@ -412,12 +415,12 @@ impl Socket for TcpSocket {
         if flags.contains(MsgFlags::ERRQUEUE) {
             return Err(Errno::EAGAIN);
         }
-        let Some((conn, side)) = self.conn() else {
+        let Some(stream) = self.stream() else {
             let mut state = self.state.lock();
             return match state.role {
                 Role::Listening { .. } => Err(Errno::ENOTCONN),
                 _ if flags.contains(MsgFlags::OOB) => Err(Errno::EINVAL),
-                Role::Connecting => Err(Errno::EAGAIN),
+                Role::Connecting { .. } => Err(Errno::EAGAIN),
                 Role::Failed => match state.error.take() {
                     Some(error) => Err(error),
                     None => Ok(Incoming::default()),
@@ -429,13 +432,13 @@ impl Socket for TcpSocket {
                 },
             };
         };
-        let (n, flags) = conn.recv(side, dst, flags)?;
+        let (n, flags) = stream.recv(dst, flags)?;
         Ok(Incoming { n, full: n, flags, ..Incoming::default() })
     }
 
     fn take_error(&self) -> Option<Errno> {
-        match self.conn() {
-            Some((conn, side)) => conn.take_error(side),
+        match self.stream() {
+            Some(stream) => stream.take_error(),
             None => self.state.lock().error.take(),
         }
     }
@@ -450,8 +453,7 @@ impl Socket for TcpSocket {
 
     fn ioctl(&self, task: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
         if request == SIOCATMARK {
-            let is_at_mark =
-                self.conn().is_some_and(|(conn, side)| conn.look(side, false).is_at_mark);
+            let is_at_mark = self.stream().is_some_and(|stream| stream.look(false).is_at_mark);
             task.write_obj(UserPtr::<i32>::new(UserAddr(arg)), &i32::from(is_at_mark))?;
             return Ok(0);
         }
@@ -463,9 +465,9 @@ impl Socket for TcpSocket {
     }
 
     fn n_pending(&self) -> (usize, usize) {
-        match self.conn() {
-            Some((conn, side)) => {
-                let look = conn.look(side, false);
+        match self.stream() {
+            Some(stream) => {
+                let look = stream.look(false);
                 (look.n_readable, look.n_unsent)
             }
             None => (0, 0),
@@ -475,13 +477,13 @@ impl Socket for TcpSocket {
     fn poll(&self) -> Events {
         let state = self.state.lock();
         let error = if state.error.is_some() { Events::ERR } else { Events::empty() };
-        let (conn, side) = match &state.role {
+        let stream = match &state.role {
             Role::Idle => {
                 let ended = Events::READABLE | Events::RDHUP;
                 let ended = if state.shut.0 { ended } else { Events::empty() };
                 return error | ended | Events::HUP | Events::WRITABLE;
             }
-            Role::Connecting => return Events::empty(),
+            Role::Connecting { .. } => return Events::empty(),
             Role::Failed => {
                 let ended = Events::HUP | Events::RDHUP;
                 return error | ended | Events::READABLE | Events::WRITABLE;
@@ -489,11 +491,11 @@ impl Socket for TcpSocket {
             Role::Listening { pending, .. } => {
                 return if pending.is_empty() { Events::empty() } else { Events::READABLE };
             }
-            Role::Connected { conn, side, .. } => (conn.clone(), *side),
+            Role::Connected { stream, .. } => stream.clone(),
         };
         drop(state);
         let low_water = self.options.receive_low_water.load(Ordering::Relaxed);
-        readiness(&conn.look(side, true), usize::try_from(low_water).unwrap_or(1))
+        readiness(&stream.look(true), usize::try_from(low_water).unwrap_or(1))
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
@@ -508,10 +510,10 @@ impl Socket for TcpSocket {
             (role, state.place.take())
         };
         match role {
-            Role::Connected { conn, side, .. } => {
+            Role::Connected { stream, .. } => {
                 let (is_on, seconds) = *self.options.linger.lock();
-                let lingers = conn.close(side, is_on != 0 && seconds == 0);
-                self.leave(&conn, side);
+                let lingers = stream.close(is_on != 0 && seconds == 0);
+                self.leave(&stream);
                 if let Some(place) = place {
                     let now_ns = self.kernel.clock.monotonic_ns();
                     let tcp = &self.inet().tcp;
@@ -525,6 +527,9 @@ impl Socket for TcpSocket {
             role => {
                 if let Some(place) = place {
                     self.inet().tcp.release(place);
+                }
+                if let Role::Connecting { link: Some(link) } = &role {
+                    link.close(true);
                 }
                 self.close_listener(role);
             }

@@ -19,6 +19,7 @@ use syscalls::abi::socket::{
 use syscalls::{Errno, SysResult};
 
 use self::queue::{Complaint, Queue};
+pub(in crate::net) use self::send::Arrival;
 use super::addr::{self, Endpoint, Family};
 use super::interface;
 use super::ip_options::{About, IpOptions};
@@ -193,6 +194,7 @@ impl UdpSocket {
 
     /// Is told that nobody has the port that a datagram was sent to.
     fn complain(&self, complaint: Complaint) {
+        let errno = complaint.errno;
         let wants_all = self.wants_complaints();
         {
             let mut state = self.state.lock();
@@ -202,7 +204,7 @@ impl UdpSocket {
                 None if !wants_all => return,
                 _ => {}
             }
-            state.error = Some(Errno::ECONNREFUSED);
+            state.error = Some(errno);
         }
         if wants_all {
             let complaints = &mut self.inbox.lock().complaints;
@@ -255,7 +257,7 @@ impl Socket for UdpSocket {
 
     fn bind(&self, task: &CurrentTask, given: &[u8]) -> SysResult<()> {
         let endpoint = super::parse_bind(self.family, given, self.is_v6only())?;
-        if !addr::can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
+        if !self.kernel.inet.can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
             return Err(Errno::EADDRNOTAVAIL);
         }
         super::check_port(task, endpoint.port)?;
@@ -291,7 +293,7 @@ impl Socket for UdpSocket {
             return Err(if is_mapped { Errno::EAFNOSUPPORT } else { Errno::ENETUNREACH });
         }
         let ip = self.route(to.ip)?;
-        if addr::is_broadcast(ip) && self.options.switch(SO_BROADCAST) != Some(true) {
+        if self.kernel.inet.is_broadcast(ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
         let mut state = self.state.lock();
@@ -305,7 +307,7 @@ impl Socket for UdpSocket {
             return Err(Errno::EAFNOSUPPORT);
         }
         if bound.is_none() || is_other {
-            self.set_local_ip(&mut state, addr::source_for(ip));
+            self.set_local_ip(&mut state, self.kernel.inet.source_for(ip));
         }
         state.peer = Some(Endpoint { ip, port: to.port });
         Ok(())

@@ -1,12 +1,12 @@
 //! Connecting.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use syscalls::{Errno, SysResult};
 
 use super::conn::{Phase, Side};
-use super::{CONNECTED_SEND_BUFFER, Conn, Role, TcpSocket};
+use super::{CONNECTED_SEND_BUFFER, Conn, Role, Stream, TcpSocket};
 use crate::net::inet::addr::{self, Endpoint, Family};
 use crate::net::inet::ports::ClaimState;
 use crate::sync::Events;
@@ -25,18 +25,18 @@ impl TcpSocket {
                 Role::Listening { .. } | Role::Connected { is_announced: true, .. } => {
                     return Err(Errno::EISCONN);
                 }
-                Role::Connected { conn, side, is_announced } => {
-                    if conn.look(*side, false).phase != Phase::Closed {
+                Role::Connected { stream, is_announced } => {
+                    if stream.look(false).phase != Phase::Closed {
                         *is_announced = true;
                         return Ok(());
                     }
-                    let error = conn.take_error(*side).unwrap_or(Errno::ECONNABORTED);
+                    let error = stream.take_error().unwrap_or(Errno::ECONNABORTED);
                     drop(state);
                     self.disconnect();
                     return Err(error);
                 }
-                Role::Connecting if may_wait => return Err(Errno::EAGAIN),
-                Role::Connecting => return Err(Errno::EALREADY),
+                Role::Connecting { .. } if may_wait => return Err(Errno::EAGAIN),
+                Role::Connecting { .. } => return Err(Errno::EALREADY),
                 Role::Failed => {
                     state.role = Role::Idle;
                     state.shut = (false, false);
@@ -55,7 +55,7 @@ impl TcpSocket {
                 *is_announced = true;
                 Ok(())
             }
-            (Role::Connecting, Err(Errno::EAGAIN)) if may_wait => Err(Errno::EAGAIN),
+            (Role::Connecting { .. }, Err(Errno::EAGAIN)) if may_wait => Err(Errno::EAGAIN),
             (Role::Failed, Err(error)) if may_wait => {
                 state.role = Role::Idle;
                 state.shut = (false, false);
@@ -74,8 +74,11 @@ impl TcpSocket {
         if self.family == Family::V6 && given.ip.is_ipv4() && self.is_v6only() {
             return Err(Errno::ENETUNREACH);
         }
-        let ip = addr::route(given.ip)?;
-        if addr::is_broadcast(ip) {
+        let ip = self.inet().route(given.ip)?;
+        if ip.is_multicast() {
+            return Err(Errno::ENETUNREACH);
+        }
+        if self.inet().is_broadcast(ip) {
             return Err(Errno::EACCES);
         }
         let to = Endpoint { ip, port: given.port };
@@ -87,7 +90,10 @@ impl TcpSocket {
         if bound.is_some_and(|bound| bound.is_ipv4() != ip.is_ipv4()) {
             return Err(Errno::ENETUNREACH);
         }
-        let from_ip = bound.unwrap_or_else(|| addr::source_for(ip));
+        let from_ip = bound.unwrap_or_else(|| self.inet().source_for(ip));
+        if from_ip.is_loopback() && !self.inet().is_local(ip) {
+            return Err(Errno::EINVAL);
+        }
         let tcp = &self.inet().tcp;
         let port = match state.place {
             Some(place) => {
@@ -110,7 +116,7 @@ impl TcpSocket {
         state.local = Some(from);
         state.peer = Some(to);
         state.error = None;
-        state.role = Role::Connecting;
+        state.role = Role::Connecting { link: None };
         Ok(())
     }
 
@@ -119,11 +125,16 @@ impl TcpSocket {
         let (from, to) = {
             let state = self.state.lock();
             match (&state.role, state.local, state.peer) {
-                (Role::Connecting, Some(from), Some(to)) => (from, to),
+                // The answer comes from elsewhere.
+                (Role::Connecting { link: Some(_) }, ..) => return Err(Errno::EAGAIN),
+                (Role::Connecting { link: None }, Some(from), Some(to)) => (from, to),
                 _ => return Err(Errno::ECONNABORTED),
             }
         };
-        let result = match self.find_listener(from, to) {
+        if !self.inet().is_local(to.ip) {
+            return self.call_out(from, to);
+        }
+        let result = match self.inet().find_listener(from, to) {
             Some(listener) => match self.this.upgrade() {
                 Some(this) => listener.admit(&this, [from, to]),
                 None => Err(Errno::ECONNABORTED),
@@ -133,12 +144,13 @@ impl TcpSocket {
         };
         let mut cut = None;
         let mut state = self.state.lock();
-        let is_current = matches!(state.role, Role::Connecting)
+        let is_current = matches!(state.role, Role::Connecting { .. })
             && (state.local, state.peer) == (Some(from), Some(to));
         let result = match result {
             Ok(conn) if is_current => {
                 cut = state.shut.0.then(|| conn.clone());
-                state.role = Role::Connected { conn, side: Side::Client, is_announced: false };
+                let stream = Stream::Local(conn, Side::Client);
+                state.role = Role::Connected { stream, is_announced: false };
                 Ok(())
             }
             Ok(conn) => {
@@ -178,28 +190,6 @@ impl TcpSocket {
         self.show_connected_buffers();
         let queues = [self.queue.clone(), self.queue.clone()];
         Conn::new([addr, addr], [&self.options, &self.options], queues, true)
-    }
-
-    /// Finds who listens where a connection goes. Of several that share the port, the client's port
-    /// chooses one.
-    fn find_listener(&self, from: Endpoint, to: Endpoint) -> Option<Arc<Self>> {
-        let mut best = 0;
-        let mut found: Vec<Weak<Self>> = Vec::new();
-        self.inet().tcp.visit(to.port, &mut |claim, socket| {
-            if claim.state != ClaimState::Listening {
-                return;
-            }
-            let Some(score) = claim.score(to.ip) else { return };
-            if score > best {
-                best = score;
-                found.clear();
-            }
-            if score == best {
-                found.push(socket.clone());
-            }
-        });
-        let n = found.len().max(1);
-        found.get(usize::from(from.port) % n).and_then(Weak::upgrade)
     }
 
     /// Makes the sizes of the buffers those that Linux shows of a connection.

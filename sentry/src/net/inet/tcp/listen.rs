@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use syscalls::{Errno, SysResult};
 
 use super::conn::{Phase, Side};
-use super::{Role, State, TcpSocket};
+use super::{Role, State, Stream, TcpSocket};
 use crate::net::Socket;
 use crate::net::inet::addr::Endpoint;
 use crate::net::inet::ports::ClaimState;
@@ -35,7 +35,9 @@ impl TcpSocket {
                 return Ok(());
             }
             Role::Idle => {}
-            Role::Connecting | Role::Failed | Role::Connected { .. } => return Err(Errno::EINVAL),
+            Role::Connecting { .. } | Role::Failed | Role::Connected { .. } => {
+                return Err(Errno::EINVAL);
+            }
         }
         let now_ns = self.kernel.clock.monotonic_ns();
         let tcp = &self.inet().tcp;
@@ -91,8 +93,8 @@ impl TcpSocket {
     pub(super) fn close_listener(&self, role: Role) {
         let Role::Listening { pending, waiting, .. } = role else { return };
         for socket in pending {
-            if let Some((conn, side)) = socket.conn() {
-                conn.close(side, true);
+            if let Some(stream) = socket.stream() {
+                stream.close(true);
             }
             socket.close();
         }
@@ -115,27 +117,42 @@ impl TcpSocket {
             self.unbind(&mut state, true);
             state.peer = None;
             let is_cut = match &role {
-                Role::Connected { conn, side, .. } => {
-                    conn.look(*side, false).phase != Phase::Closed
-                }
-                Role::Connecting => true,
+                Role::Connected { stream, .. } => stream.look(false).phase != Phase::Closed,
+                Role::Connecting { .. } => true,
                 Role::Idle | Role::Failed | Role::Listening { .. } => false,
             };
             if is_cut {
                 state.error = Some(Errno::ECONNRESET);
-            } else if let Role::Connected { conn, side, .. } = &role {
-                state.error = conn.take_error(*side);
+            } else if let Role::Connected { stream, .. } = &role {
+                state.error = stream.take_error();
             }
             state.shut = (false, false);
             state.is_stuck = false;
             role
         };
-        if let Role::Connected { conn, side, .. } = &role {
-            conn.close(*side, true);
-            self.leave(conn, *side);
+        if let Role::Connected { stream, .. } = &role {
+            stream.close(true);
+            self.leave(stream);
+        }
+        if let Role::Connecting { link: Some(link) } = &role {
+            link.close(true);
         }
         self.close_listener(role);
         self.queue.notify(Events::all());
+    }
+
+    /// Returns a socket for a connection that this one takes.
+    pub(super) fn offspring(&self) -> Arc<Self> {
+        let server = Self::new(
+            &self.kernel,
+            self.family,
+            self.uid,
+            self.options.inherit(),
+            self.ip.inherit(),
+            self.tcp.inherit(),
+        );
+        server.show_connected_buffers();
+        server
     }
 
     /// Returns the connection's other end for `client`, in the queue of this socket.
@@ -160,15 +177,7 @@ impl TcpSocket {
             waiting.push_back(client.this.clone());
             return Err(Errno::EAGAIN);
         }
-        let server = Self::new(
-            &self.kernel,
-            self.family,
-            self.uid,
-            self.options.inherit(),
-            self.ip.inherit(),
-            self.tcp.inherit(),
-        );
-        server.show_connected_buffers();
+        let server = self.offspring();
         client.show_connected_buffers();
         let conn = super::Conn::new(
             addrs,
@@ -180,8 +189,8 @@ impl TcpSocket {
         {
             // Nobody else knows the new socket yet.
             let mut new = server.state.lock();
-            new.role =
-                Role::Connected { conn: conn.clone(), side: Side::Server, is_announced: true };
+            let stream = Stream::Local(conn.clone(), Side::Server);
+            new.role = Role::Connected { stream, is_announced: true };
             new.local = Some(to);
             new.peer = Some(from);
             new.place = Some(self.inet().tcp.share(to.port, claim, server.this.clone()));

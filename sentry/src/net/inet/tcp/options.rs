@@ -11,14 +11,14 @@ use syscalls::abi::socket::{
 use syscalls::{Errno, SysResult};
 
 use super::conn::Phase;
-use super::{Family, Role, TcpSocket, phase_number};
+use super::{Family, Role, TcpSocket};
 use crate::net::inet::common_option;
 use crate::net::inet::interface;
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
 
 /// The largest segment of a connection over loopback, and what a socket without one shows.
-const LOOPBACK_MSS: i32 = 65_483;
+pub(super) const LOOPBACK_MSS: i32 = 65_483;
 const DEFAULT_MSS: i32 = 536;
 
 /// The size of `struct tcp_info` in Linux 6.12.
@@ -114,7 +114,7 @@ impl TcpSocket {
         match name {
             TCP_INFO => Ok(self.info()),
             TCP_MAXSEG => {
-                let mss = if self.conn().is_some() { LOOPBACK_MSS } else { DEFAULT_MSS };
+                let mss = self.stream().map_or(DEFAULT_MSS, |stream| stream.mss());
                 Ok(mss.to_ne_bytes().to_vec())
             }
             TCP_CONGESTION => {
@@ -173,12 +173,12 @@ impl TcpSocket {
     fn info(&self) -> Vec<u8> {
         let (number, mss) = match &self.state.lock().role {
             Role::Listening { .. } => (10, 0),
-            Role::Connecting => (2, DEFAULT_MSS),
+            Role::Connecting { .. } => (2, DEFAULT_MSS),
             Role::Idle | Role::Failed => (7, 0),
-            Role::Connected { conn, side, .. } => {
-                let phase = conn.look(*side, false).phase;
-                let mss = if phase == Phase::Closed { 0 } else { LOOPBACK_MSS };
-                (phase_number(phase), mss)
+            Role::Connected { stream, .. } => {
+                let look = stream.look(false);
+                let mss = if look.phase == Phase::Closed { 0 } else { stream.mss() };
+                (stream.number(&look), mss)
             }
         };
         let mut info = vec![0; TCP_INFO_SIZE];

@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::queue::{self, About};
 use super::{Endpoint, Family, IpAddr, UdpSocket};
-use crate::net::inet::{LOOPBACK_INDEX, common_option, interface};
+use crate::net::inet::{common_option, interface};
 use crate::net::{Ancillary, Incoming};
 use crate::task::CurrentTask;
 use crate::vfs::IoSink;
@@ -96,10 +96,16 @@ impl UdpSocket {
         } else if self.options.switch(SO_TIMESTAMP) == Some(true) {
             add(SOL_SOCKET, SO_TIMESTAMP, Timeval::from_ns(about.time_ns).as_bytes());
         }
-        let index = LOOPBACK_INDEX.to_ne_bytes();
+        let index = about.interface.to_ne_bytes();
         if let IpAddr::V4(to) = about.to.ip {
             if self.ip.flag(SOL_IP, IP_PKTINFO) {
-                let own = if to.is_loopback() { to } else { std::net::Ipv4Addr::LOCALHOST };
+                let is_own = self.kernel.inet.is_local(about.to.ip);
+                let any = std::net::Ipv4Addr::LOCALHOST;
+                let own = match self.kernel.inet.source_for(about.from.ip) {
+                    _ if is_own => to,
+                    IpAddr::V4(own) => own,
+                    IpAddr::V6(_) => any,
+                };
                 add(SOL_IP, IP_PKTINFO, &[index, own.octets(), to.octets()].concat());
             }
             if self.ip.flag(SOL_IP, IP_RECVTTL) {
@@ -132,7 +138,7 @@ impl UdpSocket {
     pub(super) fn recv_complaint(&self, dst: &mut dyn IoSink) -> SysResult<Incoming> {
         let complaint = self.inbox.lock().complaints.pop_front().ok_or(Errno::EAGAIN)?;
         let n = queue::put(dst, &complaint.data)?;
-        let errno = u32::try_from(Errno::ECONNREFUSED.raw()).unwrap_or(0);
+        let errno = u32::try_from(complaint.errno.raw()).unwrap_or(0);
         // `struct sock_extended_err`: errno, origin, type, code; then the offender's address.
         let (level, kind, origin, family) = match complaint.to.ip {
             IpAddr::V4(_) => (SOL_IP, IP_RECVERR, [2, 3, 3, 0], Family::V4),

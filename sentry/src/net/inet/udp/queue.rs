@@ -17,6 +17,8 @@ pub(super) struct About {
     pub(super) tos: i32,
     /// When it came, on the real-time clock.
     pub(super) time_ns: i64,
+    /// The number of the interface over which it came.
+    pub(super) interface: i32,
 }
 
 struct Datagram {
@@ -31,6 +33,7 @@ pub(super) struct Complaint {
     pub(super) to: Endpoint,
     /// Who says that there is nobody.
     pub(super) offender: IpAddr,
+    pub(super) errno: Errno,
 }
 
 /// What is received at once.
@@ -118,7 +121,7 @@ mod tests {
     use crate::vfs::VecSink;
 
     const ADDR: Endpoint = Endpoint { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
-    const ABOUT: About = About { from: ADDR, to: ADDR, ttl: 64, tos: 0, time_ns: 0 };
+    const ABOUT: About = About { from: ADDR, to: ADDR, ttl: 64, tos: 0, time_ns: 0, interface: 1 };
 
     #[test]
     fn datagrams_are_received_whole_or_cut() {

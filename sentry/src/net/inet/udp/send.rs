@@ -13,7 +13,10 @@ use syscalls::{Errno, SysResult};
 
 use super::queue::{About, Complaint};
 use super::{Endpoint, State, UdpSocket};
+use crate::kernel::Kernel;
 use crate::net::inet::addr::{self, Given};
+use crate::net::inet::{Inet, LOOPBACK_INDEX};
+use crate::net::stack::Quality;
 use crate::net::{Ancillary, Outgoing};
 use crate::sync::Events;
 use crate::vfs::IoSource;
@@ -26,11 +29,12 @@ impl UdpSocket {
     /// Returns where what is sent to `ip` arrives.
     pub(super) fn route(&self, ip: IpAddr) -> SysResult<IpAddr> {
         if ip.is_multicast() {
-            let is_reachable =
-                self.ip.has_multicast_interface(ip.is_ipv6()) || self.options.is_bound_to_device();
+            let is_reachable = self.ip.has_multicast_interface(ip.is_ipv6())
+                || self.options.is_bound_to_device()
+                || self.kernel.inet.stack().is_some_and(|stack| stack.interface_for(ip).is_some());
             return if is_reachable { Ok(ip) } else { Err(Errno::ENETUNREACH) };
         }
-        addr::route(ip)
+        self.kernel.inet.route(ip)
     }
 
     /// Sends a datagram, or adds to one that is being collected.
@@ -48,7 +52,7 @@ impl UdpSocket {
             return Err(Errno::EINVAL);
         }
         let to = Endpoint { ip: self.route(to.ip)?, port: to.port };
-        if addr::is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
+        if self.kernel.inet.is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
         let max = if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 };
@@ -85,9 +89,9 @@ impl UdpSocket {
                 state.corked = Some((data, to));
                 return Ok(total);
             }
-            (data, source(&state, to, &message.ancillary)?, to)
+            (data, source(&self.kernel.inet, &state, to, &message.ancillary)?, to)
         };
-        self.transmit(data, from, to);
+        self.transmit(data, from, to)?;
         Ok(total)
     }
 
@@ -96,10 +100,11 @@ impl UdpSocket {
         let collected = {
             let mut state = self.state.lock();
             let Some((data, to)) = state.corked.take() else { return };
-            source(&state, to, &[]).map(|from| (data, from, to))
+            source(&self.kernel.inet, &state, to, &[]).map(|from| (data, from, to))
         };
         if let Ok((data, from, to)) = collected {
-            self.transmit(data, from, to);
+            // As on Linux nobody is told.
+            let _ = self.transmit(data, from, to);
         }
     }
 
@@ -115,7 +120,8 @@ impl UdpSocket {
         }
     }
 
-    fn transmit(&self, data: Vec<u8>, from: Endpoint, to: Endpoint) {
+    fn transmit(&self, data: Vec<u8>, from: Endpoint, to: Endpoint) -> SysResult<()> {
+        let inet = &self.kernel.inet;
         let is_group = to.ip.is_multicast();
         let knob = |v4, v6| {
             let (level, name) = if to.ip.is_ipv4() { (SOL_IP, v4) } else { (SOL_IPV6, v6) };
@@ -126,21 +132,39 @@ impl UdpSocket {
         } else {
             knob(IP_TTL, IPV6_UNICAST_HOPS)
         };
+        let tos = knob(IP_TOS, IPV6_TCLASS);
         let time_ns = self.kernel.clock.realtime_ns();
-        let about = About { from, to, ttl, tos: knob(IP_TOS, IPV6_TCLASS), time_ns };
-        if is_group || addr::is_broadcast(to.ip) {
+        let about = About { from, to, ttl, tos, time_ns, interface: LOOPBACK_INDEX };
+        let is_to_many = is_group || inet.is_broadcast(to.ip);
+        let is_loopback = addr::is_broadcast(to.ip) && from.ip.is_loopback();
+        if let Some(stack) = inet.stack().filter(|_| !inet.is_local(to.ip) && !is_loopback) {
+            let quality = Quality {
+                ttl: u8::try_from(ttl).unwrap_or(64),
+                tos: u8::try_from(tos).unwrap_or(0),
+                is_whole: false,
+            };
+            stack.send_datagram(from, to, &data, quality)?;
+        }
+        if is_to_many {
             if is_group && knob(IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP) == 0 {
-                return;
+                return Ok(());
             }
-            for receiver in self.receivers_of_all(from, to) {
+            for receiver in inet.receivers_of_all(from, to) {
                 receiver.deliver(data.clone(), about);
             }
-            return;
+            return Ok(());
         }
-        match self.receiver(from, to) {
+        if !inet.is_local(to.ip) {
+            return Ok(());
+        }
+        match inet.receiver(from, to) {
             Some(receiver) => receiver.deliver(data, about),
-            None => self.complain(Complaint { data, to, offender: to.ip }),
+            None => {
+                let (offender, errno) = (to.ip, Errno::ECONNREFUSED);
+                self.complain(Complaint { data, to, offender, errno });
+            }
         }
+        Ok(())
     }
 
     fn deliver(&self, data: Vec<u8>, about: About) {
@@ -150,15 +174,65 @@ impl UdpSocket {
             self.queue.notify(Events::READABLE);
         }
     }
+}
+
+/// What comes with a datagram from elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::net) struct Arrival {
+    pub(in crate::net) from: Endpoint,
+    pub(in crate::net) to: Endpoint,
+    pub(in crate::net) ttl: u8,
+    pub(in crate::net) tos: u8,
+    /// The number of the interface.
+    pub(in crate::net) interface: i32,
+}
+
+impl Inet {
+    /// Gives a datagram from elsewhere to whoever gets it. Returns whether there is anybody.
+    pub(in crate::net) fn deliver_datagram(
+        &self,
+        kernel: &Kernel,
+        data: &[u8],
+        arrival: Arrival,
+        is_to_many: bool,
+    ) -> bool {
+        let Arrival { from, to, ttl, tos, interface } = arrival;
+        let time_ns = kernel.clock.realtime_ns();
+        let about = About { from, to, ttl: ttl.into(), tos: tos.into(), time_ns, interface };
+        let receivers = if is_to_many {
+            self.receivers_of_all(from, to)
+        } else {
+            self.receiver(from, to).into_iter().collect()
+        };
+        for receiver in &receivers {
+            receiver.deliver(data.to_vec(), about);
+        }
+        !receivers.is_empty()
+    }
+
+    /// Tells whoever has sent a datagram from `from` to `to` that it has not arrived.
+    pub(in crate::net) fn complain(
+        &self,
+        from: Endpoint,
+        to: Endpoint,
+        data: Vec<u8>,
+        offender: IpAddr,
+        errno: Errno,
+    ) {
+        // The sender is who would get the answer.
+        if let Some(sender) = self.receiver(to, from) {
+            sender.complain(Complaint { data, to, offender, errno });
+        }
+    }
 
     /// Returns everybody with a port.
-    fn on_port(&self, to: Endpoint) -> Vec<(Option<u32>, IpAddr, bool, Arc<Self>)> {
-        let mut found: Vec<(Option<u32>, IpAddr, bool, Weak<Self>)> = Vec::new();
-        self.ports().visit(to.port, &mut |claim, socket| {
+    fn on_port(&self, to: Endpoint) -> Vec<(Option<u32>, IpAddr, bool, Arc<UdpSocket>)> {
+        let mut found: Vec<(Option<u32>, IpAddr, bool, Weak<UdpSocket>)> = Vec::new();
+        self.udp.visit(to.port, &mut |claim, socket| {
             let shares = claim.options.switch(SO_REUSEPORT) == Some(true);
             found.push((claim.score(to.ip), claim.ip, shares, socket.clone()));
         });
-        let upgrade = |(score, ip, shares, socket): (_, _, _, Weak<Self>)| {
+        let upgrade = |(score, ip, shares, socket): (_, _, _, Weak<UdpSocket>)| {
             Some((score, ip, shares, socket.upgrade()?))
         };
         found.into_iter().filter_map(upgrade).collect()
@@ -166,9 +240,9 @@ impl UdpSocket {
 
     /// Returns who gets a datagram: of those who fit best the last one that was bound, or where they
     /// share the port on purpose, the one that the sender's port chooses.
-    fn receiver(&self, from: Endpoint, to: Endpoint) -> Option<Arc<Self>> {
+    fn receiver(&self, from: Endpoint, to: Endpoint) -> Option<Arc<UdpSocket>> {
         let mut best = 0;
-        let mut found: Vec<(bool, Arc<Self>)> = Vec::new();
+        let mut found: Vec<(bool, Arc<UdpSocket>)> = Vec::new();
         for (score, _, shares, socket) in self.on_port(to) {
             let Some(score) = score else { continue };
             let peer = socket.state.lock().peer;
@@ -193,7 +267,7 @@ impl UdpSocket {
     }
 
     /// Returns everybody who gets a datagram to a group or to all.
-    fn receivers_of_all(&self, from: Endpoint, to: Endpoint) -> Vec<Arc<Self>> {
+    fn receivers_of_all(&self, from: Endpoint, to: Endpoint) -> Vec<Arc<UdpSocket>> {
         let candidates: Vec<_> = self
             .on_port(to)
             .into_iter()
@@ -209,9 +283,8 @@ impl UdpSocket {
         if !to.ip.is_multicast() {
             return candidates;
         }
-        let any_joined =
-            self.kernel.inet.udp_sockets().iter().any(|socket| socket.ip.has_joined(to.ip));
-        let gets = |socket: &Arc<Self>| {
+        let any_joined = self.udp_sockets().iter().any(|socket| socket.ip.has_joined(to.ip));
+        let gets = |socket: &Arc<UdpSocket>| {
             let takes_all = to.ip.is_ipv4() && socket.ip.flag(SOL_IP, IP_MULTICAST_ALL);
             socket.ip.has_joined(to.ip) || (any_joined && takes_all)
         };
@@ -220,7 +293,12 @@ impl UdpSocket {
 }
 
 /// Returns the source address of a datagram.
-fn source(state: &State, to: Endpoint, ancillary: &[Ancillary]) -> SysResult<Endpoint> {
+fn source(
+    inet: &Inet,
+    state: &State,
+    to: Endpoint,
+    ancillary: &[Ancillary],
+) -> SysResult<Endpoint> {
     let local = state.local.ok_or(Errno::EINVAL)?;
     let mut ip = local.ip;
     for message in ancillary {
@@ -230,7 +308,7 @@ fn source(state: &State, to: Endpoint, ancillary: &[Ancillary]) -> SysResult<End
         {
             let own = IpAddr::from(*own);
             if !own.is_unspecified() {
-                if !addr::is_local(own) {
+                if !inet.is_local(own) {
                     return Err(Errno::EINVAL);
                 }
                 ip = own;
@@ -238,6 +316,6 @@ fn source(state: &State, to: Endpoint, ancillary: &[Ancillary]) -> SysResult<End
         }
     }
     let is_usable = !ip.is_unspecified() && !ip.is_multicast() && ip.is_ipv4() == to.ip.is_ipv4();
-    let ip = if is_usable { ip } else { addr::source_for(to.ip) };
+    let ip = if is_usable { ip } else { inet.source_for(to.ip) };
     Ok(Endpoint { ip, port: local.port })
 }
