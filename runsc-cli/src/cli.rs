@@ -53,9 +53,10 @@ pub(crate) struct GlobalOptions {
     pub(crate) network: Network,
 
     /// Where writes to the root (root:) or to the root and bind mounts (all:) go: none, root:self,
-    /// root:memory, root:dir=PATH, all:self, all:memory, all:dir=PATH
-    #[arg(long, value_name = "SPEC", default_value = "root:memory")]
-    pub(crate) overlay2: Overlay,
+    /// root:memory, root:dir=PATH, all:self, all:memory, all:dir=PATH [default: none for a root that
+    /// was mounted for the container, else root:memory]
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) overlay2: Option<Overlay>,
 
     /// Do not touch cgroups
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
@@ -138,12 +139,19 @@ pub(crate) enum Medium {
     Dir(PathBuf),
 }
 
+impl Overlay {
+    /// The root is left as it is: changes are gone with the container.
+    pub(crate) const ROOT_IN_MEMORY: Self = Self { medium: Medium::Memory, all: false };
+    /// Changes are those of the host's files.
+    pub(crate) const NONE: Self = Self { medium: Medium::None, all: false };
+}
+
 impl std::str::FromStr for Overlay {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "none" {
-            return Ok(Self { medium: Medium::None, all: false });
+            return Ok(Self::NONE);
         }
         let (scope, medium) = text.split_once(':').unwrap_or((text, ""));
         let all = match scope {

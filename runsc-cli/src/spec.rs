@@ -25,7 +25,7 @@ use sentry::config::{
 };
 
 use crate::cgroup::Cgroup;
-use crate::cli::{self, GlobalOptions};
+use crate::cli::{self, GlobalOptions, Overlay};
 use crate::hooks::Hooks;
 use crate::sandbox::{GoferMount, Plan};
 use crate::sys;
@@ -85,7 +85,13 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
     let readonly = root.optional("readonly")?.unwrap_or(false);
     root.finish(&mut warnings);
 
-    let mut files = FilesystemPlan::new(&rootfs, readonly, &global.overlay2)?;
+    let overlay = match &global.overlay2 {
+        Some(overlay) => overlay.clone(),
+        // Where nothing may be written, only mount points are made, and those for the container alone.
+        None if readonly => Overlay::ROOT_IN_MEMORY,
+        None => filesystem::default_overlay(&rootfs, dir)?,
+    };
+    let mut files = FilesystemPlan::new(&rootfs, readonly, &overlay)?;
     for mount in top.objects("mounts")? {
         mounts::add(&mut files, mount, dir, &mut warnings)?;
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use sentry::config::{Capabilities, ContainerConfig, NetworkMode, ProcessConfig, RlimitConfig};
 
-use crate::cli::{DoArgs, GlobalOptions};
+use crate::cli::{DoArgs, GlobalOptions, Overlay};
 use crate::container::{Container, State, Status};
 use crate::sandbox::foreground;
 use crate::spec::filesystem::FilesystemPlan;
@@ -23,7 +23,8 @@ pub(crate) fn run(global: &GlobalOptions, args: &DoArgs) -> anyhow::Result<i32> 
     let id = format!("{ID_PREFIX}{}", std::process::id());
     let rootfs =
         args.root.canonicalize().with_context(|| format!("--root: {}", args.root.display()))?;
-    let mut files = FilesystemPlan::new(&rootfs, false, &global.overlay2)?;
+    let overlay = global.overlay2.as_ref().unwrap_or(&Overlay::ROOT_IN_MEMORY);
+    let mut files = FilesystemPlan::new(&rootfs, false, overlay)?;
     files.add_default_mounts();
     let container = ContainerConfig {
         id: id.clone(),

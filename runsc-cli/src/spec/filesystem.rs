@@ -1,5 +1,6 @@
 //! The root and the mounts of a container, and the gofer connections behind them.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -93,6 +94,39 @@ impl FilesystemPlan {
     }
 }
 
+/// Returns what is done with changes of the root where the command line does not say.
+///
+/// A root that somebody has mounted for this container takes its changes: that is where `podman
+/// commit` and `diff`, `docker cp` and the layers of a build look for them. Any other directory may
+/// be an image that more than one container is to find as it was.
+pub(super) fn default_overlay(rootfs: &Path, bundle: &Path) -> anyhow::Result<Overlay> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    let is_made = is_made_for_container(&mounts, rootfs, bundle);
+    Ok(if is_made { Overlay::NONE } else { Overlay::ROOT_IN_MEMORY })
+}
+
+/// Tells whether a root is a mount of its own, and either an overlay or in the bundle.
+fn is_made_for_container(mounts: &str, rootfs: &Path, bundle: &Path) -> bool {
+    let Some(wanted) = rootfs.to_str() else { return false };
+    // The last one lies on top. The root of the host is nobody's.
+    let kind = mounts.lines().rev().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mount = before.split(' ').nth(4)?;
+        if unescape(mount) == wanted { after.split(' ').next() } else { None }
+    });
+    let in_bundle = rootfs != bundle && rootfs.starts_with(bundle) && bundle != Path::new("/");
+    wanted != "/"
+        && kind.is_some_and(|kind| in_bundle || matches!(kind, "overlay" | "fuse.fuse-overlayfs"))
+}
+
+/// Turns the octal escapes of mountinfo back.
+fn unescape(path: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .into_iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(path.to_owned(), |path, (escape, plain)| path.replace(escape, plain))
+}
+
 fn gofer_mount(source: &Path, readonly: bool) -> GoferMount {
     GoferMount {
         source: source.to_owned(),
@@ -115,5 +149,31 @@ fn kernel_mount(destination: &str, kind: MountKind, source: &str) -> MountConfig
         source: source.into(),
         root_name: String::new(),
         propagation: Propagation::Private,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::is_made_for_container;
+
+    const MOUNTS: &str = "\
+22 1 254:0 / / rw,relatime - overlay overlay rw
+30 22 254:0 / /data rw,relatime - ext4 /dev/vda rw
+31 22 0:40 / /var/lib/merged\\040one rw,relatime - overlay overlay rw,lowerdir=/x
+32 22 254:0 /snapshot /run/bundle/rootfs rw,relatime - ext4 /dev/vda rw
+";
+
+    #[test]
+    fn roots_that_were_mounted_for_a_container_are_told_from_images() {
+        let is_made =
+            |rootfs, bundle| is_made_for_container(MOUNTS, Path::new(rootfs), Path::new(bundle));
+        assert!(is_made("/var/lib/merged one", "/run/a"));
+        assert!(is_made("/run/bundle/rootfs", "/run/bundle"));
+        assert!(!is_made("/run/bundle/rootfs", "/run/other"));
+        assert!(!is_made("/data", "/run/bundle") && !is_made("/data", "/"));
+        assert!(!is_made("/", "/run/bundle") && !is_made("/", "/"));
+        assert!(!is_made("/run/bundle/image", "/run/bundle"));
     }
 }

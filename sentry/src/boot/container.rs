@@ -148,7 +148,7 @@ fn mount_root(
     connections: &mut Connections,
 ) -> SysResult<Arc<MountNamespace>> {
     let caching = match config.root.overlay {
-        OverlayMedium::None => Caching::Shared,
+        OverlayMedium::None => Caching::Own,
         OverlayMedium::Memory | OverlayMedium::File { .. } => Caching::Exclusive,
     };
     let lower = Arc::new(connections.attach(config.root.connection, caching)?);

@@ -59,6 +59,11 @@ impl Member {
         kill_all(&self.container);
         self.container.close();
     }
+
+    /// Whoever sends something into the container may have put files into it before.
+    fn distrust_root(&self) {
+        self.mounts.root().mount.sb.fs.distrust();
+    }
 }
 
 /// Kills every process of a container.
@@ -118,6 +123,7 @@ impl ContainerTarget for Member {
         if self.container.init.lock().status.is_some() {
             return Err(Errno::ESRCH);
         }
+        self.distrust_root();
         let info = Siginfo::kill(signo, SI_USER, 0, 0);
         if !all {
             return send_to_group(&self.first.group, info);
@@ -139,6 +145,7 @@ impl ContainerTarget for Member {
         process: &ProcessConfig,
         stdio: Vec<OwnedFd>,
     ) -> Result<Arc<dyn ExecProcess>, StartError> {
+        self.distrust_root();
         process::execute(&self.kernel, &self.container, &self.poller, &self.mounts, process, stdio)
     }
 
@@ -154,6 +161,7 @@ impl ContainerTarget for Member {
     }
 
     fn resume(&self) {
+        self.distrust_root();
         self.container.thaw();
         for (_, task) in self.container.tasks() {
             run::wake(&task);

@@ -17,6 +17,7 @@ mod connection;
 mod directory;
 mod file;
 mod inode;
+mod names;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -46,8 +47,11 @@ const FRESH: Duration = Duration::from_micros(200);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caching {
     /// Nobody: names, attributes and missing names are remembered until we change them. For the
-    /// image below an overlay, and for a root that belongs to this container.
+    /// image below an overlay.
     Exclusive,
+    /// Hardly anybody: what is remembered is believed for a moment, and not beyond a message from
+    /// outside. For a root that was made for this container, in which managers copy files.
+    Own,
     /// Anybody on the host: every use asks again. For bind mounts.
     Shared,
 }
@@ -74,6 +78,8 @@ pub(crate) struct Store {
     /// Counts changes of names and owners. Attributes that were fetched before the last one are
     /// fetched again.
     epoch: AtomicU64,
+    /// Counts the occasions on which others may have changed files, under [`Caching::Own`].
+    round: AtomicU64,
 }
 
 /// The host's device (major, minor) and inode number.
@@ -99,6 +105,7 @@ impl GoferFs {
             inodes: Mutex::new(HashMap::new()),
             recent: Mutex::new(VecDeque::new()),
             epoch: AtomicU64::new(0),
+            round: AtomicU64::new(0),
         });
         let root = store.adopt(reply::Node::new(ROOT_FID, attach.attr), None);
         let statfs: gofer_wire::Statfs =
@@ -134,6 +141,13 @@ impl FileSystem for GoferFs {
     fn statfs(&self) -> SysResult<Statfs> {
         let statfs = self.store.connection.call_fixed(&Request::Statfs { fid: ROOT_FID })?;
         Ok(attr::from_statfs(&statfs))
+    }
+
+    fn distrust(&self) {
+        if self.store.caching == Caching::Own {
+            self.store.round.fetch_add(1, Ordering::Relaxed);
+            self.store.advance_epoch();
+        }
     }
 
     fn sync(&self) -> SysResult<()> {
@@ -198,6 +212,10 @@ impl Store {
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    fn round(&self) -> u64 {
+        self.round.load(Ordering::Relaxed)
     }
 
     /// Makes all attributes that are remembered old.

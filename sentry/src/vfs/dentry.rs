@@ -216,7 +216,9 @@ impl Dentry {
     pub(super) fn is_asked_about(&self, name: &[u8]) -> bool {
         match self.inode.lookup_policy() {
             LookupPolicy::Cache => !self.children.read().contains_key(name),
-            LookupPolicy::Revalidate => true,
+            LookupPolicy::Revalidate => {
+                !self.inode.is_sure_of(name) || !self.children.read().contains_key(name)
+            }
             LookupPolicy::Never => false,
         }
     }

@@ -44,6 +44,9 @@ pub trait FileSystem: Send + Sync {
         Ok(())
     }
 
+    /// Is told that others may just have changed files, where they can.
+    fn distrust(&self) {}
+
     /// Writes everything to stable storage.
     ///
     /// # Errors
@@ -185,6 +188,13 @@ pub trait Inode: Any + Send + Sync {
     /// Says how long lookups below this directory may be cached.
     fn lookup_policy(&self) -> LookupPolicy {
         LookupPolicy::Cache
+    }
+
+    /// Returns whether [`Inode::revalidate`] answers about a name without asking elsewhere. Asked
+    /// only under `Revalidate`.
+    fn is_sure_of(&self, name: &[u8]) -> bool {
+        let _ = name;
+        false
     }
 
     /// Returns whether a dentry of this directory that was looked up as `name` with the result

@@ -4,12 +4,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use gofer_wire::request::{Names, Ownership};
+use gofer_wire::request::{self, Ownership};
 use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
 use syscalls::{Errno, SysResult};
 
 use super::directory::{GoferDirectory, Listing};
 use super::file::GoferFile;
+use super::names::{BELIEF, Names};
 use super::{Caching, Identity, Store, attr};
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
@@ -54,6 +55,8 @@ struct State {
     ahead: Option<Ahead>,
     /// The entries of a directory, under [`Caching::Exclusive`].
     listing: Option<(u64, Listing)>,
+    /// How good the names below a directory are, under [`Caching::Own`].
+    names: Option<Names>,
 }
 
 /// The result of a lookup that was made before it was asked for.
@@ -65,8 +68,10 @@ struct Ahead {
 
 impl GoferInode {
     pub(super) fn new(store: Arc<Store>, node: reply::Node, target: Option<Vec<u8>>) -> Arc<Self> {
+        let attr = attr::from_wire(&node.attr);
+        let is_directory = FileType::from_mode(node.attr.mode) == FileType::Directory;
         let state = State {
-            attr: attr::from_wire(&node.attr),
+            attr,
             epoch: store.epoch(),
             fetched: Instant::now(),
             is_stale: false,
@@ -75,6 +80,8 @@ impl GoferInode {
             write: Weak::new(),
             ahead: None,
             listing: None,
+            names: (store.caching == Caching::Own && is_directory)
+                .then(|| Names::new(&attr, store.round())),
         };
         Arc::new(Self {
             store,
@@ -192,7 +199,7 @@ impl GoferInode {
             return result;
         }
         let names = [Name::new(name)?];
-        let request = Request::Walk { fid: self.fid, names: Names::new(&names) };
+        let request = Request::Walk { fid: self.fid, names: request::Names::new(&names) };
         let (node, stopped, target) = self.store.connection.call(&request, |body, _| {
             let walk = reply::Walk::decode(body)?;
             Ok((walk.nodes().next(), walk.stopped, walk.target.map(<[u8]>::to_vec)))
@@ -286,7 +293,7 @@ impl GoferInode {
         let open = match (state.write.upgrade(), self.store.caching) {
             (Some(write), _) => Some(write),
             (None, Caching::Shared) => state.read.upgrade(),
-            (None, Caching::Exclusive) => None,
+            (None, Caching::Exclusive | Caching::Own) => None,
         };
         if let Some(open) = open {
             let stat = sentry_host::file::stat(open.as_fd()).ok()?;
@@ -300,9 +307,47 @@ impl GoferInode {
         if state.is_stale || state.epoch != self.store.epoch() {
             return None;
         }
-        let is_good =
-            self.store.caching == Caching::Exclusive || state.fetched.elapsed() < self.store.fresh;
+        let is_good = match self.store.caching {
+            Caching::Exclusive => true,
+            Caching::Own => state.fetched.elapsed() < BELIEF,
+            Caching::Shared => state.fetched.elapsed() < self.store.fresh,
+        };
         is_good.then_some(state.attr)
+    }
+
+    /// Looks at this directory where that is due, under [`Caching::Own`]. Returns whether it could.
+    fn check_names(&self) -> bool {
+        // Before the look, so that what happens meanwhile is not missed.
+        let round = self.store.round();
+        if self.state.lock().names.as_ref().is_none_or(|names| names.is_fresh(round)) {
+            return true;
+        }
+        let request = Request::Getattr { fid: self.fid };
+        let Ok(new) = self.store.connection.call_fixed(&request) else { return false };
+        self.update(&new);
+        if let Some(names) = &mut self.state.lock().names {
+            names.check(&attr::from_wire(&new), round);
+        }
+        true
+    }
+
+    /// Is told that the caller, who holds this directory's lock, has made a name what it is.
+    fn verified(&self, name: &[u8]) {
+        if let Some(names) = &mut self.state.lock().names {
+            names.verify(name, names.n_changes());
+        }
+    }
+
+    /// Looks up a name, which is right from then on.
+    fn verify(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+        let n_changes = self.state.lock().names.as_ref().map(Names::n_changes);
+        let found = self.walk(name);
+        if let (Some(n_changes), Ok(_) | Err(Errno::ENOENT)) = (n_changes, &found)
+            && let Some(names) = &mut self.state.lock().names
+        {
+            names.verify(name, n_changes);
+        }
+        found
     }
 }
 
@@ -349,7 +394,7 @@ impl Inode for GoferInode {
     }
 
     fn lookup(&self, name: &[u8]) -> SysResult<Arc<dyn Inode>> {
-        let child = self.walk(name)?;
+        let child = self.verify(name)?;
         Ok(child)
     }
 
@@ -364,7 +409,7 @@ impl Inode for GoferInode {
         if names.len() < 2 || self.is_ahead(&names) {
             return;
         }
-        let request = Request::Walk { fid: self.fid, names: Names::new(&names) };
+        let request = Request::Walk { fid: self.fid, names: request::Names::new(&names) };
         let found = self.store.connection.call(&request, |body, _| {
             let walk = reply::Walk::decode(body)?;
             let nodes: Vec<_> = walk.nodes().collect();
@@ -389,11 +434,26 @@ impl Inode for GoferInode {
         match self.store.caching {
             Caching::Exclusive => LookupPolicy::Cache,
             Caching::Shared => LookupPolicy::Revalidate,
+            Caching::Own => match &self.state.lock().names {
+                Some(names) if names.are_all_good() && names.is_fresh(self.store.round()) => {
+                    LookupPolicy::Cache
+                }
+                _ => LookupPolicy::Revalidate,
+            },
         }
     }
 
+    fn is_sure_of(&self, name: &[u8]) -> bool {
+        let state = self.state.lock();
+        let Some(names) = &state.names else { return false };
+        names.is_good(name) && names.is_fresh(self.store.round())
+    }
+
     fn revalidate(&self, name: &[u8], child: Option<&Arc<dyn Inode>>) -> bool {
-        match (self.walk(name), child) {
+        if self.store.caching == Caching::Own && self.check_names() && self.is_sure_of(name) {
+            return true;
+        }
+        match (self.verify(name), child) {
             (Ok(found), Some(child)) => {
                 let found: Arc<dyn Inode> = found;
                 Arc::ptr_eq(&found, child)
@@ -418,6 +478,7 @@ impl Inode for GoferInode {
                 let request = Request::Create { dir, name, flags, ownership };
                 let (new, file) = connection.call_with_descriptor(&request)?;
                 self.changed();
+                self.verified(name.as_bytes());
                 let inode = self.store.adopt(new, None);
                 let file = Arc::new(file);
                 inode.state.lock().write = Arc::downgrade(&file);
@@ -434,6 +495,7 @@ impl Inode for GoferInode {
             NodeKind::BlockDevice(device) => special(FileType::BlockDevice, *device),
         }?;
         self.changed();
+        self.verified(name.as_bytes());
         Ok(self.store.adopt(new, None))
     }
 
@@ -482,6 +544,7 @@ impl Inode for GoferInode {
         self.store.connection.call_status(&request)?;
         self.changed();
         new_dir.set_stale();
+        new_dir.verified(new_name);
         Ok(())
     }
 

@@ -244,6 +244,29 @@ fn a_shared_mount_sees_what_others_change_and_an_exclusive_one_does_not_ask() {
 }
 
 #[test]
+fn an_own_root_is_looked_at_again_after_a_message_from_outside() {
+    let rig = Rig::writable(Caching::Own);
+    let root = rig.fs().root();
+    let dir = root.lookup(b"dir").expect("lookup");
+    let file = dir.lookup(b"file").expect("lookup");
+    assert_eq!(dir.lookup(b"new").err(), Some(Errno::ENOENT));
+    fs::write(rig.dir.join("dir/new"), "").expect("write");
+    fs::write(rig.dir.join("dir/file"), "longer text").expect("write");
+    rig.fs().distrust();
+    assert_eq!(dir.lookup_policy(), LookupPolicy::Revalidate);
+    assert!(!dir.revalidate(b"new", None));
+    assert!(dir.lookup(b"new").is_ok() && dir.is_sure_of(b"new"));
+    assert!(!dir.is_sure_of(b"file"));
+    assert!(dir.revalidate(b"file", Some(&file)) && dir.is_sure_of(b"file"));
+    assert_eq!(file.attr().expect("attr").size, 11);
+    // Where nothing has changed, one look at the directory is enough.
+    rig.fs().distrust();
+    assert!(!root.is_sure_of(b"dir"));
+    assert!(root.revalidate(b"dir", Some(&dir)));
+    assert!(root.is_sure_of(b"dir") && root.is_sure_of(b"anything"));
+}
+
+#[test]
 fn mappings_share_one_descriptor_for_each_access() {
     let rig = Rig::writable(Caching::Shared);
     let inode = rig.inode("dir/file");
