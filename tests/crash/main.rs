@@ -65,6 +65,7 @@ mod crash {
         Run,
         Create,
         Exec,
+        Pod,
     }
 
     struct Round<'a> {
@@ -89,12 +90,61 @@ mod crash {
             std::fs::read_to_string(self.log.join(name)).unwrap_or_default()
         }
 
-        /// Starts the container; returns the running command and the container's id.
-        fn start(&mut self) -> (Child, String, Bundle) {
+        /// Starts a command line of the shell inside the group, as a manager does.
+        fn spawn_script(&self, script: &str) -> Child {
+            let log = std::fs::File::create(self.log.join("start")).unwrap();
+            self.group.enclose(&Cmd::new(["sh", "-c", script])).spawn(Stdio::null(), log.into())
+        }
+
+        /// Returns the runtime with its flags as the shell takes it.
+        fn runsc_word(&self) -> String {
+            self.runsc.iter().map(|word| format!("'{}' ", word.to_string_lossy())).collect()
+        }
+
+        /// Starts a pod with two containers besides the first one, of which one comes twice.
+        fn start_pod(&mut self, program: &Cmd) -> (Child, Vec<String>, Vec<Bundle>) {
+            let ids: Vec<String> = (0..3).map(|_| unique("crash")).collect();
+            let shares_pids = self.random.below(2) == 0;
+            let bundles: Vec<Bundle> = ids
+                .iter()
+                .map(|id| {
+                    let mut config = test_harness::bundle::config(&Rootfs::Host, program);
+                    let kind = if *id == ids[0] { "sandbox" } else { "container" };
+                    config["annotations"] = serde_json::json!({
+                        "io.kubernetes.cri.container-type": kind,
+                        "io.kubernetes.cri.sandbox-id": ids[0],
+                    });
+                    if shares_pids && *id != ids[0] {
+                        let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+                        list.retain(|namespace| namespace["type"] != "pid");
+                    }
+                    Bundle::with_config(&config)
+                })
+                .collect();
+            let runsc = self.runsc_word();
+            let start = |n: usize| {
+                let (path, id) = (bundles[n].path().display(), &ids[n]);
+                format!("{runsc} create --bundle '{path}' {id} && {runsc} start {id}")
+            };
+            let script = format!(
+                "{} && {} && {} && {runsc} exec --detach {id} sleep 60 && \
+                 {runsc} delete --force {id} && {}",
+                start(0),
+                start(1),
+                start(2),
+                start(1),
+                id = ids[1],
+            );
+            (self.spawn_script(&script), ids, bundles)
+        }
+
+        /// Starts a container, or several; returns the running command and the containers' ids.
+        fn start(&mut self) -> (Child, Vec<String>, Vec<Bundle>) {
             let script = "(sleep 60 & sleep 60; :) & sleep 60; :";
             let program = Cmd::new(["/bin/sh", "-c", script]);
             let bundle = Bundle::new(&Rootfs::Host, &program);
-            let how = *self.random.pick(&[Start::Do, Start::Run, Start::Create, Start::Exec]);
+            let ways = [Start::Do, Start::Run, Start::Create, Start::Exec, Start::Pod];
+            let how = *self.random.pick(&ways);
             let id = unique("crash");
             let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
             let path = bundle.path().to_string_lossy().into_owned();
@@ -106,24 +156,19 @@ mod crash {
                 }
                 Start::Run => self.spawn("start", &words(&["run", "--bundle", &path, &id])),
                 Start::Create | Start::Exec => {
-                    // As a manager does, which is not ours to kill: it waits outside the group.
-                    let mut runsc = String::new();
-                    for word in &self.runsc {
-                        runsc += &format!("'{}' ", word.to_string_lossy());
-                    }
+                    let runsc = self.runsc_word();
                     let mut script =
                         format!("{runsc} create --bundle '{path}' {id} && {runsc} start {id}");
                     if matches!(how, Start::Exec) {
                         script += &format!(" && {runsc} exec --detach {id} sleep 60");
                         script += &format!(" && {runsc} exec {id} sh -c 'sleep 60 & sleep 60'");
                     }
-                    let log = std::fs::File::create(self.log.join("start")).unwrap();
-                    let shell = Cmd::new(["sh", "-c", &script]);
-                    self.group.enclose(&shell).spawn(Stdio::null(), log.into())
+                    self.spawn_script(&script)
                 }
+                Start::Pod => return self.start_pod(&program),
             };
             let id = if matches!(how, Start::Do) { format!("do-{}", child.id()) } else { id };
-            (child, id, bundle)
+            (child, vec![id], vec![bundle])
         }
 
         /// Kills a member of the group, if there is one.
@@ -138,15 +183,20 @@ mod crash {
         }
 
         fn run(mut self) {
-            let (mut starting, id, bundle) = self.start();
-            self.random.pause(Duration::from_millis(120));
+            let (mut starting, mut ids, bundles) = self.start();
+            // The sandbox first, or its members.
+            if self.random.below(2) == 0 {
+                ids.reverse();
+            }
+            let all = if ids.len() > 1 { 500 } else { 120 };
+            self.random.pause(Duration::from_millis(all));
             let mut killed = vec![self.kill_one()];
             while self.random.below(3) == 0 {
                 self.random.pause(Duration::from_millis(10));
                 killed.push(self.kill_one());
             }
-            let delete = [&["delete", "--force"][..], &[&id]].concat();
-            let delete: Vec<OsString> = delete.iter().map(OsString::from).collect();
+            let delete = ["delete", "--force"].map(OsString::from).into_iter();
+            let delete: Vec<OsString> = delete.chain(ids.iter().map(OsString::from)).collect();
             // A delete that does not live to its end.
             if self.random.below(3) == 0 {
                 let mut dying = self.spawn("dying", &delete);
@@ -162,20 +212,20 @@ mod crash {
                 let mut last = self.spawn("delete", &delete);
                 let end = cmd::wait(&mut last, DEADLINE);
                 let what = format!(
-                    "seed {}, {id}, killed {killed:?}, start said {:?}",
+                    "seed {}, {ids:?}, killed {killed:?}, start said {:?}",
                     self.seed,
                     self.log("start")
                 );
                 let said = self.log("delete");
                 assert!(end == End::Code(0) && said.is_empty(), "{what}: {end:?} {said}");
                 if over {
-                    self.check(&id, &what);
+                    ids.iter().for_each(|id| self.check(id, &what));
                     break;
                 }
                 assert!(started.elapsed() < DEADLINE, "{what}: the start does not end");
                 std::thread::sleep(Duration::from_millis(5));
             }
-            drop(bundle);
+            drop(bundles);
         }
 
         /// Checks that nothing is left.

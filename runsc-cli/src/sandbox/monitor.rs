@@ -139,7 +139,7 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
         }
         fds.extend(execution.preserved.iter().map(OwnedFd::as_fd));
         let mut control =
-            ControlClient::connect_unbuffered(&container).context("connecting to the sentry")?;
+            ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
         control.send_with(&request, &fds)?;
         match control.receive()? {
             Response::Executed { .. } => {}
