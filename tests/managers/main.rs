@@ -23,6 +23,7 @@ mod managers {
             let work = TempDir::new();
             let mut program = Cmd::new([folder.join(name).as_os_str(), runtime.as_ref()])
                 .env("TMPDIR", work.path())
+                .env("SHIM", locate::runsc().with_file_name("containerd-shim-runsc-v1"))
                 .deadline(DEADLINE);
             if let Some(cache) = locate::cache().parent() {
                 program = program.env("XDG_CACHE_HOME", cache);
