@@ -103,6 +103,8 @@ pub struct ContainerConfig {
     pub id_maps: IdMaps,
     /// What the guest is told about control groups.
     pub cgroup_text: CgroupText,
+    /// The filter of system calls that every process of the container starts with; empty for none.
+    pub seccomp: Vec<BpfInstruction>,
     /// What a further container has of the sandbox's first one.
     pub shared: SharedNamespaces,
 }
@@ -117,6 +119,19 @@ pub struct SharedNamespaces {
     pub ipc: bool,
     /// The host name.
     pub uts: bool,
+}
+
+/// An instruction of a filter of system calls: `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BpfInstruction {
+    /// What is done.
+    pub code: u16,
+    /// How many instructions are skipped where a comparison holds.
+    pub jt: u8,
+    /// How many are skipped where it does not.
+    pub jf: u8,
+    /// The operand.
+    pub k: u32,
 }
 
 /// The ids of a user namespace (`user_namespaces(7)`). Without ranges it has every id, as the

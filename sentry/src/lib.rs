@@ -2,6 +2,7 @@
 
 pub mod aio;
 mod boot;
+mod bpf;
 pub mod config;
 pub mod control;
 pub mod fs;

@@ -31,6 +31,7 @@ mod process;
 mod process_vm;
 mod read_write;
 pub(crate) mod sched;
+mod seccomp;
 mod signal;
 mod socket;
 mod socket_message;

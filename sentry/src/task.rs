@@ -19,6 +19,7 @@ pub mod limits;
 pub(crate) mod no_context;
 pub mod pid_namespace;
 pub mod run;
+pub(crate) mod seccomp;
 pub mod signal;
 pub mod thread_group;
 pub mod wait;
@@ -81,6 +82,8 @@ pub struct Task {
     pub(crate) fs: Mutex<Arc<FsContext>>,
     /// Credentials: replaced as a whole, never changed in place.
     pub(crate) creds: Mutex<Arc<Credentials>>,
+    /// The filters of its system calls.
+    pub(crate) seccomp: seccomp::Seccomp,
     /// Pending signals, mask, alternate stack.
     pub(crate) signals: Mutex<signal::TaskSignals>,
     /// Whether there may be a signal, a stop or a kill to handle before returning to the

@@ -249,6 +249,7 @@ pub(super) fn create(
         misc: TaskMisc { start_ns: kernel.clock.boot_ns(), ..misc(&process.scheduling) },
     };
     let task = Task::create(new, |_| Ok(Arc::new(crate::task::no_context::NoContext)))?;
+    task.seccomp.set(container.seccomp.clone());
     let _guard = kernel.tree.lock();
     group.tree.lock().tasks.push(task.clone());
     for (namespace, pid) in task.pids.lock().iter() {

@@ -15,7 +15,7 @@ use crate::config::{CgroupText, ContainerConfig, IdMaps, SharedNamespaces};
 use crate::ipc::Ipc;
 use crate::sync::Mutex;
 use crate::task::pid_namespace::PidNamespace;
-use crate::task::{CurrentTask, Task, ThreadGroup};
+use crate::task::{CurrentTask, Task, ThreadGroup, seccomp};
 
 /// A container of the sandbox. Every process belongs to one for as long as it lives.
 pub struct Container {
@@ -31,6 +31,8 @@ pub struct Container {
     pub(crate) id_maps: IdMaps,
     /// What is told about control groups.
     pub(crate) cgroup_text: CgroupText,
+    /// The filter of system calls that every process of it starts with.
+    pub(crate) seccomp: seccomp::Mode,
     /// Whether signals end the first process as they end any other.
     pub(crate) init_is_ordinary: bool,
     /// The first process and its wait status, once it has exited.
@@ -126,6 +128,7 @@ impl Container {
             },
             id_maps: config.id_maps.clone(),
             cgroup_text: config.cgroup_text.clone(),
+            seccomp: seccomp::Mode::of_container(&config.seccomp),
             init_is_ordinary: config.init_is_ordinary,
             init: Mutex::new(Init::default()),
             is_frozen: AtomicBool::new(false),

@@ -301,6 +301,7 @@ rows! {
     CAPGET => ids::sys_capget(2);
     CAPSET => ids::sys_capset(2);
     PRCTL => prctl::sys_prctl(5);
+    SECCOMP => seccomp::sys_seccomp(3);
     ARCH_PRCTL => prctl::sys_arch_prctl(2);
     // Scheduling, limits, usage.
     SCHED_YIELD => sched::sys_sched_yield(0);

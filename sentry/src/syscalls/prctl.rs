@@ -10,9 +10,9 @@ use syscalls::abi::prctl::{
     PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_NAME, PR_GET_NO_NEW_PRIVS, PR_GET_PDEATHSIG,
     PR_GET_SECCOMP, PR_GET_SECUREBITS, PR_GET_THP_DISABLE, PR_GET_TID_ADDRESS, PR_GET_TIMERSLACK,
     PR_GET_TIMING, PR_GET_TSC, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_MM,
-    PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECUREBITS,
-    PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TIMING, PR_SET_VMA, PR_TSC_ENABLE, Securebits,
-    TASK_COMM_LEN,
+    PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECCOMP,
+    PR_SET_SECUREBITS, PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TIMING, PR_SET_VMA,
+    PR_TSC_ENABLE, Securebits, TASK_COMM_LEN,
 };
 use syscalls::arg::FromArg;
 use syscalls::{Errno, UserAddr, UserPtr};
@@ -97,7 +97,11 @@ pub(super) fn sys_prctl(
         }
         PR_SET_VMA => return super::prctl_mm::set_vma(task, arg2, arg3, arg4, arg5),
         PR_SET_MM => return super::prctl_mm::set_mm(task, arg2, arg3, arg4),
-        PR_GET_SECCOMP => {}
+        PR_GET_SECCOMP => {
+            let (mode, _) = task.seccomp.mode().describe();
+            return Ok(u64::from(mode.unsigned_abs()));
+        }
+        PR_SET_SECCOMP => super::seccomp::set_mode(task, arg2, arg3)?,
         PR_CAPBSET_READ => {
             let capability = u32::try_from(arg2).ok().filter(|cap| *cap <= CAP_LAST_CAP);
             let capability = capability.ok_or(Errno::EINVAL)?;

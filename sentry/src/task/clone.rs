@@ -89,6 +89,7 @@ impl Task {
             files: Mutex::new(new.files),
             fs: Mutex::new(new.fs),
             creds: Mutex::new(new.creds),
+            seccomp: super::seccomp::Seccomp::default(),
             signals: Mutex::new(new.signals),
             attention: AtomicBool::new(true),
             facts_changed: AtomicBool::new(true),
@@ -418,6 +419,8 @@ fn new_group(
 /// Makes the child visible to the rest of the kernel.
 fn publish(current: &CurrentTask, child: &Arc<Task>, clone: &Clone, is_thread: bool) {
     let _guard = current.kernel.tree.lock();
+    // Under this lock: a thread may be giving all of them a filter.
+    child.seccomp.set(current.seccomp.mode());
     child.group.tree.lock().tasks.push(child.clone());
     for (namespace, pid) in child.pids.lock().iter() {
         namespace.enter(*pid, child);

@@ -28,7 +28,7 @@ pub(crate) fn update(current: &CurrentTask) {
     if !current.facts_changed.swap(false, Ordering::SeqCst) {
         return;
     }
-    if current.kernel.strace {
+    if current.kernel.strace || !current.seccomp.allows_fast_path() {
         current.context().set_fast_path(None);
         return;
     }

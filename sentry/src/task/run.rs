@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use sentry_platform::{Context, ContextOwner, Event, Work};
 use syscalls::Errno;
 
+use super::seccomp::{self, Verdict};
 use super::signal::deliver;
 use super::{Control, CurrentTask, Restart, Task, exit, identity, signal};
 use crate::mm::{in_flight, patch};
@@ -114,6 +115,11 @@ impl ContextOwner for Owner {
                 let call = current.context().syscall();
                 *current.call.lock() = call;
                 dispatch::enter(&current, &call);
+                match seccomp::check(&current, &call) {
+                    Verdict::Serve => {}
+                    Verdict::Answered => return step(&current, Step::Return),
+                    Verdict::Ended => return,
+                }
                 patch::answer_clone(&current, &call);
                 step(&current, Step::Call);
             }

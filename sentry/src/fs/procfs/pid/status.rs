@@ -129,7 +129,8 @@ pub(super) fn status(look: &Look<'_>) -> SysResult<Vec<u8>> {
     }
     push_signals(&mut text, task);
     push_capabilities(&mut text, task);
-    text.push_str("Seccomp:\t0\nSeccomp_filters:\t0\n");
+    let (mode, n_filters) = task.seccomp.mode().describe();
+    let _ = writeln!(text, "Seccomp:\t{mode}\nSeccomp_filters:\t{n_filters}");
     text.push_str("Speculation_Store_Bypass:\tvulnerable\n");
     text.push_str("SpeculationIndirectBranch:\talways enabled\n");
     let (mask, list) = cpus_allowed(task);
