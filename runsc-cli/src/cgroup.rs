@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use sentry::config::CgroupText;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use limits::{Limits, parse as parse_limits, read as read_limits};
+pub(crate) use limits::{Limits, cpus_of_quota, parse as parse_limits, read as read_limits};
 pub(crate) use stats::{oom_kills, stats};
 
 /// How long the kernel may take to let go of the processes of a group that are dead.

@@ -62,6 +62,11 @@ pub(crate) struct GlobalOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) ignore_cgroups: bool,
 
+    /// Let the container see as many processors as its quota of processor time comes to, but not
+    /// less than two
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
+    pub(crate) cpu_num_from_quota: bool,
+
     /// Whether to go on where cgroups may not be written; auto is for whoever is not root of the host
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub(crate) rootless: Rootless,

@@ -231,6 +231,7 @@ pub(crate) fn plan(
             cli::Network::Host => NetworkMode::Host,
             cli::Network::Sandbox => NetworkMode::Sandbox,
         },
+        cpus: None,
         strace: global.strace,
         debug: global.debug,
         seccomp_log_only: global.seccomp_log_only,

@@ -42,7 +42,7 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     let _ = usage::start(proc.as_fd());
     drop(proc);
     memfd::set_descriptor_directory(proc_self_fd);
-    crate::syscalls::sched::n_cpus();
+    crate::syscalls::sched::limit_cpus(config.cpus.unwrap_or(usize::MAX));
     crate::log::init(log, config.debug);
     let Ok((server, notifier)) = ControlServer::new(control) else { return 1 };
     let oom_score = OomScore::raise(oom_score_adj, config.container.process.oom_score_adj);

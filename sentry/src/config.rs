@@ -19,6 +19,9 @@ pub struct Config {
     pub doorbell: Doorbell,
     /// Where the sandbox's network comes from.
     pub network: NetworkMode,
+    /// The most processors that the guest sees.
+    #[serde(default)]
+    pub cpus: Option<usize>,
     /// Log every system call of the application.
     pub strace: bool,
     /// Log what helps to find a fault in the sentry itself.

@@ -16,6 +16,9 @@ const HOST_TASKS: i64 = 64;
 /// The least limit of tasks that the host is given as it is.
 const LEAST_EXACT_LIMIT: i64 = 4 * HOST_TASKS;
 
+/// `cpu.cfs_period_us` of a group for which nobody has set it.
+const DEFAULT_PERIOD: u64 = 100_000;
+
 /// Values to write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
@@ -24,6 +27,8 @@ pub(crate) struct Limits {
     pub(crate) memory: Option<u64>,
     /// Most tasks of the guest.
     pub(crate) pids: Option<u64>,
+    /// Processors that the quota of processor time comes to.
+    pub(crate) cpus: Option<usize>,
 }
 
 /// One field, and what it is in each version.
@@ -239,6 +244,14 @@ fn read_memory(
     Ok(())
 }
 
+/// Returns how many processors a quota of microseconds in each period comes to, as gVisor has it: rounded up, and
+/// not less than two. `None` for no quota.
+pub(crate) fn cpus_of_quota(quota: i64, period: Option<u64>) -> Option<usize> {
+    let quota = u64::try_from(quota).ok().filter(|quota| *quota > 0)?;
+    let period = period.filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD);
+    usize::try_from(quota.div_ceil(period).max(2)).ok()
+}
+
 fn read_cpu(
     limits: &mut Limits,
     mut cpu: Fields,
@@ -253,6 +266,7 @@ fn read_cpu(
     }
     let period = cpu.optional::<u64>("period")?.filter(|it| *it != 0);
     let quota = cpu.optional::<i64>("quota")?.filter(|it| *it != 0);
+    limits.cpus = quota.and_then(|quota| cpus_of_quota(quota, period));
     let text = |quota: Option<i64>| match quota {
         Some(quota) if quota > 0 => quota.to_string(),
         _ => "max".to_owned(),
@@ -334,4 +348,17 @@ fn read_block(
 pub(crate) fn parse(text: &[u8], warnings: &mut Vec<String>) -> anyhow::Result<Limits> {
     let value: Value = serde_json::from_slice(text).context("not JSON")?;
     read(Fields::new(value, "")?, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpus_of_quota;
+
+    #[test]
+    fn a_quota_comes_to_whole_processors() {
+        assert_eq!(cpus_of_quota(250_000, Some(100_000)), Some(3));
+        assert_eq!(cpus_of_quota(400_000, None), Some(4));
+        assert_eq!(cpus_of_quota(10_000, Some(100_000)), Some(2));
+        assert_eq!(cpus_of_quota(-1, Some(100_000)), None);
+    }
 }

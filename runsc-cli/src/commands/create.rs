@@ -74,6 +74,11 @@ pub(super) fn prepare(
     let preserved = sys::inherited_descriptors(args.preserve_fds)
         .context("--preserve-fds: not that many descriptors")?;
     let annotations = std::mem::take(&mut bundle.annotations);
+    let cpus = if global.cpu_num_from_quota {
+        bundle.cgroups.limits.cpus.or_else(|| pod::cpus(&annotations))
+    } else {
+        None
+    };
     let mut state = State::new(&args.id, &dir, &bundle.rootfs, annotations);
     state.hooks = std::mem::take(&mut bundle.hooks);
     state.network = network_mode(global, &bundle.namespaces)?;
@@ -101,6 +106,7 @@ pub(super) fn prepare(
     match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
         Ok(mut plan) => {
             plan.config.network = container.state.network;
+            plan.config.cpus = cpus;
             Ok(Prepared { plan: Plan { preserved, ..plan }, surroundings, container, limits })
         }
         Err(error) => {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
+use crate::cgroup::cpus_of_quota;
 use crate::container::{Container, Status};
 
 /// The annotations of containerd, and of CRI-O and podman: the kind of the container, where they
@@ -16,6 +17,16 @@ const ANNOTATIONS: [(&str, &str); 2] = [
     ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
     ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
 ];
+
+/// Returns how many processors the limits of the whole pod come to, where containerd tells of them to the first
+/// container.
+pub(crate) fn cpus(annotations: &BTreeMap<String, String>) -> Option<usize> {
+    let number = |name: &str| -> Option<i64> {
+        annotations.get(&format!("io.kubernetes.cri.{name}"))?.parse().ok()
+    };
+    let period = number("sandbox-cpu-period").and_then(|period| u64::try_from(period).ok());
+    cpus_of_quota(number("sandbox-cpu-quota")?, period)
+}
 
 /// Returns the sandbox that a container is to join; none where it is to have its own.
 ///

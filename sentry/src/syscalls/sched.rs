@@ -1,6 +1,6 @@
 //! Scheduling, limits and usage.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::abi::resource::{
@@ -29,12 +29,20 @@ pub(super) fn sys_sched_yield(_task: &CurrentTask) -> HandlerResult<()> {
 
 /// The number of processors that the sandbox may use. The standard library looks at files for it,
 /// so the first call is made before the sentry is locked down.
-static N_CPUS: LazyLock<usize> =
-    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+static N_CPUS: OnceLock<usize> = OnceLock::new();
 
 /// Returns the number of processors that the guest sees.
 pub(crate) fn n_cpus() -> usize {
-    *N_CPUS
+    *N_CPUS.get_or_init(host_cpus)
+}
+
+/// Lets the guest see no more than `most` processors. Only before anybody has counted them.
+pub(crate) fn limit_cpus(most: usize) {
+    let _ = N_CPUS.set(host_cpus().min(most).max(1));
+}
+
+fn host_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn all_cpus() -> Vec<u8> {
