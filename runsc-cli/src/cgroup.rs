@@ -71,6 +71,29 @@ impl Cgroup {
         Ok(Self { groups })
     }
 
+    /// Returns groups beside these: of the same parents, with `suffix` behind the name.
+    pub(crate) fn beside(&self, suffix: &str) -> Self {
+        let mut beside = self.clone();
+        for group in &mut beside.groups {
+            let mut dir = std::mem::take(&mut group.dir).into_os_string();
+            dir.push(suffix);
+            group.dir = dir.into();
+        }
+        beside
+    }
+
+    /// Gives the groups the greatest share of processor time among their siblings.
+    pub(crate) fn prefer(&self) -> anyhow::Result<()> {
+        let v1 = self.controller("cpu").map(|dir| (dir.join("cpu.shares"), "262144"));
+        let v2 = || self.unified().map(|dir| (dir.join("cpu.weight"), "10000"));
+        match v1.or_else(v2) {
+            Some((path, value)) if path.exists() => {
+                fs::write(&path, value).with_context(|| format!("writing to {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Creates the groups.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         for group in &self.groups {

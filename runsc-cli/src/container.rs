@@ -60,6 +60,10 @@ pub(crate) struct State {
     /// None where control groups are left alone.
     #[serde(default)]
     pub(crate) cgroup: Option<Cgroup>,
+    /// Where the sentry of a pod is, beside the first container's groups: what managers let that one have is next
+    /// to nothing, and the sentry works for all.
+    #[serde(default)]
+    pub(crate) sentry_cgroup: Option<Cgroup>,
     /// The process that managers see; `runsc do` has none.
     #[serde(default)]
     pub(crate) monitor: Option<ProcessRef>,
@@ -211,6 +215,7 @@ impl Container {
     /// Writes down that the container has no control groups.
     pub(crate) fn forget_cgroup(&mut self) -> anyhow::Result<()> {
         self.state.cgroup = None;
+        self.state.sentry_cgroup = None;
         self.save()
     }
 
@@ -304,7 +309,7 @@ impl Container {
         // What its creator or its monitor has added meanwhile.
         let current = Self::find_if_any(self.root(), &self.state.id)?;
         check(current.as_ref().unwrap_or(self))?;
-        let State { monitor, sentry, gofer, ref cgroup, ref sandbox, .. } =
+        let State { monitor, sentry, gofer, ref cgroup, ref sentry_cgroup, ref sandbox, .. } =
             current.as_ref().unwrap_or(self).state;
         // Another container's sentry lives on: it ends what was this one's with its monitor.
         let sentry = sentry.filter(|_| sandbox.is_none());
@@ -312,7 +317,7 @@ impl Container {
         for process in [monitor, sentry, gofer].into_iter().flatten() {
             process.kill_and_wait()?;
         }
-        if let Some(cgroup) = cgroup {
+        for cgroup in [cgroup, sentry_cgroup].into_iter().flatten() {
             cgroup.remove()?;
         }
         self.remove_files();
@@ -404,6 +409,7 @@ impl State {
             namespaces: Namespaces::default(),
             network: NetworkMode::default(),
             cgroup: None,
+            sentry_cgroup: None,
             monitor: None,
             sandbox: None,
             sentry: None,

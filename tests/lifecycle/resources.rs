@@ -112,6 +112,46 @@ fn a_container_sees_its_own_groups() {
     });
 }
 
+/// Managers let the first container of a pod have next to no processor time: the sentry, which works for all, is not
+/// in its groups.
+#[test]
+fn the_sentry_of_a_pod_has_groups_beside_those_of_the_first_container() {
+    for platform in [Platform::Systrap, Platform::Ptrace] {
+        let parent = test_harness::temp_dir::unique("lifecycle");
+        let mut case = Case::with(Runtime::Runsc(platform), &["sleep", "1000"], |config| {
+            config["annotations"] = json!({
+                "io.kubernetes.cri.container-type": "sandbox",
+                "io.kubernetes.cri.sandbox-id": "pod",
+            });
+            config["linux"]["cgroupsPath"] = format!("/{parent}/pod").into();
+            config["linux"]["resources"] = json!({"cpu": {"shares": 2}});
+        });
+        case.has_cgroups = true;
+        case.succeed(&["create", "--pid-file", "pid", "pod"]);
+        let pid = fs::read_to_string(case.bundle.path().join("pid")).unwrap();
+        let names = |group: &str| {
+            let mut names = std::collections::BTreeSet::new();
+            for pid in control_files(&format!("{parent}/{group}"), "cgroup.procs").concat().lines()
+            {
+                names.insert(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default());
+            }
+            names.into_iter().map(|name| name.trim().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("pod"), ["runsc-monitor"], "{pid}");
+        assert!(names("pod.sentry").contains(&"runsc-sandbox".to_owned()));
+        let shares =
+            |group: &str| control_files(&format!("{parent}/{group}"), "cpu.shares").concat();
+        let weights =
+            |group: &str| control_files(&format!("{parent}/{group}"), "cpu.weight").concat();
+        assert!(shares("pod") == "2\n" || weights("pod") == "1\n");
+        assert!(shares("pod.sentry") == "262144\n" || weights("pod.sentry") == "10000\n");
+        case.succeed(&["delete", "--force", "pod"]);
+        assert!(control_files(&format!("{parent}/pod"), "cgroup.procs").is_empty());
+        assert!(control_files(&format!("{parent}/pod.sentry"), "cgroup.procs").is_empty());
+        remove_groups(&parent);
+    }
+}
+
 /// Without runc, which knows the fields only since 1.2.
 #[test]
 fn processes_have_the_priorities_of_the_file() {

@@ -87,7 +87,11 @@ pub(super) fn prepare(
     let limits = std::mem::take(&mut bundle.cgroups.limits);
     if !global.ignore_cgroups {
         if sys::effective_ids().0 == 0 {
-            state.cgroup = Some(Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?);
+            let cgroup = Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?;
+            if state.sandbox.is_none() && pod::is_first(&args.id, &state.annotations) {
+                state.sentry_cgroup = Some(cgroup.beside(".sentry"));
+            }
+            state.cgroup = Some(cgroup);
         } else if !limits.is_empty() {
             log::warning("config.json: linux.resources: not applied without privileges");
         }
@@ -139,8 +143,12 @@ fn network_mode(global: &GlobalOptions, namespaces: &Namespaces) -> anyhow::Resu
 /// Makes the container's groups; where the host does not let a caller who is not its root, the
 /// container goes without.
 fn make_cgroups(global: &GlobalOptions, container: &mut Container) -> anyhow::Result<()> {
-    let Some(cgroup) = &container.state.cgroup else { return Ok(()) };
-    let Err(error) = cgroup.create() else { return Ok(()) };
+    let State { cgroup: Some(cgroup), sentry_cgroup, .. } = &container.state else { return Ok(()) };
+    let made = cgroup.create().and_then(|()| match sentry_cgroup {
+        Some(cgroup) => cgroup.create().and_then(|()| cgroup.prefer()),
+        None => Ok(()),
+    });
+    let Err(error) = made else { return Ok(()) };
     let is_rootless = match global.rootless {
         Rootless::True => true,
         Rootless::False => false,

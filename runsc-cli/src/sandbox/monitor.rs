@@ -255,9 +255,16 @@ fn watch_over_container(
     if container.state.sandbox.is_some() {
         return member::watch_over(plan, surroundings, container, stdio, reports);
     }
+    // What is started in a pod's own groups stays there.
+    if let Some(cgroup) = &container.state.sentry_cgroup {
+        cgroup.enter()?;
+    }
     let sandbox = super::launch(plan, stdio, |sandbox| {
         container.set_processes(sandbox.sentry.pid, sandbox.gofer.pid)
     })?;
+    if let (Some(_), Some(cgroup)) = (&container.state.sentry_cgroup, &container.state.cgroup) {
+        cgroup.enter()?;
+    }
     let mut control =
         ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
     expect_done(control.call(&Request::Created)?)?;

@@ -52,6 +52,12 @@ pub(crate) fn find(
     }
 }
 
+/// Tells whether a container is the first of a pod, which does nothing but hold it.
+pub(crate) fn is_first(id: &str, annotations: &BTreeMap<String, String>) -> bool {
+    let is = |name: &str, value: &str| annotations.get(name).is_some_and(|it| it == value);
+    ANNOTATIONS.iter().any(|(kind, sandbox)| is(kind, "sandbox") || is(sandbox, id))
+}
+
 /// Returns the sandbox that the annotations name, where it is not the container's own.
 fn sandbox_id<'a>(id: &str, annotations: &'a BTreeMap<String, String>) -> Option<&'a str> {
     ANNOTATIONS.iter().find_map(|(kind, sandbox)| {
