@@ -150,6 +150,10 @@ fn members_share_network_ipc_and_names_but_no_files_and_processes() {
         a.exec_to("unix", "neighbour call-unix name");
         b.exec(&["neighbour", "serve-unix", "name"]);
         seen.push(pod.case.line_of("unix"));
+        // In a volume, as proxies have it.
+        c.exec_to("path", "neighbour call-unix /shared/socket");
+        b.exec(&["neighbour", "serve-unix", "/shared/socket"]);
+        seen.push(pod.case.line_of("path"));
         c.exec_to("tcp", "neighbour call-tcp 4000");
         a.exec(&["neighbour", "serve-tcp", "4000"]);
         seen.push(pod.case.line_of("tcp"));

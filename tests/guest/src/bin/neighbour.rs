@@ -1,7 +1,8 @@
 //! One of several containers that talk to each other: what the shell has no words for.
 //!
 //! ```text
-//! neighbour serve-unix NAME | call-unix NAME     an abstract unix socket: answers one call in capitals
+//! neighbour serve-unix NAME | call-unix NAME     a unix socket: answers one call in capitals; without a
+//!                                                slash an abstract name
 //! neighbour serve-tcp PORT | call-tcp PORT       the same over 127.0.0.1
 //! neighbour shm-put KEY TEXT | shm-get KEY       System V shared memory: prints what is there, or `none`
 //! neighbour futex-wait FILE | futex-wake FILE    a futex in a file: one waits until the other has come
@@ -41,6 +42,9 @@ fn main() {
 }
 
 fn address(name: &str) -> SocketAddr {
+    if name.starts_with('/') {
+        return SocketAddr::from_pathname(name).unwrap();
+    }
     SocketAddr::from_abstract_name(name).unwrap()
 }
 
