@@ -1,0 +1,89 @@
+//! The sandbox's network, from another network namespace: every case gives the same under runc and on
+//! each platform.
+
+#[cfg(test)]
+mod wire;
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use test_harness::cmd::Cmd;
+
+    use crate::wire::{Runtime, Wire, each_runtime};
+
+    const INSIDE: &str = include_str!("inside.py");
+    const OUTSIDE: &str = include_str!("outside.py");
+    const CLIENT: &str = include_str!("client.py");
+
+    /// What comes back outside from the servers inside.
+    const ECHO: &str = "import socket, threading\n\
+        def serve(c):\n\
+        \x20   while data := c.recv(65536): c.sendall(data)\n\
+        \x20   c.close()\n\
+        l = socket.create_server(('::', 8000), family=socket.AF_INET6, dualstack_ipv6=True)\n\
+        print('ready', flush=True)\n\
+        while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()\n";
+
+    fn from_outside(wire: &Wire, runtime: Runtime, what: &str) -> String {
+        let _container = wire.container(runtime, &["python3", "-c", INSIDE]);
+        wire.outside(&["python3", "-c", OUTSIDE, what, wire.v4(), wire.v6()])
+    }
+
+    #[test]
+    fn servers_inside_serve_the_outside() {
+        each_runtime(|wire, runtime| from_outside(wire, runtime, "basics"));
+    }
+
+    #[test]
+    fn two_thousand_connections_are_held_at_once() {
+        let n = std::env::var("NETWORK_CONNECTIONS").unwrap_or("2000".into());
+        each_runtime(|wire, runtime| from_outside(wire, runtime, &n));
+    }
+
+    #[test]
+    fn what_is_lost_is_sent_again() {
+        each_runtime(|wire, runtime| {
+            // Not every kernel can lose packets on purpose.
+            let loses = wire.try_outside(&[
+                "tc", "qdisc", "add", "dev", "out0", "root", "netem", "loss", "2%", "delay", "1ms",
+            ]);
+            let lines = from_outside(wire, runtime, "loss");
+            format!("{loses} {lines}")
+        });
+    }
+
+    #[test]
+    fn programs_inside_reach_the_outside() {
+        each_runtime(|wire, runtime| {
+            let _server = wire.server_outside(&["python3", "-c", ECHO]);
+            let args = ["python3", "-c", CLIENT, "10.87.0.1", "fd87::1", "10.87.0.99"];
+            wire.run(runtime, &args)
+        });
+    }
+
+    #[test]
+    fn echoes_are_answered() {
+        each_runtime(|wire, runtime| {
+            let _container = wire.container(runtime, &["python3", "-c", INSIDE]);
+            for addr in [wire.v4(), wire.v6()] {
+                for size in ["0", "56", "4000"] {
+                    wire.outside(&["ping", "-c2", "-i0.2", "-w30", "-s", size, addr]);
+                }
+            }
+            String::new()
+        });
+    }
+
+    #[test]
+    fn host_network_is_left_alone() {
+        let own = || {
+            let output = Command::new("ip").args(["-o", "addr"]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let before = own();
+        let wire = Wire::new();
+        let lines = wire.run_shared(&Cmd::new(["python3", "-c", "import socket; print(1)"]));
+        assert_eq!((lines.as_str(), own() == before), ("1\n", true));
+    }
+}
