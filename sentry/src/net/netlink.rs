@@ -7,6 +7,7 @@
 //! The lock of a socket is a leaf.
 
 mod message;
+mod nics;
 mod route;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -261,13 +262,14 @@ impl Socket for NetlinkSocket {
         }
         if self.protocol == NETLINK_ROUTE {
             let host = self.kernel.host_network.as_ref().map(|network| &network.routes);
+            let stack = self.kernel.inet.stack().map(Arc::as_ref);
             let is_admin = task.creds().has_capability(CAP_NET_ADMIN);
             {
                 let mut state = self.state.lock();
                 let is_capped = state.switches.contains(&NETLINK_CAP_ACK);
                 let port = state.port;
                 for answer in message::serve(&data, port, is_capped, |request| {
-                    route::serve(request, is_admin, host)
+                    route::serve(request, is_admin, host, stack)
                 }) {
                     self.answer(&mut state, answer);
                 }

@@ -20,6 +20,9 @@ mod thread;
 mod timers;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,7 +35,8 @@ use self::fragments::Fragments;
 use self::link::Link;
 use self::neighbor::Neighbors;
 pub use self::output::Quality;
-use self::route::{Routes, is_link_local};
+use self::route::Routes;
+pub(super) use self::route::is_link_local;
 use self::timers::Timers;
 use super::inet::Endpoint;
 use crate::config::network::{InterfaceConfig, NetworkConfig};
@@ -90,7 +94,7 @@ impl Stack {
         config: &NetworkConfig,
         sockets: Vec<OwnedFd>,
     ) -> SysResult<Arc<Self>> {
-        let stack = Self::new(kernel, config, sockets)?;
+        let stack = Self::new(Arc::downgrade(kernel), config, sockets)?;
         let serving = stack.clone();
         spawn_thread("network", move || serving.serve())?;
         stack.announce();
@@ -98,7 +102,7 @@ impl Stack {
     }
 
     fn new(
-        kernel: &Arc<Kernel>,
+        kernel: Weak<Kernel>,
         config: &NetworkConfig,
         sockets: Vec<OwnedFd>,
     ) -> SysResult<Arc<Self>> {
@@ -119,7 +123,7 @@ impl Stack {
         sentry_host::random::fill(&mut seed)?;
         Ok(Arc::new_cyclic(|this| Self {
             this: this.clone(),
-            kernel: Arc::downgrade(kernel),
+            kernel: kernel.clone(),
             config: config.clone(),
             routes: Routes::new(config),
             nics,
@@ -229,6 +233,11 @@ impl Stack {
         self.nics.get(nic).map(|nic| nic.config.index)
     }
 
+    /// Returns the router on the way to an address, where there is one.
+    pub fn gateway_for(&self, to: IpAddr) -> Option<IpAddr> {
+        self.next_hop(to, None).ok().map(|(_, hop)| hop).filter(|hop| *hop != to)
+    }
+
     /// Returns the largest packet that can be sent to an address.
     pub(in crate::net) fn mtu_to(&self, to: IpAddr) -> usize {
         let nic = self.next_hop(to, None).ok().and_then(|(nic, _)| self.nics.get(nic));
@@ -250,7 +259,8 @@ impl Stack {
     }
 }
 
-fn broadcast_of(ip: IpAddr, prefix: u8) -> Option<IpAddr> {
+/// Returns the address to everybody in a network.
+pub(super) fn broadcast_of(ip: IpAddr, prefix: u8) -> Option<IpAddr> {
     let IpAddr::V4(ip) = ip else { return None };
     // Networks of one or two addresses have none.
     let hosts = u32::MAX.checked_shr(prefix.into()).filter(|_| prefix < 31)?;

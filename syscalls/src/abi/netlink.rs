@@ -29,6 +29,7 @@ constants! {
         RTM_GETADDR = 22;
         RTM_NEWROUTE = 24;
         RTM_GETROUTE = 26;
+        RTM_NEWNEIGH = 28;
         RTM_GETNEIGH = 30;
         RTM_NEWRULE = 32;
         RTM_GETRULE = 34;
@@ -107,6 +108,7 @@ constants! {
         IFA_ADDRESS = 1;
         IFA_LOCAL = 2;
         IFA_LABEL = 3;
+        IFA_BROADCAST = 4;
         IFA_CACHEINFO = 6;
         IFA_FLAGS = 8;
     }
@@ -117,11 +119,20 @@ constants! {
     RTA_NAMES: u16 {
         RTA_DST = 1;
         RTA_OIF = 4;
+        RTA_GATEWAY = 5;
         RTA_PRIORITY = 6;
         RTA_PREFSRC = 7;
         RTA_CACHEINFO = 12;
         RTA_TABLE = 15;
         RTA_PREF = 20;
+    }
+}
+
+constants! {
+    /// Attributes of neighbours.
+    NDA_NAMES: u16 {
+        NDA_DST = 1;
+        NDA_LLADDR = 2;
     }
 }
 
@@ -177,6 +188,21 @@ pub struct Rtmsg {
     pub rtm_scope: u8,
     pub rtm_type: u8,
     pub rtm_flags: u32,
+}
+
+/// Corresponds to `struct ndmsg`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Ndmsg {
+    pub ndm_family: u8,
+    pub ndm_pad1: u8,
+    pub ndm_pad2: u16,
+    pub ndm_ifindex: i32,
+    pub ndm_state: u16,
+    pub ndm_flags: u8,
+    pub ndm_type: u8,
 }
 
 /// Corresponds to `struct nlattr` and `struct rtattr`.

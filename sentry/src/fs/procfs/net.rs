@@ -2,9 +2,11 @@
 //! asked for by programs.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::pseudo::{Named, Numbers};
+use crate::net::stack::Nic;
 use crate::task::CurrentTask;
 
 const DEV: &str = "\
@@ -55,21 +57,21 @@ Udp: 0 0 0 0 0 0 0 0 0
 /// Returns the entries of the directory.
 pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
     [
-        ("dev", DEV),
-        ("if_inet6", IF_INET6),
         ("ipv6_route", IPV6_ROUTE),
         ("netlink", NETLINK),
         ("packet", PACKET),
         ("psched", PSCHED),
         ("ptype", PTYPE),
         ("raw", RAW),
-        ("arp", ARP),
-        ("route", ROUTE),
         ("snmp", SNMP),
     ]
     .into_iter()
     .map(|(name, text)| numbers.fixed(name, 0o444, text))
     .chain([
+        numbers.text("arp", 0o444, arp),
+        numbers.text("dev", 0o444, dev),
+        numbers.text("if_inet6", 0o444, if_inet6),
+        numbers.text("route", 0o444, route),
         numbers.text("sockstat", 0o444, sockstat),
         numbers.text("tcp", 0o444, |task: &CurrentTask| tcp(task, false)),
         numbers.text("tcp6", 0o444, |task: &CurrentTask| tcp(task, true)),
@@ -96,6 +98,85 @@ fn endpoint((ip, port): (IpAddr, u16), is_v6: bool) -> String {
         let _ = write!(text, "{word:08X}");
     }
     let _ = write!(text, ":{port:04X}");
+    text
+}
+
+/// Returns the interfaces that the sandbox has taken over.
+fn nics(task: &CurrentTask) -> &[Nic] {
+    task.kernel.inet.stack().map(|stack| stack.nics()).unwrap_or_default()
+}
+
+fn dev(task: &CurrentTask) -> String {
+    let mut text = String::from(DEV);
+    for nic in nics(task) {
+        let [received_bytes, received, useless] =
+            [0, 1, 2].map(|at| nic.counters.received.get(at).map_or(0, |n| n.load(Relaxed)));
+        let [sent_bytes, sent, lost] =
+            [0, 1, 2].map(|at| nic.counters.sent.get(at).map_or(0, |n| n.load(Relaxed)));
+        let _ = writeln!(
+            text,
+            "{:>6}: {received_bytes:7} {received:7}    0 {useless:4}    0     0          0         0 \
+             {sent_bytes:8} {sent:7}    0 {lost:4}    0     0       0          0",
+            nic.config.name
+        );
+    }
+    text
+}
+
+fn if_inet6(task: &CurrentTask) -> String {
+    const PERMANENT: u8 = 0x80;
+    let mut text = String::from(IF_INET6);
+    for nic in nics(task) {
+        for addr in &nic.config.addrs {
+            let IpAddr::V6(ip) = addr.ip else { continue };
+            let scope = if ip.is_unicast_link_local() { 0x20 } else { 0 };
+            let _ = writeln!(
+                text,
+                "{:032x} {:02x} {:02x} {scope:02x} {PERMANENT:02x} {:>8}",
+                u128::from(ip),
+                nic.config.index,
+                addr.prefix,
+                nic.config.name
+            );
+        }
+    }
+    text
+}
+
+fn route(task: &CurrentTask) -> String {
+    let mut text = String::from(ROUTE);
+    let routes = task.kernel.inet.stack().map(|stack| &stack.config().routes);
+    for route in routes.into_iter().flatten() {
+        let IpAddr::V4(to) = route.to else { continue };
+        let nic = nics(task).iter().find(|nic| nic.config.index == route.interface);
+        let Some(nic) = nic else { continue };
+        let gateway = match route.gateway {
+            Some(IpAddr::V4(gateway)) => gateway,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        // `RTF_UP`, `RTF_GATEWAY`
+        let flags = if gateway.is_unspecified() { 1 } else { 3 };
+        let mask = Ipv4Addr::from(!u32::MAX.checked_shr(route.prefix.into()).unwrap_or(0));
+        let [to, gateway, mask] = [to, gateway, mask].map(|ip| u32::from_ne_bytes(ip.octets()));
+        let line = format!(
+            "{}\t{to:08X}\t{gateway:08X}\t{flags:04X}\t0\t0\t{}\t{mask:08X}\t0\t0\t0",
+            nic.config.name, route.metric
+        );
+        let _ = writeln!(text, "{line:127}");
+    }
+    text
+}
+
+fn arp(task: &CurrentTask) -> String {
+    let mut text = String::from(ARP);
+    let known = task.kernel.inet.stack().map(|stack| stack.neighbors());
+    for (interface, ip, mac) in known.into_iter().flatten().filter(|(_, ip, _)| ip.is_ipv4()) {
+        let nic = nics(task).iter().find(|nic| nic.config.index == interface);
+        let name = nic.map_or("", |nic| &nic.config.name);
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let ip = ip.to_string();
+        let _ = writeln!(text, "{ip:<16} 0x1         0x2         {mac}     *        {name}");
+    }
     text
 }
 

@@ -1,4 +1,6 @@
-//! The loopback interface as `netdevice(7)` and `SO_BINDTODEVICE` show it.
+//! The interfaces as `netdevice(7)` and `SO_BINDTODEVICE` show it.
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use syscalls::abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
 use syscalls::abi::ioctl::{
@@ -10,7 +12,9 @@ use syscalls::abi::socket::{AF_INET, SO_BINDTODEVICE, SO_BINDTOIFINDEX};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::LOOPBACK_INDEX;
+use crate::config::network::AddrConfig;
 use crate::net::options::Options;
+use crate::net::stack;
 use crate::task::{CurrentTask, HandlerResult};
 
 /// The size of an interface's name.
@@ -24,6 +28,12 @@ const LOOPBACK_FLAGS: u16 = 0x49;
 
 /// The MTU of the loopback interface.
 pub(crate) const LOOPBACK_MTU: u32 = 65_536;
+
+/// `IFF_UP | IFF_BROADCAST | IFF_RUNNING | IFF_MULTICAST`
+pub(crate) const NIC_FLAGS: u16 = 0x1043;
+
+/// The type of an interface of Ethernet.
+pub(crate) const ARPHRD_ETHER: u16 = 1;
 
 /// The type of the loopback interface.
 pub(crate) const ARPHRD_LOOPBACK: u16 = 772;
@@ -64,30 +74,44 @@ pub(crate) fn ioctl(task: &CurrentTask, request: u32, arg: u64) -> HandlerResult
     }
     let mut ifreq = [0; IFREQ_SIZE];
     task.read_bytes(addr, &mut ifreq)?;
+    let all = faces(task);
     if request == SIOCGIFNAME {
         let index = ifreq.get(IFNAMSIZ..).and_then(<[u8]>::first_chunk::<4>);
-        if index.map(|bytes| i32::from_ne_bytes(*bytes)) != Some(LOOPBACK_INDEX) {
-            return Err(Errno::ENODEV.into());
-        }
+        let index = index.map(|bytes| i32::from_ne_bytes(*bytes));
+        let face = all.iter().find(|face| Some(face.index) == index).ok_or(Errno::ENODEV)?;
         put(&mut ifreq, 0, &[0; IFNAMSIZ]);
-        put(&mut ifreq, 0, b"lo");
+        put(&mut ifreq, 0, face.name.as_bytes());
     } else {
-        if name_of(ifreq.get(..IFNAMSIZ).unwrap_or_default()) != b"lo" {
-            return Err(Errno::ENODEV.into());
-        }
+        let name = name_of(ifreq.get(..IFNAMSIZ).unwrap_or_default());
+        // An address may have a label of its own, `eth0:1`.
+        let name = name.split(|byte| *byte == b':').next().unwrap_or_default();
+        let face = all.iter().find(|face| face.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
+        let addr = || face.addr.ok_or(Errno::EADDRNOTAVAIL);
         match request {
-            SIOCGIFFLAGS => put(&mut ifreq, IFNAMSIZ, &LOOPBACK_FLAGS.to_ne_bytes()),
-            SIOCGIFADDR | SIOCGIFDSTADDR => put_addr(&mut ifreq, [127, 0, 0, 1]),
-            SIOCGIFBRDADDR => put_addr(&mut ifreq, [0; 4]),
-            SIOCGIFNETMASK => put_addr(&mut ifreq, [255, 0, 0, 0]),
+            SIOCGIFFLAGS => put(&mut ifreq, IFNAMSIZ, &face.flags.to_ne_bytes()),
+            SIOCGIFADDR | SIOCGIFDSTADDR => put_addr(&mut ifreq, addr()?.0.octets()),
+            SIOCGIFBRDADDR => {
+                let (ip, prefix) = addr()?;
+                let broadcast = match stack::broadcast_of(IpAddr::V4(ip), prefix) {
+                    Some(IpAddr::V4(broadcast)) if !ip.is_loopback() => broadcast.octets(),
+                    _ => [0; 4],
+                };
+                put_addr(&mut ifreq, broadcast);
+            }
+            SIOCGIFNETMASK => {
+                let (_, prefix) = addr()?;
+                let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                put_addr(&mut ifreq, (!hosts).to_be_bytes());
+            }
             SIOCGIFMETRIC => put(&mut ifreq, IFNAMSIZ, &0_u32.to_ne_bytes()),
-            SIOCGIFMTU => put(&mut ifreq, IFNAMSIZ, &LOOPBACK_MTU.to_ne_bytes()),
+            SIOCGIFMTU => put(&mut ifreq, IFNAMSIZ, &face.mtu.to_ne_bytes()),
             SIOCGIFTXQLEN => put(&mut ifreq, IFNAMSIZ, &1000_u32.to_ne_bytes()),
-            SIOCGIFINDEX => put(&mut ifreq, IFNAMSIZ, &LOOPBACK_INDEX.to_ne_bytes()),
+            SIOCGIFINDEX => put(&mut ifreq, IFNAMSIZ, &face.index.to_ne_bytes()),
             SIOCGIFMAP => put(&mut ifreq, IFNAMSIZ, &[0; 24]),
             SIOCGIFHWADDR => {
                 put(&mut ifreq, IFNAMSIZ, &[0; 16]);
-                put(&mut ifreq, IFNAMSIZ, &ARPHRD_LOOPBACK.to_ne_bytes());
+                put(&mut ifreq, IFNAMSIZ, &face.kind.to_ne_bytes());
+                put(&mut ifreq, IFNAMSIZ + 2, &face.mac);
             }
             _ if !task.creds().has_capability(CAP_NET_ADMIN) => return Err(Errno::EPERM.into()),
             // The interface is up for good.
@@ -99,21 +123,66 @@ pub(crate) fn ioctl(task: &CurrentTask, request: u32, arg: u64) -> HandlerResult
     Ok(0)
 }
 
+/// An interface as the requests show it.
+struct Face {
+    name: String,
+    index: i32,
+    flags: u16,
+    mtu: u32,
+    kind: u16,
+    mac: [u8; 6],
+    /// The first address of IPv4.
+    addr: Option<(Ipv4Addr, u8)>,
+}
+
+fn faces(task: &CurrentTask) -> Vec<Face> {
+    let mut faces = vec![Face {
+        name: "lo".to_owned(),
+        index: LOOPBACK_INDEX,
+        flags: LOOPBACK_FLAGS,
+        mtu: LOOPBACK_MTU,
+        kind: ARPHRD_LOOPBACK,
+        mac: [0; 6],
+        addr: Some((Ipv4Addr::LOCALHOST, 8)),
+    }];
+    for nic in task.kernel.inet.stack().into_iter().flat_map(|stack| stack.nics()) {
+        let v4 = |addr: &AddrConfig| match addr.ip {
+            IpAddr::V4(ip) => Some((ip, addr.prefix)),
+            IpAddr::V6(_) => None,
+        };
+        faces.push(Face {
+            name: nic.config.name.clone(),
+            index: nic.config.index,
+            flags: NIC_FLAGS,
+            mtu: nic.config.mtu,
+            kind: ARPHRD_ETHER,
+            mac: nic.config.mac,
+            addr: nic.config.addrs.iter().find_map(v4),
+        });
+    }
+    faces
+}
+
 /// Implements `SIOCGIFCONF`: the interfaces with an address of IPv4.
 fn list(task: &CurrentTask, addr: UserAddr) -> HandlerResult {
-    let mut ifreq = [0; IFREQ_SIZE];
-    put(&mut ifreq, 0, b"lo");
-    put_addr(&mut ifreq, [127, 0, 0, 1]);
+    let mut bytes = Vec::new();
+    for face in faces(task) {
+        let Some((ip, _)) = face.addr else { continue };
+        let mut ifreq = [0; IFREQ_SIZE];
+        put(&mut ifreq, 0, face.name.as_bytes());
+        put_addr(&mut ifreq, ip.octets());
+        bytes.extend_from_slice(&ifreq);
+    }
     // `struct ifconf`: a length, and a buffer behind padding.
     let len = task.read_obj(UserPtr::<i32>::new(addr))?;
     let buffer_at = addr.0.checked_add(8).ok_or(Errno::EFAULT)?;
     let buffer = task.read_obj(UserPtr::<u64>::new(UserAddr(buffer_at)))?;
-    let has_room = usize::try_from(len).is_ok_and(|len| len >= IFREQ_SIZE);
-    if buffer != 0 && has_room {
-        task.write_bytes(UserAddr(buffer), &ifreq)?;
+    if buffer != 0 {
+        let room = usize::try_from(len).unwrap_or(0) / IFREQ_SIZE * IFREQ_SIZE;
+        bytes.truncate(room);
+        task.write_bytes(UserAddr(buffer), &bytes)?;
     }
-    let n = if buffer == 0 || has_room { IFREQ_SIZE } else { 0 };
-    task.write_obj(UserPtr::<i32>::new(addr), &i32::try_from(n).unwrap_or(0))?;
+    task.write_obj(UserPtr::<i32>::new(addr), &i32::try_from(bytes.len()).unwrap_or(0))?;
     Ok(0)
 }
 

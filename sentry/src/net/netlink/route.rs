@@ -1,4 +1,4 @@
-//! `rtnetlink(7)`: the loopback interface, its addresses and its routes.
+//! `rtnetlink(7)`: the loopback interface, its addresses and its routes; [`nics`] has the others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +18,9 @@ use syscalls::{Errno, SysResult};
 use zerocopy::FromBytes;
 
 use super::message::{Part, Request, attributes, dump_request};
+use super::nics;
 use crate::net::inet::interface::{ARPHRD_LOOPBACK, LOOPBACK_MTU};
+use crate::net::stack::Stack;
 
 const LOOPBACK_INDEX: u32 = 1;
 
@@ -26,25 +28,25 @@ const LOOPBACK_INDEX: u32 = 1;
 const LOOPBACK_FLAGS: u32 = 0x1_0049;
 
 /// `IFA_F_PERMANENT`
-const PERMANENT: u8 = 0x80;
+pub(super) const PERMANENT: u8 = 0x80;
 
-const SCOPE_UNIVERSE: u8 = 0;
-const SCOPE_LINK: u8 = 253;
-const SCOPE_HOST: u8 = 254;
+pub(super) const SCOPE_UNIVERSE: u8 = 0;
+pub(super) const SCOPE_LINK: u8 = 253;
+pub(super) const SCOPE_HOST: u8 = 254;
 
 const TABLE_DEFAULT: u8 = 253;
-const TABLE_MAIN: u8 = 254;
-const TABLE_LOCAL: u8 = 255;
+pub(super) const TABLE_MAIN: u8 = 254;
+pub(super) const TABLE_LOCAL: u8 = 255;
 
 /// `RTPROT_KERNEL`
-const PROTOCOL_KERNEL: u8 = 2;
+pub(super) const PROTOCOL_KERNEL: u8 = 2;
 
-const ROUTE_UNICAST: u8 = 1;
-const ROUTE_LOCAL: u8 = 2;
-const ROUTE_BROADCAST: u8 = 3;
+pub(super) const ROUTE_UNICAST: u8 = 1;
+pub(super) const ROUTE_LOCAL: u8 = 2;
+pub(super) const ROUTE_BROADCAST: u8 = 3;
 
 /// `RTM_F_CLONED`: an answer and no entry of a table.
-const CLONED: u32 = 0x200;
+pub(super) const CLONED: u32 = 0x200;
 
 /// The interfaces, addresses, routes and rules of a network namespace of the host.
 ///
@@ -113,7 +115,7 @@ impl Snapshot {
             (RTM_GETROUTE, true) => of(&self.routes),
             (RTM_GETRULE, true) => of(&self.rules),
             (_, true) => Ok(Vec::new()),
-            (RTM_GETROUTE, false) => find_route(request.payload).map(|route| vec![route]),
+            (RTM_GETROUTE, false) => find_route(request.payload, None).map(|route| vec![route]),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -123,11 +125,13 @@ fn until_nul(name: &[u8]) -> &[u8] {
     name.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Serves a request; `host` is the network that sockets are passed through to.
+/// Serves a request; `host` is the network that sockets are passed through to, `stack` the one that the
+/// sandbox has taken over.
 pub(super) fn serve(
     request: &Request<'_>,
     is_admin: bool,
     host: Option<&Snapshot>,
+    stack: Option<&Stack>,
 ) -> SysResult<Vec<Part>> {
     const GET: u16 = 2;
     if request.kind >= RTM_MAX {
@@ -144,18 +148,29 @@ pub(super) fn serve(
     match (request.kind, request.is_dump) {
         (RTM_GETLINK, true) => {
             let is_known = matches!(family, AF_UNSPEC | AF_PACKET | AF_INET | AF_INET6);
-            Ok(if is_known { vec![link()] } else { Vec::new() })
+            let links = links(stack).into_iter().map(|(_, _, part)| part);
+            Ok(if is_known { links.collect() } else { Vec::new() })
         }
-        (RTM_GETLINK, false) => find_link(request.payload),
-        (RTM_GETADDR, true) => Ok(of_family(family, vec![(AF_INET, addr4()), (AF_INET6, addr6())])),
-        (RTM_GETROUTE, true) => Ok(of_family(family, routes())),
-        (RTM_GETROUTE, false) => find_route(request.payload).map(|route| vec![route]),
+        (RTM_GETLINK, false) => find_link(request.payload, stack),
+        (RTM_GETADDR, true) => {
+            let mut addrs = vec![(AF_INET, addr4()), (AF_INET6, addr6())];
+            addrs.extend(stack.map(nics::addrs).unwrap_or_default());
+            Ok(of_family(family, addrs))
+        }
+        (RTM_GETROUTE, true) => {
+            let mut all = stack.map(nics::routes).unwrap_or_default();
+            all.extend(routes());
+            Ok(of_family(family, all))
+        }
+        (RTM_GETROUTE, false) => find_route(request.payload, stack).map(|route| vec![route]),
+        (RTM_GETNEIGH, true) => {
+            Ok(of_family(family, stack.map(nics::neighbors).unwrap_or_default()))
+        }
         (RTM_GETRULE, true) => Ok(of_family(family, rules())),
         // There are none.
         (
-            RTM_GETNEIGH | RTM_GETNEIGHTBL | RTM_GETQDISC | RTM_GETTCLASS | RTM_GETTFILTER
-            | RTM_GETMULTICAST | RTM_GETANYCAST | RTM_GETADDRLABEL | RTM_GETNETCONF
-            | RTM_GETNEXTHOP,
+            RTM_GETNEIGHTBL | RTM_GETQDISC | RTM_GETTCLASS | RTM_GETTFILTER | RTM_GETMULTICAST
+            | RTM_GETANYCAST | RTM_GETADDRLABEL | RTM_GETNETCONF | RTM_GETNEXTHOP,
             true,
         ) => Ok(Vec::new()),
         (RTM_GETNEIGH, false) => Err(Errno::ENOENT),
@@ -185,7 +200,7 @@ fn of_family(family: i32, parts: Vec<(i32, Part)>) -> Vec<Part> {
     parts.into_iter().filter(|(of, _)| is_wanted(*of)).map(|(_, part)| part).collect()
 }
 
-fn number(family: i32) -> u8 {
+pub(super) fn number(family: i32) -> u8 {
     u8::try_from(family).unwrap_or(0)
 }
 
@@ -193,18 +208,26 @@ fn is_name(name: &[u8]) -> bool {
     until_nul(name) == b"lo"
 }
 
-fn find_link(payload: &[u8]) -> SysResult<Vec<Part>> {
+/// Returns the interfaces with their numbers and names.
+fn links(stack: Option<&Stack>) -> Vec<(i32, Vec<u8>, Part)> {
+    let mut links = vec![(1, b"lo".to_vec(), link())];
+    links.extend(stack.map(nics::links).unwrap_or_default());
+    links
+}
+
+fn find_link(payload: &[u8], stack: Option<&Stack>) -> SysResult<Vec<Part>> {
     let (head, _) = Ifinfomsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
-    if head.ifi_index > 0 {
-        return if head.ifi_index == 1 { Ok(vec![link()]) } else { Err(Errno::ENODEV) };
-    }
     let name = attributes(payload, size_of::<Ifinfomsg>())
-        .find(|(kind, _)| matches!(*kind, IFLA_IFNAME | IFLA_ALT_IFNAME));
-    match name {
-        Some((_, name)) if is_name(name) => Ok(vec![link()]),
-        Some(_) => Err(Errno::ENODEV),
-        None => Err(Errno::EINVAL),
+        .find(|(kind, _)| matches!(*kind, IFLA_IFNAME | IFLA_ALT_IFNAME))
+        .map(|(_, name)| until_nul(name));
+    if head.ifi_index <= 0 && name.is_none() {
+        return Err(Errno::EINVAL);
     }
+    let is_wanted = |(index, own, _): &(i32, Vec<u8>, Part)| {
+        if head.ifi_index > 0 { *index == head.ifi_index } else { name == Some(own) }
+    };
+    let link = links(stack).into_iter().find(is_wanted).ok_or(Errno::ENODEV)?;
+    Ok(vec![link.2])
 }
 
 fn link() -> Part {
@@ -235,7 +258,7 @@ fn link() -> Part {
 }
 
 /// Returns how long an address is valid: for ever, since the beginning.
-fn forever() -> Vec<u8> {
+pub(super) fn forever() -> Vec<u8> {
     [u32::MAX, u32::MAX, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect()
 }
 
@@ -318,7 +341,7 @@ fn routes() -> Vec<(i32, Part)> {
     ]
 }
 
-fn find_route(payload: &[u8]) -> SysResult<Part> {
+fn find_route(payload: &[u8], stack: Option<&Stack>) -> SysResult<Part> {
     let (head, _) = Rtmsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
     let to = attributes(payload, size_of::<Rtmsg>()).find(|(kind, _)| *kind == RTA_DST);
     let to = to.map(|(_, data)| data).unwrap_or_default();
@@ -329,7 +352,7 @@ fn find_route(payload: &[u8]) -> SysResult<Part> {
     };
     let ip = ip.ok_or(Errno::EINVAL)?;
     if !ip.is_loopback() {
-        return Err(Errno::ENETUNREACH);
+        return stack.and_then(|stack| nics::way_to(stack, ip)).ok_or(Errno::ENETUNREACH);
     }
     let (len, source) = match ip {
         IpAddr::V4(_) => (32, Ipv4Addr::LOCALHOST.octets().to_vec()),

@@ -51,7 +51,7 @@ pub(super) fn is_in(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
 }
 
 /// Returns whether an address is one of its link alone.
-pub(super) fn is_link_local(ip: IpAddr) -> bool {
+pub(in crate::net) fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if is_in(
         IpAddr::V6(ip),
         IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)),

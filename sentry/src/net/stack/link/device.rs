@@ -36,6 +36,17 @@ pub(super) fn disguise(segment: &[u8], (own, peer): (IpAddr, IpAddr)) -> Vec<u8>
     packet
 }
 
+/// Tells the peer of a little less room than there is. smoltcp rounds the window down and takes nothing
+/// behind its end, which so moves back by a few bytes at times: what has been sent into them would be
+/// lost.
+fn understate_window(packet: &mut [u8]) {
+    const WINDOW: usize = 20 + 14;
+    let window = wire::number16(packet, WINDOW).unwrap_or(0);
+    if window > 1 {
+        wire::put(packet, WINDOW, &(window - 1).to_be_bytes());
+    }
+}
+
 /// The largest packet that the host cuts into segments.
 const MAX_OFFLOAD: usize = 65_000;
 
@@ -97,6 +108,9 @@ impl TxToken for Outgoing<'_> {
             let (_, packet) = frame.split_at_mut(FRAME_HEAD + header_len - 20);
             let result = write(packet);
             let segment = packet.get(20..).and_then(Segment::parse);
+            if segment.is_some_and(|segment| !segment.has(SYN)) {
+                understate_window(packet);
+            }
             if from.is_ipv6() {
                 let ttl = packet.get(8).copied().unwrap_or(64);
                 let manner = Manner { ttl, ..Manner::DEFAULT };
