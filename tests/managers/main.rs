@@ -80,5 +80,5 @@ mod managers {
         };
     }
 
-    managers!(podman, containerd);
+    managers!(podman, containerd, cri);
 }
