@@ -75,6 +75,10 @@ pub(crate) struct GlobalOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) systemd_cgroup: bool,
 
+    /// Whether linux.seccomp of config.json is applied
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) oci_seccomp: bool,
+
     /// How systrap wakes the sentry
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) doorbell: Doorbell,

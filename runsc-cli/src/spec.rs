@@ -10,6 +10,7 @@ mod hooks;
 mod mounts;
 pub(crate) mod namespaces;
 mod process;
+pub(crate) mod seccomp;
 pub(crate) use mounts::OPTIONS as MOUNT_OPTIONS;
 pub(crate) mod resources;
 mod scheduling;
@@ -121,7 +122,13 @@ fn translate(text: &[u8], dir: &Path, id: &str, global: &GlobalOptions) -> anyho
     let annotations = top.optional("annotations")?.unwrap_or_default();
     let mut namespaces = Namespaces::default();
     let mut cgroups = Cgroups::default();
-    if let Some(linux) = top.object("linux")? {
+    if let Some(mut linux) = top.object("linux")? {
+        if let Some(profile) = linux.object("seccomp")? {
+            let program = seccomp::translate(profile, &mut warnings)?;
+            if global.oci_seccomp {
+                container.seccomp = program;
+            }
+        }
         (namespaces, cgroups) = resources::translate(linux, &mut container, &mut warnings)?;
     }
     let capabilities = container.process.capabilities.bounding;

@@ -253,3 +253,38 @@ fn many_containers_live_at_once_and_leave_nothing() {
         }
     }
 }
+
+#[test]
+fn a_profile_filters_the_calls_of_every_process() {
+    compare(|runtime| {
+        let case = Case::with(runtime, &["sleep", "1000"], |config| {
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+                "syscalls": [
+                    { "names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO",
+                      "errnoRet": 28 },
+                    { "names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [
+                        { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" },
+                        { "index": 1, "value": 10, "valueTwo": 0, "op": "SCMP_CMP_GE" },
+                    ] },
+                    { "names": ["sethostname"], "action": "SCMP_ACT_KILL_PROCESS" },
+                ],
+            });
+        });
+        case.succeed(&["run", "--detach", "c"]);
+        let mut seen = vec![case.succeed(&["exec", "c", "grep", "Seccomp", "/proc/1/status"])];
+        for script in [
+            "grep Seccomp /proc/self/status",
+            "busybox mkdir /tmp/made 2>&1",
+            "kill -12 1 2>&1",
+            "kill -1 1 2>&1",
+            "kill -12 $$ 2>&1",
+            "busybox hostname name",
+        ] {
+            let done = case.call(&["exec", "c", "sh", "-c", script]);
+            seen.push(format!("{script}: {} {}", done.code, done.stdout));
+        }
+        seen
+    });
+}

@@ -130,10 +130,10 @@ impl State {
     }
 }
 
-fn next(list: &mut VecDeque<Arc<Sleeper<At>>>) -> Option<Arc<Sleeper<At>>> {
+fn next(list: &mut VecDeque<Arc<Sleeper<At>>>, to_wake: &mut ToWake) -> Option<Arc<Sleeper<At>>> {
     loop {
         let sleeper = list.pop_front()?;
-        if !sleeper.is_dead() {
+        if !sleeper.is_dead(to_wake) {
             return Some(sleeper);
         }
     }
@@ -211,7 +211,7 @@ impl Queue {
         let sleeper = {
             let mut state = self.state.lock();
             if state.n_messages < self.max_messages {
-                if let Some(receiver) = next(&mut state.receivers) {
+                if let Some(receiver) = next(&mut state.receivers, &mut to_wake) {
                     receiver.finish(Some(message), &mut to_wake);
                 } else if N_BYTES.load(Ordering::Relaxed).saturating_add(message.cost()) > MAX_BYTES
                 {
@@ -262,7 +262,7 @@ impl Queue {
             let mut state = self.state.lock();
             match state.pop() {
                 Some(message) => {
-                    if let Some(sender) = next(&mut state.senders)
+                    if let Some(sender) = next(&mut state.senders, &mut to_wake)
                         && let Wish::Room(waiting) = &sender.wish
                         && let Some(waiting) = waiting.lock().take()
                     {

@@ -176,7 +176,7 @@ impl Queue {
                 continue;
             }
             self.receivers.remove(index);
-            if sleeper.is_dead() {
+            if sleeper.is_dead(to_wake) {
                 continue;
             }
             if *max_len < message.text.len() {

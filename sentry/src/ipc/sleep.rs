@@ -35,9 +35,13 @@ pub(crate) struct Place<B: Bed> {
     sleeper: Arc<Sleeper<B>>,
 }
 
-/// The tasks to be woken as soon as no lock is held.
+/// The tasks to be woken as soon as no lock is held, and those to be let go of only then: the last reference
+/// to a task gives up its place, which takes the lock.
 #[derive(Default)]
-pub(crate) struct ToWake(Vec<Arc<Task>>);
+pub(crate) struct ToWake {
+    woken: Vec<Arc<Task>>,
+    others: Vec<Arc<Task>>,
+}
 
 /// How a sleep ended.
 pub(crate) enum End<O> {
@@ -56,14 +60,17 @@ impl<B: Bed> Sleeper<B> {
     }
 
     /// Returns whether nobody will ever see the outcome.
-    pub(super) fn is_dead(&self) -> bool {
-        self.task.upgrade().is_none_or(|task| task.exiting.load(Ordering::SeqCst))
+    pub(super) fn is_dead(&self, to_wake: &mut ToWake) -> bool {
+        let Some(task) = self.task.upgrade() else { return true };
+        let is_dead = task.exiting.load(Ordering::SeqCst);
+        to_wake.others.push(task);
+        is_dead
     }
 
     /// Finishes the sleeper's call.
     pub(super) fn finish(&self, outcome: B::Outcome, to_wake: &mut ToWake) {
         *self.outcome.lock() = Some(outcome);
-        to_wake.0.extend(self.task.upgrade());
+        to_wake.woken.extend(self.task.upgrade());
     }
 }
 
@@ -90,7 +97,7 @@ impl<B: Bed> Drop for Place<B> {
 impl ToWake {
     /// Wakes them. No lock is held.
     pub(super) fn wake(self) {
-        for task in self.0 {
+        for task in self.woken {
             run::wake(&task);
         }
     }

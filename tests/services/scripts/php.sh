@@ -43,6 +43,23 @@ if (pcntl_fork() === 0) { shm_put_var($memory, 2, shm_get_var($memory, 1) . ' ba
 pcntl_wait($status);
 echo shm_get_var($memory, 2), "\n";
 shm_remove($memory);
+$queue = msg_get_queue(ftok('/tmp/locked', 'q'));
+$mutex = sem_get(ftok('/tmp/locked', 's'), 1);
+for ($i = 1; $i <= 4; $i++) {
+    if (pcntl_fork() !== 0) { continue; }
+    sem_acquire($mutex);
+    $n = shm_attach(ftok('/tmp/locked', 'n'));
+    $count = shm_has_var($n, 1) ? shm_get_var($n, 1) : 0;
+    shm_put_var($n, 1, $count + $i);
+    sem_release($mutex);
+    msg_send($queue, $i, "from $i");
+    exit;
+}
+for ($i = 4; $i >= 1; $i--) { msg_receive($queue, $i, $type, 100, $text); echo "$type $text, "; }
+while (pcntl_wait($status) > 0);
+$n = shm_attach(ftok('/tmp/locked', 'n'));
+echo shm_get_var($n, 1), ' ', msg_stat_queue($queue)['msg_qnum'], "\n";
+shm_remove($n); sem_remove($mutex); msg_remove_queue($queue);
 echo shell_exec('echo $((1 + 1))');
 foreach (new DirectoryIterator('/tmp') as $entry) { $names[] = $entry->getFilename(); }
 echo in_array('main.php', $names) ? "listed\n" : "missing\n";

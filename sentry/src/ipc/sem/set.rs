@@ -262,7 +262,8 @@ impl Set {
         self.update_zero(now, to_wake);
         let mut index = 0;
         while let Some(sleeper) = self.alter.get(index).cloned() {
-            let end = if sleeper.is_dead() { None } else { Some(self.attempt(&sleeper.wish)) };
+            let end =
+                if sleeper.is_dead(to_wake) { None } else { Some(self.attempt(&sleeper.wish)) };
             if end == Some(Attempt::Blocked) {
                 index += 1;
                 continue;

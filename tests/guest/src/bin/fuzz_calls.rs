@@ -64,7 +64,11 @@ const MEMORY: &[Call] = calls![
     SYS_process_vm_readv b"Nviviz", SYS_process_vm_writev b"Nviviz", SYS_futex b"rgiTrn", SYS_futex b"rgiirn",
     SYS_set_robust_list b"rn", SYS_get_robust_list b"Nbb", SYS_rseq b"rngx", SYS_mbind b"anirng",
     SYS_userfaultfd b"g", SYS_shmget b"*ng", SYS_shmat b"iag", SYS_shmdt b"a", SYS_semget b"iig", SYS_semop b"iri",
-    SYS_move_pages b"Nnrrrg", SYS_get_mempolicy b"bbiag",
+    SYS_move_pages b"Nnrrrg", SYS_get_mempolicy b"bbiag", SYS_shmctl b"iir", SYS_semget b"0ig",
+    SYS_semtimedop b"irnT", SYS_semctl b"iiir", SYS_semctl b"iiii", SYS_msgget b"0g", SYS_msgsnd b"irng",
+    SYS_msgrcv b"ibnig", SYS_msgctl b"iir", SYS_mq_open b"pgmr", SYS_mq_open b"pgm0", SYS_mq_unlink b"p",
+    SYS_mq_timedsend b"frniT", SYS_mq_timedreceive b"fbnbT", SYS_mq_notify b"fr", SYS_mq_getsetattr b"frb",
+    SYS_io_submit b"air", SYS_io_getevents b"aiibT", SYS_io_destroy b"a", SYS_io_cancel b"arb",
 ];
 
 /// Processes, signals, time, identity.
