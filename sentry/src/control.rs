@@ -5,6 +5,7 @@
 //! lives. The client is trusted (only the sandbox's owner can reach the socket) but may vanish at
 //! any moment; a line has a bound, and a client that does not read is dropped.
 
+mod job;
 mod message;
 mod server;
 

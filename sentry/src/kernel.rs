@@ -166,7 +166,7 @@ impl Kernel {
 const FIRST_NAMESPACE_INO: u64 = 0xf000_0000;
 
 /// The stack of a sentry thread in bytes.
-const THREAD_STACK: usize = 256 << 10;
+const THREAD_STACK: usize = 512 << 10;
 
 /// Starts a thread of the sentry with a small stack.
 ///

@@ -1,6 +1,7 @@
 //! The sandbox as the control server sees it: its containers.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -58,6 +59,10 @@ impl Sandbox {
     }
 }
 
+fn exists(id: &str) -> StartError {
+    StartError { message: format!("the sandbox has a container {id} already"), exit_code: 1 }
+}
+
 impl ControlTarget for Sandbox {
     fn first(&self) -> Arc<dyn ContainerTarget> {
         self.first.clone()
@@ -82,8 +87,7 @@ impl ControlTarget for Sandbox {
         stdio: Vec<OwnedFd>,
     ) -> Result<Arc<dyn ContainerTarget>, StartError> {
         if self.member(&config.id).is_some() {
-            let message = format!("the sandbox has a container {} already", config.id);
-            return Err(StartError { message, exit_code: 1 });
+            return Err(exists(&config.id));
         }
         let (kernel, poller) = (&self.kernel, &self.poller);
         let container = Container::new(kernel, config, Some(&self.namespaces), Some(nursery));
@@ -91,7 +95,14 @@ impl ControlTarget for Sandbox {
             .inspect_err(|_| target::kill_all(&container))?;
         let member = Member::new(kernel.clone(), poller.clone(), container, loaded);
         let member = Arc::new(member);
-        self.members.lock().insert(config.id.clone(), member.clone());
+        match self.members.lock().entry(config.id.clone()) {
+            Entry::Vacant(place) => place.insert(member.clone()),
+            // One that was created meanwhile.
+            Entry::Occupied(_) => {
+                member.end();
+                return Err(exists(&config.id));
+            }
+        };
         Ok(member)
     }
 

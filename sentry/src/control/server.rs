@@ -1,4 +1,5 @@
-//! The sentry's end of the control protocol: one thread, one poll loop.
+//! The sentry's end of the control protocol: one thread, one poll loop; what may take its time is done
+//! on threads beside it.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -8,11 +9,13 @@ use sentry_platform::Nursery;
 use syscalls::abi::signal::SIGKILL;
 use syscalls::{Errno, SysResult};
 
+use super::job::{Job, Outcome};
 use super::message::{
     Addressed, ContainerStatus, ProcessInfo, Request, Response, StartError, ThreadInfo,
 };
 use crate::config::network::NetworkConfig;
 use crate::config::{ContainerConfig, ProcessConfig};
+use crate::kernel::spawn_thread;
 
 /// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
 const MAX_REQUEST: usize = 16 << 20;
@@ -156,6 +159,7 @@ pub struct ControlServer {
 
 struct Client {
     socket: OwnedFd,
+    notifier: StatusNotifier,
     /// The beginning of a request whose end has not arrived, and what has come with it.
     pending: Vec<u8>,
     descriptors: Vec<OwnedFd>,
@@ -168,12 +172,19 @@ struct Client {
     container: Option<Arc<dyn ContainerTarget>>,
     /// The process that this client has started and whose end it has not been told.
     process: Option<Arc<dyn ExecProcess>>,
+    /// Whether it has started one: its signals are never for others.
+    has_started_process: bool,
+    /// What is being done for it; its further requests wait.
+    job: Option<Arc<Job>>,
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some(process) = &self.process {
             process.kill();
+        }
+        if let Some(job) = &self.job {
+            job.abandon();
         }
     }
 }
@@ -198,6 +209,7 @@ impl ControlServer {
         loop {
             match target {
                 Ok(target) => {
+                    self.finish_jobs(target);
                     self.tell_ends();
                     if let Some(code) = target.first().status().exit_code() {
                         self.answer_all();
@@ -239,9 +251,12 @@ impl ControlServer {
             let socket = host::accept(self.listener.as_fd())?;
             self.clients.push(Client {
                 socket,
+                notifier: StatusNotifier(Arc::clone(&self.event)),
                 pending: Vec::new(),
                 descriptors: Vec::new(),
                 process: None,
+                has_started_process: false,
+                job: None,
                 waits_for: None,
                 told_failure: false,
                 nursery: None,
@@ -249,6 +264,17 @@ impl ControlServer {
             });
         }
         Ok(())
+    }
+
+    /// Answers the clients whose jobs are done, and goes on with their requests.
+    fn finish_jobs(&mut self, target: &Arc<dyn ControlTarget>) {
+        for client in &mut self.clients {
+            let Some(outcome) = client.job.as_ref().and_then(|job| job.take()) else { continue };
+            client.job = None;
+            let response = client.accept(outcome);
+            // A client that is gone, or talks nonsense, is noticed when it is next read from.
+            let _ = client.answer(&response).and_then(|()| client.answer_requests(0, Ok(target)));
+        }
     }
 
     /// Tells clients how the processes that they have started, and the containers that they wait for,
@@ -297,15 +323,28 @@ impl Client {
         if received.is_empty() {
             return Err(Errno::EPIPE);
         }
-        let mut searched = self.pending.len();
+        let searched = self.pending.len();
         self.pending.extend_from_slice(received);
         self.descriptors.extend(descriptors);
-        while let Some(end) = self.next_end(searched) {
+        self.answer_requests(searched, target.as_ref())?;
+        if self.pending.len() >= MAX_REQUEST { Err(Errno::EMSGSIZE) } else { Ok(()) }
+    }
+
+    /// Answers every complete request that no job keeps waiting. Up to `searched` there is no end of
+    /// one.
+    fn answer_requests(
+        &mut self,
+        mut searched: usize,
+        target: Result<&Arc<dyn ControlTarget>, &StartError>,
+    ) -> SysResult<()> {
+        while self.job.is_none()
+            && let Some(end) = self.next_end(searched)
+        {
             searched = 0;
             let line: Vec<u8> = self.pending.drain(..=end).collect();
             let line: Addressed<'_> = serde_json::from_slice(&line).map_err(|_| Errno::EINVAL)?;
             let response = match target {
-                Ok(target) => self.handle(line, target.as_ref()),
+                Ok(target) => self.handle(line, target),
                 Err(error) => {
                     self.told_failure = true;
                     Some(Response::from(error.clone()))
@@ -315,7 +354,7 @@ impl Client {
                 self.answer(&response)?;
             }
         }
-        if self.pending.len() >= MAX_REQUEST { Err(Errno::EMSGSIZE) } else { Ok(()) }
+        Ok(())
     }
 
     /// Returns where the first line ends whose beginning, up to `searched`, has no end.
@@ -324,26 +363,24 @@ impl Client {
         rest.iter().position(|&byte| byte == b'\n').map(|at| at + searched)
     }
 
-    fn handle(&mut self, line: Addressed<'_>, target: &dyn ControlTarget) -> Option<Response> {
+    /// Returns the answer, unless it comes later.
+    fn handle(&mut self, line: Addressed<'_>, target: &Arc<dyn ControlTarget>) -> Option<Response> {
         let request = line.request.into_owned();
         match request {
-            Request::Prepare => return Some(self.prepare(target)),
+            Request::Prepare => return Some(self.prepare(target.as_ref())),
             Request::Create { config, n_gofers } => {
-                return Some(self.create(target, &config, n_gofers).into());
+                return self.create(target, config, n_gofers).err().map(Response::from);
+            }
+            Request::Signal { signo, .. } if self.has_started_process => {
+                return Some(self.signal_process(signo, false).into());
+            }
+            Request::ForegroundSignal { signo } if self.has_started_process => {
+                return Some(self.signal_process(signo, true).into());
             }
             _ => {}
         }
-        if let Some(process) = &self.process {
-            match request {
-                Request::Signal { signo, .. } => return Some(process.signal(signo, false).into()),
-                Request::ForegroundSignal { signo } => {
-                    return Some(process.signal(signo, true).into());
-                }
-                _ => {}
-            }
-        }
         match target.container(&line.container) {
-            Some(container) => self.handle_for(request, container),
+            Some(container) => self.handle_for(request, container, target),
             None => {
                 let message = format!("container not running: {}", line.container);
                 Some(Response::Failed { message, exit_code: 1 })
@@ -355,6 +392,7 @@ impl Client {
         &mut self,
         request: Request,
         container: Arc<dyn ContainerTarget>,
+        target: &Arc<dyn ControlTarget>,
     ) -> Option<Response> {
         Some(match request {
             Request::Created | Request::Prepare | Request::Create { .. } => Response::Done,
@@ -374,14 +412,8 @@ impl Client {
             Request::Processes => Response::Processes { processes: container.processes() },
             Request::Execute { process } => {
                 let descriptors = std::mem::take(&mut self.descriptors);
-                match container.execute(&process, descriptors) {
-                    Ok(process) => {
-                        let pid = process.pid();
-                        self.process = Some(process);
-                        Response::Executed { pid }
-                    }
-                    Err(error) => error.into(),
-                }
+                let work = move || Outcome::Process(container.execute(&process, descriptors));
+                return self.start_job(target, work).err().map(Response::from);
             }
             Request::Pause => {
                 let status =
@@ -422,8 +454,8 @@ impl Client {
 
     fn create(
         &mut self,
-        target: &dyn ControlTarget,
-        config: &ContainerConfig,
+        target: &Arc<dyn ControlTarget>,
+        config: Box<ContainerConfig>,
         n_gofers: usize,
     ) -> Result<(), StartError> {
         let mut gofers = std::mem::take(&mut self.descriptors);
@@ -433,8 +465,48 @@ impl Client {
             message: "this connection has not prepared for a container".into(),
             exit_code: 1,
         })?;
-        self.container = Some(target.create(config, nursery, gofers, stdio)?);
+        let own = Arc::clone(target);
+        self.start_job(target, move || {
+            Outcome::Container(own.create(&config, nursery, gofers, stdio))
+        })
+    }
+
+    /// Has `work` done on a thread of its own.
+    fn start_job(
+        &mut self,
+        target: &Arc<dyn ControlTarget>,
+        work: impl FnOnce() -> Outcome + Send + 'static,
+    ) -> Result<(), StartError> {
+        let job = Arc::new(Job::new(Arc::clone(target), self.notifier.clone()));
+        let own = Arc::clone(&job);
+        spawn_thread("control", move || own.finish(work())).map_err(|errno| StartError {
+            message: format!("starting a thread: {}", errno.text()),
+            exit_code: 1,
+        })?;
+        self.job = Some(job);
         Ok(())
+    }
+
+    /// Takes what a job has made; returns the answer.
+    fn accept(&mut self, outcome: Outcome) -> Response {
+        match outcome {
+            Outcome::Container(Ok(container)) => {
+                self.container = Some(container);
+                Response::Done
+            }
+            Outcome::Process(Ok(process)) => {
+                let pid = process.pid();
+                self.process = Some(process);
+                self.has_started_process = true;
+                Response::Executed { pid }
+            }
+            Outcome::Container(Err(error)) | Outcome::Process(Err(error)) => error.into(),
+        }
+    }
+
+    fn signal_process(&self, signo: i32, to_foreground: bool) -> SysResult<()> {
+        let process = self.process.as_ref().ok_or(Errno::ESRCH)?;
+        process.signal(signo, to_foreground)
     }
 
     fn answer(&self, response: &Response) -> SysResult<()> {
