@@ -41,9 +41,42 @@ u.settimeout(60)
 u.connect((v4, 9))
 u.send(b"x")
 print("udp", u.getsockname()[0], attempt(lambda: u.recv(1)))
+own_v4 = u.getsockname()[0]
+
+
+def checksum(data):
+    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+    total = (total >> 16) + (total & 0xFFFF)
+    return (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
+
+
+def ping(family, kind, protocol, request, host):
+    s = socket.socket(family, kind, protocol)
+    s.settimeout(60)
+    rest = b"\x12\x34\0\1" + b"payload!"
+    s.sendto(bytes([request, 0]) + checksum(bytes([request, 0, 0, 0]) + rest) + rest, (host, 0))
+    while True:
+        data, peer = s.recvfrom(2000)
+        message = data[20:] if (family, kind) == (socket.AF_INET, socket.SOCK_RAW) else data
+        # A raw socket sees everything.
+        if message[0] in (0, 129):
+            return message[0], message[6:], peer[0]
+
+
+for host in (v4, "127.0.0.1", own_v4):
+    print("raw", ping(socket.AF_INET, socket.SOCK_RAW, 1, 8, host))
+    print("ping", ping(socket.AF_INET, socket.SOCK_DGRAM, 1, 8, host))
+for host in (v6, "::1"):
+    print("raw", ping(socket.AF_INET6, socket.SOCK_RAW, 58, 128, host))
+    print("ping", ping(socket.AF_INET6, socket.SOCK_DGRAM, 58, 128, host))
+# A resolver on the loopback interface of the namespace.
+r = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+r.settimeout(60)
+r.sendto(b"\xab\xcdquestion of DNS", ("127.0.0.11", 53))
+print("resolver", attempt(lambda: r.recvfrom(100)))
 # Within: an own address, and who listens everywhere.
 listener = socket.create_server(("", 8001))
-own = u.getsockname()[0]
+own = own_v4
 for host in ("127.0.0.1", own):
     s = socket.create_connection((host, 8001), 60)
     c, peer = listener.accept()

@@ -25,6 +25,15 @@ mod tests {
         print('ready', flush=True)\n\
         while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()\n";
 
+    /// A resolver that says the question backwards.
+    const RESOLVER: &str = "import socket\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        s.bind(('127.0.0.11', 53))\n\
+        print('ready', flush=True)\n\
+        while True:\n\
+        \x20   data, peer = s.recvfrom(1000)\n\
+        \x20   s.sendto(data[:2] + data[:1:-1], peer)\n";
+
     fn from_outside(wire: &Wire, runtime: Runtime, what: &str) -> String {
         let _container = wire.container(runtime, &["python3", "-c", INSIDE]);
         wire.outside(&["python3", "-c", OUTSIDE, what, wire.v4(), wire.v6()])
@@ -57,6 +66,7 @@ mod tests {
     fn programs_inside_reach_the_outside() {
         each_runtime(|wire, runtime| {
             let _server = wire.server_outside(&["python3", "-c", ECHO]);
+            let _resolver = wire.server_inside(&["python3", "-c", RESOLVER]);
             let args = ["python3", "-c", CLIENT, "10.87.0.1", "fd87::1", "10.87.0.99"];
             wire.run(runtime, &args)
         });

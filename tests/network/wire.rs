@@ -64,11 +64,15 @@ impl Wire {
         "fd87::2"
     }
 
-    fn enter_outside(&self, args: &[&str]) -> Command {
+    fn enter(netns: &str, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "100", "nsenter", &format!("--net=/run/netns/{}", self.outside)]);
+        command.args(["-k", "5", "100", "nsenter", &format!("--net=/run/netns/{netns}")]);
         command.args(args).stdin(Stdio::null());
         command
+    }
+
+    fn enter_outside(&self, args: &[&str]) -> Command {
+        Self::enter(&self.outside, args)
     }
 
     /// Runs a program outside, which has to succeed; returns what it prints.
@@ -88,8 +92,12 @@ impl Wire {
 
     /// Starts a program outside and waits until it says that it is ready.
     pub(crate) fn server_outside(&self, args: &[&str]) -> Running {
-        let child = self.enter_outside(args).stdout(Stdio::piped()).spawn().unwrap();
-        Running { child, delete: None, _dirs: Vec::new(), _bundle: None }.ready()
+        Running::program(self.enter_outside(args))
+    }
+
+    /// Starts a program in the container's network namespace, before the container.
+    pub(crate) fn server_inside(&self, args: &[&str]) -> Running {
+        Running::program(Self::enter(&self.inside, args))
     }
 
     fn config(&self, args: &[&str]) -> Value {
@@ -99,6 +107,7 @@ impl Wire {
                 entry["path"] = format!("/run/netns/{}", self.inside).into();
             }
         }
+        config["linux"]["sysctl"] = json!({"net.ipv4.ping_group_range": "0 0"});
         config["process"]["rlimits"] =
             json!([{"type": "RLIMIT_NOFILE", "hard": 20_000, "soft": 1024}]);
         config["linux"]["cgroupsPath"] =
@@ -153,6 +162,11 @@ impl Drop for Wire {
 }
 
 impl Running {
+    fn program(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        Self { child, delete: None, _dirs: Vec::new(), _bundle: None }.ready()
+    }
+
     fn stdout(&mut self) -> File {
         let stdout = self.child.stdout.take().unwrap();
         File::from(std::os::fd::OwnedFd::from(stdout))

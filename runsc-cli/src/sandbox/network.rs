@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
@@ -87,13 +87,18 @@ pub(crate) fn is_own(namespace: &File) -> io::Result<bool> {
 }
 
 fn take_over_own() -> anyhow::Result<Network> {
-    let config = read()?;
+    let mut config = read()?;
     let open = |interface: &InterfaceConfig| {
         sentry_host::nic::open(interface.index).map_err(|errno| {
             anyhow::anyhow!("opening a packet socket for {}: {}", interface.name, errno.text())
         })
     };
-    let sockets = config.interfaces.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut sockets = config.interfaces.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    // Without a loopback interface there is no resolver on it.
+    if let Ok(resolver) = resolver() {
+        config.has_resolver = true;
+        sockets.push(resolver);
+    }
     for interface in &config.interfaces {
         for addr in &interface.addrs {
             remove(interface, *addr)
@@ -101,6 +106,13 @@ fn take_over_own() -> anyhow::Result<Network> {
         }
     }
     Ok(Network { config, sockets })
+}
+
+/// Opens a socket to where docker's resolver is in the container's network namespace.
+fn resolver() -> io::Result<OwnedFd> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect((Ipv4Addr::new(127, 0, 0, 11), 53))?;
+    Ok(socket.into())
 }
 
 fn number16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -194,7 +206,7 @@ fn read() -> anyhow::Result<NetworkConfig> {
     let is_over_known =
         |route: &RouteConfig| interfaces.iter().any(|known| known.index == route.interface);
     let routes = routes.filter(is_over_known).collect();
-    Ok(NetworkConfig { interfaces, routes })
+    Ok(NetworkConfig { interfaces, routes, has_resolver: false })
 }
 
 /// Reads an interface, where the sentry can do something with it.

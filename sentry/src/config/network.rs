@@ -11,6 +11,10 @@ pub struct NetworkConfig {
     pub interfaces: Vec<InterfaceConfig>,
     /// Unicast routes of the main table.
     pub routes: Vec<RouteConfig>,
+    /// Whether a last socket comes along: one to whatever answers questions of DNS at 127.0.0.11 of
+    /// the namespace.
+    #[serde(default)]
+    pub has_resolver: bool,
 }
 
 /// A network interface.

@@ -9,6 +9,7 @@
 mod addr;
 pub mod interface;
 mod ip_options;
+pub mod ping;
 mod ports;
 pub mod tcp;
 pub mod udp;
@@ -23,12 +24,14 @@ use syscalls::abi::socket::{
 };
 use syscalls::{Errno, SysResult};
 
+use self::ping::PingSocket;
 use self::ports::{PortRange, Ports};
 use self::tcp::TcpSocket;
 use self::udp::UdpSocket;
 use super::Socket;
 use super::stack::Stack;
 use crate::kernel::Kernel;
+use crate::sync::Mutex;
 use crate::task::CurrentTask;
 
 pub(in crate::net) use addr::Endpoint;
@@ -42,13 +45,16 @@ pub(super) const LOOPBACK_INDEX: i32 = 1;
 pub struct Inet {
     tcp: Ports<Weak<TcpSocket>>,
     udp: Ports<Weak<UdpSocket>>,
+    /// Sockets of ICMP.
+    pings: Mutex<Vec<Weak<PingSocket>>>,
     /// The way out, where there is one.
     stack: OnceLock<Arc<Stack>>,
 }
 
 impl Default for Inet {
     fn default() -> Self {
-        Self { tcp: Ports::new(), udp: Ports::new(), stack: OnceLock::new() }
+        let pings = Mutex::new(Vec::new());
+        Self { tcp: Ports::new(), udp: Ports::new(), pings, stack: OnceLock::new() }
     }
 }
 
@@ -134,13 +140,18 @@ pub fn create(
     match (kind, protocol) {
         (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(TcpSocket::create(task, family)),
         (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(UdpSocket::create(task, family)),
-        // `net.ipv4.ping_group_range` is empty: nobody has ICMP sockets.
+        (SOCK_DGRAM, _) if is_icmp && ping::may_echo(task) => {
+            Ok(PingSocket::create(task, family, false))
+        }
         (SOCK_DGRAM, _) if is_icmp => Err(Errno::EACCES),
         (SOCK_RAW, _) => {
             if !task.creds().has_capability(CAP_NET_RAW) {
                 return Err(Errno::EPERM);
             }
-            // There are no packets that a raw socket could see.
+            if is_icmp {
+                return Ok(PingSocket::create(task, family, true));
+            }
+            // Other protocols have no packets that a raw socket could see.
             Err(if protocol == IPPROTO_IP {
                 Errno::EPROTONOSUPPORT
             } else {

@@ -13,8 +13,10 @@ mod fragments;
 mod icmp;
 mod input;
 pub(in crate::net) mod link;
+pub(in crate::net) mod message;
 mod neighbor;
 mod output;
+mod resolver;
 mod route;
 mod thread;
 mod timers;
@@ -35,6 +37,7 @@ use self::fragments::Fragments;
 use self::link::Link;
 use self::neighbor::Neighbors;
 pub use self::output::Quality;
+use self::resolver::Resolver;
 use self::route::Routes;
 pub(super) use self::route::is_link_local;
 use self::timers::Timers;
@@ -79,6 +82,7 @@ pub struct Stack {
     timers: Timers,
     fragments: Mutex<Fragments>,
     event: OwnedFd,
+    resolver: Option<Resolver>,
     next_id: AtomicU16,
     /// When the last message about an error was sent, and how many may follow at once.
     complaints: Mutex<icmp::Allowance>,
@@ -94,7 +98,7 @@ impl Stack {
         config: &NetworkConfig,
         sockets: Vec<OwnedFd>,
     ) -> SysResult<Arc<Self>> {
-        let stack = Self::new(Arc::downgrade(kernel), config, sockets)?;
+        let stack = Self::new(&Arc::downgrade(kernel), config, sockets)?;
         let serving = stack.clone();
         spawn_thread("network", move || serving.serve())?;
         stack.announce();
@@ -102,10 +106,11 @@ impl Stack {
     }
 
     fn new(
-        kernel: Weak<Kernel>,
+        kernel: &Weak<Kernel>,
         config: &NetworkConfig,
-        sockets: Vec<OwnedFd>,
+        mut sockets: Vec<OwnedFd>,
     ) -> SysResult<Arc<Self>> {
+        let resolver = if config.has_resolver { sockets.pop() } else { None };
         if config.interfaces.len() != sockets.len() {
             return Err(Errno::EINVAL);
         }
@@ -132,6 +137,7 @@ impl Stack {
             timers: Timers::default(),
             fragments: Mutex::new(Fragments::default()),
             event,
+            resolver: resolver.map(Resolver::new),
             next_id: AtomicU16::new(u16::from_ne_bytes(seed)),
             complaints: Mutex::new(icmp::Allowance::default()),
         }))

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use syscalls::Errno;
 
-use super::Stack;
 use super::output::Quality;
 use super::wire::{self, FRAME_HEAD, Packet};
+use super::{Stack, message};
 use crate::net::inet::Endpoint;
 
 /// The most errors that are reported at once, and how long it takes until one more may be.
@@ -39,6 +39,9 @@ impl Stack {
         let message = packet.payload;
         let (kind, code) = (wire::byte(message, 0)?, wire::byte(message, 1)?);
         let is_v4 = packet.from.is_ipv4();
+        if let Some(kernel) = self.kernel.upgrade() {
+            kernel.inet.deliver_icmp(packet.from, packet.to, packet.ttl, message);
+        }
         match (is_v4, kind) {
             (true, 8) | (false, 128) if is_own => self.echo(packet),
             (true, 3 | 11 | 12) | (false, 1..=4) => {
@@ -50,16 +53,9 @@ impl Stack {
     }
 
     fn echo(&self, packet: &Packet<'_>) -> Option<()> {
-        let mut reply = packet.payload.to_vec();
-        let protocol = packet.protocol;
-        wire::put(&mut reply, 0, &[if packet.from.is_ipv4() { 0 } else { 129 }, 0, 0, 0]);
-        let sum = match protocol {
-            wire::PROTOCOL_ICMP => !wire::fold(wire::add_to_sum(0, &reply)),
-            _ => wire::checksum(packet.to, packet.from, protocol, &reply),
-        };
-        wire::put(&mut reply, 2, &sum.to_be_bytes());
+        let reply = message::reply_to(packet.payload, packet.from, packet.to)?;
         let quality = Quality { ttl: 64, tos: packet.tos, is_whole: false };
-        self.send_segment((packet.to, packet.from), protocol, &reply, quality).ok()
+        self.send_message(packet.to, packet.from, &reply, quality).ok()
     }
 
     /// Tells whoever has sent a packet what became of it: `inner` is its beginning.

@@ -104,6 +104,7 @@ mod tests {
                 route("0.0.0.0", 0, 3, 50),
                 route("10.0.0.0", 8, 3, 0),
             ],
+            has_resolver: false,
         };
         let routes = Routes::new(&config);
         let interface = |to| routes.find(ip(to), None).map(|route| route.interface);

@@ -43,8 +43,8 @@ impl Host {
             mtu: 1500,
             addrs: vec![AddrConfig { ip: addr(side), prefix: 24 }],
         };
-        let config = NetworkConfig { interfaces: vec![interface], routes: Vec::new() };
-        let stack = Stack::new(Weak::new(), &config, vec![own.into()]).unwrap();
+        let config = NetworkConfig { interfaces: vec![interface], ..NetworkConfig::default() };
+        let stack = Stack::new(&Weak::new(), &config, vec![own.into()]).unwrap();
         Self { stack, wire }
     }
 

@@ -8,6 +8,7 @@ use sentry_host::nic::{self, BATCH, Frames};
 
 use super::Stack;
 use super::link::Link;
+use super::resolver::Resolver;
 use super::timers::NEVER;
 
 /// How many batches are received from one interface before the timers are looked at.
@@ -19,6 +20,7 @@ impl Stack {
         let mut frames = Frames::default();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.event.as_fd()];
         fds.extend(self.nics.iter().map(|nic| nic.socket.as_fd()));
+        fds.extend(self.resolver.iter().map(Resolver::as_fd));
         loop {
             let Ok(ready) = nic::wait(&fds, self.timeout_ms()) else { continue };
             let mut ready = ready.into_iter();
@@ -26,7 +28,11 @@ impl Stack {
                 event_clear(self.event.as_fd());
             }
             for (place, _) in ready.enumerate().filter(|(_, is_ready)| *is_ready) {
-                self.receive(place, &mut frames);
+                if place < self.nics.len() {
+                    self.receive(place, &mut frames);
+                } else {
+                    self.hear_resolver(&mut frames);
+                }
             }
             self.do_what_is_due();
         }

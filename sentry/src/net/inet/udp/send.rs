@@ -159,6 +159,7 @@ impl UdpSocket {
         }
         match inet.receiver(from, to) {
             Some(receiver) => receiver.deliver(data, about),
+            None if inet.stack().is_some_and(|stack| stack.ask_resolver(&data, from, to)) => {}
             None => {
                 let (offender, errno) = (to.ip, Errno::ECONNREFUSED);
                 self.complain(Complaint { data, to, offender, errno });
