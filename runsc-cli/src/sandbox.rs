@@ -9,6 +9,7 @@ pub(crate) mod monitor;
 pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod stubs;
+mod view;
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};

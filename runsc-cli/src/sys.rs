@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_uint};
 
+pub(crate) mod mounts;
 pub(crate) mod terminal;
 
 /// A child process and the descriptor that refers to it whatever becomes of its number.
@@ -308,24 +309,8 @@ pub(crate) fn make_mounts_private() -> io::Result<()> {
 pub(crate) fn enter_empty_root(place: BorrowedFd<'_>) -> io::Result<()> {
     let options = [(c"size", c"4096"), (c"nr_inodes", c"2"), (c"mode", c"555")];
     let root = detached_mount(c"tmpfs", &options, libc::MOUNT_ATTR_RDONLY)?;
-    // SAFETY: two C strings.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            root.as_raw_fd(),
-            c"".as_ptr(),
-            place.as_raw_fd(),
-            c"".as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH,
-        )
-    })?;
-    // SAFETY: one integer.
-    check(unsafe { libc::fchdir(root.as_raw_fd()) }.into())?;
-    // SAFETY: two C strings. With "." twice the old root is stacked on the new one (pivot_root(2)).
-    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
-    // SAFETY: a C string.
-    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
-    std::env::set_current_dir("/")
+    mounts::attach(root.as_fd(), place)?;
+    mounts::enter_root(root.as_fd())
 }
 
 /// Clones the mount tree at `path` into a detached one that is nosuid, nodev, private and, where

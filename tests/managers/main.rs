@@ -80,5 +80,5 @@ mod managers {
         };
     }
 
-    managers!(podman, containerd, cri);
+    managers!(podman, docker, containerd, cri);
 }

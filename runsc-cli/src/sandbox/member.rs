@@ -56,7 +56,7 @@ pub(super) fn watch_over(
     control.send(&Request::Wait)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let state_dir = File::open(&container.dir).context("opening the state directory")?;
-    monitor::settle(surroundings, gofer.pidfd.as_fd(), reports)?;
+    monitor::settle(plan, surroundings, gofer.pidfd.as_fd(), reports)?;
     let fds = [
         null.as_fd(),
         null.as_fd(),

@@ -22,6 +22,7 @@ use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::control_client::ControlClient;
+use super::view::View;
 use super::{Plan, foreground, jail, member};
 use crate::container::{Container, EXIT_STATUS, State, Status};
 use crate::hooks::{self, Point};
@@ -271,7 +272,7 @@ fn watch_over_container(
     control.send(&Request::Wait)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let state_dir = File::open(&container.dir).context("opening the state directory")?;
-    settle(surroundings, sandbox.gofer.pidfd.as_fd(), reports)?;
+    settle(plan, surroundings, sandbox.gofer.pidfd.as_fd(), reports)?;
     let fds = [
         null.as_fd(),
         null.as_fd(),
@@ -287,12 +288,13 @@ fn watch_over_container(
 
 /// Does what is left to be done in a container's monitor before its exec, and says that it is ready.
 pub(super) fn settle(
+    plan: &Plan,
     surroundings: &Surroundings,
     gofer: BorrowedFd<'_>,
     reports: BorrowedFd<'_>,
 ) -> anyhow::Result<()> {
     if is_privileged() {
-        enter_namespaces(&surroundings.namespaces, gofer)?;
+        enter_namespaces(plan, &surroundings.namespaces, gofer)?;
     }
     hide(surroundings.is_detached)?;
     report(reports, &Report::Ready);
@@ -334,12 +336,22 @@ fn is_privileged() -> bool {
 }
 
 /// Enters what is to be seen of the container from the host: the namespaces that exist, and for the
-/// others those of the gofer, whose root is empty: `docker cp` and its kind write below
-/// /proc/PID/root, where nothing is. Not that of users: from inside, the death of this process could
-/// not be that of its children any more.
-fn enter_namespaces(namespaces: &Namespaces, gofer: BorrowedFd<'_>) -> anyhow::Result<()> {
-    let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+/// others those of the gofer, but for the mounts where there is a [`View`] of them. Not that of users:
+/// from inside, the death of this process could not be that of its children any more.
+fn enter_namespaces(
+    plan: &Plan,
+    namespaces: &Namespaces,
+    gofer: BorrowedFd<'_>,
+) -> anyhow::Result<()> {
+    let mut kinds =
+        libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
     let mounts = namespaces.path(libc::CLONE_NEWNS).map(|path| open_namespace(path)).transpose()?;
+    if namespaces.own(libc::CLONE_NEWNS) != 0
+        && let Some(view) = View::new(plan)?
+    {
+        view.enter()?;
+        kinds &= !libc::CLONE_NEWNS;
+    }
     sys::enter_namespaces(gofer, namespaces.own(kinds))
         .context("entering the gofer's namespaces")?;
     if let Some(mounts) = mounts {
