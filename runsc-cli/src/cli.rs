@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::install::Manager;
+
 /// An OCI container runtime whose containers run on a kernel of their own, in user space.
 #[derive(Debug, Parser)]
 #[command(name = "runsc", version, disable_help_subcommand = true, max_term_width = 100)]
@@ -196,6 +198,8 @@ pub(crate) enum Command {
     Features,
     /// Print help
     Help(HelpArgs),
+    /// Make this runtime known to docker, containerd, CRI-O and podman
+    Install(InstallArgs),
     /// Send a signal to a container
     Kill(KillArgs),
     /// List containers
@@ -214,10 +218,33 @@ pub(crate) enum Command {
     Start(IdArgs),
     /// Print the state of a container
     State(IdArgs),
+    /// Take back what install has done
+    Uninstall(InstallArgs),
     /// Change the limits of a container
     Update(UpdateArgs),
     /// Wait for a container to stop and print its exit status
     Wait(IdArgs),
+}
+
+/// Options of `install` and `uninstall`.
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// Manager whose configuration is changed; may be given more than once [default: all that are
+    /// installed]
+    #[arg(long, value_enum, value_name = "MANAGER")]
+    pub(crate) manager: Vec<Manager>,
+    /// Name of the runtime
+    #[arg(long, value_name = "NAME", default_value = "runsc")]
+    pub(crate) runtime: String,
+    /// Directory of the managers' configuration
+    #[arg(long, value_name = "DIR", default_value = "/etc")]
+    pub(crate) etc: PathBuf,
+    /// Print what would be written, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Flags for every call of the runtime, after --; docker takes them
+    #[arg(last = true, value_name = "FLAGS")]
+    pub(crate) flags: Vec<String>,
 }
 
 /// Options of `create`.

@@ -10,6 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod features;
 pub(crate) mod gofer;
 pub(crate) mod help;
+pub(crate) mod install;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod monitor;

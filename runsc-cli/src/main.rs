@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod container;
 mod hooks;
+mod install;
 mod log;
 mod sandbox;
 mod spec;
@@ -60,6 +61,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Exec(args) => commands::exec::run(&global, &args),
         Command::Features => commands::features::run(),
         Command::Help(args) => commands::help::run(&args),
+        Command::Install(args) => commands::install::install(&args),
         Command::Kill(args) => commands::kill::run(&global, &args),
         Command::List(args) => commands::list::run(&global, &args),
         Command::Pause(args) => commands::pause::pause(&global, &args),
@@ -69,6 +71,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Spec(args) => commands::spec::run(&args),
         Command::Start(args) => commands::start::run(&global, &args),
         Command::State(args) => commands::state::run(&global, &args),
+        Command::Uninstall(args) => commands::install::uninstall(&args),
         Command::Update(args) => commands::update::run(&global, &args),
         Command::Wait(args) => commands::wait::run(&global, &args),
     }
