@@ -199,7 +199,10 @@ fn without_part(text: &str, name: &str) -> String {
     let (start, end) = (format!("{MARK}: {name}\n"), format!("{}\n", end_mark(name)));
     let Some((before, rest)) = text.split_once(&start) else { return text.to_owned() };
     let Some((_, after)) = rest.split_once(&end) else { return text.to_owned() };
-    format!("{}{after}", before.strip_suffix("\n\n").map_or(before.to_owned(), |it| format!("{it}\n")))
+    format!(
+        "{}{after}",
+        before.strip_suffix("\n\n").map_or(before.to_owned(), |it| format!("{it}\n"))
+    )
 }
 
 /// Returns the version that a configuration of containerd says it is of.
@@ -258,7 +261,8 @@ mod tests {
 
     #[test]
     fn docker_keeps_its_other_settings_and_gets_flags() {
-        let new = Manager::Docker.with(&runtime(&["--network=host"]), r#"{"debug": true}"#).unwrap();
+        let new =
+            Manager::Docker.with(&runtime(&["--network=host"]), r#"{"debug": true}"#).unwrap();
         let new: serde_json::Value = serde_json::from_str(&new).unwrap();
         assert_eq!(new["debug"], true);
         assert_eq!(new["runtimes"]["runsc"]["runtimeArgs"][0], "--network=host");
@@ -270,7 +274,8 @@ mod tests {
         assert!(of("version = 2 # today\n").unwrap().contains("io.containerd.grpc.v1.cri"));
         assert!(of("version=3\n").unwrap().contains("io.containerd.cri.v1.runtime"));
         assert!(of("[grpc]\nversion = 2\n").is_err());
-        let foreign = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runsc]\n";
+        let foreign =
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runsc]\n";
         assert!(of(foreign).is_err());
     }
 
