@@ -93,6 +93,8 @@ pub(crate) struct Container {
     pub(crate) init: Process,
     pub(crate) execs: BTreeMap<String, Process>,
     pub(crate) is_paused: bool,
+    /// How many calls of `runsc kill` are under way.
+    pub(crate) n_signals: u32,
     pub(crate) memory: Option<Watch>,
 }
 

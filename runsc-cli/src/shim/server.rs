@@ -326,11 +326,13 @@ impl Server {
     }
 
     /// Tells the ends of processes that may be told: not before their start, and that of a
-    /// container's first process after all others'.
+    /// container's first process after all others' and after the answers to its signals. For
+    /// containerd deletes a container when it learns of its end, and with it the connection on
+    /// which it waits for these answers.
     pub(crate) fn settle(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let mut ended = Vec::new();
-        let mut is_alone = true;
+        let mut is_alone = container.n_signals == 0;
         for (exec, process) in &mut container.execs {
             if process.exit.is_some() && !process.is_told && !process.is_starting {
                 ended.push(exec.clone());

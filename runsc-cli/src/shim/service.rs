@@ -163,6 +163,7 @@ impl Server {
             init: Process::new(paths, streams),
             execs: Default::default(),
             is_paused: false,
+            n_signals: 0,
             memory: None,
         };
         let mut command = container.command();
@@ -423,13 +424,17 @@ impl Server {
             let args: &[&str] = if message.flag(4) { &["kill", "--all"] } else { &["kill"] };
             let mut command = self.container(id)?.command();
             command.args(args).args([id, &signal]).stdin(Stdio::null());
-            let id = id.to_owned();
+            let owned = id.to_owned();
             let finish = move |server: &mut Self, finished: Finished| {
                 let result =
-                    if finished.has_succeeded { Ok(done()) } else { Err(server.failure(&id)) };
+                    if finished.has_succeeded { Ok(done()) } else { Err(server.failure(&owned)) };
                 server.answer(reply, result);
+                if let Ok(container) = server.container(&owned) {
+                    container.n_signals = container.n_signals.saturating_sub(1);
+                }
             };
             self.run_job(command, None, false, Box::new(finish))?;
+            self.container(id)?.n_signals += 1;
             return Ok(None);
         }
         if pid == 0 {
