@@ -203,7 +203,9 @@ impl Filters {
     }
 }
 
-const DATA_LEN: u32 = size_of::<SeccompData>() as u32;
+/// The size of `struct seccomp_data`.
+const DATA_LEN: u32 = 64;
+const _: () = assert!(size_of::<SeccompData>() == 64);
 const NUMBER_OFFSET: u32 = 0;
 const ARCH_OFFSET: u32 = 4;
 
