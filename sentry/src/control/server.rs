@@ -88,7 +88,7 @@ pub trait ContainerTarget: Send + Sync {
     /// process where there is none.
     ///
     /// # Errors
-    /// As [`ControlTarget::signal`].
+    /// As [`ContainerTarget::signal`].
     fn signal_foreground(&self, signo: i32) -> SysResult<()>;
 
     /// Starts a further process with these descriptors.
@@ -132,14 +132,14 @@ pub trait ExecProcess: Send + Sync {
     /// terminal.
     ///
     /// # Errors
-    /// As [`ControlTarget::signal`].
+    /// As [`ContainerTarget::signal`].
     fn signal(&self, signo: i32, to_foreground: bool) -> SysResult<()>;
 
     /// Kills it.
     fn kill(&self);
 }
 
-/// The kernel's way to tell the server that [`ControlTarget::status`] has changed.
+/// The kernel's way to tell the server that [`ContainerTarget::status`] has changed.
 #[derive(Clone, Debug)]
 pub struct StatusNotifier(Arc<OwnedFd>);
 
