@@ -55,7 +55,8 @@ impl TcpSocket {
                 *is_announced = true;
                 Ok(())
             }
-            (Role::Connecting { .. }, Err(Errno::EAGAIN)) if may_wait => Err(Errno::EAGAIN),
+            // Whatever has been answered meanwhile, the next attempt tells it.
+            (_, Err(Errno::EAGAIN)) if may_wait => Err(Errno::EAGAIN),
             (Role::Failed, Err(error)) if may_wait => {
                 state.role = Role::Idle;
                 state.shut = (false, false);
