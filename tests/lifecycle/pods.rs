@@ -298,7 +298,8 @@ fn commands_are_for_the_member_that_they_name() {
         a.start();
         b.start();
         let beat = |name: &str| pod.case.line_of(name);
-        (beat("a"), beat("b"));
+        beat("a");
+        beat("b");
         let mut seen = Vec::new();
         // Pids of the host: of each container its own.
         let pids = |id: &str| -> BTreeSet<i64> {

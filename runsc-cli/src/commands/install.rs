@@ -19,7 +19,7 @@ pub(crate) fn install(args: &InstallArgs) -> anyhow::Result<i32> {
     change(args, |manager, old| manager.with(&runtime, old))
 }
 
-/// Takes back what [`install`] has done.
+/// Takes back what [`install()`] has done.
 pub(crate) fn uninstall(args: &InstallArgs) -> anyhow::Result<i32> {
     change(args, |manager, old| manager.without(&args.runtime, old))
 }

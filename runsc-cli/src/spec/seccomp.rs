@@ -408,7 +408,7 @@ mod tests {
     }
 
     fn profile(value: Value) -> anyhow::Result<Vec<BpfInstruction>> {
-        translate(Fields::new(value, "linux.seccomp").unwrap(), &mut Vec::new())
+        translate(Fields::new(value, "linux.seccomp")?, &mut Vec::new())
     }
 
     fn condition(index: u32, value: u64, op: &str) -> Value {

@@ -230,8 +230,8 @@ fn segment(numbers: &mut Numbers, seq: u32, ack: u32) -> Vec<u8> {
     };
     wire::put(&mut bytes, 12, &[u8::try_from((5 + n_options / 4) << 4).unwrap(), flags]);
     wire::put(&mut bytes, 14, &[numbers.byte(), numbers.byte()]);
-    for at in 20..20 + n_options {
-        bytes[at] = if numbers.next(2) == 0 { numbers.byte() % 10 } else { numbers.byte() };
+    for option in bytes.iter_mut().skip(20).take(n_options) {
+        *option = if numbers.next(2) == 0 { numbers.byte() % 10 } else { numbers.byte() };
     }
     bytes
 }
@@ -292,7 +292,7 @@ fn hostile_answers_to_an_attempt_do_no_harm() {
             let bytes = segment(&mut numbers, seq, ack);
             host.receive(&frame(wire::PROTOCOL_TCP, &bytes));
         }
-        drop(link.recv(&mut VecSink::new(10_000_000), MsgFlags::empty()));
+        let _ = link.recv(&mut VecSink::new(10_000_000), MsgFlags::empty());
     }
 }
 

@@ -28,7 +28,7 @@ fn main() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[1..] {
         ["serve-unix", name] => {
-            serve(UnixListener::bind_addr(&address(name)).unwrap().accept().unwrap().0)
+            serve(UnixListener::bind_addr(&address(name)).unwrap().accept().unwrap().0);
         }
         ["call-unix", name] => call(retry(|| UnixStream::connect_addr(&address(name)))),
         ["serve-tcp", port] => serve(TcpListener::bind(local(port)).unwrap().accept().unwrap().0),

@@ -259,7 +259,7 @@ fn kills() -> Outcome {
     // All threads, or the one.
     let killed = ok!(child(|| {
         let _ = filter(libc::SYS_getppid, KILL_PROCESS);
-        let _ = std::thread::spawn(|| ppid()).join();
+        let _ = std::thread::spawn(ppid).join();
         0
     }));
     eq!(ok!(wait(killed)), End::Signal(libc::SIGSYS));
