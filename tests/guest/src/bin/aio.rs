@@ -376,8 +376,44 @@ fn limits() -> Outcome {
     Ok(())
 }
 
+fn pgetevents_lets_signals_in() -> Outcome {
+    /// The kernel's `struct __aio_sigset`.
+    #[repr(C)]
+    struct Mask {
+        set: *const u64,
+        size: usize,
+    }
+    ok!(sig::handle(libc::SIGUSR1, sig::record, 0));
+    ok!(sig::block(libc::SIGUSR1));
+    let context = ok!(setup(4));
+    let mut got = [Event::default(); 4];
+    let none = 0u64;
+    let mask = Mask { set: &raw const none, size: 8 };
+    let long = timespec { tv_sec: 20, tv_nsec: 0 };
+    ok!(sig::raise(libc::SIGUSR1));
+    fails!(sys!(SYS_io_pgetevents, context, 1, 4, &mut got, &long, &mask), EINTR);
+    eq!(sig::count(), 1);
+    check!(ok!(sig::mask(libc::SIG_BLOCK, 0)) == sig::bit(libc::SIGUSR1));
+    // Without a mask the signal waits.
+    ok!(sig::raise(libc::SIGUSR1));
+    let unchanged = Mask { set: core::ptr::null(), size: 8 };
+    let short = timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    eq!(ok!(sys!(SYS_io_pgetevents, context, 1, 4, &mut got, &short, &unchanged)), 0);
+    eq!(ok!(sys!(SYS_io_pgetevents, context, 1, 4, &mut got, &short, 0)), 0);
+    eq!(sig::count(), 1);
+    let odd = Mask { set: &raw const none, size: 7 };
+    fails!(sys!(SYS_io_pgetevents, context, 1, 4, &mut got, &short, &odd), EINVAL);
+    let fd = ok!(file());
+    let one = request(1, PWRITE, fd, b"x", 0);
+    ok!(submit(context, &[&one]));
+    eq!(ok!(sys!(SYS_io_pgetevents, context, 1, 4, &mut got, &long, &unchanged)), 1);
+    eq!(got[0], event(&one, 1));
+    Ok(())
+}
+
 guest_tests::cases!(
     reading_and_writing,
+    pgetevents_lets_signals_in,
     errors_of_submission,
     waiting_for_events,
     eventfds,
