@@ -129,6 +129,10 @@ mod hostile {
         }
         let (state, group) = (TempDir::new(), Group::new());
         let mut argv = mode::runsc_argv(platform, &state);
+        // A file of its own: nobody can write to one that others execute.
+        let copy = TempDir::new();
+        std::fs::copy(&argv[0], copy.join("runsc")).unwrap();
+        argv[0] = copy.join("runsc").into();
         argv.extend(["do", "sleep", "600"].map(Into::into));
         let mut runsc = group.enclose(&Cmd::new(argv)).spawn(Stdio::null(), Stdio::null());
         let started = Instant::now();
