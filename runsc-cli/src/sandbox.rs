@@ -73,7 +73,7 @@ pub(crate) fn launch(
     before_exec: impl FnOnce(&Sandbox) -> anyhow::Result<()>,
 ) -> anyhow::Result<Sandbox> {
     sys::raise_file_limit().context("raising the limit of open files")?;
-    let executable = Executable::new().context("copying the runsc executable")?;
+    let executable = Executable::new().context("opening the runsc executable")?;
     let config = config_file(&plan.config).context("writing the sentry's configuration")?;
     let control = control_client::listen(&plan.state_dir).context("creating the control socket")?;
     let pairs = gofer_sockets(plan)?;

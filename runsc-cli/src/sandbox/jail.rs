@@ -257,7 +257,7 @@ pub(super) fn pass_gate(sync: BorrowedFd<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// Replaces this process by runsc's own copy with exactly these descriptors.
+/// Replaces this process by runsc itself, in the form of `executable`, with exactly these descriptors.
 pub(super) fn exec(
     executable: BorrowedFd<'_>,
     errors: BorrowedFd<'_>,
@@ -269,7 +269,7 @@ pub(super) fn exec(
     let [executable, errors] = &kept[..] else { bail!("placing descriptors: wrong number") };
     let error = sys::exec_descriptor(executable.as_fd(), &args, &[]);
     // The caller's descriptors are void by now.
-    give_up(errors.as_fd(), &anyhow::Error::from(error).context("executing runsc's own copy"));
+    give_up(errors.as_fd(), &anyhow::Error::from(error).context("executing runsc"));
 }
 
 fn give_up(errors: BorrowedFd<'_>, error: &anyhow::Error) -> ! {

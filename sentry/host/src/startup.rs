@@ -9,7 +9,7 @@ use std::ffi::CStr;
 
 use syscalls::SysResult;
 
-/// Names this process for `ps`, which otherwise shows the name of the sealed copy.
+/// Names this process for `ps`, which otherwise shows that of the file.
 pub fn set_process_name(name: &CStr) {
     // SAFETY: a C string; longer names than 15 bytes are cut.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };

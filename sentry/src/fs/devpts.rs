@@ -16,7 +16,7 @@ use crate::task::CurrentTask;
 use crate::vfs::mount::next_anonymous_dev;
 use crate::vfs::special::Opener;
 use crate::vfs::{
-    Attr, File, FileSystem, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, SetAttr, SetTime,
+    Attr, File, FileSystem, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, SetAttr,
 };
 
 /// How many pairs one instance has: the default of `kernel.pty.max`.
@@ -209,24 +209,6 @@ impl Home for Instance {
     }
 }
 
-/// Changes the attributes that a device node has.
-fn set_attr(attr: &Mutex<Attr>, change: &SetAttr) {
-    let now = pseudo::now();
-    let time = |set| match set {
-        SetTime::Now => now,
-        SetTime::At(time) => time,
-    };
-    let mut attr = attr.lock();
-    if let Some(mode) = change.mode {
-        attr.mode = (attr.mode & !0o7777) | (mode & 0o7777);
-    }
-    attr.uid = change.uid.unwrap_or(attr.uid);
-    attr.gid = change.gid.unwrap_or(attr.gid);
-    attr.atime = change.atime.map_or(attr.atime, time);
-    attr.mtime = change.mtime.map_or(attr.mtime, time);
-    attr.ctime = now;
-}
-
 /// The directory.
 struct Root {
     extras: InodeExtras,
@@ -314,7 +296,7 @@ impl Inode for PtmxNode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
-        set_attr(&self.attr, change);
+        pseudo::change_attr(&self.attr, change);
         Ok(())
     }
 
@@ -359,7 +341,7 @@ impl Inode for SlaveNode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
-        set_attr(&self.attr, change);
+        pseudo::change_attr(&self.attr, change);
         Ok(())
     }
 

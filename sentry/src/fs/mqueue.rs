@@ -23,7 +23,7 @@ use crate::task::CurrentTask;
 use crate::vfs::mount::{Mount, SuperBlock, next_anonymous_dev};
 use crate::vfs::{
     Attr, File, FileSystem, FileType, Inode, InodeExtras, IoSink, ListEntry, LookupPolicy, NewNode,
-    NodeKind, Path, SetAttr, SetTime,
+    NodeKind, Path, SetAttr,
 };
 
 /// `MQUEUE_MAGIC`.
@@ -193,24 +193,6 @@ impl Shared {
     }
 }
 
-/// Changes what can be changed.
-fn set_attr(attr: &Mutex<Attr>, change: &SetAttr) {
-    let now = pseudo::now();
-    let time = |set| match set {
-        SetTime::Now => now,
-        SetTime::At(time) => time,
-    };
-    let mut attr = attr.lock();
-    if let Some(mode) = change.mode {
-        attr.mode = (attr.mode & !0o7777) | (mode & 0o7777);
-    }
-    attr.uid = change.uid.unwrap_or(attr.uid);
-    attr.gid = change.gid.unwrap_or(attr.gid);
-    attr.atime = change.atime.map_or(attr.atime, time);
-    attr.mtime = change.mtime.map_or(attr.mtime, time);
-    attr.ctime = now;
-}
-
 /// The directory.
 struct Root {
     extras: InodeExtras,
@@ -288,7 +270,7 @@ impl Inode for Root {
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
-        set_attr(&self.attr, change);
+        pseudo::change_attr(&self.attr, change);
         Ok(())
     }
 
@@ -382,7 +364,7 @@ impl Inode for Node {
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
-        set_attr(&self.attr, change);
+        pseudo::change_attr(&self.attr, change);
         Ok(())
     }
 

@@ -10,10 +10,11 @@ use sentry_host::clock::{self, Clock};
 use syscalls::{Errno, SysResult};
 
 use super::kept::Kept;
+use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::{
     Attr, DirEntry, DirSink, File, FileType, Inode, InodeExtras, IoSink, IoSource, ListEntry,
-    LookupPolicy, SetAttr, Timestamp, WriteOffset,
+    LookupPolicy, SetAttr, SetTime, Timestamp, WriteOffset,
 };
 
 /// The most bytes that one write to a text may have.
@@ -152,6 +153,24 @@ impl Text for Fixed {
     fn show(&self, _current: &CurrentTask) -> SysResult<Vec<u8>> {
         Ok(self.0.as_bytes().to_vec())
     }
+}
+
+/// Changes the attributes of a file that keeps some.
+pub(crate) fn change_attr(attr: &Mutex<Attr>, change: &SetAttr) {
+    let now = now();
+    let time = |set| match set {
+        SetTime::Now => now,
+        SetTime::At(time) => time,
+    };
+    let mut attr = attr.lock();
+    if let Some(mode) = change.mode {
+        attr.mode = (attr.mode & !0o7777) | (mode & 0o7777);
+    }
+    attr.uid = change.uid.unwrap_or(attr.uid);
+    attr.gid = change.gid.unwrap_or(attr.gid);
+    attr.atime = change.atime.map_or(attr.atime, time);
+    attr.mtime = change.mtime.map_or(attr.mtime, time);
+    attr.ctime = now;
 }
 
 /// Generated inodes let their size be "changed" by `O_TRUNC`, and nothing else.
