@@ -287,10 +287,11 @@ fn members_end_and_come_again_without_the_others() {
 fn commands_are_for_the_member_that_they_name() {
     compare(|runtime| {
         let pod = Pod::new(runtime);
+        // Appends, so that a pause finds no file that has just been emptied.
         let script = |file: &str| {
             format!(
-                "trap 'echo term >/shared/{file}.term' TERM; i=0; \
-                 while :; do i=$((i+1)); echo $i >/shared/{file}; sleep 0.02; done"
+                "trap 'echo term >/shared/{file}.term' TERM; \
+                 while :; do echo beat >>/shared/{file}; sleep 0.02; done"
             )
         };
         let a = pod.member("a", &["sh", "-c", &script("a")]);

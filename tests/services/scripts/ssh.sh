@@ -80,7 +80,8 @@ def runs(name):
         time.sleep(0.05)
 def send(text):
     os.write(fd, text)
-send(b"PS1='prompt''> '\r")
+# Without noflsh, Linux may drop what the shell writes while a signal character is flushing the output.
+send(b"stty noflsh; PS1='prompt''> '\r")
 expect(b"prompt> ")
 send(b"tty | tr / _; [ -t 0 ] && echo is''tty\r")
 expect(b"_dev_pts_")

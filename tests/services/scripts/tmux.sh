@@ -11,7 +11,8 @@ sees() { show "$1" | grep -qF -- "$2"; }
 gone() { ! t list-windows -t main -F '#{window_name}' | grep -qx "$1"; }
 normal() { ! sees main:vim '-- INSERT --'; }
 send() { t send-keys -t "$@"; }
-send main "PS1='pro''mpt\$ '" Enter
+# Without noflsh, Linux may drop what the shell writes while a signal character is flushing the output.
+send main "stty noflsh; PS1='pro''mpt\$ '" Enter
 wait_for prompt sees main 'prompt$'
 send main 'clear; echo co""lumns $(tput cols) $(tput lines)' Enter
 wait_for size sees main 'columns 80 24'
