@@ -1,5 +1,5 @@
 """Clients outside: the same lines for every runtime. Arguments: what to try, and the container's addresses."""
-import hashlib, os, resource, socket, sys, threading
+import hashlib, os, resource, socket, sys, threading, time
 
 what, v4, v6 = sys.argv[1:4]
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -65,6 +65,15 @@ def many(n):
         held.append(s)
     numbers = sorted(int(s.makefile().readline()) for s in held)
     print("many", numbers == list(range(1, n + 1)))
+    for i, s in enumerate(held):
+        s.sendall(b"%08d" % i)
+    print("said again", all(s.recv(8, socket.MSG_WAITALL) == b"%08d" % i for i, s in enumerate(held)))
+    for s in held:
+        s.close()
+    deadline = time.monotonic() + 60
+    while (left := rest(dial(7006))) != b"0 0" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print("left", left)
 
 
 if what == "basics":

@@ -2,7 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 use std::hint::black_box;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -284,6 +284,29 @@ const ALL: [(&str, fn() -> f64); 20] = [
     ("futex_hand_over", futex_hand_over),
 ];
 
+/// Gives back every byte that comes over a connection, one connection after the other.
+fn answer(port: &str) {
+    let listener = std::net::TcpListener::bind(format!("0.0.0.0:{port}")).expect("cannot listen");
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("cannot accept");
+        stream.set_nodelay(true).expect("cannot set TCP_NODELAY");
+        let mut byte = [0];
+        while stream.read(&mut byte).is_ok_and(|n| n == 1) && stream.write(&byte).is_ok() {}
+    }
+}
+
+/// Prints how long it takes until a byte has gone to who answers and come back.
+fn ask(to: &str) {
+    let mut stream = std::net::TcpStream::connect(to).expect("cannot connect");
+    stream.set_nodelay(true).expect("cannot set TCP_NODELAY");
+    let time = measure(|| {
+        let mut byte = [1];
+        stream.write_all(&byte).expect("cannot send");
+        stream.read_exact(&mut byte).expect("cannot receive");
+    });
+    let _ = writeln!(std::io::stdout(), "{time:.1}");
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     match wanted.first().map(String::as_str) {
@@ -297,6 +320,8 @@ fn main() {
             }
             return;
         }
+        Some("answer") => return answer(wanted.get(1).map_or("7010", String::as_str)),
+        Some("ask") => return ask(wanted.get(1).map_or("127.0.0.1:7010", String::as_str)),
         _ => {}
     }
     for (name, run) in ALL {

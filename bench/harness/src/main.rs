@@ -2,6 +2,7 @@
 #![doc = include_str!("../README.md")]
 
 mod idle;
+mod net;
 mod report;
 mod runtime;
 
@@ -55,6 +56,8 @@ fn main() {
     runtimes.retain(|runtime| is_wanted(&args.runtimes, &runtime.name));
     let mut inside = guest_measurements(&args.guest);
     inside.retain(|name| is_wanted(&args.only, name));
+    let over_net: Vec<&str> =
+        net::ALL.into_iter().filter(|name| is_wanted(&args.only, name)).collect();
     let mut samples = Samples::new(runtimes.iter().map(|runtime| runtime.name.clone()).collect());
     let rootfs = runtime::rootfs(&args.guest);
     for round in 1..=args.rounds {
@@ -74,6 +77,14 @@ fn main() {
             for name in &inside {
                 if let Some(value) = found.get(name) {
                     samples.add(name, &runtime.name, *value);
+                }
+            }
+            if !over_net.is_empty() {
+                for (name, value) in net::measure(runtime, &args.guest, &over_net) {
+                    match value {
+                        Ok(value) => samples.add(name, &runtime.name, value),
+                        Err(why) => report::note(&format!("{}: {name}: {why}", runtime.name)),
+                    }
                 }
             }
             let took = started.elapsed().as_secs_f64();

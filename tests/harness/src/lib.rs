@@ -8,6 +8,7 @@ pub mod group;
 pub mod locate;
 pub mod mode;
 pub mod temp_dir;
+pub mod wire;
 
 pub use bundle::{Bundle, Container, Rootfs};
 pub use cmd::{Cmd, End, Output};

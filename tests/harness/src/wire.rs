@@ -1,41 +1,49 @@
-//! Two network namespaces and a wire between them; containers in one, programs in the other.
+//! Two network namespaces and a wire between them: containers in one, programs of the host in the other.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
-use test_harness::{Bundle, Cmd, Platform, Rootfs, TempDir, mode};
 
-/// What is tested, or shows how it has to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Runtime {
-    Runc,
-    Runsc(Platform),
-}
+use crate::bundle::{self, Bundle, Rootfs};
+use crate::cmd::Cmd;
+use crate::temp_dir::{TempDir, unique};
 
 /// The namespaces; removed when dropped.
-pub(crate) struct Wire {
+#[derive(Debug)]
+pub struct Wire {
     inside: String,
     outside: String,
 }
 
 /// A program that ends with its owner.
-pub(crate) struct Running {
+#[derive(Debug)]
+pub struct Running {
     child: Child,
-    delete: Option<Vec<std::ffi::OsString>>,
+    delete: Option<Vec<OsString>>,
     _dirs: Vec<TempDir>,
     _bundle: Option<Bundle>,
 }
 
+#[track_caller]
 fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().unwrap();
+    let output = Command::new("ip").args(args).output().expect("cannot run ip");
     assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 impl Wire {
-    pub(crate) fn new() -> Self {
+    /// Makes the namespaces: `eth9` within, `out0` outside.
+    ///
+    /// # Panics
+    ///
+    /// If this user may not.
+    #[must_use]
+    #[track_caller]
+    pub fn new() -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = |side| format!("runsc-{side}-{}-{serial}", std::process::id());
@@ -56,11 +64,15 @@ impl Wire {
         wire
     }
 
-    pub(crate) fn v4(&self) -> &'static str {
+    /// Returns the container's address.
+    #[must_use]
+    pub fn v4(&self) -> &'static str {
         "10.87.0.2"
     }
 
-    pub(crate) fn v6(&self) -> &'static str {
+    /// Returns the container's address of IPv6.
+    #[must_use]
+    pub fn v6(&self) -> &'static str {
         "fd87::2"
     }
 
@@ -76,33 +88,49 @@ impl Wire {
     }
 
     /// Runs a program outside, which has to succeed; returns what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    #[must_use]
     #[track_caller]
-    pub(crate) fn outside(&self, args: &[&str]) -> String {
-        let output = self.enter_outside(args).output().unwrap();
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {stdout}{stderr}", args[0]);
-        stdout
+    pub fn outside(&self, args: &[&str]) -> String {
+        match self.ask_outside(args) {
+            Ok(text) => text,
+            Err(text) => panic!("{}: {text}", args.join(" ")),
+        }
     }
 
-    /// Runs a program outside; returns whether it succeeds.
-    pub(crate) fn try_outside(&self, args: &[&str]) -> bool {
-        self.enter_outside(args).output().is_ok_and(|output| output.status.success())
+    /// Runs a program outside; returns what it prints.
+    ///
+    /// # Errors
+    /// What it says where it fails.
+    pub fn ask_outside(&self, args: &[&str]) -> Result<String, String> {
+        let output = self.enter_outside(args).output().map_err(|error| error.to_string())?;
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(stdout) } else { Err(stdout + &stderr) }
     }
 
     /// Starts a program outside and waits until it says that it is ready.
-    pub(crate) fn server_outside(&self, args: &[&str]) -> Running {
+    #[must_use]
+    #[track_caller]
+    pub fn server_outside(&self, args: &[&str]) -> Running {
         Running::program(self.enter_outside(args))
     }
 
-    /// Starts a program in the container's network namespace, before the container.
-    pub(crate) fn server_inside(&self, args: &[&str]) -> Running {
+    /// Starts a program in the container's network namespace, without a container.
+    #[must_use]
+    #[track_caller]
+    pub fn server_inside(&self, args: &[&str]) -> Running {
         Running::program(Self::enter(&self.inside, args))
     }
 
-    fn config(&self, args: &[&str]) -> Value {
-        let mut config = test_harness::bundle::config(&Rootfs::services(), &Cmd::new(args));
-        for entry in config["linux"]["namespaces"].as_array_mut().unwrap() {
+    /// Returns the `config.json` of a container in the namespace.
+    #[must_use]
+    pub fn config(&self, rootfs: &Rootfs, program: &Cmd) -> Value {
+        let mut config = bundle::config(rootfs, program);
+        for entry in config["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
             if entry["type"] == "network" {
                 entry["path"] = format!("/run/netns/{}", self.inside).into();
             }
@@ -110,46 +138,33 @@ impl Wire {
         config["linux"]["sysctl"] = json!({"net.ipv4.ping_group_range": "0 0"});
         config["process"]["rlimits"] =
             json!([{"type": "RLIMIT_NOFILE", "hard": 20_000, "soft": 1024}]);
-        config["linux"]["cgroupsPath"] =
-            format!("/{}", test_harness::temp_dir::unique("network")).into();
+        config["linux"]["cgroupsPath"] = format!("/{}", unique("network")).into();
         config
     }
 
-    fn start(&self, runtime: Runtime, config: &Value) -> Running {
-        let state = TempDir::new();
-        let argv = match runtime {
-            Runtime::Runc => vec!["runc".into(), "--root".into(), state.path().into()],
-            Runtime::Runsc(platform) => {
-                let argv = mode::runsc_argv(platform, &state);
-                argv.into_iter().filter(|word| word != "--network=none").collect()
-            }
-        };
+    /// Starts a container. `argv` is the runtime with its global flags, `state` what it keeps its
+    /// state in.
+    ///
+    /// # Panics
+    ///
+    /// If the runtime cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn start(&self, argv: Vec<OsString>, state: TempDir, config: &Value) -> Running {
         let bundle = Bundle::with_config(config);
         let mut command = Command::new("timeout");
         command.args(["-k", "5", "150"]).args(&argv).args(["run", "c"]);
         command.current_dir(bundle.path()).stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = command.spawn().unwrap();
+        let child = command.spawn().expect("cannot start the runtime");
         let mut delete = argv;
         delete.extend(["delete".into(), "--force".into(), "c".into()]);
         Running { child, delete: Some(delete), _dirs: vec![state], _bundle: Some(bundle) }
     }
+}
 
-    /// Starts a container and waits until it says that it is ready.
-    pub(crate) fn container(&self, runtime: Runtime, args: &[&str]) -> Running {
-        self.start(runtime, &self.config(args)).ready()
-    }
-
-    /// Runs a container to its end; returns what it prints.
-    pub(crate) fn run(&self, runtime: Runtime, args: &[&str]) -> String {
-        self.start(runtime, &self.config(args)).all()
-    }
-
-    /// Runs a container in the network of this process.
-    pub(crate) fn run_shared(&self, program: &Cmd) -> String {
-        let mut config = test_harness::bundle::config(&Rootfs::services(), program);
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|entry| entry["type"] != "network");
-        self.start(Runtime::Runsc(Platform::Systrap), &config).all()
+impl Default for Wire {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -162,28 +177,45 @@ impl Drop for Wire {
 }
 
 impl Running {
+    #[track_caller]
     fn program(mut command: Command) -> Self {
-        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let child = command.stdout(Stdio::piped()).spawn().expect("cannot start a program");
         Self { child, delete: None, _dirs: Vec::new(), _bundle: None }.ready()
     }
 
+    #[track_caller]
     fn stdout(&mut self) -> File {
-        let stdout = self.child.stdout.take().unwrap();
-        File::from(std::os::fd::OwnedFd::from(stdout))
+        let stdout = self.child.stdout.take().expect("the output has been taken");
+        File::from(OwnedFd::from(stdout))
     }
 
-    fn ready(mut self) -> Self {
+    /// Waits until the program says that it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it says anything else.
+    #[must_use]
+    #[track_caller]
+    pub fn ready(mut self) -> Self {
         let mut line = String::new();
         let mut stdout = BufReader::new(self.stdout());
-        stdout.read_line(&mut line).unwrap();
+        stdout.read_line(&mut line).expect("cannot read what the program says");
         assert_eq!(line, "ready\n");
         self
     }
 
-    fn all(&mut self) -> String {
+    /// Waits for the end of the program, which has to succeed; returns what it prints.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    #[must_use]
+    #[track_caller]
+    pub fn all(mut self) -> String {
         let mut text = String::new();
-        self.stdout().read_to_string(&mut text).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{text}");
+        self.stdout().read_to_string(&mut text).expect("cannot read what the program says");
+        let status = self.child.wait().expect("cannot wait for the program");
+        assert!(status.success(), "{text}");
         text
     }
 }
@@ -197,16 +229,5 @@ impl Drop for Running {
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").arg(&pid).stderr(Stdio::null()).status();
         let _ = self.child.wait();
-    }
-}
-
-/// Runs a case under every runtime and compares.
-#[track_caller]
-pub(crate) fn each_runtime(case: impl Fn(&Wire, Runtime) -> String) {
-    let expected = case(&Wire::new(), Runtime::Runc);
-    for platform in [Platform::Systrap, Platform::Ptrace] {
-        if platform.is_wanted() {
-            assert_eq!(case(&Wire::new(), Runtime::Runsc(platform)), expected, "{platform:?}");
-        }
     }
 }
