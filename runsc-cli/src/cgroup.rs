@@ -82,6 +82,15 @@ impl Cgroup {
         beside
     }
 
+    /// Returns groups of another name in the same parents.
+    pub(crate) fn sibling(&self, name: &str) -> Self {
+        let mut sibling = self.clone();
+        for group in &mut sibling.groups {
+            group.dir.set_file_name(name);
+        }
+        sibling
+    }
+
     /// Gives the groups the greatest share of processor time among their siblings.
     pub(crate) fn prefer(&self) -> anyhow::Result<()> {
         let v1 = self.controller("cpu").map(|dir| (dir.join("cpu.shares"), "262144"));

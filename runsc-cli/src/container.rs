@@ -71,6 +71,13 @@ pub(crate) struct State {
     /// sandbox of its own.
     #[serde(default)]
     pub(crate) sandbox: Option<String>,
+    /// Whether this is no container, but the sandbox of a pod that has no container to hold it. It ends
+    /// with the last container that is in it.
+    #[serde(default)]
+    pub(crate) is_held: bool,
+    /// Whether a held sandbox has taken over its network.
+    #[serde(default)]
+    pub(crate) has_network: bool,
     pub(crate) sentry: Option<ProcessRef>,
     pub(crate) gofer: Option<ProcessRef>,
 }
@@ -134,6 +141,9 @@ impl Container {
         }
         let lock = File::open(&dir).and_then(|lock| lock.lock().map(|()| lock));
         let lock = lock.with_context(|| format!("locking {}", dir.display()))?;
+        if !is_at(&lock, &dir) {
+            bail!("container {} was deleted while it was being created", state.id);
+        }
         let container = Self { dir, state, creation: Some(lock) };
         match container.save() {
             Ok(()) => Ok(container),
@@ -209,6 +219,12 @@ impl Container {
     /// Writes down the process that managers see.
     pub(crate) fn set_monitor(&mut self, pid: i32) -> anyhow::Result<()> {
         self.state.monitor = Some(ProcessRef::of(pid)?);
+        self.save()
+    }
+
+    /// Writes down that a held sandbox has its network.
+    pub(crate) fn set_connected(&mut self) -> anyhow::Result<()> {
+        self.state.has_network = true;
         self.save()
     }
 
@@ -308,9 +324,21 @@ impl Container {
         };
         // What its creator or its monitor has added meanwhile.
         let current = Self::find_if_any(self.root(), &self.state.id)?;
-        check(current.as_ref().unwrap_or(self))?;
+        let current = current.as_ref().unwrap_or(self);
+        check(current)?;
+        current.end()?;
+        let sandbox = current.state.sandbox.as_ref();
+        let sandbox = sandbox.map(|id| Self::find_if_any(self.root(), id)).transpose()?.flatten();
+        // Before this container is forgotten: whoever deletes it again goes on here.
+        let _lock = sandbox.map(|sandbox| sandbox.end_if_unused(&self.state.id)).transpose()?;
+        self.remove_files();
+        Ok(true)
+    }
+
+    /// Ends every process of the container, and removes its control groups.
+    fn end(&self) -> anyhow::Result<()> {
         let State { monitor, sentry, gofer, ref cgroup, ref sentry_cgroup, ref sandbox, .. } =
-            current.as_ref().unwrap_or(self).state;
+            self.state;
         // Another container's sentry lives on: it ends what was this one's with its monitor.
         let sentry = sentry.filter(|_| sandbox.is_none());
         // The monitor first: the others die with it.
@@ -320,8 +348,31 @@ impl Container {
         for cgroup in [cgroup, sentry_cgroup].into_iter().flatten() {
             cgroup.remove()?;
         }
+        Ok(())
+    }
+
+    /// Ends and removes a held sandbox in which no container is but one, which is about to be removed.
+    /// Returns the sandbox's lock, so that of two that are the last ones both are not the last but one.
+    fn end_if_unused(&self, last: &str) -> anyhow::Result<Option<File>> {
+        let Some(lock) = self.lock()? else { return Ok(None) };
+        let Some(current) = Self::find_if_any(self.root(), &self.state.id)? else {
+            return Ok(None);
+        };
+        let is_in_it = |other: &Self| {
+            other.state.id != last && other.state.sandbox.as_ref() == Some(&self.state.id)
+        };
+        if current.state.is_held && !Self::list(self.root())?.iter().any(is_in_it) {
+            current.end()?;
+            current.remove_files();
+        }
+        Ok(Some(lock))
+    }
+
+    /// Ends and removes a held sandbox that does not run any more; its lock is the caller's.
+    pub(crate) fn clear_away(&self) -> anyhow::Result<()> {
+        self.end()?;
         self.remove_files();
-        Ok(true)
+        Ok(())
     }
 
     /// Keeps others from creating, starting or deleting this container; `None` where it is gone.
@@ -349,6 +400,11 @@ impl Container {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Returns whether there is a directory, and nothing in it: its creator was killed, or has just begun.
+    pub(crate) fn is_leftover(&self) -> bool {
+        self.state.created == 0
     }
 
     fn is_being_created(&self) -> bool {
@@ -412,6 +468,8 @@ impl State {
             sentry_cgroup: None,
             monitor: None,
             sandbox: None,
+            is_held: false,
+            has_network: false,
             sentry: None,
             gofer: None,
         }

@@ -3,6 +3,7 @@
 pub(crate) mod control_client;
 mod executable;
 pub(crate) mod foreground;
+pub(crate) mod held;
 mod jail;
 mod member;
 pub(crate) mod monitor;

@@ -243,6 +243,7 @@ pub(crate) fn plan(
         debug: global.debug,
         seccomp_log_only: global.seccomp_log_only,
         container,
+        is_held: false,
     };
     Ok(Plan {
         config,

@@ -6,6 +6,7 @@
 
 mod cgroups;
 mod container;
+mod held;
 mod oom_score;
 mod process;
 mod sandbox;
@@ -93,6 +94,9 @@ fn create(
     platform.start().map_err(no_thread)?;
     let serving = platform.clone();
     spawn_thread("serve", move || serving.serve()).map_err(no_thread)?;
+    if config.is_held {
+        return Ok(Arc::new(Sandbox::held(&kernel, poller, &config.container)));
+    }
     Ok(Arc::new(Sandbox::new(&kernel, poller, &config.container, gofers, stdio)?))
 }
 

@@ -31,6 +31,10 @@ pub struct Config {
     pub seccomp_log_only: bool,
     /// The first container.
     pub container: ContainerConfig,
+    /// Whether that is none, but a name and host names for what the containers of a pod share until
+    /// the sandbox is shut down.
+    #[serde(default)]
+    pub is_held: bool,
 }
 
 /// The implementation of `sentry_platform::Platform`.

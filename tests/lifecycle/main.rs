@@ -7,6 +7,8 @@ mod case;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod namespaces;
 #[cfg(test)]
 mod pods;

@@ -35,7 +35,7 @@ fn annotations(kind: &str, sandbox: &str) -> Value {
 }
 
 /// Gives a container a namespace of the first one's, or one of its own.
-fn set_namespace(config: &mut Value, kind: &str, path: Option<&str>) {
+pub(crate) fn set_namespace(config: &mut Value, kind: &str, path: Option<&str>) {
     let list = config["linux"]["namespaces"].as_array_mut().unwrap();
     list.retain(|namespace| namespace["type"] != kind);
     list.push(path.map_or(json!({"type": kind}), |path| json!({"type": kind, "path": path})));

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use sentry::config::NetworkMode;
+use sentry::config::{ContainerConfig, NetworkMode};
 use sentry::control::{Request, Response};
 
 use super::delete;
@@ -16,7 +17,8 @@ use crate::hooks::{self, Point};
 use crate::sandbox::Plan;
 use crate::sandbox::control_client::ControlClient;
 use crate::sandbox::monitor::{self, Console, Surroundings};
-use crate::sandbox::{network, pod};
+use crate::sandbox::pod::{self, Place};
+use crate::sandbox::{held, network};
 use crate::spec::namespaces::Namespaces;
 use crate::sys::{self, Child};
 use crate::{ExitError, log, spec};
@@ -53,10 +55,12 @@ pub(super) fn prepare(
         log::warning(&format!("config.json: {warning}"));
     }
     let root = super::state_root(global);
-    let sandbox = pod::find(&root, &args.id, &bundle.annotations)?;
-    if sandbox.is_none() {
-        bundle.find_host_name()?;
+    let place = pod::find(&root, &args.id, &bundle.annotations, &bundle.namespaces)?;
+    if let Place::Own = place {
         bundle.namespaces.warn_of_paths();
+    }
+    if !matches!(place, Place::Joined(_)) {
+        bundle.find_host_name()?;
     }
     bundle.container.shared = bundle.namespaces.shared();
     let process = &bundle.container.process;
@@ -83,7 +87,7 @@ pub(super) fn prepare(
     state.hooks = std::mem::take(&mut bundle.hooks);
     state.network = network_mode(global, &bundle.namespaces)?;
     state.namespaces = std::mem::take(&mut bundle.namespaces);
-    state.sandbox = sandbox.map(|sandbox| sandbox.state.id);
+    state.sandbox = place.sandbox().cloned();
     let limits = std::mem::take(&mut bundle.cgroups.limits);
     if !global.ignore_cgroups {
         if sys::effective_ids().0 == 0 {
@@ -106,6 +110,12 @@ pub(super) fn prepare(
         ),
         None => {}
     }
+    if let Place::Held(sandbox) = &place
+        && let Err(error) = hold(global, sandbox, &container, &bundle.container)
+    {
+        container.destroy()?;
+        return Err(error);
+    }
     let state_dir = &container.dir;
     match spec::plan(global, bundle.container, bundle.gofer_mounts, state_dir, !is_detached) {
         Ok(mut plan) => {
@@ -118,6 +128,28 @@ pub(super) fn prepare(
             Err(error)
         }
     }
+}
+
+/// Makes the sandbox of a pod for a container that is in it, where there is none.
+fn hold(
+    global: &GlobalOptions,
+    sandbox: &str,
+    container: &Container,
+    config: &ContainerConfig,
+) -> anyhow::Result<()> {
+    let held = |state_dir: &Path| {
+        let shared = ContainerConfig {
+            id: sandbox.to_owned(),
+            hostname: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+            ..ContainerConfig::default()
+        };
+        let mut plan = spec::plan(global, shared, Vec::new(), state_dir, false)?;
+        plan.config.network = container.state.network;
+        plan.config.is_held = true;
+        Ok(plan)
+    };
+    held::ensure(sandbox, container, held).with_context(|| format!("starting sandbox {sandbox}"))
 }
 
 /// Returns where the container's network comes from. One that shares the caller's network gets the
@@ -174,8 +206,8 @@ fn make_cgroups(global: &GlobalOptions, container: &mut Container) -> anyhow::Re
 pub(super) fn check_terminal(
     has_terminal: bool,
     is_detached: bool,
-    socket: Option<&std::path::Path>,
-) -> anyhow::Result<Option<&std::path::Path>> {
+    socket: Option<&Path>,
+) -> anyhow::Result<Option<&Path>> {
     // In runc's words.
     if is_detached && has_terminal && socket.is_none() {
         bail!("cannot allocate tty if runsc will detach without setting console socket");

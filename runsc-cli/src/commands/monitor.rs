@@ -14,6 +14,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     match &args[..] {
         [kind, id] if kind == "container" => match monitor::attend_container(id.clone())? {},
         [kind, id] if kind == "member" => match monitor::attend_member(id.clone())? {},
+        [kind, id] if kind == "sandbox" => match monitor::attend_sandbox(id.clone())? {},
         [kind, id] if kind == "exec" => match monitor::attend_execution(id.clone())? {},
         _ => bail!("monitor is started by runsc itself"),
     }

@@ -32,22 +32,42 @@ fn check_status(container: &Container) -> anyhow::Result<()> {
     }
 }
 
-/// Gives the sandbox the interfaces that are in the container's network namespace by now: managers put
-/// them there as late as this.
+/// Gives the sandbox the interfaces that are in its network namespace by now: managers put them there
+/// as late as this.
 fn connect_network(container: &Container) -> anyhow::Result<()> {
-    let Some(monitor) = container.state.monitor else { return Ok(()) };
-    // That of a pod comes with its first container.
-    if container.state.network != NetworkMode::Sandbox || container.state.sandbox.is_some() {
+    let Some(sandbox) = &container.state.sandbox else {
+        return take_over_network(container).map(drop);
+    };
+    // That of a pod comes with its first container, or with the first of those that hold it.
+    let mut sandbox = Container::find(container.root(), sandbox)?;
+    if !sandbox.state.is_held {
         return Ok(());
     }
-    let Some(Network { config, sockets }) = network::take_over(monitor.pid)? else { return Ok(()) };
+    let Some(_lock) = sandbox.lock()? else { bail!("sandbox is gone: {}", sandbox.state.id) };
+    sandbox.reload()?;
+    if !sandbox.state.has_network && take_over_network(&sandbox)? {
+        sandbox.set_connected()?;
+    }
+    Ok(())
+}
+
+/// Gives a sandbox the interfaces of its monitor's network namespace. Returns whether there are any.
+fn take_over_network(sandbox: &Container) -> anyhow::Result<bool> {
+    let Some(monitor) = sandbox.state.monitor else { return Ok(false) };
+    if sandbox.state.network != NetworkMode::Sandbox {
+        return Ok(false);
+    }
+    let Some(Network { config, sockets }) = network::take_over(monitor.pid)? else {
+        return Ok(false);
+    };
     if config.interfaces.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let mut control = ControlClient::connect(container).context("connecting to the sentry")?;
+    let mut control = ControlClient::connect(sandbox).context("connecting to the sentry")?;
     control.send_with(&Request::Network { network: config }, &sockets)?;
-    monitor::expect_done(control.receive()?)
+    monitor::expect_done(control.receive()?)?;
+    Ok(true)
 }
 
 /// Lets the program of a created container run, between the hooks before and after.

@@ -79,7 +79,7 @@ pub(crate) struct Console {
 /// What a monitor that is being started says to its parent, one line of JSON each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Report {
+pub(super) enum Report {
     Ready,
     Failed { message: String, exit_code: i32 },
 }
@@ -200,7 +200,7 @@ pub(super) fn start(
     }
 }
 
-fn report(to: BorrowedFd<'_>, report: &Report) {
+pub(super) fn report(to: BorrowedFd<'_>, report: &Report) {
     let Ok(to) = to.try_clone_to_owned() else { return };
     let mut line = serde_json::to_vec(report).unwrap_or_default();
     line.push(b'\n');
@@ -303,7 +303,7 @@ pub(super) fn settle(
 
 /// Leaves the caller's session and signals; until the container is created the caller's death is
 /// this process's.
-fn detach_from_caller() -> anyhow::Result<()> {
+pub(super) fn detach_from_caller() -> anyhow::Result<()> {
     sys::die_with_parent()?;
     sys::block_signals().context("blocking signals")?;
     sys::new_session().context("starting a session")
@@ -327,11 +327,11 @@ impl PidNamespace {
     }
 }
 
-fn open_namespace(path: &Path) -> anyhow::Result<File> {
+pub(super) fn open_namespace(path: &Path) -> anyhow::Result<File> {
     File::open(path).with_context(|| format!("opening {}", path.display()))
 }
 
-fn is_privileged() -> bool {
+pub(super) fn is_privileged() -> bool {
     sys::effective_ids().0 == 0
 }
 
@@ -403,7 +403,7 @@ pub(crate) fn expect_done(response: Response) -> anyhow::Result<()> {
 
 /// Gives up what a monitor does not need: the caller's directory, every capability, and the tie to
 /// the caller.
-fn hide(is_detached: bool) -> anyhow::Result<()> {
+pub(super) fn hide(is_detached: bool) -> anyhow::Result<()> {
     std::env::set_current_dir("/")?;
     if is_privileged() {
         sys::drop_capabilities().context("dropping capabilities")?;
@@ -444,6 +444,17 @@ pub(crate) fn attend_member(id: String) -> anyhow::Result<std::convert::Infallib
     gofer.kill(libc::SIGKILL)?;
     gofer.wait().context("waiting for the gofer")?;
     end(state_dir.as_fd(), status)
+}
+
+/// `runsc monitor sandbox`: waits until a held sandbox is shut down.
+pub(crate) fn attend_sandbox(id: String) -> anyhow::Result<std::convert::Infallible> {
+    let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id);
+    let sentry = Child::of_descriptor(take(monitor_fd::SENTRY)?);
+    attend(control)?;
+    let _ = sys::poll(&[sentry.pidfd.as_fd()], Some(SENTRY_END));
+    sentry.kill(libc::SIGKILL)?;
+    sentry.wait().context("waiting for the sentry")?;
+    sys::end_as(ExitStatus::Exited(0))
 }
 
 /// Leaves the wait status behind and ends this process with it; none is that of a container whose

@@ -2,14 +2,41 @@
 //!
 //! Managers say so by annotations. The sandbox of a pod goes by the id of its first container, which
 //! does nothing but hold it; the others name it and join.
+//!
+//! CRI-O makes pods without such a container: it keeps the pod's namespaces itself, and names a
+//! sandbox that nobody has created. The first container to name it has it made, [held]
+//! by a process of its own, and deleted it is with the last one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::bail;
 
+use super::held;
 use crate::cgroup::cpus_of_quota;
 use crate::container::{Container, Status};
+use crate::spec::namespaces::Namespaces;
+
+/// Where a container is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a sandbox of its own.
+    Own,
+    /// In the sandbox of a container, by its id.
+    Joined(String),
+    /// In a sandbox that only the containers in it hold, by its id.
+    Held(String),
+}
+
+impl Place {
+    /// Returns the id of a sandbox that is not the container's own.
+    pub(crate) fn sandbox(&self) -> Option<&String> {
+        match self {
+            Self::Own => None,
+            Self::Joined(id) | Self::Held(id) => Some(id),
+        }
+    }
+}
 
 /// The annotations of containerd, and of CRI-O and podman: the kind of the container, where they
 /// tell it, and the sandbox.
@@ -28,7 +55,7 @@ pub(crate) fn cpus(annotations: &BTreeMap<String, String>) -> Option<usize> {
     cpus_of_quota(number("sandbox-cpu-quota")?, period)
 }
 
-/// Returns the sandbox that a container is to join; none where it is to have its own.
+/// Returns where a container is to run.
 ///
 /// # Errors
 /// Where the sandbox is not running any more.
@@ -36,15 +63,23 @@ pub(crate) fn find(
     root: &Path,
     id: &str,
     annotations: &BTreeMap<String, String>,
-) -> anyhow::Result<Option<Container>> {
-    let Some(sandbox) = sandbox_id(id, annotations) else { return Ok(None) };
-    // One that was never made is a name only: CRI-O and podman make pods without a first container.
-    let Some(container) = Container::find_if_any(root, sandbox)? else { return Ok(None) };
+    namespaces: &Namespaces,
+) -> anyhow::Result<Place> {
+    let Some(sandbox) = sandbox_id(id, annotations) else { return Ok(Place::Own) };
+    let container = Container::find_if_any(root, sandbox)?;
+    let Some(container) = container.filter(|container| !container.is_leftover()) else {
+        // A name only, where nothing of the pod exists that could be shared.
+        let is_shared = held::SHARED.into_iter().any(|kind| namespaces.path(kind).is_some());
+        return Ok(if is_shared { Place::Held(sandbox.to_owned()) } else { Place::Own });
+    };
+    if container.state.is_held {
+        return Ok(Place::Held(sandbox.to_owned()));
+    }
     if let Some(own) = &container.state.sandbox {
         bail!("annotations: {sandbox} is no sandbox: it is in the one of {own}");
     }
     match container.status() {
-        Status::Created | Status::Running | Status::Paused => Ok(Some(container)),
+        Status::Created | Status::Running | Status::Paused => Ok(Place::Joined(sandbox.to_owned())),
         Status::Creating => bail!("annotations: sandbox {sandbox} is still being created"),
         Status::Stopped => {
             bail!("annotations: sandbox {sandbox} is not running: delete the pod and make another")

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sentry_platform::Nursery;
 
 use super::container;
+use super::held::Held;
 use super::target::{self, Member};
 use crate::config::ContainerConfig;
 use crate::control::{ContainerTarget, ControlTarget, StartError};
@@ -16,11 +17,11 @@ use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::sync::Mutex;
 
-/// A sandbox whose first container is loaded.
+/// A sandbox whose first container is loaded, or that is held without one.
 pub(super) struct Sandbox {
     kernel: Arc<Kernel>,
     poller: Arc<HostPoller>,
-    first: Arc<Member>,
+    first: Arc<dyn ContainerTarget>,
     /// What the others share with the first one.
     namespaces: Arc<Container>,
     /// The others.
@@ -51,11 +52,28 @@ impl Sandbox {
         })
     }
 
-    fn member(&self, id: &str) -> Option<Arc<Member>> {
-        if self.first.id() == id {
+    /// Creates a sandbox that is held until it is shut down, whatever becomes of its containers.
+    pub(super) fn held(
+        kernel: &Arc<Kernel>,
+        poller: &Arc<HostPoller>,
+        config: &ContainerConfig,
+    ) -> Self {
+        let container = Container::new(kernel, config, None, None);
+        Self {
+            kernel: kernel.clone(),
+            poller: poller.clone(),
+            first: Arc::new(Held::new(kernel.clone(), container.clone())),
+            namespaces: container,
+            members: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn member(&self, id: &str) -> Option<Arc<dyn ContainerTarget>> {
+        if self.namespaces.id == id {
             return Some(self.first.clone());
         }
-        self.members.lock().get(id).cloned()
+        let member = self.members.lock().get(id)?.clone();
+        Some(member)
     }
 }
 
@@ -69,7 +87,7 @@ impl ControlTarget for Sandbox {
     }
 
     fn container(&self, id: &str) -> Option<Arc<dyn ContainerTarget>> {
-        Some(self.member(id)?)
+        self.member(id)
     }
 
     fn prepare(&self) -> Result<Arc<dyn Nursery>, StartError> {

@@ -46,11 +46,6 @@ impl Member {
         Self { kernel, poller, container, mounts, first, is_started: AtomicBool::new(false) }
     }
 
-    /// Returns the container's name.
-    pub(super) fn id(&self) -> &str {
-        &self.container.id
-    }
-
     /// Ends the container in a sandbox that lives on.
     pub(super) fn end(&self) {
         if !self.is_started.swap(true, Ordering::SeqCst) {
@@ -64,6 +59,22 @@ impl Member {
     fn distrust_root(&self) {
         self.mounts.root().mount.sb.fs.distrust();
     }
+}
+
+/// Gives a sandbox its network.
+pub(super) fn connect_network(
+    kernel: &Arc<Kernel>,
+    network: &NetworkConfig,
+    sockets: Vec<OwnedFd>,
+) -> Result<(), StartError> {
+    let failed = |message: String| StartError { message, exit_code: 1 };
+    if kernel.inet.stack().is_some() {
+        return Err(failed("the sandbox has a network already".to_owned()));
+    }
+    let stack = Stack::start(kernel, network, sockets)
+        .map_err(|errno| failed(format!("starting the network: {}", errno.text())))?;
+    kernel.inet.attach(stack);
+    Ok(())
 }
 
 /// Kills every process of a container.
@@ -88,14 +99,7 @@ impl ContainerTarget for Member {
         network: &NetworkConfig,
         sockets: Vec<OwnedFd>,
     ) -> Result<(), StartError> {
-        let failed = |message: String| StartError { message, exit_code: 1 };
-        if self.kernel.inet.stack().is_some() {
-            return Err(failed("the sandbox has a network already".to_owned()));
-        }
-        let stack = Stack::start(&self.kernel, network, sockets)
-            .map_err(|errno| failed(format!("starting the network: {}", errno.text())))?;
-        self.kernel.inet.attach(stack);
-        Ok(())
+        connect_network(&self.kernel, network, sockets)
     }
 
     fn start(&self) -> Result<(), StartError> {
