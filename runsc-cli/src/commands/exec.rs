@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sentry::config::ProcessConfig;
@@ -10,6 +11,10 @@ use crate::cli::{ExecArgs, GlobalOptions};
 use crate::container::{Container, Status};
 use crate::sandbox::monitor::{self, Console, Execution};
 use crate::{ExitError, log, spec, sys};
+
+/// How long a terminal is held after the end of the program. CRI-O looks for no output any more when this
+/// process has ended, be there some that it has not read; and nothing tells what has been read.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// The exit status where there is no process whose status it could be: runc's.
 const FAILURE: i32 = 255;
@@ -38,6 +43,7 @@ fn execute(global: &GlobalOptions, args: &ExecArgs) -> anyhow::Result<i32> {
         args.detach,
         args.console_socket.as_deref(),
     )?;
+    let has_terminal = process.terminal;
     let execution = Execution {
         is_detached: args.detach,
         console: socket.map(|socket| Console {
@@ -61,7 +67,14 @@ fn execute(global: &GlobalOptions, args: &ExecArgs) -> anyhow::Result<i32> {
         child.wait()?;
         return Err(error);
     }
-    if args.detach { Ok(0) } else { monitor::attend_child(&child) }
+    if args.detach {
+        return Ok(0);
+    }
+    let code = monitor::attend_child(&child)?;
+    if has_terminal {
+        std::thread::sleep(LINGER);
+    }
+    Ok(code)
 }
 
 /// Returns the process that the file of `--process` describes, or the container's own with what
