@@ -1,4 +1,4 @@
-//! Container managers as people run them: podman, docker, containerd, each in a machine of its own.
+//! Container managers as people run them: podman, docker, containerd, CRI-O, each in a machine of its own.
 //!
 //! `NAME RUNTIME` is a script that starts a manager with a runtime, and says in a line of TAP for each feature
 //! whether it works. It runs with runc first, where every line must be `ok`: that is the proof of the script. Then it
@@ -80,5 +80,5 @@ mod managers {
         };
     }
 
-    managers!(podman, docker, containerd, cri);
+    managers!(podman, docker, containerd, cri, crio);
 }
