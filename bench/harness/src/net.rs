@@ -63,9 +63,14 @@ fn start(runtime: &Runtime, guest: &Path, wire: &Wire, rootfs: &Rootfs) -> Runni
         mounts.push(json!({"destination": GUEST, "type": "bind", "source": guest,
                            "options": ["bind", "ro"]}));
     }
-    let argv: Vec<OsString> = runtime.command(&state);
     let is_kept = |word: &OsString| word != "--network=none" && word != "run";
-    let argv = argv.into_iter().filter(is_kept).collect();
+    let mut argv: Vec<OsString> = runtime.command(&state).into_iter().filter(is_kept).collect();
+    if runtime.name == "gvisor" {
+        // It takes every namespace with this folder for the host's, and newer kernels have it in all.
+        let script = "mount -t tmpfs tmpfs /proc/sys/net && exec \"$@\"";
+        let words = ["unshare", "--mount", "--propagation=slave", "sh", "-c", script, "sh"];
+        argv.splice(0..0, words.map(OsString::from));
+    }
     wire.start(argv, state, &config).ready()
 }
 
