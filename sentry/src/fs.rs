@@ -17,6 +17,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod procfs;
 pub(crate) mod pseudo;
+pub(crate) mod seccomp_listener;
 pub mod signalfd;
 pub mod sysfs;
 pub mod timerfd;

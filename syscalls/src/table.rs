@@ -342,7 +342,7 @@ macro_rules! for_each_syscall {
             SCHED_SETATTR sched_setattr(pid: Int, attr: InStruct(SchedAttr), flags: Hex32) -> Int, Partial, sched, "policies are kept and shown; threads are scheduled by the host";
             SCHED_GETATTR sched_getattr(pid: Int, attr: OutStruct(SchedAttr), size: UInt, flags: Hex32) -> Int, Full, sched, "";
             RENAMEAT2 renameat2(olddirfd: DirFd, oldpath: InStr, newdirfd: DirFd, newpath: InStr, flags: Flags(fs::RenameFlags)) -> Int, Full, dir, "";
-            SECCOMP seccomp(operation: Enum(prctl::SECCOMP_NAMES), flags: Flags(prctl::SeccompFlags), args: Ptr) -> Int, Partial, security, "no listeners (SECCOMP_RET_USER_NOTIF)";
+            SECCOMP seccomp(operation: Enum(prctl::SECCOMP_NAMES), flags: Flags(prctl::SeccompFlags), args: Ptr) -> Int, Full, security, "";
             GETRANDOM getrandom(buf: OutBuf(1), buflen: Size, flags: Flags(fs::GetrandomFlags)) -> Int, Full, system, "";
             MEMFD_CREATE memfd_create(name: InStr, flags: Flags(fs::MemfdFlags)) -> Int, Full, open, "";
             KEXEC_FILE_LOAD kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Size, cmdline: Ptr, flags: Hex) -> Int, Unsupported, system, "";

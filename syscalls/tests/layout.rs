@@ -208,6 +208,10 @@ fn process_structures_have_the_layout_of_the_kernel() {
         }
         prctl::SockFilter = libc::sock_filter { code, jt, jf, k }
         prctl::SockFprog = libc::sock_fprog { len, filter }
+        prctl::SeccompNotif = libc::seccomp_notif { id, pid, flags, data }
+        prctl::SeccompNotifResp = libc::seccomp_notif_resp { id, val, error, flags }
+        prctl::SeccompNotifSizes = libc::seccomp_notif_sizes { seccomp_notif, seccomp_notif_resp, seccomp_data }
+        prctl::SeccompNotifAddfd = libc::seccomp_notif_addfd { id, flags, srcfd, newfd, newfd_flags }
         prctl::SeccompData = libc::seccomp_data { nr, arch, instruction_pointer, args }
         elf::Ehdr = libc::Elf64_Ehdr {
             e_ident, e_type, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags, e_ehsize,

@@ -8,7 +8,7 @@ use syscalls::arch::x86_64::nr;
 use syscalls::arg::{Fd, FromArg};
 use syscalls::{Errno, UserAddr};
 
-use crate::task::{CurrentTask, HandlerResult};
+use crate::task::{CurrentTask, HandlerResult, seccomp};
 
 /// A value that a handler returns.
 pub trait IntoReturn {
@@ -469,6 +469,9 @@ pub(crate) fn replaced(current: &CurrentTask) {
 
 /// Runs the present call's handler.
 pub(crate) fn call(current: &CurrentTask) -> HandlerResult {
+    if let Some(heard) = seccomp::hear(current) {
+        return heard;
+    }
     let call = *current.call.lock();
     // The number is the register's low half, as on Linux.
     serve(current, u64::from(u32::from_arg(call.number)), &call.args)

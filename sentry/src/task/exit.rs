@@ -137,6 +137,7 @@ fn leave(task: &Arc<Task>, status: i32) {
         task.group.account.close(&*context);
     }
     task.container().ipc.sem.leave_undo_list(task);
+    task.seccomp.release();
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
     drop(files);

@@ -4,6 +4,8 @@
 //! calls are allowed whatever their arguments are: those cost no run of a program, and the platform may
 //! answer them by itself.
 
+pub(crate) mod listener;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +23,8 @@ use syscalls::arg::FromArg;
 use syscalls::{Errno, SysResult};
 use zerocopy::IntoBytes;
 
-use super::{CurrentTask, Task, exit, identity, signal};
+use self::listener::{Listener, Notice};
+use super::{Control, CurrentTask, HandlerResult, Task, exit, identity, signal};
 use crate::bpf::{Input, Program};
 use crate::config::BpfInstruction;
 use crate::sync::Mutex;
@@ -54,6 +57,8 @@ pub(crate) struct Seccomp {
     /// Whether there is anything to ask.
     is_on: AtomicBool,
     mode: Mutex<Mode>,
+    /// The present call, while a listener is asked about it.
+    notice: Mutex<Option<(Arc<Listener>, Arc<Notice>)>>,
 }
 
 /// What a task may call.
@@ -68,9 +73,23 @@ pub(crate) enum Mode {
     Filter(Arc<Filters>),
 }
 
+/// A filter, and who is asked about what it does not decide.
+struct Filter {
+    program: Program,
+    listener: Option<Arc<Listener>>,
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.be_alone();
+        }
+    }
+}
+
 /// The filters of one task or several, oldest first.
 pub(crate) struct Filters {
-    programs: Vec<Arc<Program>>,
+    programs: Vec<Arc<Filter>>,
     /// The calls that all of them allow whatever the arguments are.
     allowed: [u64; N_WORDS],
 }
@@ -95,8 +114,26 @@ impl Seccomp {
     /// Sets the mode.
     pub(crate) fn set(&self, mode: Mode) {
         let is_on = !matches!(mode, Mode::Disabled);
-        *self.mode.lock() = mode;
+        // The last of its filters tells who listens, without a lock.
+        let old = std::mem::replace(&mut *self.mode.lock(), mode);
         self.is_on.store(is_on, Ordering::SeqCst);
+        drop(old);
+    }
+
+    /// Gives up what a task that has ended needs no more.
+    pub(crate) fn release(&self) {
+        if self.is_on.load(Ordering::SeqCst) {
+            self.withdraw();
+            self.set(Mode::Disabled);
+        }
+    }
+
+    /// Asks nobody about the present call any more.
+    fn withdraw(&self) {
+        let asked = self.notice.lock().take();
+        if let Some((listener, notice)) = asked {
+            listener.forget(&notice);
+        }
     }
 
     /// Returns whether the platform may answer calls by itself.
@@ -135,22 +172,25 @@ impl Mode {
             k: *k,
         };
         let program = program(instructions.iter().map(decode).collect());
-        program.and_then(|program| Self::Disabled.with(program)).unwrap_or(Self::Strict)
+        program.and_then(|program| Self::Disabled.with(program, None)).unwrap_or(Self::Strict)
     }
 
     /// Returns the mode with one more filter.
     ///
     /// # Errors
-    /// `EINVAL` in strict mode, `ENOMEM` where there are too many.
-    pub(crate) fn with(&self, program: Program) -> SysResult<Self> {
+    /// `EINVAL` in strict mode, `EBUSY` for a second listener, `ENOMEM` where there are too many.
+    fn with(&self, program: Program, listener: Option<Arc<Listener>>) -> SysResult<Self> {
         let mut programs = match self {
             Self::Disabled => Vec::new(),
             Self::Strict => return Err(Errno::EINVAL),
             Self::Filter(filters) => filters.programs.clone(),
         };
+        if listener.is_some() && programs.iter().any(|filter| filter.listener.is_some()) {
+            return Err(Errno::EBUSY);
+        }
         let own = allowed(&program);
-        programs.push(Arc::new(program));
-        let cost = |program: &Arc<Program>| program.len().saturating_add(FILTER_COST);
+        programs.push(Arc::new(Filter { program, listener }));
+        let cost = |filter: &Arc<Filter>| filter.program.len().saturating_add(FILTER_COST);
         if programs.iter().map(cost).sum::<usize>() > MAX_PATH.saturating_add(FILTER_COST) {
             return Err(Errno::ENOMEM);
         }
@@ -181,9 +221,9 @@ impl Filters {
         self.allowed.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 != 0)
     }
 
-    /// Returns what the filters say: the action that comes first in order of weight, the newest filter's
-    /// where several say the same.
-    fn ask(&self, data: &SeccompData) -> u32 {
+    /// Returns what the filters say, and which of them: the action that comes first in order of weight,
+    /// the newest filter's where several say the same.
+    fn ask(&self, data: &SeccompData) -> (u32, Option<&Filter>) {
         let bytes = data.as_bytes();
         let load = |offset: u32| {
             let start = usize::try_from(offset).ok()?;
@@ -191,12 +231,12 @@ impl Filters {
             Some(u32::from_ne_bytes(word.try_into().ok()?))
         };
         let weight = |result: u32| (result & SECCOMP_RET_ACTION_FULL).cast_signed();
-        let mut result = SECCOMP_RET_ALLOW;
-        for program in self.programs.iter().rev() {
-            let own = program.run(DATA_LEN, |_, offset| load(offset));
+        let mut result = (SECCOMP_RET_ALLOW, None);
+        for filter in self.programs.iter().rev() {
+            let own = filter.program.run(DATA_LEN, |_, offset| load(offset));
             let own = own.unwrap_or(SECCOMP_RET_KILL_PROCESS);
-            if weight(own) < weight(result) {
-                result = own;
+            if weight(own) < weight(result.0) {
+                result = (own, Some(&**filter));
             }
         }
         result
@@ -257,12 +297,33 @@ pub(crate) fn check(current: &CurrentTask, call: &SyscallArgs) -> Verdict {
                 instruction_pointer: current.context().regs().rip,
                 args: call.args,
             };
-            act(current, &data, filters.ask(&data))
+            let (result, filter) = filters.ask(&data);
+            let listener = filter.and_then(|filter| filter.listener.as_ref());
+            act(current, &data, result, listener)
         }
     }
 }
 
-fn act(current: &CurrentTask, data: &SeccompData, result: u32) -> Verdict {
+/// Returns what the present call of the task gives where a listener is asked about it; nothing where it
+/// is served.
+pub(crate) fn hear(current: &CurrentTask) -> Option<HandlerResult> {
+    if !current.seccomp.is_on.load(Ordering::Relaxed) {
+        return None;
+    }
+    let (listener, notice) = current.seccomp.notice.lock().clone()?;
+    let heard = listener.wait(current, &notice);
+    if !matches!(heard, Some(Err(Control::Block))) {
+        current.seccomp.withdraw();
+    }
+    heard
+}
+
+fn act(
+    current: &CurrentTask,
+    data: &SeccompData,
+    result: u32,
+    listener: Option<&Arc<Listener>>,
+) -> Verdict {
     let datum = result & SECCOMP_RET_DATA;
     match result & SECCOMP_RET_ACTION_FULL {
         SECCOMP_RET_ALLOW | SECCOMP_RET_LOG => Verdict::Serve,
@@ -271,8 +332,18 @@ fn act(current: &CurrentTask, data: &SeccompData, result: u32) -> Verdict {
             current.context().set_return(errno.wrapping_neg());
             Verdict::Answered
         }
-        // Nobody traces, and nobody listens.
-        SECCOMP_RET_TRACE | SECCOMP_RET_USER_NOTIF => {
+        SECCOMP_RET_USER_NOTIF => {
+            if let Some(listener) = listener
+                && let Some(notice) = listener.ask(current, data)
+            {
+                *current.seccomp.notice.lock() = Some((listener.clone(), notice));
+                return Verdict::Serve;
+            }
+            current.context().set_return(Errno::ENOSYS.to_return());
+            Verdict::Answered
+        }
+        // Nobody traces.
+        SECCOMP_RET_TRACE => {
             current.context().set_return(Errno::ENOSYS.to_return());
             Verdict::Answered
         }
@@ -298,16 +369,17 @@ fn act(current: &CurrentTask, data: &SeccompData, result: u32) -> Verdict {
 /// Gives the caller a further filter; with `for_all`, its whole process.
 ///
 /// # Errors
-/// `EINVAL`, `ENOMEM`; with `for_all`, the thread that stands in the way.
+/// `EINVAL`, `EBUSY`, `ENOMEM`; with `for_all`, the thread that stands in the way.
 pub(crate) fn add(
     current: &CurrentTask,
     program: Program,
+    listener: Option<Arc<Listener>>,
     for_all: bool,
 ) -> SysResult<Result<(), Arc<Task>>> {
     // No thread comes into being meanwhile.
     let guard = current.kernel.tree.lock();
     let old = current.seccomp.mode();
-    let new = old.with(program)?;
+    let new = old.with(program, listener)?;
     let others: Vec<Arc<Task>> = if for_all { current.group.live_tasks() } else { Vec::new() };
     if let Some(other) = others.iter().find(|task| !old.descends_from(&task.seccomp.mode())) {
         return Ok(Err(other.clone()));
@@ -349,6 +421,7 @@ pub(crate) fn is_action(action: u32) -> bool {
             | SECCOMP_RET_KILL_THREAD
             | SECCOMP_RET_TRAP
             | SECCOMP_RET_ERRNO
+            | SECCOMP_RET_USER_NOTIF
             | SECCOMP_RET_TRACE
             | SECCOMP_RET_LOG
             | SECCOMP_RET_ALLOW
@@ -365,19 +438,19 @@ mod tests {
 
     fn ask(mode: &Mode) -> u32 {
         let Mode::Filter(filters) = mode else { panic!("no filters") };
-        filters.ask(&SeccompData::default())
+        filters.ask(&SeccompData::default()).0
     }
 
     #[test]
     fn the_gravest_action_counts() {
-        let mode = Mode::Disabled.with(returning(SECCOMP_RET_ERRNO | 5)).expect("room");
+        let mode = Mode::Disabled.with(returning(SECCOMP_RET_ERRNO | 5), None).expect("room");
         assert_eq!(ask(&mode), SECCOMP_RET_ERRNO | 5);
-        let mode = mode.with(returning(SECCOMP_RET_ERRNO | 7)).expect("room");
+        let mode = mode.with(returning(SECCOMP_RET_ERRNO | 7), None).expect("room");
         assert_eq!(ask(&mode), SECCOMP_RET_ERRNO | 7);
-        let mode = mode.with(returning(SECCOMP_RET_ALLOW)).expect("room");
+        let mode = mode.with(returning(SECCOMP_RET_ALLOW), None).expect("room");
         assert_eq!(ask(&mode), SECCOMP_RET_ERRNO | 7);
-        let mode = mode.with(returning(SECCOMP_RET_KILL_PROCESS)).expect("room");
-        let mode = mode.with(returning(SECCOMP_RET_KILL_THREAD)).expect("room");
+        let mode = mode.with(returning(SECCOMP_RET_KILL_PROCESS), None).expect("room");
+        let mode = mode.with(returning(SECCOMP_RET_KILL_THREAD), None).expect("room");
         assert_eq!(ask(&mode), SECCOMP_RET_KILL_PROCESS);
         assert_eq!(mode.describe(), (SECCOMP_MODE_FILTER, 5));
     }
@@ -396,7 +469,7 @@ mod tests {
             ret(SECCOMP_RET_ALLOW),
             ret(SECCOMP_RET_TRAP),
         ];
-        let mode = Mode::Disabled.with(program(instructions).expect("a good program"));
+        let mode = Mode::Disabled.with(program(instructions).expect("a good program"), None);
         let Ok(Mode::Filter(filters)) = mode else { panic!("no filters") };
         let allowed: Vec<u64> = (0..500).filter(|number| filters.allows(*number)).collect();
         assert_eq!(allowed, [39]);
@@ -404,12 +477,12 @@ mod tests {
 
     #[test]
     fn descent() {
-        let old = Mode::Disabled.with(returning(0)).expect("room");
-        let new = old.with(returning(0)).expect("room");
+        let old = Mode::Disabled.with(returning(0), None).expect("room");
+        let new = old.with(returning(0), None).expect("room");
         assert!(new.descends_from(&old) && new.descends_from(&new));
         assert!(!old.descends_from(&new) && !new.descends_from(&Mode::Strict));
         assert!(old.descends_from(&Mode::Disabled));
-        let other = Mode::Disabled.with(returning(0)).expect("room");
+        let other = Mode::Disabled.with(returning(0), None).expect("room");
         assert!(!new.descends_from(&other));
     }
 }

@@ -289,3 +289,64 @@ constants! {
         KCMP_EPOLL_TFD = 7;
     }
 }
+
+/// Corresponds to `struct seccomp_notif`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct SeccompNotif {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub data: SeccompData,
+}
+
+/// Corresponds to `struct seccomp_notif_resp`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct SeccompNotifResp {
+    pub id: u64,
+    pub val: i64,
+    pub error: i32,
+    pub flags: u32,
+}
+
+/// Corresponds to `struct seccomp_notif_sizes`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct SeccompNotifSizes {
+    pub seccomp_notif: u16,
+    pub seccomp_notif_resp: u16,
+    pub seccomp_data: u16,
+}
+
+/// Corresponds to `struct seccomp_notif_addfd`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct SeccompNotifAddfd {
+    pub id: u64,
+    pub flags: u32,
+    pub srcfd: u32,
+    pub newfd: u32,
+    pub newfd_flags: u32,
+}
+
+/// A flag of `seccomp_notif_resp`: the call is served.
+pub const SECCOMP_USER_NOTIF_FLAG_CONTINUE: u32 = 1;
+/// A flag of a listener: whoever waits is woken on the sender's CPU.
+pub const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u64 = 1;
+
+flags! {
+    /// Flags of `seccomp_notif_addfd`.
+    pub struct SeccompAddfdFlags: u32 as "SECCOMP_ADDFD_FLAG_" {
+        SETFD = 1;
+        SEND = 2;
+    }
+}
