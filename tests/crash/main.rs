@@ -1,22 +1,29 @@
 //! SIGKILL for any process of ours at any time: after `runsc delete --force` nothing of the container is left.
 //!
-//! Each round starts a container in one of several ways, kills one or more processes of it at a moment that its
-//! seed chooses, deletes it, and looks for processes, mounts, control groups and files. The campaigns of the two
-//! platforms run at the same time on one state directory, so they also prove that containers are left alone by
-//! what happens to others. `CRASH_SEEDS=100..200` runs other seeds, all of them.
+//! Each round starts a container in one of several ways, with or without control groups and a network of its own,
+//! kills one or more processes of it at a moment that its seed chooses, deletes it, and looks for processes,
+//! mounts, control groups, files and namespaces. The campaigns of the two platforms run at the same time on one
+//! state directory, so they also prove that containers are left alone by what happens to others.
+//! `CRASH_ROUNDS=1000` runs that many rounds on each platform, `CRASH_SEEDS=100..200` other ones.
+
+#[cfg(test)]
+mod netns;
 
 #[cfg(test)]
 mod crash {
     use std::ffi::OsString;
     use std::ops::Range;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::process::{Child, Stdio};
     use std::sync::OnceLock;
     use std::time::{Duration, Instant};
 
+    use serde_json::Value;
     use test_harness::{
         Bundle, Cmd, End, Group, Platform, Rootfs, TempDir, cmd, mode, temp_dir::unique,
     };
+
+    use crate::netns::Netns;
 
     /// How long a campaign goes on starting rounds.
     const CAMPAIGN: Duration = Duration::from_secs(12);
@@ -76,6 +83,9 @@ mod crash {
         /// Where `--overlay2=root:dir=` keeps files, in the rounds that have it.
         overlay: TempDir,
         log: TempDir,
+        /// What the sandbox takes over, in the rounds that have it.
+        netns: Option<Netns>,
+        has_cgroups: bool,
     }
 
     impl Round<'_> {
@@ -101,6 +111,24 @@ mod crash {
             self.runsc.iter().map(|word| format!("'{}' ", word.to_string_lossy())).collect()
         }
 
+        /// Returns a bundle of the container.
+        fn bundle(&self, id: &str, mut config: Value) -> Bundle {
+            if let Some(netns) = &self.netns {
+                let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+                let network = list.iter_mut().find(|namespace| namespace["type"] == "network");
+                network.unwrap()["path"] = netns.path().into();
+            }
+            if self.has_cgroups {
+                let path = format!("/{}/{id}", self.group_name());
+                config["linux"]["cgroupsPath"] = path.into();
+            }
+            Bundle::with_config(&config)
+        }
+
+        fn group_name(&self) -> String {
+            self.group.path().file_name().unwrap().to_string_lossy().into_owned()
+        }
+
         /// Starts a pod with two containers besides the first one, of which one comes twice.
         fn start_pod(&mut self, program: &Cmd) -> (Child, Vec<String>, Vec<Bundle>) {
             let ids: Vec<String> = (0..3).map(|_| unique("crash")).collect();
@@ -118,7 +146,7 @@ mod crash {
                         let list = config["linux"]["namespaces"].as_array_mut().unwrap();
                         list.retain(|namespace| namespace["type"] != "pid");
                     }
-                    Bundle::with_config(&config)
+                    self.bundle(id, config)
                 })
                 .collect();
             let runsc = self.runsc_word();
@@ -142,10 +170,20 @@ mod crash {
         fn start(&mut self) -> (Child, Vec<String>, Vec<Bundle>) {
             let script = "(sleep 60 & sleep 60; :) & sleep 60; :";
             let program = Cmd::new(["/bin/sh", "-c", script]);
-            let bundle = Bundle::new(&Rootfs::Host, &program);
             let ways = [Start::Do, Start::Run, Start::Create, Start::Exec, Start::Pod];
             let how = *self.random.pick(&ways);
             let id = unique("crash");
+            if !matches!(how, Start::Do) {
+                if self.random.below(2) == 0 {
+                    self.runsc.retain(|word| word != "--network=none");
+                    self.netns = Some(Netns::new());
+                }
+                self.has_cgroups = self.random.below(2) == 0;
+                if self.has_cgroups {
+                    self.runsc.retain(|word| word != "--ignore-cgroups");
+                }
+            }
+            let bundle = self.bundle(&id, test_harness::bundle::config(&Rootfs::Host, &program));
             let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
             let path = bundle.path().to_string_lossy().into_owned();
             let child = match how {
@@ -220,6 +258,9 @@ mod crash {
                 assert!(end == End::Code(0) && said.is_empty(), "{what}: {end:?} {said}");
                 if over {
                     ids.iter().for_each(|id| self.check(id, &what));
+                    if let Some(netns) = self.netns.take() {
+                        assert!(netns.remove(DEADLINE), "{what}: the network namespace is left");
+                    }
                     break;
                 }
                 assert!(started.elapsed() < DEADLINE, "{what}: the start does not end");
@@ -234,12 +275,34 @@ mod crash {
             assert!(left.is_empty(), "{what}: processes are left: {left:?}");
             let below = self.group.below();
             assert!(below.is_empty(), "{what}: control groups are left: {below:?}");
-            let state = state().join(id);
-            assert!(!state.exists(), "{what}: files are left: {:?}", names(&state));
+            for dir in self.groups_of_other_controllers() {
+                assert!(!dir.join(id).exists(), "{what}: {} is left", dir.join(id).display());
+            }
+            // What the container has, and locks beside it.
+            let files = names(state().path()).into_iter();
+            let files: Vec<_> = files.filter(|name| name.to_string_lossy().contains(id)).collect();
+            assert!(files.is_empty(), "{what}: files are left: {files:?}");
             let upper = names(self.overlay.path());
             assert!(upper.is_empty(), "{what}: files of the overlay are left: {upper:?}");
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
             assert!(!mounts.contains(id), "{what}: mounts are left: {mounts}");
+        }
+    }
+
+    impl Round<'_> {
+        /// Returns where the runtime makes groups of its own beside the one that the processes are in.
+        fn groups_of_other_controllers(&self) -> Vec<PathBuf> {
+            let controllers = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+            let dirs = controllers.map(|entry| entry.path().join(self.group_name()));
+            dirs.filter(|dir| dir != self.group.path() && dir.is_dir()).collect()
+        }
+    }
+
+    impl Drop for Round<'_> {
+        fn drop(&mut self) {
+            for dir in self.groups_of_other_controllers() {
+                let _ = std::fs::remove_dir(dir);
+            }
         }
     }
 
@@ -254,6 +317,9 @@ mod crash {
 
     /// Returns the developer's seeds, if any.
     fn wanted_seeds() -> Option<Range<u64>> {
+        if let Ok(rounds) = std::env::var("CRASH_ROUNDS") {
+            return Some(0..rounds.parse().ok()?);
+        }
         let wanted = std::env::var("CRASH_SEEDS").ok()?;
         let (from, to) = wanted.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
@@ -280,7 +346,9 @@ mod crash {
                 runsc.push(format!("--overlay2=root:dir={}", overlay.path().display()).into());
             }
             let log = TempDir::new();
-            Round { seed, random, group: &group, runsc, overlay, log }.run();
+            let group = &group;
+            let (netns, has_cgroups) = (None, false);
+            Round { seed, random, group, runsc, overlay, log, netns, has_cgroups }.run();
         }
     }
 
