@@ -9,6 +9,8 @@ mod commands;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod mounts;
+#[cfg(test)]
 mod namespaces;
 #[cfg(test)]
 mod pods;

@@ -107,8 +107,13 @@ pub(super) fn load(
         make_readonly(&fs, path)
             .map_err(|errno| failure(&format!("making {path:?} read-only"), errno))?;
     }
-    let root_readonly = config.root.readonly;
-    if root_readonly {
+    // Not before everything that belongs there is in them.
+    for mount in config.mounts.iter().filter(|mount| mount.readonly && is_filled(mount)) {
+        make_mount_readonly(&fs, mount.destination.as_bytes()).map_err(|errno| {
+            failure(&format!("making {:?} read-only", mount.destination), errno)
+        })?;
+    }
+    if config.root.readonly {
         let root = fs.root();
         root.mount.set_flags(root.mount.flags() | MountFlags::RDONLY);
     }
@@ -152,9 +157,30 @@ fn mount_root(
         OverlayMedium::Memory | OverlayMedium::File { .. } => Caching::Exclusive,
     };
     let lower = Arc::new(connections.attach(config.root.connection, caching)?);
-    let fs = overlay(&lower, config.root.overlay, connections)?;
-    let mount = Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::RELATIME);
-    Ok(MountNamespace::new(mount))
+    let namespace = |fs: Arc<dyn FileSystem>| {
+        MountNamespace::new(Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::RELATIME))
+    };
+    let root = namespace(overlay(&lower, config.root.overlay, connections)?);
+    let is_fixed = config.root.readonly && matches!(config.root.overlay, OverlayMedium::None);
+    if is_fixed && lacks_mount_points(&FsContext::new(root.clone()), &config.mounts) {
+        // They cannot be made below, where the gofer's mount is read-only too.
+        return Ok(namespace(overlay(&lower, OverlayMedium::Memory, connections)?));
+    }
+    Ok(root)
+}
+
+/// Returns whether something is to be mounted where the root has nothing, as with the empty root of podman's pause
+/// container.
+fn lacks_mount_points(root: &FsContext, mounts: &[MountConfig]) -> bool {
+    let is_below = |path: &str, parent: &str| {
+        let rest = path.strip_prefix(parent.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    mounts.iter().enumerate().any(|(index, mount)| {
+        let path = mount.destination.as_str();
+        let is_in_another = mounts.iter().take(index).any(|m| is_below(path, &m.destination));
+        !is_in_another && resolve(root, path.as_bytes()) == Err(Errno::ENOENT)
+    })
 }
 
 /// Creates a walk with every permission, for what the runtime itself does.
@@ -218,6 +244,17 @@ pub(super) fn tmpfs(config: &TmpfsConfig, mode: u32) -> SysResult<Arc<TmpFs>> {
     })
 }
 
+/// Returns whether the runtime or further mounts may put files into what is mounted: an empty file system.
+fn is_filled(mount: &MountConfig) -> bool {
+    matches!(mount.kind, MountKind::Tmpfs(_) | MountKind::Devtmpfs(_))
+}
+
+fn make_mount_readonly(fs: &FsContext, path: &[u8]) -> SysResult<()> {
+    let at = resolve(fs, path)?;
+    at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
+    Ok(())
+}
+
 fn make_mount(
     kernel: &Arc<Kernel>,
     container: &Container,
@@ -226,7 +263,7 @@ fn make_mount(
     connections: &mut Connections,
 ) -> SysResult<()> {
     let mut flags = MountFlags::RELATIME;
-    flags.set(MountFlags::RDONLY, mount.readonly);
+    flags.set(MountFlags::RDONLY, mount.readonly && !is_filled(mount));
     flags.set(MountFlags::NOSUID, mount.nosuid);
     flags.set(MountFlags::NODEV, mount.nodev);
     flags.set(MountFlags::NOEXEC, mount.noexec);
