@@ -37,13 +37,14 @@ fn state_root(global: &GlobalOptions) -> PathBuf {
     if let Some(root) = &global.root {
         return root.clone();
     }
+    let user = sys::effective_ids().0;
+    // The root of a user namespace is an ordinary user, but one who says to be the real one: as runc.
+    let is_ordinary = user != 0
+        || (!sys::is_initial_user_namespace()
+            && std::env::var_os("USER").is_none_or(|name| name != "root"));
     match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if sys::effective_ids().0 != 0 && !dir.is_empty() => {
-            PathBuf::from(dir).join("runsc")
-        }
-        _ if sys::effective_ids().0 != 0 => {
-            PathBuf::from(format!("/tmp/runsc-{}", sys::effective_ids().0))
-        }
+        Some(dir) if is_ordinary && !dir.is_empty() => PathBuf::from(dir).join("runsc"),
+        _ if user != 0 => PathBuf::from(format!("/tmp/runsc-{user}")),
         _ => PathBuf::from("/run/runsc"),
     }
 }
