@@ -11,6 +11,7 @@
 #   NAME      its base name (runc, runsc)
 #   WORK      a folder on a real file system, removed at the end
 #   IMAGES    what `setup` has made
+#   SUITE     the suite of Debian whose manager it is; bookworm's are installed, others are laid over /usr
 #
 # A test is `check 'what must hold' <<'EOF' … EOF`, with a shell program that fails where it does not hold. Each gives a
 # line of TAP on standard output, with the program's own output below where it failed. Then the function `recover` is
@@ -27,7 +28,7 @@ box() {
     RUNTIME=$(realpath -s "$1")
     NAME=$(basename "$RUNTIME")
     IMAGES=${XDG_CACHE_HOME:-$HOME/.cache}/runsc-rs/managers
-    ROWS=0 FAILED=0 ONLY=${ONLY:-}
+    ROWS=0 FAILED=0 ONLY=${ONLY:-} SUITE=${SUITE:-bookworm}
     if [ -n "${BOX:-}" ]; then
         box_inside
         return
@@ -76,6 +77,11 @@ box_inside() {
     echo 1 >/proc/sys/net/ipv4/ip_forward
     hostname box
     cd "$WORK"
+}
+
+# Lays what `suites` has unpacked in that folder over the programs and libraries of this machine.
+over() {
+    mount -t overlay -o "lowerdir=$(dirname "$IMAGES")/suites/$1/usr:/usr" overlay /usr
 }
 
 # Runs a test of that name: its program is standard input.

@@ -2,7 +2,8 @@
 //!
 //! `NAME RUNTIME` is a script that starts a manager with a runtime, and says in a line of TAP for each feature
 //! whether it works. It runs with runc first, where every line must be `ok`: that is the proof of the script. Then it
-//! runs with runsc on systrap, where the same lines must be.
+//! runs with runsc on systrap, where the same lines must be. `docker_sid` is the script `docker` with another suite of
+//! Debian: SUITE=sid.
 
 #[cfg(test)]
 mod managers {
@@ -19,10 +20,12 @@ mod managers {
     #[track_caller]
     fn check(name: &str) {
         let folder = locate::workspace().join("tests/managers");
+        let (script, suite) = name.split_once('_').unwrap_or((name, "bookworm"));
         let run = |runtime: &str| {
             let work = TempDir::new();
-            let mut program = Cmd::new([folder.join(name).as_os_str(), runtime.as_ref()])
+            let mut program = Cmd::new([folder.join(script).as_os_str(), runtime.as_ref()])
                 .env("TMPDIR", work.path())
+                .env("SUITE", suite)
                 .env("SHIM", locate::runsc().with_file_name("containerd-shim-runsc-v1"))
                 .deadline(DEADLINE);
             if let Some(cache) = locate::cache().parent() {
@@ -80,5 +83,5 @@ mod managers {
         };
     }
 
-    managers!(podman, docker, containerd, cri, crio);
+    managers!(podman, rootless, docker, docker_sid, containerd, cri, crio);
 }
