@@ -212,6 +212,20 @@ pub trait Socket: Send + Sync {
         let _ = message;
     }
 
+    /// Is told that an option has changed that says when a connection is given up.
+    fn options_changed(&self) {}
+
+    /// Ends the stream that is sent where `SO_LINGER` lets the close of the last descriptor wait for its
+    /// arrival; returns for how many nanoseconds at most.
+    fn linger(&self) -> Option<u64> {
+        None
+    }
+
+    /// Returns whether all that was sent has arrived, or never will.
+    fn has_arrived(&self) -> bool {
+        true
+    }
+
     /// Is told that a descriptor was closed somewhere, perhaps not the last one.
     fn descriptor_closed(&self) {}
 

@@ -18,6 +18,7 @@ mod tests {
     const INSIDE: &str = include_str!("inside.py");
     const OUTSIDE: &str = include_str!("outside.py");
     const CLIENT: &str = include_str!("client.py");
+    const SILENCE: &str = include_str!("silence.py");
 
     /// What comes back outside from the servers inside.
     const ECHO: &str = "import socket, threading\n\
@@ -27,6 +28,18 @@ mod tests {
         l = socket.create_server(('::', 8000), family=socket.AF_INET6, dualstack_ipv6=True)\n\
         print('ready', flush=True)\n\
         while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()\n";
+
+    /// Four connections, of which the first says when there is no server any more.
+    const SILENT: &str = "import socket, subprocess\n\
+        l = socket.create_server(('10.87.0.1', 8000))\n\
+        print('ready', flush=True)\n\
+        held = [l.accept()[0] for _ in range(4)]\n\
+        held[0].sendall(held[0].recv(1))\n\
+        while held[3].recv(65536): pass\n\
+        held[3].close()\n\
+        held[0].sendall(held[0].recv(9)[:2])\n\
+        subprocess.run('ip addr del 10.87.0.1/24 dev out0'.split(), check=True)\n\
+        held[0].recv(1)\n";
 
     /// A resolver that says the question backwards.
     const RESOLVER: &str = "import socket\n\
@@ -72,6 +85,21 @@ mod tests {
             let _resolver = wire.server_inside(&["python3", "-c", RESOLVER]);
             let args = ["python3", "-c", CLIENT, "10.87.0.1", "fd87::1", "10.87.0.99"];
             runtime.run(wire, &args)
+        });
+    }
+
+    #[test]
+    fn silent_peers_are_given_up() {
+        each_runtime(|wire, runtime| {
+            let _server = wire.server_outside(&["python3", "-c", SILENT]);
+            // Whatever is silent, it is where it was.
+            let link = wire.outside(&["ip", "-br", "link", "show", "out0"]);
+            let mac = link.split_whitespace().nth(2).unwrap();
+            let script = format!(
+                "ip neigh replace 10.87.0.1 lladdr {mac} dev eth9 nud permanent && echo ready"
+            );
+            drop(wire.server_inside(&["sh", "-c", &script]));
+            runtime.run(wire, &["python3", "-c", SILENCE, "10.87.0.1"])
         });
     }
 

@@ -43,6 +43,30 @@ const SWITCHES: [i32; 14] = [
 const NUMBERS: [(i32, i32); 4] =
     [(SO_MARK, 0), (SO_BUSY_POLL, 0), (SO_INCOMING_CPU, -1), (SO_TXREHASH, 1)];
 
+/// When a connection over packets is given up: what `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT` and
+/// `TCP_USER_TIMEOUT` say.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a peer may be silent before it is asked whether it is there, and between two such questions.
+    pub idle_ns: u64,
+    pub interval_ns: u64,
+    /// How many questions remain without an answer.
+    pub n_probes: u32,
+    /// How long anything may remain without an answer, where that has been set.
+    pub user_timeout_ns: Option<u64>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            idle_ns: 7200 * 1_000_000_000,
+            interval_ns: 75 * 1_000_000_000,
+            n_probes: 9,
+            user_timeout_ns: None,
+        }
+    }
+}
+
 /// The options of a socket.
 pub struct Options {
     /// `SO_SNDBUF` as `getsockopt(2)` shows it.
@@ -61,6 +85,8 @@ pub struct Options {
     pub priority: AtomicI32,
     /// `SO_LINGER`: on, seconds.
     pub linger: Mutex<(i32, i32)>,
+    /// For TCP.
+    pub patience: Mutex<Patience>,
     /// One bit per entry of `SWITCHES`.
     switches: AtomicU32,
     /// The entries of `NUMBERS` that have been set.
@@ -83,6 +109,7 @@ impl Default for Options {
             receive_low_water: AtomicI32::new(1),
             priority: AtomicI32::new(0),
             linger: Mutex::new((0, 0)),
+            patience: Mutex::new(Patience::default()),
             switches: AtomicU32::new(0),
             numbers: Mutex::new(BTreeMap::new()),
             is_send_buffer_set: AtomicBool::new(false),
@@ -117,6 +144,7 @@ impl Options {
             receive_low_water: signed(&self.receive_low_water),
             priority: signed(&self.priority),
             linger: Mutex::new(*self.linger.lock()),
+            patience: Mutex::new(*self.patience.lock()),
             switches: number(&self.switches),
             numbers: Mutex::new(self.numbers.lock().clone()),
             is_send_buffer_set: switch(&self.is_send_buffer_set),

@@ -10,9 +10,11 @@ use syscalls::{Errno, SysResult, UserAddr};
 use zerocopy::IntoBytes;
 
 use super::{at, fd};
+use crate::net::SocketFile;
 use crate::sync::Events;
 use crate::task::block::Wait;
-use crate::task::{CurrentTask, HandlerResult, Restart};
+use crate::task::{Control, CurrentTask, HandlerResult, Restart};
+use crate::vfs::file::downcast;
 use crate::vfs::walk::WalkFlags;
 use crate::vfs::{OpenFile, open};
 
@@ -158,7 +160,7 @@ fn do_open(
         match waited {
             Ok(Wait::Ready(()) | Wait::TimedOut) => {}
             Err(control) => {
-                if control == crate::task::Control::Block {
+                if control == Control::Block {
                     task.remember(HalfOpen(file));
                 }
                 return Err(control);
@@ -172,9 +174,38 @@ fn do_open(
 ///
 /// <https://man7.org/linux/man-pages/man2/close.2.html>
 pub(super) fn sys_close(task: &CurrentTask, fd: Fd) -> HandlerResult<()> {
+    if let Some(Lingering(file)) = task.recall() {
+        return linger(task, file);
+    }
     let files = task.files();
     let file = files.remove(fd.0)?;
     files.close(&file);
+    linger(task, file)
+}
+
+/// A file whose close waits.
+struct Lingering(Arc<OpenFile>);
+
+/// Waits as `SO_LINGER` says where `file` is the last of its socket; a signal ends the wait, and not the
+/// close.
+fn linger(task: &CurrentTask, file: Arc<OpenFile>) -> HandlerResult<()> {
+    let Some(socket) = downcast::<SocketFile>(&file.file) else { return Ok(()) };
+    let socket = &socket.socket;
+    if Arc::strong_count(&file) > 1 {
+        return Ok(());
+    }
+    let Some(for_ns) = socket.linger() else { return Ok(()) };
+    let deadline_ns = task.kernel.clock.monotonic_ns().saturating_add(for_ns);
+    let waited = task.wait_for(
+        Some(deadline_ns),
+        Restart::NoIntr,
+        |waiter| socket.register(waiter, Events::all(), 0),
+        || Ok(socket.has_arrived().then_some(())),
+    );
+    if matches!(waited, Err(Control::Block)) {
+        task.remember(Lingering(file));
+        return Err(Control::Block);
+    }
     Ok(())
 }
 

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 
 use syscalls::abi::capability::CAP_NET_ADMIN;
 use syscalls::abi::socket::{
-    Linger, SO_ACCEPTCONN, SO_BINDTODEVICE, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_MARK, SO_PASSCRED,
-    SO_PRIORITY, SO_PROTOCOL, SO_RCVBUF, SO_RCVBUFFORCE, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW,
-    SO_SNDBUF, SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE, SOL_SOCKET,
+    Linger, SO_ACCEPTCONN, SO_BINDTODEVICE, SO_DOMAIN, SO_ERROR, SO_KEEPALIVE, SO_LINGER, SO_MARK,
+    SO_PASSCRED, SO_PRIORITY, SO_PROTOCOL, SO_RCVBUF, SO_RCVBUFFORCE, SO_RCVLOWAT, SO_RCVTIMEO,
+    SO_RCVTIMEO_NEW, SO_SNDBUF, SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE,
+    SOL_SOCKET,
 };
 use syscalls::abi::time::Timeval;
 use syscalls::arg::Fd;
@@ -172,7 +173,12 @@ fn set(
             options.send_timeout_ns.store(ns, Ordering::Relaxed);
         }
         SO_MARK if !task.creds().has_capability(CAP_NET_ADMIN) => return Err(Errno::EPERM),
-        _ if options.set_switch(name, value != 0) || options.set_number(name, value) => {}
+        _ if options.set_switch(name, value != 0) => {
+            if name == SO_KEEPALIVE {
+                socket.options_changed();
+            }
+        }
+        _ if options.set_number(name, value) => {}
         _ => return set_own(task, socket, SOL_SOCKET, name, (optval, len)),
     }
     Ok(())

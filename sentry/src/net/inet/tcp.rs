@@ -502,6 +502,31 @@ impl Socket for TcpSocket {
         vec![self.queue.register(waiter, mask, key)]
     }
 
+    fn options_changed(&self) {
+        if let Some(Stream::Remote(link)) = self.stream() {
+            link.answer();
+        }
+    }
+
+    fn linger(&self) -> Option<u64> {
+        let (is_on, seconds) = *self.options.linger.lock();
+        let seconds = u64::try_from(seconds).ok().filter(|seconds| is_on != 0 && *seconds > 0)?;
+        let Some(Stream::Remote(link)) = self.stream() else { return None };
+        // What has not been read resets the connection.
+        if link.look(false).n_readable > 0 {
+            return None;
+        }
+        let _ = link.shutdown(false, true);
+        Some(seconds.saturating_mul(1_000_000_000))
+    }
+
+    fn has_arrived(&self) -> bool {
+        match self.stream() {
+            Some(Stream::Remote(link)) => link.has_arrived(),
+            _ => true,
+        }
+    }
+
     fn close(&self) {
         let (role, place) = {
             let mut state = self.state.lock();

@@ -6,18 +6,19 @@
 //! more than there is room for.
 
 mod device;
+mod patience;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
-use syscalls::abi::socket::{MsgFlags, SO_KEEPALIVE};
+use syscalls::abi::socket::MsgFlags;
 use syscalls::{Errno, SysResult};
 
-use self::device::Device;
+use self::device::{Device, Told};
 use super::Stack;
 use super::timers::NEVER;
 use super::wire::{Packet, RST, Segment};
@@ -42,15 +43,8 @@ const CONNECT_NS: u64 = 127_000_000_000;
 /// The same for one that somebody else has begun.
 const ACCEPT_NS: u64 = 30_000_000_000;
 
-/// How long data may remain without an acknowledgement: fifteen retransmissions on Linux.
-const STALL_NS: u64 = 924_600_000_000;
-
 /// How long a connection that nobody has any more waits for the end of the peer's stream.
 const ORPHAN_NS: u64 = 60_000_000_000;
-
-/// How often a silent peer is asked whether it is there, and how often for nothing. (`SO_KEEPALIVE`)
-const KEEPALIVE: Duration = Duration::from_secs(75);
-const KEEPALIVE_END_NS: u64 = 750_000_000_000;
 
 /// What all buffers take together.
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
@@ -85,6 +79,11 @@ struct Core {
     limit_ns: u64,
     /// When the peer was last heard of, or had nothing to say.
     heard_ns: u64,
+    /// What the last segment has told the peer.
+    told: Option<Told>,
+    /// How often the peer has been asked since whether it is there, and when for the last time.
+    n_probes: u32,
+    probed_ns: u64,
 }
 
 /// A connection.
@@ -186,6 +185,9 @@ impl Core {
             n_reserved,
             limit_ns: NEVER,
             heard_ns: now_ns,
+            told: None,
+            n_probes: 0,
+            probed_ns: now_ns,
         })
     }
 
@@ -203,6 +205,20 @@ impl Core {
 
     fn n_unsent(&self) -> usize {
         self.sockets.get::<Socket<'static>>(self.handle).send_queue()
+    }
+
+    /// Returns whether an acknowledgement is expected: of data, or of the end of the stream.
+    fn is_awaiting(&self) -> bool {
+        let has_ended = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        self.n_unsent() > 0 || has_ended
+    }
+
+    /// Ends the stream that is sent.
+    fn end(&mut self, now_ns: u64) {
+        if !self.is_awaiting() {
+            self.heard_ns = now_ns;
+        }
+        self.socket().close();
     }
 
     fn room(&self) -> usize {
@@ -341,6 +357,7 @@ impl Link {
                 return false;
             }
             core.heard_ns = now_ns;
+            core.n_probes = 0;
             let before = core.state();
             let had = core.n_readable();
             self.poll(&mut core, Some(bytes), now_ns);
@@ -393,10 +410,11 @@ impl Link {
             core.edge = sent.is_syn.then_some(edge);
         }
         core.first = core.first.or(sent.seq);
+        core.told = Told::later(core.told, sent.told);
     }
 
     /// Sends what there is to be sent, tells whoever waits, and sees to the next moment.
-    pub(super) fn answer(self: &Arc<Self>) {
+    pub(in crate::net) fn answer(self: &Arc<Self>) {
         self.is_touched.store(false, Ordering::SeqCst);
         let now_ns = self.stack.now_ns();
         let news = {
@@ -416,16 +434,16 @@ impl Link {
         let now_ns = self.stack.now_ns();
         let news = {
             let mut core = self.core.lock();
-            if !core.is_over && core.n_unsent() == 0 && core.is_up && !self.is_kept_alive() {
+            if !core.is_over && !core.is_awaiting() && core.is_up && !self.is_kept_alive() {
                 // Nothing is expected of the peer.
                 core.heard_ns = now_ns;
             }
-            let stalled_ns = now_ns.saturating_sub(core.heard_ns);
-            let limit = if core.n_unsent() > 0 { STALL_NS } else { KEEPALIVE_END_NS };
-            if now_ns >= core.limit_ns || stalled_ns >= limit {
+            let is_stalled = core.is_awaiting() && now_ns >= self.stalls_at_ns(&core);
+            if now_ns >= core.limit_ns || is_stalled {
                 let error = (!core.is_orphan).then_some(Errno::ETIMEDOUT);
                 core.abort(error);
             }
+            self.keep_alive(&mut core, now_ns);
             self.send_pending(&mut core, now_ns);
             let news = self.news(&mut core);
             self.schedule(&mut core, now_ns);
@@ -434,8 +452,10 @@ impl Link {
         self.tell(news);
     }
 
-    fn is_kept_alive(&self) -> bool {
-        self.options.switch(SO_KEEPALIVE) == Some(true)
+    /// Returns whether all that was sent has been acknowledged, its end included, or never will be.
+    pub(in crate::net) fn has_arrived(&self) -> bool {
+        let core = self.core.lock();
+        core.is_over || matches!(core.state(), State::FinWait2 | State::TimeWait | State::Closed)
     }
 
     fn send_pending(&self, core: &mut Core, now_ns: u64) {
@@ -445,11 +465,6 @@ impl Link {
         // At the end of its time smoltcp would throw away what has not been read.
         if core.state() == State::TimeWait && core.n_readable() > 0 {
             return;
-        }
-        let keep_alive = (core.is_up && self.is_kept_alive()).then_some(KEEPALIVE);
-        let socket = core.socket();
-        if socket.keep_alive() != keep_alive {
-            socket.set_keep_alive(keep_alive);
         }
         self.poll(core, None, now_ns);
     }
@@ -503,6 +518,8 @@ impl Link {
         let next_ns = next.map_or(NEVER, |next| {
             u64::try_from(next.total_micros()).unwrap_or(0).saturating_mul(1000)
         });
+        let stalls_ns = if core.is_awaiting() { self.stalls_at_ns(core) } else { NEVER };
+        let next_ns = next_ns.min(stalls_ns).min(self.probes_at_ns(core));
         let next_ns = next_ns.max(now_ns.saturating_add(LEAST_NS)).min(core.limit_ns);
         if next_ns == NEVER || next_ns >= self.scheduled_ns.load(Ordering::SeqCst) {
             return;
@@ -702,7 +719,7 @@ impl Link {
                 core.is_receive_shut |= receive;
                 if send && !core.is_send_shut {
                     core.is_send_shut = true;
-                    core.socket().close();
+                    core.end(self.stack.now_ns());
                 }
                 Ok(())
             }
@@ -725,7 +742,7 @@ impl Link {
                 core.abort(None);
                 false
             } else {
-                core.socket().close();
+                core.end(self.stack.now_ns());
                 is_first
             }
         };

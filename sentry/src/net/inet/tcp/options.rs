@@ -12,6 +12,7 @@ use syscalls::{Errno, SysResult};
 
 use super::conn::Phase;
 use super::{Family, Role, TcpSocket};
+use crate::net::Socket as _;
 use crate::net::inet::common_option;
 use crate::net::inet::interface;
 use crate::sync::Mutex;
@@ -27,7 +28,7 @@ const TCP_INFO_SIZE: usize = 248;
 /// The size of `TCP_CONGESTION`.
 const CA_NAME_MAX: usize = 16;
 
-/// Name, default, and the least and the largest value. What keeps packets going has no effect.
+/// Name, default, and the least and the largest value.
 const KNOBS: &[(i32, i32, i32, i32)] = &[
     (TCP_NODELAY, 0, 0, 1),
     (TCP_CORK, 0, 0, 1),
@@ -163,10 +164,33 @@ impl TcpSocket {
                     let is_valid = value == 0 || (88..=32_767).contains(&value);
                     return if is_valid { Ok(()) } else { Err(Errno::EINVAL) };
                 }
-                self.tcp.set(name, value)
+                self.tcp.set(name, value)?;
+                self.be_patient(name, value);
+                Ok(())
             }
             _ => Err(Errno::ENOPROTOOPT),
         }
+    }
+
+    /// Tells the connection when it is to be given up.
+    fn be_patient(&self, name: i32, value: i32) {
+        const SECOND_NS: u64 = 1_000_000_000;
+        const MILLISECOND_NS: u64 = 1_000_000;
+        let number = u64::try_from(value).unwrap_or(0);
+        {
+            let mut patience = self.options.patience.lock();
+            match name {
+                TCP_KEEPIDLE => patience.idle_ns = number.saturating_mul(SECOND_NS),
+                TCP_KEEPINTVL => patience.interval_ns = number.saturating_mul(SECOND_NS),
+                TCP_KEEPCNT => patience.n_probes = value.unsigned_abs(),
+                TCP_USER_TIMEOUT => {
+                    let timeout_ns = number.saturating_mul(MILLISECOND_NS);
+                    patience.user_timeout_ns = Some(timeout_ns).filter(|timeout| *timeout > 0);
+                }
+                _ => return,
+            }
+        }
+        self.options_changed();
     }
 
     /// Returns a `struct tcp_info`.

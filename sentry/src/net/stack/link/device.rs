@@ -14,7 +14,7 @@ use smoltcp::phy::{
 use smoltcp::time::Instant;
 
 use crate::net::stack::Stack;
-use crate::net::stack::wire::{self, ACK, FRAME_HEAD, Manner, SYN, Segment};
+use crate::net::stack::wire::{self, ACK, FIN, FRAME_HEAD, Manner, SYN, Segment};
 
 /// The own end and the other of a connection of IPv6, to smoltcp.
 const STAND_INS: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
@@ -55,9 +55,49 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Where the two streams are, as the peer has been told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// The number behind all that has been sent.
+    next: u32,
+    ack: u32,
+    window: u16,
+}
+
+impl Told {
+    /// Returns the one that is further on.
+    pub(super) fn later(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) if one.next.wrapping_sub(other.next).cast_signed() > 0 => {
+                Some(Self { next: one.next, ..other })
+            }
+            (one, other) => other.or(one),
+        }
+    }
+
+    /// Returns a segment that the peer has had and answers all the same.
+    pub(super) fn probe(
+        self,
+        (from_port, to_port): (u16, u16),
+        (from, to): (IpAddr, IpAddr),
+    ) -> Vec<u8> {
+        let mut bytes = vec![0; 20];
+        wire::put(&mut bytes, 0, &from_port.to_be_bytes());
+        wire::put(&mut bytes, 2, &to_port.to_be_bytes());
+        wire::put(&mut bytes, 4, &self.next.wrapping_sub(1).to_be_bytes());
+        wire::put(&mut bytes, 8, &self.ack.to_be_bytes());
+        wire::put(&mut bytes, 12, &[0x50, ACK]);
+        wire::put(&mut bytes, 14, &self.window.to_be_bytes());
+        let sum = wire::checksum(from, to, wire::PROTOCOL_TCP, &bytes);
+        wire::put(&mut bytes, 16, &sum.to_be_bytes());
+        bytes
+    }
+}
+
 /// What has gone out, as far as it matters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sent {
+    pub(super) told: Option<Told>,
     /// The last acknowledgement.
     pub(super) ack: Option<u32>,
     /// The first number of a sequence.
@@ -111,6 +151,7 @@ impl TxToken for Outgoing<'_> {
             if segment.is_some_and(|segment| !segment.has(SYN)) {
                 understate_window(packet);
             }
+            let window = wire::number16(packet, 20 + 14).unwrap_or(0);
             if from.is_ipv6() {
                 let ttl = packet.get(8).copied().unwrap_or(64);
                 let manner = Manner { ttl, ..Manner::DEFAULT };
@@ -119,6 +160,11 @@ impl TxToken for Outgoing<'_> {
                 wire::put(frame, FRAME_HEAD, &head);
             }
             if let Some(segment) = segment {
+                let n_flags = u32::from(segment.has(SYN)) + u32::from(segment.has(FIN));
+                let len = u32::try_from(segment.len).unwrap_or(0).wrapping_add(n_flags);
+                let next = segment.seq.wrapping_add(len);
+                let told = Told { next, ack: segment.ack, window };
+                self.sent.told = Told::later(self.sent.told, Some(told));
                 self.sent.seq = self.sent.seq.or(Some(segment.seq));
                 if segment.has(ACK) {
                     self.sent.ack = Some(segment.ack);
