@@ -3,11 +3,14 @@
 //! Every process of a sandbox (monitor, gofer, sentry, stubs) is in the container's group: the
 //! monitor enters it before it starts the others. What is written is a plain file each, so this is
 //! code of our own and not a library that would bring a hundred packages into a binary that is
-//! also the sentry.
+//! also the sentry. With `--systemd-cgroup`, systemd makes the groups and removes them.
 
+mod dbus;
 mod limits;
 mod stats;
+mod systemd;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use limits::{Limits, cpus_of_quota, parse as parse_limits, read as read_limits};
 pub(crate) use stats::{oom_kills, stats};
+use systemd::{Properties, Unit};
 
 /// How long the kernel may take to let go of the processes of a group that are dead.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +40,9 @@ struct Hierarchy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroup {
     groups: Vec<Group>,
+    /// What the groups are to systemd, where it manages them.
+    #[serde(default)]
+    unit: Option<Unit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,16 +75,37 @@ impl Cgroup {
                 Group { dir, mount, controllers }
             })
             .collect();
-        Ok(Self { groups })
+        Ok(Self { groups, unit: None })
+    }
+
+    /// Returns the group that systemd is to make for a container. `path` is of the form
+    /// `SLICE:PREFIX:NAME`.
+    pub(crate) fn of_systemd(
+        path: Option<&str>,
+        id: &str,
+        annotations: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Self> {
+        let unit = Unit::new(path, id, annotations)?;
+        let relative = unit.path()?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+        let group = |Hierarchy { mount, controllers }| Group {
+            dir: mount.join(&relative),
+            mount,
+            controllers,
+        };
+        let groups = hierarchies(&mounts, is_visible).into_iter().map(group).collect();
+        Ok(Self { groups, unit: Some(unit) })
     }
 
     /// Returns groups beside these: of the same parents, with `suffix` behind the name.
     pub(crate) fn beside(&self, suffix: &str) -> Self {
         let mut beside = self.clone();
+        beside.unit = self.unit.as_ref().map(|unit| unit.beside(suffix));
         for group in &mut beside.groups {
-            let mut dir = std::mem::take(&mut group.dir).into_os_string();
-            dir.push(suffix);
-            group.dir = dir.into();
+            match &beside.unit {
+                Some(unit) => group.dir.set_file_name(unit.name()),
+                None => group.dir.as_mut_os_string().push(suffix),
+            }
         }
         beside
     }
@@ -85,14 +113,24 @@ impl Cgroup {
     /// Returns groups of another name in the same parents.
     pub(crate) fn sibling(&self, name: &str) -> Self {
         let mut sibling = self.clone();
+        sibling.unit = self.unit.as_ref().map(|unit| unit.sibling(name));
         for group in &mut sibling.groups {
-            group.dir.set_file_name(name);
+            group.dir.set_file_name(sibling.unit.as_ref().map_or(name, Unit::name));
         }
         sibling
     }
 
-    /// Gives the groups the greatest share of processor time among their siblings.
+    /// Tells whether systemd makes the groups, which it does not without a process to be in them.
+    pub(crate) fn is_of_systemd(&self) -> bool {
+        self.unit.is_some()
+    }
+
+    /// Gives the groups the greatest share of processor time among their siblings; to those of systemd
+    /// [`Cgroup::start_preferred`] does.
     pub(crate) fn prefer(&self) -> anyhow::Result<()> {
+        if self.unit.is_some() {
+            return Ok(());
+        }
         let v1 = self.controller("cpu").map(|dir| (dir.join("cpu.shares"), "262144"));
         let v2 = || self.unified().map(|dir| (dir.join("cpu.weight"), "10000"));
         match v1.or_else(v2) {
@@ -103,34 +141,80 @@ impl Cgroup {
         }
     }
 
-    /// Creates the groups.
+    /// Creates the groups; those of systemd are created by [`Cgroup::start`].
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        for group in &self.groups {
-            group.create().with_context(|| format!("creating cgroup {}", group.dir.display()))?;
+        if self.unit.is_some() {
+            return Ok(());
         }
-        Ok(())
+        self.groups.iter().try_for_each(Group::create)
+    }
+
+    /// Has systemd create the groups, where it does that, with the processes in them.
+    pub(crate) fn start(&self, pids: &[i32], limits: &Limits) -> anyhow::Result<()> {
+        self.start_with(pids, Properties::of(limits, self.is_unified()))
+    }
+
+    /// Does as [`Cgroup::start`], and gives them the greatest share of processor time among their siblings.
+    pub(crate) fn start_preferred(&self, pids: &[i32]) -> anyhow::Result<()> {
+        self.start_with(pids, Properties::preferred(self.is_unified()))
+    }
+
+    fn start_with(&self, pids: &[i32], properties: Properties) -> anyhow::Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
+        let numbers: Vec<_> = pids.iter().map(|pid| pid.unsigned_abs()).collect();
+        unit.start(&numbers, properties)?;
+        // Version 1 has hierarchies that systemd does not know.
+        for group in self.groups.iter().filter(|group| !group.dir.exists()) {
+            group.create()?;
+        }
+        if self.is_unified() {
+            return Ok(());
+        }
+        pids.iter().try_for_each(|pid| self.add(*pid))
+    }
+
+    /// Changes the limits of groups that there are.
+    pub(crate) fn update(&self, limits: &Limits) -> anyhow::Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.set(&Properties::of(limits, self.is_unified()))?;
+        }
+        limits.apply(self)
     }
 
     /// Moves this process into the groups, and whatever it starts from now on.
     pub(crate) fn enter(&self) -> anyhow::Result<()> {
-        for group in &self.groups {
-            fs::write(group.dir.join("cgroup.procs"), "0")
-                .with_context(|| format!("entering cgroup {}", group.dir.display()))?;
-        }
-        Ok(())
+        self.add(0)
     }
 
-    /// Moves another process into the groups, and whatever it starts from now on.
+    /// Moves another process into the groups, and whatever it starts from now on; 0 is this one.
     pub(crate) fn add(&self, pid: i32) -> anyhow::Result<()> {
         for group in &self.groups {
-            fs::write(group.dir.join("cgroup.procs"), pid.to_string())
-                .with_context(|| format!("moving a process to cgroup {}", group.dir.display()))?;
+            let Err(error) = fs::write(group.dir.join("cgroup.procs"), pid.to_string()) else {
+                continue;
+            };
+            match &self.unit {
+                // A user may not move a process out of the session's groups, systemd may.
+                Some(unit) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    unit.attach(if pid == 0 { std::process::id() } else { pid.unsigned_abs() })?;
+                }
+                _ => {
+                    return Err(error).with_context(|| {
+                        format!("moving a process to cgroup {}", group.dir.display())
+                    });
+                }
+            }
         }
         Ok(())
     }
 
     /// Removes the groups, as soon as the kernel has forgotten their processes.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        if let Some(unit) = &self.unit
+            && let Err(error) = unit.stop()
+            && self.groups.iter().any(|group| group.dir.exists())
+        {
+            return Err(error);
+        }
         let started = Instant::now();
         for group in &self.groups {
             loop {
@@ -179,6 +263,11 @@ impl Cgroup {
         CgroupText { own: own.collect(), all: all.collect() }
     }
 
+    /// Tells whether the host has version 2 only.
+    fn is_unified(&self) -> bool {
+        self.groups.iter().all(|group| group.controllers.is_none())
+    }
+
     /// Returns the directory of version 2.
     fn unified(&self) -> Option<&Path> {
         self.groups.iter().find(|group| group.controllers.is_none()).map(|group| &*group.dir)
@@ -194,7 +283,11 @@ impl Cgroup {
 }
 
 impl Group {
-    fn create(&self) -> io::Result<()> {
+    fn create(&self) -> anyhow::Result<()> {
+        self.make().with_context(|| format!("creating cgroup {}", self.dir.display()))
+    }
+
+    fn make(&self) -> io::Result<()> {
         let relative = self.dir.strip_prefix(&self.mount).unwrap_or(Path::new(""));
         let mut dir = self.mount.clone();
         for part in relative.components() {

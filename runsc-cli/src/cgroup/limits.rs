@@ -17,7 +17,7 @@ const HOST_TASKS: i64 = 64;
 const LEAST_EXACT_LIMIT: i64 = 4 * HOST_TASKS;
 
 /// `cpu.cfs_period_us` of a group for which nobody has set it.
-const DEFAULT_PERIOD: u64 = 100_000;
+pub(super) const DEFAULT_PERIOD: u64 = 100_000;
 
 /// Values to write.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,8 @@ pub(crate) struct Limits {
     pub(crate) pids: Option<u64>,
     /// Processors that the quota of processor time comes to.
     pub(crate) cpus: Option<usize>,
+    /// Microseconds of processor time, negative for no limit, and of the period.
+    pub(super) quota: Option<(i64, Option<u64>)>,
 }
 
 /// One field, and what it is in each version.
@@ -57,6 +59,17 @@ impl Limits {
         let v1 = v1.map(|(controller, file, value)| (controller.into(), file.into(), value));
         let v2 = v2.map(|(file, value)| (file.into(), value));
         self.settings.push(Setting { field, v1, v2 });
+    }
+
+    /// Returns the files and values of version 2, or of version 1.
+    pub(super) fn of_version(&self, is_unified: bool) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().filter_map(move |setting| {
+            if is_unified {
+                setting.v2.as_ref().map(|(file, value)| (&**file, &**value))
+            } else {
+                setting.v1.as_ref().map(|(_, file, value)| (&**file, &**value))
+            }
+        })
     }
 
     /// Writes the values.
@@ -266,6 +279,10 @@ fn read_cpu(
     }
     let period = cpu.optional::<u64>("period")?.filter(|it| *it != 0);
     let quota = cpu.optional::<i64>("quota")?.filter(|it| *it != 0);
+    limits.quota = match (quota, period) {
+        (None, None) => None,
+        (quota, period) => Some((quota.unwrap_or(-1), period)),
+    };
     limits.cpus = quota.and_then(|quota| cpus_of_quota(quota, period));
     let text = |quota: Option<i64>| match quota {
         Some(quota) if quota > 0 => quota.to_string(),

@@ -43,9 +43,6 @@ pub(super) fn prepare(
     args: &CreateArgs,
     is_detached: bool,
 ) -> anyhow::Result<Prepared> {
-    if global.systemd_cgroup && !global.ignore_cgroups {
-        bail!("--systemd-cgroup: not supported: set the manager's cgroup driver to cgroupfs");
-    }
     let dir = args
         .bundle
         .canonicalize()
@@ -90,8 +87,14 @@ pub(super) fn prepare(
     state.sandbox = place.sandbox().cloned();
     let limits = std::mem::take(&mut bundle.cgroups.limits);
     if !global.ignore_cgroups {
-        if sys::effective_ids().0 == 0 {
-            let cgroup = Cgroup::new(bundle.cgroups.path.as_deref(), &args.id)?;
+        let is_privileged = sys::effective_ids().0 == 0;
+        if is_privileged || global.systemd_cgroup {
+            let path = bundle.cgroups.path.as_deref();
+            let cgroup = if global.systemd_cgroup {
+                Cgroup::of_systemd(path, &args.id, &state.annotations)?
+            } else {
+                Cgroup::new(path, &args.id)?
+            };
             if state.sandbox.is_none() && pod::is_first(&args.id, &state.annotations) {
                 state.sentry_cgroup = Some(cgroup.beside(".sentry"));
             }
@@ -232,6 +235,8 @@ impl Prepared {
         let limits = &self.limits;
         let prepare = |container: &Container| {
             if let Some(cgroup) = &container.state.cgroup {
+                let monitor = container.state.monitor.map(|monitor| monitor.pid);
+                cgroup.start(monitor.as_slice(), limits)?;
                 limits.apply(cgroup)?;
             }
             hooks::run(container, Point::Prestart, Status::Creating)?;

@@ -15,7 +15,7 @@ pub(crate) fn run() -> anyhow::Result<i32> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": spec::capabilities::names(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true },
             "seccomp": {
                 "enabled": true,
                 "actions": spec::seccomp::ACTIONS,

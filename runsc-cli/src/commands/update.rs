@@ -36,7 +36,7 @@ pub(crate) fn run(global: &GlobalOptions, args: &UpdateArgs) -> anyhow::Result<i
         log::warning(&format!("--resources: {warning}"));
     }
     match &container.state.cgroup {
-        Some(cgroup) => limits.apply(cgroup)?,
+        Some(cgroup) => cgroup.update(&limits)?,
         None => {
             log::warning("the container has no cgroup of its own: its limits are the guest's only");
         }

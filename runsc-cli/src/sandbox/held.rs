@@ -117,6 +117,9 @@ fn start(plan: &Plan, sandbox: &mut Container) -> anyhow::Result<()> {
     };
     monitor::start(0, None, body, |child| {
         sandbox.set_monitor(child.pid)?;
+        if let Some(cgroup) = &sandbox.state.sentry_cgroup {
+            cgroup.start_preferred(&[child.pid])?;
+        }
         (&go).write_all(&[1]).context("starting the sandbox's process")
     })?;
     sandbox.reload()

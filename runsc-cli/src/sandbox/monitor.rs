@@ -257,14 +257,20 @@ fn watch_over_container(
         return member::watch_over(plan, surroundings, container, stdio, reports);
     }
     // What is started in a pod's own groups stays there.
-    if let Some(cgroup) = &container.state.sentry_cgroup {
+    if let Some(cgroup) = &container.state.sentry_cgroup
+        && !cgroup.is_of_systemd()
+    {
         cgroup.enter()?;
     }
     let sandbox = super::launch(plan, stdio, |sandbox| {
         container.set_processes(sandbox.sentry.pid, sandbox.gofer.pid)
     })?;
-    if let (Some(_), Some(cgroup)) = (&container.state.sentry_cgroup, &container.state.cgroup) {
-        cgroup.enter()?;
+    match (&container.state.sentry_cgroup, &container.state.cgroup) {
+        (Some(of_sentry), _) if of_sentry.is_of_systemd() => {
+            of_sentry.start_preferred(&[sandbox.sentry.pid, sandbox.gofer.pid])?;
+        }
+        (Some(_), Some(cgroup)) => cgroup.enter()?,
+        _ => {}
     }
     let mut control =
         ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
