@@ -48,6 +48,12 @@ pub(crate) struct GoferMount {
     pub(crate) source: PathBuf,
     /// Whether nothing of it may be changed.
     pub(crate) readonly: bool,
+    /// Whether nothing may be changed but what is mounted below it.
+    pub(crate) readonly_top: bool,
+    /// Whether what the host mounts below it later is to be seen.
+    // DEVIATION: the gofer holds directories that the sandbox has seen, not only those that are open: until
+    // the sandbox forgets them the host can unmount them only lazily (`umount -l`).
+    pub(crate) follows: bool,
     /// Whether the connection is only there for unlinked overlay files.
     pub(crate) tmpfiles: bool,
     /// Whether unix sockets below it may be connected to and bound.
@@ -229,6 +235,15 @@ fn gofer_log<'a>(plan: &'a Plan, stderr: &'a io::Stderr, null: &'a File) -> Borr
 }
 
 impl GoferMount {
+    /// Returns what the clone of the host's mounts is like that the gofer gets.
+    pub(crate) fn tree_options(&self) -> sys::TreeOptions {
+        sys::TreeOptions {
+            readonly: self.readonly && !self.tmpfiles,
+            readonly_top: self.readonly_top,
+            follows: self.follows,
+        }
+    }
+
     /// Returns the form in which the options travel on the gofer's command line.
     pub(crate) fn to_argument(&self) -> String {
         let letters = [

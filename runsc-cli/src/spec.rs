@@ -185,6 +185,8 @@ impl Bundle {
                 self.gofer_mounts.push(GoferMount {
                     source: dir,
                     readonly: true,
+                    readonly_top: false,
+                    follows: false,
                     tmpfiles: false,
                     unix_sockets: false,
                     pseudo_filesystems: true,

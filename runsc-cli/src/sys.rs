@@ -296,11 +296,18 @@ pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Keeps what this mount namespace does from every other one.
 pub(crate) fn make_mounts_private() -> io::Result<()> {
+    set_propagation(libc::MS_PRIVATE)
+}
+
+/// As [`make_mounts_private`], but what the others do still comes here.
+pub(crate) fn make_mounts_follow() -> io::Result<()> {
+    set_propagation(libc::MS_SLAVE)
+}
+
+fn set_propagation(kind: libc::c_ulong) -> io::Result<()> {
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: a C string; source, type and data are not read for a change of propagation.
-    let ret = unsafe {
-        libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast())
-    };
+    let ret = unsafe { libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | kind, null.cast()) };
     check(ret.into()).map(drop)
 }
 
@@ -313,34 +320,58 @@ pub(crate) fn enter_empty_root(place: BorrowedFd<'_>) -> io::Result<()> {
     mounts::enter_root(root.as_fd())
 }
 
-/// Clones the mount tree at `path` into a detached one that is nosuid, nodev, private and, where
-/// asked, read-only. Returns a descriptor of its root.
-pub(crate) fn clone_mount_tree(path: &Path, readonly: bool) -> io::Result<OwnedFd> {
+/// What a clone of a mount tree is like, besides nosuid and nodev.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TreeOptions {
+    /// Nothing of it can be changed.
+    pub(crate) readonly: bool,
+    /// Nothing of its first mount can be changed.
+    pub(crate) readonly_top: bool,
+    /// It follows the original (a slave), as far as the mounts of this namespace do, once it is attached
+    /// somewhere; otherwise it is private.
+    pub(crate) follows: bool,
+}
+
+/// Clones the mount tree at `path` into a detached one. Returns a descriptor of its root.
+pub(crate) fn clone_mount_tree(path: &Path, options: TreeOptions) -> io::Result<OwnedFd> {
     let c_path = c_path(path)?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as c_uint;
     // SAFETY: a C string.
     let tree = new_fd(unsafe {
         libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c_path.as_ptr(), flags)
     })?;
-    restrict_mount(tree.as_fd(), if readonly { libc::MOUNT_ATTR_RDONLY } else { 0 })?;
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let readonly = if options.readonly { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    let propagation = if options.follows { 0 } else { libc::MS_PRIVATE };
+    set_mount(tree.as_fd(), attributes | readonly, propagation, libc::AT_RECURSIVE)?;
+    if options.readonly_top {
+        set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0)?;
+    }
     Ok(tree)
 }
 
 /// Makes a tree of mounts nosuid, nodev, private and what `attributes` say.
 fn restrict_mount(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: attributes | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    let attributes = attributes | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    set_mount(tree, attributes, libc::MS_PRIVATE, libc::AT_RECURSIVE)
+}
+
+/// Adds attributes to a mount and, with `AT_RECURSIVE`, to those below it, and changes their propagation
+/// unless that is zero.
+fn set_mount(
+    tree: BorrowedFd<'_>,
+    attr_set: u64,
+    propagation: u64,
+    flags: c_int,
+) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: `attr` is live during the call, and its size is given.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | flags,
             &raw const attr,
             size_of_val(&attr),
         )

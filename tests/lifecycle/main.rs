@@ -16,3 +16,5 @@ mod namespaces;
 mod pods;
 #[cfg(test)]
 mod resources;
+#[cfg(test)]
+mod submounts;

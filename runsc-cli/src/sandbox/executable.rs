@@ -35,8 +35,9 @@ impl Executable {
         if sys::is_sealed(own.as_fd()) {
             return Ok(Self { descriptor: own.into(), source: None });
         }
+        let options = sys::TreeOptions { readonly: true, ..sys::TreeOptions::default() };
         if is_for_anybody(&own.metadata()?)
-            && let Ok(descriptor) = sys::clone_mount_tree(Path::new(OWN), true)
+            && let Ok(descriptor) = sys::clone_mount_tree(Path::new(OWN), options)
         {
             return Ok(Self { descriptor, source: None });
         }

@@ -178,16 +178,26 @@ fn exec_gofer(plan: &GoferPlan<'_>) -> anyhow::Result<Infallible> {
     sys::die_with_parent()?;
     pass_gate(plan.sync)?;
     sys::set_limits().context("setting resource limits")?;
-    sys::make_mounts_private().context("making mounts private")?;
+    if plan.mounts.iter().any(|mount| mount.follows) {
+        sys::make_mounts_follow().context("making mounts followers")?;
+    } else {
+        sys::make_mounts_private().context("making mounts private")?;
+    }
     let place = fs::File::open(plan.place).context("opening the state directory")?;
     let mut roots = Vec::new();
     for mount in plan.mounts {
-        let tree = sys::clone_mount_tree(&mount.source, mount.readonly && !mount.tmpfiles)
+        let tree = sys::clone_mount_tree(&mount.source, mount.tree_options())
             .with_context(|| format!("mounting {} (needs Linux 5.12)", mount.source.display()))?;
         roots.push(tree);
     }
     let proc_self_fd = sys::descriptor_directory().context("opening /proc/self/fd")?;
     sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
+    let root = fs::File::open("/").context("opening the empty root")?;
+    for (_, tree) in plan.mounts.iter().zip(&roots).filter(|(mount, _)| mount.follows) {
+        // New mounts come to attached trees only. There, below the root, no name leads to it.
+        sys::mounts::attach(tree.as_fd(), root.as_fd()).context("attaching a mount")?;
+    }
+    drop(root);
     if let Some(namespace) = plan.user_namespace {
         // Everything above needed the host's privileges. From here on the host's kernel translates
         // the owners of files, and refuses what belongs to nobody in the container.

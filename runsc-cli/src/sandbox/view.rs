@@ -36,7 +36,8 @@ impl View {
         }
         let tree = |connection: usize| {
             let mount = plan.gofer_mounts.get(connection).context("no such connection")?;
-            sys::clone_mount_tree(&mount.source, mount.readonly)
+            let options = sys::TreeOptions { follows: false, ..mount.tree_options() };
+            sys::clone_mount_tree(&mount.source, options)
                 .with_context(|| format!("mounting {}", mount.source.display()))
         };
         let mut binds = Vec::new();

@@ -59,15 +59,26 @@ impl FilesystemPlan {
         }
     }
 
-    /// Adds a bind mount of a host path.
-    pub(super) fn add_bind(&mut self, source: &Path, mount: MountConfig) -> anyhow::Result<()> {
+    /// Adds a bind mount of a host path. Where it is read-only, what is mounted below it is as well only
+    /// if that is asked for (`is_recursive`).
+    pub(super) fn add_bind(
+        &mut self,
+        source: &Path,
+        mut mount: MountConfig,
+        is_recursive: bool,
+    ) -> anyhow::Result<()> {
         let directory = source.metadata().with_context(|| source.display().to_string())?.is_dir();
         let has_overlay =
             self.overlay.all && self.overlay.medium != Medium::None && directory && !mount.readonly;
+        // Of several mounts the host's kernel tells which ones may be written to; the guest has one.
+        let readonly_top = mount.readonly && !is_recursive && has_mounts_below(source)?;
+        mount.readonly &= !readonly_top;
         let connection = self.gofer_mounts.len();
         self.gofer_mounts.push(GoferMount {
             pseudo_filesystems: true,
             unix_sockets: true,
+            readonly_top,
+            follows: matches!(mount.propagation, Propagation::Slave | Propagation::Shared),
             ..gofer_mount(source, has_overlay || mount.readonly)
         });
         let overlay = if has_overlay { self.overlay_for(source)? } else { OverlayMedium::None };
@@ -105,6 +116,16 @@ pub(super) fn default_overlay(rootfs: &Path, bundle: &Path) -> anyhow::Result<Ov
     Ok(if is_made { Overlay::NONE } else { Overlay::ROOT_IN_MEMORY })
 }
 
+/// Tells whether anything is mounted below a directory.
+fn has_mounts_below(dir: &Path) -> anyhow::Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    let is_below = |line: &str| {
+        let mount = line.split(' ').nth(4).map(unescape).unwrap_or_default();
+        Path::new(&mount) != dir && Path::new(&mount).starts_with(dir)
+    };
+    Ok(mounts.lines().any(is_below))
+}
+
 /// Tells whether a root is a mount of its own, and either an overlay or in the bundle.
 fn is_made_for_container(mounts: &str, rootfs: &Path, bundle: &Path) -> bool {
     let Some(wanted) = rootfs.to_str() else { return false };
@@ -131,6 +152,8 @@ fn gofer_mount(source: &Path, readonly: bool) -> GoferMount {
     GoferMount {
         source: source.to_owned(),
         readonly,
+        readonly_top: false,
+        follows: false,
         tmpfiles: false,
         unix_sockets: false,
         pseudo_filesystems: false,

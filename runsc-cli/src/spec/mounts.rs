@@ -69,11 +69,13 @@ pub(super) fn add(
         propagation: Propagation::Private,
     };
     let mut bind = kind == "bind";
+    let mut is_recursive = false;
     let mut tmpfs = TmpfsConfig::default();
     for option in &options {
         match option.as_str() {
             "bind" | "rbind" => bind = true,
-            "ro" | "rro" => mount.readonly = true,
+            "ro" => mount.readonly = true,
+            "rro" => (mount.readonly, is_recursive) = (true, true),
             "rw" => mount.readonly = false,
             "nosuid" => mount.nosuid = true,
             "suid" => mount.nosuid = false,
@@ -126,7 +128,7 @@ pub(super) fn add(
         if let Some(name) = source.file_name() {
             mount.root_name = name.to_string_lossy().into_owned();
         }
-        return plan.add_bind(&source, mount);
+        return plan.add_bind(&source, mount, is_recursive);
     }
     mount.kind = match (kind.as_str(), mount.destination.as_str()) {
         ("tmpfs" | "devtmpfs", "/dev") | ("devtmpfs", _) => MountKind::Devtmpfs(tmpfs),
