@@ -76,10 +76,18 @@ impl Sandbox {
             .collect()
     }
 
-    /// The process that tells the sentry what the host counts.
-    fn clerk(&self) -> i64 {
-        let mut all = self.processes().into_iter();
-        all.find(|pid| self.status(*pid, "Name").as_deref() == Some("runsc-clerk")).unwrap()
+    /// The process that tells the sentry what the host counts, once it has locked itself down: the sentry
+    /// does not wait for that.
+    #[track_caller]
+    fn clerk(&mut self) -> i64 {
+        let mut clerk = None;
+        self.wait_until(|sandbox| {
+            let is = |pid: i64, field, value| sandbox.status(pid, field).as_deref() == Some(value);
+            let is_clerk = |pid: &i64| is(*pid, "Name", "runsc-clerk") && is(*pid, "Seccomp", "2");
+            clerk = sandbox.processes().into_iter().find(is_clerk);
+            clerk.is_some()
+        });
+        clerk.unwrap()
     }
 
     /// Every process of the sentry's pid namespace, the sentry included.
@@ -203,7 +211,7 @@ fn sentry_sees_no_file_nor_environment_of_the_host() {
 
 #[test]
 fn stubs_have_no_descriptor_of_the_host() {
-    let sandbox = Sandbox::start("stubs");
+    let mut sandbox = Sandbox::start("stubs");
     let clerk = sandbox.clerk();
     let stubs = sandbox.processes();
     for pid in stubs.into_iter().filter(|pid| *pid != sandbox.sentry && *pid != clerk) {
@@ -228,7 +236,7 @@ fn stubs_have_no_descriptor_of_the_host() {
 
 #[test]
 fn clerk_has_its_socket_and_the_processes_of_the_sandbox_only() {
-    let sandbox = Sandbox::start("clerk");
+    let mut sandbox = Sandbox::start("clerk");
     let clerk = sandbox.clerk();
     let fds: Vec<_> = fs::read_dir(format!("/proc/{clerk}/fd")).unwrap().flatten().collect();
     assert_eq!(fds.len(), 2, "{fds:?}");
