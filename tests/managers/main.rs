@@ -83,5 +83,5 @@ mod managers {
         };
     }
 
-    managers!(podman, rootless, docker, docker_sid, containerd, cri, crio);
+    managers!(podman, rootless, docker, docker_sid, containerd, cri, crio, critest);
 }
