@@ -80,7 +80,7 @@ mod tests {
             }
             lines += &wrk(wire, "100", "http://10.87.0.2:8080/");
             lines += &wrk(wire, "50", "http://[fd87::2]:8080/");
-            lines += &wrk(wire, "8", "http://10.87.0.2:8080/large");
+            lines += &wrk(wire, "2", "http://10.87.0.2:8080/large");
             lines += &wrk(wire, "20", "http://10.87.0.2:8081/");
             lines
         });

@@ -2,7 +2,7 @@
 set -eu
 cd /tmp
 mkdir -p www logs tmp
-head -c 3000000 /dev/zero >www/large
+head -c 1000000 /dev/zero >www/large
 echo welcome >www/index.html
 cat >nginx.conf <<'END'
 worker_processes 2;
