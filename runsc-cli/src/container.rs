@@ -27,6 +27,7 @@ use crate::cgroup::Cgroup;
 use crate::hooks::Hooks;
 use crate::log;
 use crate::sandbox::control_client::ControlClient;
+use crate::sandbox::network;
 use crate::spec::namespaces::Namespaces;
 use crate::sys;
 
@@ -348,6 +349,10 @@ impl Container {
         for cgroup in [cgroup, sentry_cgroup].into_iter().flatten() {
             cgroup.remove()?;
         }
+        // Before anybody forgets what it was.
+        if let Err(error) = network::give_back(self) {
+            log::warning(&format!("{error:#}"));
+        }
         Ok(())
     }
 
@@ -514,7 +519,8 @@ impl ProcessRef {
         if self.is_alive() { Ok(file) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     }
 
-    fn kill_and_wait(&self) -> anyhow::Result<()> {
+    /// Kills it and waits until it is gone.
+    pub(crate) fn kill_and_wait(&self) -> anyhow::Result<()> {
         // The pidfd first, the identity second: from then on the number cannot be reused.
         let Ok(pidfd) = sys::pidfd_open(self.pid) else { return Ok(()) };
         if !self.is_alive() {

@@ -10,6 +10,7 @@ use super::create;
 use crate::cli::{GlobalOptions, IdArgs};
 use crate::container::{Container, Status};
 use crate::hooks::{self, Point};
+use crate::log;
 use crate::sandbox::control_client::ControlClient;
 use crate::sandbox::monitor;
 use crate::sandbox::network::{self, Network};
@@ -57,16 +58,23 @@ fn take_over_network(sandbox: &Container) -> anyhow::Result<bool> {
     if sandbox.state.network != NetworkMode::Sandbox {
         return Ok(false);
     }
-    let Some(Network { config, sockets }) = network::take_over(monitor.pid)? else {
+    let Some(Network { config, sockets }) = network::take_over(sandbox, monitor.pid)? else {
         return Ok(false);
     };
     if config.interfaces.is_empty() {
         return Ok(false);
     }
     let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let mut control = ControlClient::connect(sandbox).context("connecting to the sentry")?;
-    control.send_with(&Request::Network { network: config }, &sockets)?;
-    monitor::expect_done(control.receive()?)?;
+    let hand_over = || {
+        let mut control = ControlClient::connect(sandbox).context("connecting to the sentry")?;
+        control.send_with(&Request::Network { network: config }, &sockets)?;
+        monitor::expect_done(control.receive()?)
+    };
+    hand_over().inspect_err(|_| {
+        if let Err(error) = network::give_back(sandbox) {
+            log::warning(&format!("{error:#}"));
+        }
+    })?;
     Ok(true)
 }
 

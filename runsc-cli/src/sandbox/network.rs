@@ -1,17 +1,23 @@
 //! Taking over a network namespace: what is in it is read by netlink, each interface gets a packet
 //! socket for the sentry, and the host's own stack loses the addresses, so that only one answers.
+//! What was taken is written down before ([`taken`]), and put back when the sandbox is over.
+
+mod taken;
 
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use sentry::config::network::{AddrConfig, InterfaceConfig, NetworkConfig, RouteConfig};
 
+use crate::container::Container;
 use crate::log;
 use crate::sys;
+use taken::Taken;
 
 const HEADER: usize = 16;
 
@@ -25,9 +31,10 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 
-/// `NLM_F_REQUEST | NLM_F_DUMP`, `NLM_F_REQUEST | NLM_F_ACK`
+/// `NLM_F_REQUEST | NLM_F_DUMP`; `NLM_F_REQUEST | NLM_F_ACK`, and with them `NLM_F_CREATE | NLM_F_EXCL`
 const DUMP: u16 = 0x301;
 const CHANGE: u16 = 5;
+const ADD: u16 = 0x605;
 
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
@@ -57,37 +64,72 @@ pub(crate) struct Network {
     pub(crate) sockets: Vec<OwnedFd>,
 }
 
-/// Takes over the network namespace of a process; none where that is this process's own.
-pub(crate) fn take_over(pid: i32) -> anyhow::Result<Option<Network>> {
+/// Takes over the network namespace of a container that is locked; none where that is this process's
+/// own.
+pub(crate) fn take_over(container: &Container, pid: i32) -> anyhow::Result<Option<Network>> {
     let namespace = File::open(format!("/proc/{pid}/ns/net"))
         .context("opening the container's network namespace")?;
     if is_own(&namespace).context("looking at the container's network namespace")? {
         return Ok(None);
     }
+    within(&namespace, || take_over_own(container, id(&namespace)?)).map(Some)
+}
+
+/// Puts back what a container's sandbox, which is over or has never got it, has taken. Where the
+/// namespace is gone there is nothing to be done.
+pub(crate) fn give_back(container: &Container) -> anyhow::Result<()> {
+    let Some(taken) = Taken::read(&container.dir)? else { return Ok(()) };
+    let monitor = container.state.monitor.filter(|monitor| monitor.is_alive());
+    let of_monitor = monitor.map(|monitor| format!("/proc/{}/ns/net", monitor.pid).into());
+    let named = container.state.namespaces.path(libc::CLONE_NEWNET).cloned();
+    for path in of_monitor.into_iter().chain(named) {
+        let Ok(namespace) = File::open(path) else { continue };
+        if id(&namespace)? == taken.namespace {
+            within(&namespace, || taken.give_back())?;
+            break;
+        }
+    }
+    Taken::forget(&container.dir)
+}
+
+/// Does something in a network namespace.
+fn within<T: Send>(
+    namespace: &File,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
     // A thread of its own enters the namespace: the way back may be closed.
     let result = std::thread::scope(|scope| {
         let body = || {
             sys::enter_namespace(namespace.as_fd(), libc::CLONE_NEWNET)
                 .context("joining the container's network namespace")?;
-            take_over_own()
+            work()
         };
         scope.spawn(body).join()
     });
-    match result {
-        Ok(network) => network.map(Some),
-        Err(_) => bail!("reading the container's network"),
-    }
+    result.unwrap_or_else(|_| bail!("reading the container's network"))
 }
 
 /// Returns whether a namespace is the one that this process is in.
 pub(crate) fn is_own(namespace: &File) -> io::Result<bool> {
-    let own = std::fs::metadata("/proc/self/ns/net")?;
-    let other = namespace.metadata()?;
-    Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
+    Ok(id(namespace)? == id_of(Path::new("/proc/self/ns/net"))?)
 }
 
-fn take_over_own() -> anyhow::Result<Network> {
-    let mut config = read()?;
+/// Returns what tells the namespace at a path apart from others that exist.
+pub(crate) fn id_of(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn id(namespace: &File) -> io::Result<(u64, u64)> {
+    namespace.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn take_over_own(container: &Container, namespace: (u64, u64)) -> anyhow::Result<Network> {
+    let (mut config, mut taken) = read()?;
+    if config.interfaces.iter().any(|interface| interface.addrs.is_empty())
+        && taken::give_back_leftovers(container, namespace)?
+    {
+        (config, taken) = read()?;
+    }
     let open = |interface: &InterfaceConfig| {
         sentry_host::nic::open(interface.index).map_err(|errno| {
             anyhow::anyhow!("opening a packet socket for {}: {}", interface.name, errno.text())
@@ -99,10 +141,17 @@ fn take_over_own() -> anyhow::Result<Network> {
         config.has_resolver = true;
         sockets.push(resolver);
     }
+    taken.namespace = namespace;
+    taken.write(&container.dir)?;
     for interface in &config.interfaces {
         for addr in &interface.addrs {
-            remove(interface, *addr)
-                .with_context(|| format!("removing {} from {}", addr.ip, interface.name))?;
+            let removed = remove(interface, *addr)
+                .with_context(|| format!("removing {} from {}", addr.ip, interface.name));
+            if let Err(error) = removed {
+                // The first failure is the one to report.
+                let _ = taken.give_back().and_then(|()| Taken::forget(&container.dir));
+                return Err(error);
+            }
         }
     }
     Ok(Network { config, sockets })
@@ -182,8 +231,9 @@ fn dump(kind: u16, body: &[u8]) -> anyhow::Result<Vec<u8>> {
         .map_err(|errno| anyhow::anyhow!("asking for the network by netlink: {}", errno.text()))
 }
 
-/// Reads the network of the namespace that this thread is in.
-fn read() -> anyhow::Result<NetworkConfig> {
+/// Reads the network of the namespace that this thread is in, and what it takes to restore it.
+fn read() -> anyhow::Result<(NetworkConfig, Taken)> {
+    let mut taken = Taken::default();
     let links = dump(RTM_GETLINK, &[0; 16])?;
     let mut interfaces: Vec<_> =
         messages(&links, RTM_NEWLINK).into_iter().filter_map(interface).collect();
@@ -199,14 +249,20 @@ fn read() -> anyhow::Result<NetworkConfig> {
         };
         if let Some(interface) = interfaces.iter_mut().find(|known| known.index == index) {
             interface.addrs.push(AddrConfig { ip, prefix });
+            taken.add_addr(message);
         }
     }
-    let routes = dump(RTM_GETROUTE, &[0; 12])?;
-    let routes = messages(&routes, RTM_NEWROUTE).into_iter().filter_map(route);
-    let is_over_known =
-        |route: &RouteConfig| interfaces.iter().any(|known| known.index == route.interface);
-    let routes = routes.filter(is_over_known).collect();
-    Ok(NetworkConfig { interfaces, routes, has_resolver: false })
+    let dumped = dump(RTM_GETROUTE, &[0; 12])?;
+    let mut routes = Vec::new();
+    for message in messages(&dumped, RTM_NEWROUTE) {
+        let Some(route) = route(message) else { continue };
+        if interfaces.iter().any(|known| known.index == route.interface) {
+            routes.push(route);
+            taken.add_route(message);
+        }
+    }
+    taken.interfaces = interfaces.iter().map(|known| (known.index, known.mac)).collect();
+    Ok((NetworkConfig { interfaces, routes, has_resolver: false }, taken))
 }
 
 /// Reads an interface, where the sentry can do something with it.
@@ -275,14 +331,21 @@ fn remove(interface: &InterfaceConfig, addr: AddrConfig) -> io::Result<()> {
     body.extend_from_slice(&len.to_ne_bytes());
     body.extend_from_slice(&IFA_LOCAL.to_ne_bytes());
     body.extend_from_slice(&ip);
-    let answer = sentry_host::inet::dump_netlink(&request(RTM_DELADDR, CHANGE, &body))
+    match change(RTM_DELADDR, CHANGE, &body) {
+        // Gone with another one.
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes a request that is answered with an error or none.
+fn change(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    let answer = sentry_host::inet::dump_netlink(&request(kind, flags, body))
         .map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?;
     let error = messages(&answer, NLMSG_ERROR).first().and_then(|body| number32(body, 0));
     match error.map_or(0, u32::cast_signed) {
         0 => Ok(()),
-        // Gone with another one.
-        error if -error == libc::EADDRNOTAVAIL => Ok(()),
-        error => Err(io::Error::from_raw_os_error(-error)),
+        error => Err(io::Error::from_raw_os_error(error.saturating_neg())),
     }
 }
 
@@ -305,7 +368,7 @@ mod tests {
 
     #[test]
     fn own_network_can_be_read() {
-        let network = read().unwrap();
+        let (network, _) = read().unwrap();
         assert!(network.interfaces.iter().all(|interface| interface.name != "lo"));
     }
 }
