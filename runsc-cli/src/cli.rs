@@ -206,6 +206,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Keep every process of a container from running
     Pause(IdArgs),
+    /// Connect a port of this host to one of a container
+    PortForward(PortForwardArgs),
     /// List the processes of a container
     Ps(PsArgs),
     /// Let the processes of a paused container run again
@@ -289,6 +291,19 @@ pub(crate) struct RunArgs {
     /// Without meaning: processes of the container never become children of runsc
     #[arg(long)]
     pub(crate) no_subreaper: bool,
+}
+
+/// Options of `port-forward`.
+#[derive(Debug, Args)]
+pub(crate) struct PortForwardArgs {
+    /// Connect this unix socket, once, instead of a port of the host
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) stream: Option<PathBuf>,
+    /// Name of the container
+    pub(crate) id: String,
+    /// Port of the host, where it is another one, and port of the container
+    #[arg(value_name = "[LOCAL:]REMOTE")]
+    pub(crate) ports: String,
 }
 
 /// Options of `debug`.

@@ -15,6 +15,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod monitor;
 pub(crate) mod pause;
+pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod spec;

@@ -65,6 +65,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<i32> {
         Command::Kill(args) => commands::kill::run(&global, &args),
         Command::List(args) => commands::list::run(&global, &args),
         Command::Pause(args) => commands::pause::pause(&global, &args),
+        Command::PortForward(args) => commands::port_forward::run(&global, &args),
         Command::Ps(args) => commands::ps::run(&global, &args),
         Command::Resume(args) => commands::pause::resume(&global, &args),
         Command::Run(args) => commands::run::run(&global, &args),

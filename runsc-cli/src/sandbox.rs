@@ -1,6 +1,7 @@
 //! The processes of a sandbox: starting gofer and sentry, each in its jail, and talking to them.
 
 pub(crate) mod control_client;
+mod doors;
 mod executable;
 pub(crate) mod foreground;
 pub(crate) mod held;

@@ -454,24 +454,64 @@ pub(crate) fn set_ids(id: u32, drop_groups: bool) -> io::Result<()> {
 
 /// Gives up every capability, for this process and for whatever it executes.
 pub(crate) fn drop_capabilities() -> io::Result<()> {
+    keep_capability(None)
+}
+
+/// As [`drop_capabilities`], but for one that this process has, which it has after an exec as well.
+pub(crate) fn drop_capabilities_but(kept: u32) -> io::Result<()> {
+    keep_capability(Some(kept))
+}
+
+fn keep_capability(kept: Option<u32>) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, c_long::from(libc::PR_CAP_AMBIENT_CLEAR_ALL))?;
+    // Effective, permitted and inheritable, each in two halves: first the lower ones.
+    let kept = kept.filter(|kept| *kept < 32);
+    let mut after = [0_u32; 6];
+    if let Some(kept) = kept {
+        let mut now = [0_u32; 6];
+        let header = CapabilityHeader::default();
+        // SAFETY: header and data have the layout of version 3 (capget(2)) and are live.
+        check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, now.as_mut_ptr()) })?;
+        let [_, permitted, inheritable, ..] = &mut now;
+        let bit = 1 << kept;
+        if *permitted & bit != 0 {
+            *inheritable |= bit;
+            set_capabilities(&now)?;
+            let raise = c_long::from(libc::PR_CAP_AMBIENT_RAISE);
+            // SAFETY: integers only.
+            let raised = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, kept, 0, 0) };
+            check(raised.into())?;
+            after = [bit, bit, bit, 0, 0, 0];
+        }
+    }
     // SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP, SECBIT_KEEP_CAPS off, SECBIT_NO_CAP_AMBIENT_RAISE, and
     // the locks of all four (linux/securebits.h).
     prctl(libc::PR_SET_SECUREBITS, 0b1110_1111)?;
-    for capability in 0..64 {
+    for capability in (0..64).filter(|capability| kept.map(c_long::from) != Some(*capability)) {
         match prctl(libc::PR_CAPBSET_DROP, capability) {
             // The first number that the kernel does not know.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
             other => other?,
         }
     }
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
+    set_capabilities(&after)
+}
+
+/// `struct __user_cap_header_struct`
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+impl Default for CapabilityHeader {
+    fn default() -> Self {
+        Self { version: 0x2008_0522, pid: 0 }
     }
-    let header = Header { version: 0x2008_0522, pid: 0 };
-    let data = [0_u32; 6];
+}
+
+fn set_capabilities(data: &[u32; 6]) -> io::Result<()> {
+    let header = CapabilityHeader::default();
     // SAFETY: header and data have the layout of version 3 (capset(2)) and are live.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }

@@ -128,9 +128,12 @@ fn lock_down(config: &Config, platform_rules: &[Rule]) -> Result<(), StartError>
     let violation = if config.seccomp_log_only { Violation::Log } else { Violation::Kill };
     let mut rules = [&sentry_host::rules(), platform_rules].concat();
     match config.network {
-        NetworkMode::None => {}
+        NetworkMode::None => rules.extend(sentry_host::forward::rules()),
         NetworkMode::Host => rules.extend(sentry_host::inet::rules()),
-        NetworkMode::Sandbox => rules.extend(sentry_host::nic::rules()),
+        NetworkMode::Sandbox => {
+            rules.extend(sentry_host::nic::rules());
+            rules.extend(sentry_host::forward::rules());
+        }
     }
     filter::install(&rules, violation)
         .map_err(|errno| failure("locking down the sentry: seccomp", errno))

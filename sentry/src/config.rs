@@ -114,6 +114,10 @@ pub struct ContainerConfig {
     pub seccomp: Vec<BpfInstruction>,
     /// What a further container has of the sandbox's first one.
     pub shared: SharedNamespaces,
+    /// The container of the sandbox whose processes a further container shares, where it is not the
+    /// first one.
+    #[serde(default)]
+    pub shares_pids_of: Option<String>,
 }
 
 /// The namespaces that a container of a pod shares with the first one. The network always is the

@@ -241,6 +241,77 @@ fn members_may_share_their_processes() {
 }
 
 #[test]
+fn a_member_may_share_the_processes_of_another() {
+    compare(|runtime| {
+        let pod = Pod::new(runtime);
+        let a = pod.member("a", &["sleep", "1001"]);
+        a.start();
+        let pids = format!("/proc/{}/ns/pid", a.pid());
+        let b = pod.member_with("b", &["sleep", "1002"], |config| {
+            set_namespace(config, "pid", Some(&pids));
+        });
+        b.start();
+        // Both programs; not that of the first container.
+        let script = "grep -l ^sleep$ /proc/[0-9]*/comm";
+        let seen_by = |member: &Member<'_>| member.exec(&["sh", "-c", script]).lines().count();
+        pod.case.wait_until("both", || seen_by(&b) == 2 && seen_by(&a) == 2);
+        let mut seen = vec![b.exec(&["cat", "/proc/1/cmdline"]), b.exec(&["cat", "/etc/name"])];
+        let inode = |member: &Member<'_>| member.exec(&["busybox", "readlink", "/proc/1/ns/pid"]);
+        seen.push((inode(&a) == inode(&b)).to_string());
+        // A namespace ends with its first process.
+        pod.case.succeed(&["kill", "a", "KILL"]);
+        b.wait_until_stopped();
+        a.wait_until_stopped();
+        seen.push(pod.case.status("pod"));
+        seen
+    });
+}
+
+#[test]
+fn processes_of_nobody_in_the_sandbox_cannot_be_shared() {
+    let mut other = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    for platform in [Platform::Systrap, Platform::Ptrace].into_iter().filter(|it| it.is_wanted()) {
+        let pod = Pod::new(Runtime::Runsc(platform));
+        let path = format!("/proc/{}/ns/pid_for_children", other.id());
+        pod.case.wait_until("the namespace", || fs::metadata(&path).is_ok());
+        let member = pod.member_with("a", &["true"], |config| {
+            set_namespace(config, "pid", Some(&path));
+        });
+        let bundle = member.bundle.path().to_str().unwrap();
+        let words = "is of no container of sandbox pod";
+        let said = pod.case.fail(&["create", "--bundle", bundle, "a"], words);
+        assert_eq!(said, format!("create 1: {words}"));
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn a_member_with_another_network_has_it() {
+    compare(|runtime| {
+        let pod = Pod::new(runtime);
+        let shared = pod.member("shared", &["busybox", "nc", "-l", "-p", "4000"]);
+        let own = pod.member_with("own", &["sleep", "1000"], |config| {
+            set_namespace(config, "network", None);
+        });
+        shared.start();
+        own.start();
+        // 4000 in the notation of the table.
+        let listens = |member: &Member<'_>| {
+            let script = "cat /proc/net/tcp /proc/net/tcp6 | grep -c :0FA0; true";
+            member.exec(&["sh", "-c", script])
+        };
+        pod.case.wait_until("a listener", || listens(&shared) == "1");
+        let seen = vec![listens(&own), own.exec(&["cat", "/etc/name"])];
+        own.pod.case.succeed(&["delete", "--force", "own"]);
+        seen
+    });
+}
+
+#[test]
 fn members_end_and_come_again_without_the_others() {
     compare(|runtime| {
         let pod = Pod::new(runtime);

@@ -81,6 +81,8 @@ if what == "basics":
         tcp(host)
     udp(socket.AF_INET, v4)
     udp(socket.AF_INET6, v6)
+elif what == "name":
+    print("name", rest(dial(7004)).decode(), rest(dial(7004, v6)).decode())
 elif what == "loss":
     data = os.urandom(2_000_000)
     s = dial(7000)

@@ -29,6 +29,12 @@ impl Runtime {
         wire.start(self.argv(&state), state, &config)
     }
 
+    /// Starts a container of that name among those of a state directory.
+    pub(crate) fn start_as(self, wire: &Wire, args: &[&str], state: &TempDir, id: &str) -> Running {
+        let config = wire.config(&Rootfs::services(), &Cmd::new(args));
+        wire.start_as(self.argv(state), id, &config)
+    }
+
     /// Starts a container and waits until it says that it is ready.
     pub(crate) fn container(self, wire: &Wire, args: &[&str]) -> Running {
         self.start(wire, args).ready()

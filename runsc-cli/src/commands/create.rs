@@ -53,6 +53,9 @@ pub(super) fn prepare(
     }
     let root = super::state_root(global);
     let place = pod::find(&root, &args.id, &bundle.annotations, &bundle.namespaces)?;
+    let network = network_mode(global, &bundle.namespaces)?;
+    let place = pod::check(&root, place, network, &bundle.namespaces)?;
+    bundle.container.shares_pids_of = pod::pid_holder(&root, &place, &bundle.namespaces)?;
     if let Place::Own = place {
         bundle.namespaces.warn_of_paths();
     }
@@ -65,6 +68,7 @@ pub(super) fn prepare(
     let surroundings = Surroundings {
         namespaces: bundle.namespaces.clone(),
         is_detached,
+        serves_doors: false,
         console: console.map(|socket| Console {
             socket: socket.to_owned(),
             size: bundle.console_size,
@@ -82,7 +86,7 @@ pub(super) fn prepare(
     };
     let mut state = State::new(&args.id, &dir, &bundle.rootfs, annotations);
     state.hooks = std::mem::take(&mut bundle.hooks);
-    state.network = network_mode(global, &bundle.namespaces)?;
+    state.network = network;
     state.namespaces = std::mem::take(&mut bundle.namespaces);
     state.sandbox = place.sandbox().cloned();
     let limits = std::mem::take(&mut bundle.cgroups.limits);

@@ -52,13 +52,21 @@ pub(crate) fn ensure(
                 }
             }
         };
-        let Some(_lock) = sandbox.lock()? else { continue };
+        let Some(lock) = sandbox.lock()? else { continue };
         // As it is now that nobody is at work on it.
         match Container::find_if_any(root, id)? {
             Some(sandbox) if sandbox.state.sandbox.is_some() => {
                 bail!("annotations: {id} is no sandbox, but a container of one");
             }
-            Some(sandbox) if sandbox.status() != Status::Stopped => return Ok(()),
+            // A directory whose maker has not got the lock yet, unless a crash has left it.
+            Some(sandbox) if sandbox.is_leftover() && started.elapsed() < RACE => {
+                drop(lock);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            // With the lock here, nobody is creating it, whatever else it looks like.
+            Some(sandbox) if !matches!(sandbox.status(), Status::Stopped | Status::Creating) => {
+                return Ok(());
+            }
             // What was killed, or was never finished. Its containers have ended with it.
             Some(sandbox) => sandbox.clear_away()?,
             None => {}
@@ -108,12 +116,14 @@ fn start(plan: &Plan, sandbox: &mut Container) -> anyhow::Result<()> {
     let (gate, go) = io::pipe().context("creating a pipe")?;
     let (root, id) = (sandbox.root().to_owned(), sandbox.state.id.clone());
     let paths = sandbox.state.namespaces.paths.clone();
+    let network = monitor::open_namespace(Path::new("/proc/self/ns/net"))?;
     let body = |reports: BorrowedFd<'_>| {
         sys::close_in_child(go.as_fd());
         monitor::detach_from_caller()?;
         enter_namespaces(&paths)?;
         jail::pass_gate(gate.as_fd())?;
-        watch_over(plan, &mut Container::find(&root, &id)?, reports)
+        let serves_doors = monitor::serves_doors(&network, plan)?;
+        watch_over(plan, &mut Container::find(&root, &id)?, serves_doors, reports)
     };
     monitor::start(0, None, body, |child| {
         sandbox.set_monitor(child.pid)?;
@@ -138,6 +148,7 @@ fn enter_namespaces(paths: &[(libc::c_int, PathBuf)]) -> anyhow::Result<()> {
 fn watch_over(
     plan: &Plan,
     sandbox: &mut Container,
+    serves_doors: bool,
     reports: BorrowedFd<'_>,
 ) -> anyhow::Result<Infallible> {
     if let Some(cgroup) = &sandbox.state.sentry_cgroup {
@@ -154,15 +165,19 @@ fn watch_over(
         ControlClient::connect_unbuffered(sandbox).context("connecting to the sentry")?;
     monitor::expect_done(control.call(&Request::Created)?)?;
     control.send(&Request::Wait)?;
+    if serves_doors {
+        control.send(&Request::ServeDoors)?;
+    }
     if monitor::is_privileged() {
         sys::mounts::unshare_mounts().context("making a mount namespace")?;
         let place = File::open(&sandbox.dir).context("opening the state directory")?;
         sys::enter_empty_root(place.as_fd()).context("entering an empty root")?;
     }
-    monitor::hide(true)?;
+    monitor::hide(true, serves_doors)?;
     monitor::report(reports, &Report::Ready);
     let fds =
         [null.as_fd(), null.as_fd(), null.as_fd(), control.as_fd(), processes.sentry.pidfd.as_fd()];
-    let args = ["runsc-monitor", "monitor", "sandbox", &sandbox.state.id].map(str::to_owned);
+    let doors = if serves_doors { monitor::DOORS } else { "" };
+    let args = ["runsc-monitor", "monitor", "sandbox", &sandbox.state.id, doors].map(str::to_owned);
     jail::exec(processes.executable.as_fd(), reports, &fds, &args)
 }

@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use sentry::config::ProcessConfig;
+use sentry::config::{NetworkMode, ProcessConfig};
 use sentry::control::{ContainerStatus, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::control_client::ControlClient;
 use super::view::View;
-use super::{Plan, foreground, jail, member};
+use super::{Plan, doors, foreground, jail, member, network};
 use crate::container::{Container, EXIT_STATUS, State, Status};
 use crate::hooks::{self, Point};
 use crate::spec::namespaces::Namespaces;
@@ -44,14 +44,19 @@ mod monitor_fd {
     pub(super) const STATE_DIR: i32 = 6;
 }
 
+/// What a monitor is told that listens for its sandbox.
+pub(crate) const DOORS: &str = "doors";
+
 /// What is to be done for a container besides starting its sandbox.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
     pub(crate) namespaces: Namespaces,
     /// Whether the container outlives the caller.
     pub(crate) is_detached: bool,
     /// Where the master of the container's terminal goes.
     pub(crate) console: Option<Console>,
+    /// Whether the monitor listens on behalf of the sandbox; found out there.
+    pub(crate) serves_doors: bool,
 }
 
 /// A process that `exec` starts.
@@ -67,7 +72,7 @@ pub(crate) struct Execution {
 }
 
 /// A terminal that is made for a container.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Console {
     pub(crate) socket: PathBuf,
     /// Rows and columns.
@@ -96,6 +101,7 @@ pub(crate) fn create(
     let namespaces = &surroundings.namespaces;
     let own = if is_privileged() { namespaces.own(libc::CLONE_NEWNET) } else { 0 };
     let (root, id) = (container.root().to_owned(), container.state.id.clone());
+    let network = open_namespace(Path::new("/proc/self/ns/net"))?;
     let body = |reports: BorrowedFd<'_>| {
         sys::close_in_child(go.as_fd());
         detach_from_caller()?;
@@ -106,6 +112,8 @@ pub(crate) fn create(
                 .with_context(|| format!("joining the namespace {}", path.display()))?;
         }
         jail::pass_gate(gate.as_fd())?;
+        let surroundings =
+            &Surroundings { serves_doors: serves_doors(&network, plan)?, ..surroundings.clone() };
         watch_over_container(plan, surroundings, &mut Container::find(&root, &id)?, reports)
     };
     let pid_namespace = namespaces.path(libc::CLONE_NEWPID);
@@ -152,7 +160,7 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
             sys::enter_namespaces(place.as_fd(), kinds)
                 .context("joining the container's namespaces")?;
         }
-        hide(execution.is_detached)?;
+        hide(execution.is_detached, false)?;
         report(reports, &Report::Ready);
         let fds = [null.as_fd(), null.as_fd(), null.as_fd(), control.as_fd()];
         let args = ["runsc-monitor", "monitor", "exec", &container.state.id].map(str::to_owned);
@@ -276,6 +284,9 @@ fn watch_over_container(
         ControlClient::connect_unbuffered(container).context("connecting to the sentry")?;
     expect_done(control.call(&Request::Created)?)?;
     control.send(&Request::Wait)?;
+    if surroundings.serves_doors {
+        control.send(&Request::ServeDoors)?;
+    }
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let state_dir = File::open(&container.dir).context("opening the state directory")?;
     settle(plan, surroundings, sandbox.gofer.pidfd.as_fd(), reports)?;
@@ -288,7 +299,9 @@ fn watch_over_container(
         sandbox.gofer.pidfd.as_fd(),
         state_dir.as_fd(),
     ];
-    let args = ["runsc-monitor", "monitor", "container", &container.state.id].map(str::to_owned);
+    let doors = if surroundings.serves_doors { DOORS } else { "" };
+    let args =
+        ["runsc-monitor", "monitor", "container", &container.state.id, doors].map(str::to_owned);
     jail::exec(sandbox.executable.as_fd(), reports, &fds, &args)
 }
 
@@ -302,7 +315,7 @@ pub(super) fn settle(
     if is_privileged() {
         enter_namespaces(plan, &surroundings.namespaces, gofer)?;
     }
-    hide(surroundings.is_detached)?;
+    hide(surroundings.is_detached, surroundings.serves_doors)?;
     report(reports, &Report::Ready);
     Ok(())
 }
@@ -407,12 +420,27 @@ pub(crate) fn expect_done(response: Response) -> anyhow::Result<()> {
     }
 }
 
-/// Gives up what a monitor does not need: the caller's directory, every capability, and the tie to
-/// the caller.
-pub(super) fn hide(is_detached: bool) -> anyhow::Result<()> {
+/// Returns whether this process, a monitor, listens for its sandbox: where it is in another network
+/// namespace than its caller, and the sandbox has sockets of its own.
+pub(super) fn serves_doors(callers_network: &File, plan: &Plan) -> anyhow::Result<bool> {
+    let is_callers =
+        network::is_own(callers_network).context("looking at the network namespace")?;
+    Ok(!is_callers && plan.config.network != NetworkMode::Host)
+}
+
+/// Gives up what a monitor does not need: the caller's directory, every capability but the one to
+/// listen at the ports that guests do, where it does that, and the tie to the caller.
+pub(super) fn hide(is_detached: bool, serves_doors: bool) -> anyhow::Result<()> {
+    /// `CAP_NET_BIND_SERVICE`
+    const BIND_SERVICE: u32 = 10;
     std::env::set_current_dir("/")?;
     if is_privileged() {
-        sys::drop_capabilities().context("dropping capabilities")?;
+        let dropped = if serves_doors {
+            sys::drop_capabilities_but(BIND_SERVICE)
+        } else {
+            sys::drop_capabilities()
+        };
+        dropped.context("dropping capabilities")?;
     }
     sys::set_no_new_privs().context("setting no_new_privs")?;
     if is_detached {
@@ -427,12 +455,15 @@ fn take(number: i32) -> anyhow::Result<OwnedFd> {
 
 /// `runsc monitor container`: passes signals on until the container has stopped, then ends as it
 /// has ended.
-pub(crate) fn attend_container(id: String) -> anyhow::Result<std::convert::Infallible> {
+pub(crate) fn attend_container(
+    id: String,
+    serves_doors: bool,
+) -> anyhow::Result<std::convert::Infallible> {
     let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id);
     let sentry = Child::of_descriptor(take(monitor_fd::SENTRY)?);
     let gofer = Child::of_descriptor(take(monitor_fd::GOFER)?);
     let state_dir = take(monitor_fd::STATE_DIR)?;
-    let status = attend(control)?;
+    let status = attend(control, serves_doors)?;
     let _ = sys::poll(&[sentry.pidfd.as_fd()], Some(SENTRY_END));
     sentry.kill(libc::SIGKILL)?;
     gofer.kill(libc::SIGKILL)?;
@@ -446,17 +477,20 @@ pub(crate) fn attend_member(id: String) -> anyhow::Result<std::convert::Infallib
     let control = ControlClient::from_descriptor(take(member::monitor_fd::CONTROL)?, id);
     let gofer = Child::of_descriptor(take(member::monitor_fd::GOFER)?);
     let state_dir = take(member::monitor_fd::STATE_DIR)?;
-    let status = attend(control)?;
+    let status = attend(control, false)?;
     gofer.kill(libc::SIGKILL)?;
     gofer.wait().context("waiting for the gofer")?;
     end(state_dir.as_fd(), status)
 }
 
 /// `runsc monitor sandbox`: waits until a held sandbox is shut down.
-pub(crate) fn attend_sandbox(id: String) -> anyhow::Result<std::convert::Infallible> {
+pub(crate) fn attend_sandbox(
+    id: String,
+    serves_doors: bool,
+) -> anyhow::Result<std::convert::Infallible> {
     let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id);
     let sentry = Child::of_descriptor(take(monitor_fd::SENTRY)?);
-    attend(control)?;
+    attend(control, serves_doors)?;
     let _ = sys::poll(&[sentry.pidfd.as_fd()], Some(SENTRY_END));
     sentry.kill(libc::SIGKILL)?;
     sentry.wait().context("waiting for the sentry")?;
@@ -475,13 +509,14 @@ fn end(state_dir: BorrowedFd<'_>, status: Option<u32>) -> ! {
 
 /// `runsc monitor exec`: passes signals on until the process has ended, then ends as it has.
 pub(crate) fn attend_execution(id: String) -> anyhow::Result<std::convert::Infallible> {
-    let status = attend(ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id))?;
+    let control = ControlClient::from_descriptor(take(monitor_fd::CONTROL)?, id);
+    let status = attend(control, false)?;
     sys::end_as(ExitStatus::of_wait_status(status.unwrap_or(libc::SIGKILL.unsigned_abs())));
 }
 
-/// Passes signals on until the sentry tells how the guest process ended. Returns its wait status;
+/// Passes signals on, and listens where it is asked to, until the sentry tells how the guest process ended. Returns its wait status;
 /// none where the sentry has died.
-fn attend(mut control: ControlClient) -> anyhow::Result<Option<u32>> {
+fn attend(mut control: ControlClient, serves_doors: bool) -> anyhow::Result<Option<u32>> {
     let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
     loop {
         let ready = sys::poll(&[control.as_fd(), signals.as_fd()], None)?;
@@ -489,6 +524,10 @@ fn attend(mut control: ControlClient) -> anyhow::Result<Option<u32>> {
             match control.receive() {
                 Ok(Response::Status { status: ContainerStatus::Stopped { wait_status } }) => {
                     return Ok(Some(wait_status));
+                }
+                Ok(Response::Listen { port, is_v6 }) if serves_doors => {
+                    // Where the sentry is gone, the connection says so next.
+                    let _ = doors::answer(&mut control, port, is_v6);
                 }
                 // Of a signal: a guest process that is gone is told next.
                 Ok(_) => {}

@@ -8,14 +8,18 @@
 //! by a process of its own, and deleted it is with the last one.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use sentry::config::NetworkMode;
 
-use super::held;
+use super::{held, network};
 use crate::cgroup::cpus_of_quota;
 use crate::container::{Container, Status};
 use crate::spec::namespaces::Namespaces;
+use crate::{log, sys};
 
 /// Where a container is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,103 @@ pub(crate) fn find(
 pub(crate) fn is_first(id: &str, annotations: &BTreeMap<String, String>) -> bool {
     let is = |name: &str, value: &str| annotations.get(name).is_some_and(|it| it == value);
     ANNOTATIONS.iter().any(|(kind, sandbox)| is(kind, "sandbox") || is(sandbox, id))
+}
+
+/// Returns where a container is to run in view of its network: all containers of a sandbox share that
+/// one's.
+pub(crate) fn check(
+    root: &Path,
+    place: Place,
+    mode: NetworkMode,
+    namespaces: &Namespaces,
+) -> anyhow::Result<Place> {
+    if let Some(sandbox) = sandbox_at(root, &place)?
+        && has_other_network(&sandbox, mode, namespaces)?
+    {
+        log::warning(&format!(
+            "config.json: linux.namespaces: network: not that of sandbox {}: the container has a \
+             sandbox of its own",
+            sandbox.state.id
+        ));
+        return Ok(Place::Own);
+    }
+    Ok(place)
+}
+
+/// Returns the sandbox, where there is one so far and it is not the container's own.
+fn sandbox_at(root: &Path, place: &Place) -> anyhow::Result<Option<Container>> {
+    Ok(place.sandbox().map(|id| Container::find_if_any(root, id)).transpose()?.flatten())
+}
+
+fn has_other_network(
+    sandbox: &Container,
+    mode: NetworkMode,
+    namespaces: &Namespaces,
+) -> anyhow::Result<bool> {
+    let Some(monitor) = sandbox.state.monitor.filter(|monitor| monitor.is_alive()) else {
+        return Ok(false);
+    };
+    // Who has no privileges has no namespace either.
+    if sys::effective_ids().0 != 0 {
+        return Ok(false);
+    }
+    if sandbox.state.network != mode {
+        return Ok(true);
+    }
+    if namespaces.own(libc::CLONE_NEWNET) != 0 {
+        return Ok(mode != NetworkMode::Host);
+    }
+    let Some(path) = namespaces.path(libc::CLONE_NEWNET) else { return Ok(false) };
+    let id = |path: &Path| network::id_of(path).with_context(|| path.display().to_string());
+    let of_monitor = Path::new("/proc").join(monitor.pid.to_string()).join("ns/net");
+    // The process of one that is held may still be on its way there.
+    let named = sandbox.state.namespaces.path(libc::CLONE_NEWNET).filter(|_| sandbox.state.is_held);
+    let of_sandbox = id(named.unwrap_or(&of_monitor))?;
+    Ok(mode != NetworkMode::Host && id(path)? != of_sandbox)
+}
+
+/// Returns the container of a sandbox whose processes another one is to share, where it is not the
+/// first one. Monitors all are in one pid namespace of the host, so it is the process that the path
+/// names that says which.
+pub(crate) fn pid_holder(
+    root: &Path,
+    place: &Place,
+    namespaces: &Namespaces,
+) -> anyhow::Result<Option<String>> {
+    let Some(path) = namespaces.path(libc::CLONE_NEWPID) else { return Ok(None) };
+    let Some(sandbox) = sandbox_at(root, place)? else { return Ok(None) };
+    let named = path
+        .strip_prefix("/proc")
+        .ok()
+        .and_then(|rest| rest.components().next()?.as_os_str().to_str()?.parse::<i32>().ok());
+    let is_of = |container: &Container| {
+        container.state.monitor.is_some_and(|monitor| Some(monitor.pid) == named)
+    };
+    if is_of(&sandbox) {
+        return Ok(None);
+    }
+    if named.is_some() {
+        let is_member = |other: &Container| other.state.sandbox.as_ref() == Some(&sandbox.state.id);
+        let mut others = Container::list(root)?.into_iter();
+        if let Some(holder) = others.find(|other| is_member(other) && is_of(other)) {
+            return Ok(Some(holder.state.id));
+        }
+    }
+    let id = |path: &Path| -> anyhow::Result<(u64, u64)> {
+        let metadata = fs::metadata(path)
+            .with_context(|| format!("linux.namespaces: pid: {}", path.display()))?;
+        Ok((metadata.dev(), metadata.ino()))
+    };
+    let monitor = sandbox.state.monitor.context("the sandbox has no process")?;
+    let own = Path::new("/proc").join(monitor.pid.to_string()).join("ns/pid");
+    if id(path)? != id(&own)? {
+        bail!(
+            "linux.namespaces: pid: {} is of no container of sandbox {}",
+            path.display(),
+            sandbox.state.id
+        );
+    }
+    Ok(None)
 }
 
 /// Returns the sandbox that the annotations name, where it is not the container's own.

@@ -14,13 +14,16 @@ pub(crate) const RULES: &[Rule] = &[
     // `accept`
     Rule::any(libc::SYS_accept4),
     // `receive` is a `recvmsg`, which the packets' list has.
-    // `send`
-    Rule::any(libc::SYS_sendto),
+    // `send`: not to connect a socket of TCP (`MSG_FASTOPEN`), such as `forward` may have been given.
+    Rule::when(libc::SYS_sendto, &[(3, FASTOPEN, 0)]),
     // `wait_readable`
     Rule::any(libc::SYS_poll),
     // `event`; `event_clear` and `event_notify` are a `read` and a `write`, which are in other lists.
     Rule::any(libc::SYS_eventfd2),
 ];
+
+/// `MSG_FASTOPEN`
+const FASTOPEN: u64 = 0x2000_0000;
 
 /// Takes the next connection of a listening socket.
 ///

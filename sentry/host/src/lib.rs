@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 pub mod file;
 pub mod filter;
+pub mod forward;
 pub mod inet;
 pub mod membarrier;
 pub mod memfd;

@@ -14,6 +14,7 @@ use crate::config::network::NetworkConfig;
 use crate::control::{
     ContainerStatus, ContainerTarget, ExecProcess, ProcessInfo, StartError, ThreadInfo,
 };
+use crate::fs::host_fd::HostPoller;
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::task::signal::is_valid;
@@ -21,12 +22,17 @@ use crate::task::signal::is_valid;
 /// A container without files and processes, which has what those of a pod share.
 pub(super) struct Held {
     kernel: Arc<Kernel>,
+    poller: Arc<HostPoller>,
     container: Arc<Container>,
 }
 
 impl Held {
-    pub(super) fn new(kernel: Arc<Kernel>, container: Arc<Container>) -> Self {
-        Self { kernel, container }
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        poller: Arc<HostPoller>,
+        container: Arc<Container>,
+    ) -> Self {
+        Self { kernel, poller, container }
     }
 }
 
@@ -37,6 +43,14 @@ impl ContainerTarget for Held {
         sockets: Vec<OwnedFd>,
     ) -> Result<(), StartError> {
         target::connect_network(&self.kernel, network, sockets)
+    }
+
+    fn serve_doors(&self) {
+        target::serve_doors(&self.kernel, &self.poller);
+    }
+
+    fn connect(&self, socket: OwnedFd, port: u16) -> Result<(), StartError> {
+        target::connect(&self.kernel, &self.poller, socket, port)
     }
 
     fn start(&self) -> Result<(), StartError> {

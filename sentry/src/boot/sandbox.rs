@@ -15,6 +15,7 @@ use crate::control::{ContainerTarget, ControlTarget, StartError};
 use crate::fs::host_fd::HostPoller;
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
+use crate::net::inet::forward::Door;
 use crate::sync::Mutex;
 
 /// A sandbox whose first container is loaded, or that is held without one.
@@ -40,7 +41,7 @@ impl Sandbox {
         gofers: Vec<OwnedFd>,
         stdio: Vec<OwnedFd>,
     ) -> Result<Self, StartError> {
-        let container = Container::new(kernel, config, None, None);
+        let container = Container::new(kernel, config, None, None, None);
         let loaded = container::load(kernel, &container, poller, config, gofers, stdio)?;
         let first = Member::new(kernel.clone(), poller.clone(), container.clone(), loaded);
         Ok(Self {
@@ -58,11 +59,11 @@ impl Sandbox {
         poller: &Arc<HostPoller>,
         config: &ContainerConfig,
     ) -> Self {
-        let container = Container::new(kernel, config, None, None);
+        let container = Container::new(kernel, config, None, None, None);
         Self {
             kernel: kernel.clone(),
             poller: poller.clone(),
-            first: Arc::new(Held::new(kernel.clone(), container.clone())),
+            first: Arc::new(Held::new(kernel.clone(), poller.clone(), container.clone())),
             namespaces: container,
             members: Mutex::new(BTreeMap::new()),
         }
@@ -75,6 +76,10 @@ impl Sandbox {
         let member = self.members.lock().get(id)?.clone();
         Some(member)
     }
+}
+
+fn is_unknown(id: &str) -> StartError {
+    StartError { message: format!("the sandbox has no container {id}"), exit_code: 1 }
 }
 
 fn exists(id: &str) -> StartError {
@@ -108,7 +113,14 @@ impl ControlTarget for Sandbox {
             return Err(exists(&config.id));
         }
         let (kernel, poller) = (&self.kernel, &self.poller);
-        let container = Container::new(kernel, config, Some(&self.namespaces), Some(nursery));
+        let first = Some(&*self.namespaces);
+        let holder = config.shares_pids_of.as_ref().map(|id| {
+            let member = self.members.lock().get(id).cloned();
+            member.map(|member| member.container().clone()).ok_or_else(|| is_unknown(id))
+        });
+        let holder = holder.transpose()?;
+        let pid_holder = holder.as_deref().or(first);
+        let container = Container::new(kernel, config, first, pid_holder, Some(nursery));
         let loaded = container::load(kernel, &container, poller, config, gofers, stdio)
             .inspect_err(|_| target::kill_all(&container))?;
         let member = Member::new(kernel.clone(), poller.clone(), container, loaded);
@@ -122,6 +134,14 @@ impl ControlTarget for Sandbox {
             }
         };
         Ok(member)
+    }
+
+    fn next_door(&self) -> Option<Door> {
+        self.kernel.inet.next_door()
+    }
+
+    fn open_door(&self, door: Door, socket: Option<OwnedFd>) {
+        self.kernel.inet.open_door(door, socket);
     }
 
     fn remove(&self, container: &Arc<dyn ContainerTarget>) {

@@ -46,6 +46,11 @@ impl Member {
         Self { kernel, poller, container, mounts, first, is_started: AtomicBool::new(false) }
     }
 
+    /// Returns what the kernel knows of it.
+    pub(super) fn container(&self) -> &Arc<Container> {
+        &self.container
+    }
+
     /// Ends the container in a sandbox that lives on.
     pub(super) fn end(&self) {
         if !self.is_started.swap(true, Ordering::SeqCst) {
@@ -77,6 +82,30 @@ pub(super) fn connect_network(
     Ok(())
 }
 
+/// As [`ContainerTarget::serve_doors`].
+pub(super) fn serve_doors(kernel: &Kernel, poller: &Arc<HostPoller>) {
+    if let Some(notifier) = kernel.status_notifier.get() {
+        kernel.inet.serve_doors(poller, notifier);
+    }
+}
+
+/// As [`ContainerTarget::connect`].
+pub(super) fn connect(
+    kernel: &Kernel,
+    poller: &Arc<HostPoller>,
+    socket: OwnedFd,
+    port: u16,
+) -> Result<(), StartError> {
+    let failed = |message: String| StartError { message, exit_code: 1 };
+    if kernel.host_network.is_some() {
+        let message = "the container's ports are the host's own: connect to them there";
+        return Err(failed(message.to_owned()));
+    }
+    kernel.inet.connect_from_host(poller, socket, port).map_err(|errno| {
+        failed(format!("connecting to port {port}: {}", errno.text().to_lowercase()))
+    })
+}
+
 /// Kills every process of a container.
 pub(super) fn kill_all(container: &Container) {
     for (_, task) in container.tasks() {
@@ -100,6 +129,14 @@ impl ContainerTarget for Member {
         sockets: Vec<OwnedFd>,
     ) -> Result<(), StartError> {
         connect_network(&self.kernel, network, sockets)
+    }
+
+    fn serve_doors(&self) {
+        serve_doors(&self.kernel, &self.poller);
+    }
+
+    fn connect(&self, socket: OwnedFd, port: u16) -> Result<(), StartError> {
+        connect(&self.kernel, &self.poller, socket, port)
     }
 
     fn start(&self) -> Result<(), StartError> {

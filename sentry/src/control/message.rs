@@ -40,6 +40,22 @@ pub enum Request {
         /// Interfaces and routes.
         network: NetworkConfig,
     },
+    /// Says that this connection's owner is in the container's network namespace and makes listening
+    /// sockets there, for each `Listen` that it is sent.
+    ServeDoors,
+    /// Answers a `Listen`, with the socket where there could be one.
+    Door {
+        /// The port.
+        port: u16,
+        /// Whether of `::1`.
+        is_v6: bool,
+    },
+    /// Connects to a port of the sandbox: the stream socket that comes with the request is the
+    /// connection.
+    Connect {
+        /// The port.
+        port: u16,
+    },
     /// Lets the first process run. Answers when it does.
     Start,
     /// Asks for the container's status.
@@ -108,6 +124,13 @@ pub enum Response {
     Prepared {
         /// The number, in the sentry's pid namespace, of the process of which its others are made.
         host_pid: u32,
+    },
+    /// Asks whoever has sent `ServeDoors` for a socket that listens at a loopback address.
+    Listen {
+        /// The port.
+        port: u16,
+        /// Whether at `::1`.
+        is_v6: bool,
     },
     /// A process has been started.
     Executed {

@@ -16,6 +16,7 @@ use super::message::{
 use crate::config::network::NetworkConfig;
 use crate::config::{ContainerConfig, ProcessConfig};
 use crate::kernel::spawn_thread;
+use crate::net::inet::forward::Door;
 
 /// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
 const MAX_REQUEST: usize = 16 << 20;
@@ -52,6 +53,12 @@ pub trait ControlTarget: Send + Sync {
         stdio: Vec<OwnedFd>,
     ) -> Result<Arc<dyn ContainerTarget>, StartError>;
 
+    /// Returns the next listening socket of the host that is wanted.
+    fn next_door(&self) -> Option<Door>;
+
+    /// Takes the socket that was wanted; none where it could not be made.
+    fn open_door(&self, door: Door, socket: Option<OwnedFd>);
+
     /// Kills what is left of a container that `create` has created, and forgets it.
     fn remove(&self, container: &Arc<dyn ContainerTarget>);
 }
@@ -67,6 +74,15 @@ pub trait ContainerTarget: Send + Sync {
         network: &NetworkConfig,
         sockets: Vec<OwnedFd>,
     ) -> Result<(), StartError>;
+
+    /// Has listening sockets of the host asked for from now on, where somebody listens in the sandbox.
+    fn serve_doors(&self);
+
+    /// Connects a stream socket of the host to a port.
+    ///
+    /// # Errors
+    /// Where nobody listens there, or the network is the host's.
+    fn connect(&self, socket: OwnedFd, port: u16) -> Result<(), StartError>;
 
     /// Lets the first process run.
     ///
@@ -176,6 +192,8 @@ struct Client {
     has_started_process: bool,
     /// What is being done for it; its further requests wait.
     job: Option<Arc<Job>>,
+    /// Whether it makes listening sockets.
+    serves_doors: bool,
 }
 
 impl Drop for Client {
@@ -211,6 +229,7 @@ impl ControlServer {
                 Ok(target) => {
                     self.finish_jobs(target);
                     self.tell_ends();
+                    self.ask_for_door(target.as_ref());
                     if let Some(code) = target.first().status().exit_code() {
                         self.answer_all();
                         return code;
@@ -257,6 +276,7 @@ impl ControlServer {
                 process: None,
                 has_started_process: false,
                 job: None,
+                serves_doors: false,
                 waits_for: None,
                 told_failure: false,
                 nursery: None,
@@ -293,6 +313,18 @@ impl ControlServer {
                 client.waits_for = None;
                 let _ = client.answer(&Response::Status { status });
             }
+        }
+    }
+
+    /// Asks whoever makes them for the next listening socket.
+    fn ask_for_door(&self, target: &dyn ControlTarget) {
+        let Some(client) = self.clients.iter().find(|client| client.serves_doors) else { return };
+        while let Some(door) = target.next_door() {
+            let Door { port, is_v6 } = door;
+            if client.answer(&Response::Listen { port, is_v6 }).is_ok() {
+                return;
+            }
+            target.open_door(door, None);
         }
     }
 
@@ -400,6 +432,23 @@ impl Client {
                 let sockets = std::mem::take(&mut self.descriptors);
                 container.connect_network(&network, sockets).into()
             }
+            Request::ServeDoors => {
+                self.serves_doors = true;
+                container.serve_doors();
+                Response::Done
+            }
+            Request::Door { port, is_v6 } => {
+                let socket = std::mem::take(&mut self.descriptors).pop();
+                if self.serves_doors {
+                    target.open_door(Door { port, is_v6 }, socket);
+                }
+                // There may be another one for the answer.
+                return None;
+            }
+            Request::Connect { port } => match std::mem::take(&mut self.descriptors).pop() {
+                Some(socket) => container.connect(socket, port).into(),
+                None => Err(Errno::EBADF).into(),
+            },
             Request::Start => container.start().into(),
             Request::Status => Response::Status { status: container.status() },
             Request::Wait => {

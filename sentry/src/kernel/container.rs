@@ -102,6 +102,7 @@ impl Container {
         kernel: &Arc<Kernel>,
         config: &ContainerConfig,
         first: Option<&Self>,
+        pid_holder: Option<&Self>,
         nursery: Option<Arc<dyn Nursery>>,
     ) -> Arc<Self> {
         let SharedNamespaces { pid, ipc, uts } = config.shared;
@@ -111,8 +112,8 @@ impl Container {
         };
         Arc::new(Self {
             id: config.id.clone(),
-            pid_namespace: match first.filter(|_| pid) {
-                Some(first) => first.pid_namespace.clone(),
+            pid_namespace: match pid_holder.filter(|_| pid) {
+                Some(holder) => holder.pid_namespace.clone(),
                 None => PidNamespace::new(
                     Some(kernel.root_pid_namespace.clone()),
                     kernel.next_namespace_ino(),

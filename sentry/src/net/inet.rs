@@ -7,6 +7,7 @@
 //! [`stack`]: crate::net::stack
 
 mod addr;
+pub mod forward;
 pub mod interface;
 mod ip_options;
 pub mod ping;
@@ -24,6 +25,7 @@ use syscalls::abi::socket::{
 };
 use syscalls::{Errno, SysResult};
 
+use self::forward::Forwards;
 use self::ping::PingSocket;
 use self::ports::{PortRange, Ports};
 use self::tcp::TcpSocket;
@@ -49,12 +51,20 @@ pub struct Inet {
     pings: Mutex<Vec<Weak<PingSocket>>>,
     /// The way out, where there is one.
     stack: OnceLock<Arc<Stack>>,
+    /// What comes past it.
+    forwards: Forwards,
 }
 
 impl Default for Inet {
     fn default() -> Self {
         let pings = Mutex::new(Vec::new());
-        Self { tcp: Ports::new(), udp: Ports::new(), pings, stack: OnceLock::new() }
+        Self {
+            tcp: Ports::new(),
+            udp: Ports::new(),
+            pings,
+            stack: OnceLock::new(),
+            forwards: Forwards::default(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -24,7 +25,8 @@ pub struct Wire {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    delete: Option<Vec<OsString>>,
+    /// How the runtime is called, and the name of the container.
+    runtime: Option<(Vec<OsString>, String)>,
     _dirs: Vec<TempDir>,
     _bundle: Option<Bundle>,
 }
@@ -106,10 +108,42 @@ impl Wire {
     /// # Errors
     /// What it says where it fails.
     pub fn ask_outside(&self, args: &[&str]) -> Result<String, String> {
-        let output = self.enter_outside(args).output().map_err(|error| error.to_string())?;
+        Self::ask(self.enter_outside(args))
+    }
+
+    /// Runs a program in the container's network namespace, but not in the container; returns what it
+    /// prints.
+    ///
+    /// # Errors
+    /// What it says where it fails.
+    pub fn ask_inside(&self, args: &[&str]) -> Result<String, String> {
+        Self::ask(Self::enter(&self.inside, args))
+    }
+
+    fn ask(mut command: Command) -> Result<String, String> {
+        let output = command.output().map_err(|error| error.to_string())?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr);
         if output.status.success() { Ok(stdout) } else { Err(stdout + &stderr) }
+    }
+
+    /// Returns the addresses and routes of the container's interface, as the host's kernel has them.
+    ///
+    /// # Panics
+    ///
+    /// If it does not tell.
+    #[must_use]
+    #[track_caller]
+    pub fn network(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (family, what) in [("-4", "addr"), ("-6", "addr"), ("-4", "route"), ("-6", "route")] {
+            let args = ["ip", family, "-o", what, "show", "dev", "eth9"];
+            let text = self.ask_inside(&args).expect("cannot ask for the network");
+            // Whether a conflict was looked for is of the past.
+            lines.extend(text.lines().map(|line| format!("{what} {}", line.replace(" nodad", ""))));
+        }
+        lines.sort();
+        lines
     }
 
     /// Starts a program outside and waits until it says that it is ready.
@@ -151,14 +185,26 @@ impl Wire {
     #[must_use]
     #[track_caller]
     pub fn start(&self, argv: Vec<OsString>, state: TempDir, config: &Value) -> Running {
+        let mut running = self.start_as(argv, "c", config);
+        running._dirs.push(state);
+        running
+    }
+
+    /// As [`Wire::start`], for a container of that name in a state directory of somebody else.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[must_use]
+    #[track_caller]
+    pub fn start_as(&self, argv: Vec<OsString>, id: &str, config: &Value) -> Running {
         let bundle = Bundle::with_config(config);
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "150"]).args(&argv).args(["run", "c"]);
+        command.args(["-k", "5", "150"]).args(&argv).args(["run", id]);
         command.current_dir(bundle.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().expect("cannot start the runtime");
-        let mut delete = argv;
-        delete.extend(["delete".into(), "--force".into(), "c".into()]);
-        Running { child, delete: Some(delete), _dirs: vec![state], _bundle: Some(bundle) }
+        let runtime = Some((argv, id.to_owned()));
+        Running { child, runtime, _dirs: Vec::new(), _bundle: Some(bundle) }
     }
 }
 
@@ -180,7 +226,40 @@ impl Running {
     #[track_caller]
     fn program(mut command: Command) -> Self {
         let child = command.stdout(Stdio::piped()).spawn().expect("cannot start a program");
-        Self { child, delete: None, _dirs: Vec::new(), _bundle: None }.ready()
+        Self { child, runtime: None, _dirs: Vec::new(), _bundle: None }.ready()
+    }
+
+    /// Returns a command of the runtime that has started this.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        let argv = self.runtime.iter().flat_map(|(argv, _)| argv);
+        command.args(["-k", "5", "100"]).args(argv).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Kills the runtime and the container's process on the host, as nobody should.
+    ///
+    /// # Panics
+    ///
+    /// If the container lives on.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        let Some((_, id)) = &self.runtime else { return };
+        let state = || -> Value {
+            let output = self.command(&["state", id]).output().expect("cannot start the runtime");
+            serde_json::from_slice(&output.stdout).expect("the runtime knows no state")
+        };
+        let pid = state()["pid"].to_string();
+        // `timeout` leads a group, in which the runtime is.
+        for target in [format!("-{}", self.child.id()), pid] {
+            let _ = Command::new("kill").args(["-KILL", "--", &target]).status();
+        }
+        let limit = Instant::now() + Duration::from_secs(60);
+        while state()["status"] != "stopped" {
+            assert!(Instant::now() < limit, "{id} lives on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[track_caller]
@@ -222,8 +301,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(delete) = &self.delete {
-            let _ = Command::new(&delete[0]).args(&delete[1..]).stderr(Stdio::null()).status();
+        if let Some((_, id)) = &self.runtime {
+            let _ = self.command(&["delete", "--force", id]).stderr(Stdio::null()).status();
         }
         // `timeout` passes it on.
         let pid = self.child.id().to_string();

@@ -124,7 +124,7 @@ pub(super) struct PortRange {
 
 impl PortRange {
     /// Returns all ports once, from a random one on.
-    fn ports(self) -> impl Iterator<Item = u16> {
+    pub(super) fn ports(self) -> impl Iterator<Item = u16> {
         let n = u32::from(self.last.saturating_sub(self.first)) + 1;
         let mut bytes = [0; 4];
         // Without random numbers the order is fixed, which is no harm.

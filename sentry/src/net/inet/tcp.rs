@@ -6,6 +6,7 @@
 
 mod conn;
 mod connect;
+mod from_host;
 mod listen;
 mod options;
 mod remote;
@@ -20,6 +21,8 @@ use syscalls::abi::socket::{AF_UNSPEC, IPPROTO_TCP, IPV6_V6ONLY, MsgFlags, SOCK_
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use self::conn::{Conn, Look, Phase};
+pub(super) use self::from_host::HostConnection;
+use self::from_host::HostListener;
 use self::options::TcpOptions;
 use self::remote::Stream;
 use super::addr::{self, Endpoint, Family};
@@ -56,6 +59,8 @@ enum Role {
         pending: VecDeque<Arc<TcpSocket>>,
         /// Who waits for room.
         waiting: VecDeque<Weak<TcpSocket>>,
+        /// Where further connections come from.
+        doors: Vec<Arc<HostListener>>,
     },
     /// Connected once and for all.
     Connected {
@@ -488,8 +493,9 @@ impl Socket for TcpSocket {
                 let ended = Events::HUP | Events::RDHUP;
                 return error | ended | Events::READABLE | Events::WRITABLE;
             }
-            Role::Listening { pending, .. } => {
-                return if pending.is_empty() { Events::empty() } else { Events::READABLE };
+            Role::Listening { pending, doors, .. } => {
+                let has_none = pending.is_empty() && !doors.iter().any(|door| door.has_pending());
+                return if has_none { Events::empty() } else { Events::READABLE };
             }
             Role::Connected { stream, .. } => stream.clone(),
         };

@@ -52,21 +52,28 @@ impl TcpSocket {
         if let Some(place) = *place {
             tcp.listen(place, now_ns)?;
         }
-        *role = Role::Listening { backlog, pending: VecDeque::new(), waiting: VecDeque::new() };
+        let port = place.map(|place| place.port);
+        *role = Role::Listening {
+            backlog,
+            pending: VecDeque::new(),
+            waiting: VecDeque::new(),
+            doors: Vec::new(),
+        };
         drop(state);
+        if let Some(port) = port {
+            self.inet().want_doors(port);
+        }
         self.queue.notify(Events::all());
         Ok(())
     }
 
     /// Takes the first connection that waits.
     pub(super) fn do_accept(&self) -> SysResult<Arc<Self>> {
-        let socket = {
-            let mut state = self.state.lock();
-            let Role::Listening { pending, .. } = &mut state.role else {
-                return Err(Errno::EINVAL);
-            };
-            pending.pop_front().ok_or(Errno::EAGAIN)?
+        let first = match &mut self.state.lock().role {
+            Role::Listening { pending, .. } => pending.pop_front(),
+            _ => return Err(Errno::EINVAL),
         };
+        let Some(socket) = first else { return self.accept_from_host() };
         self.admit_waiting();
         Ok(socket)
     }
@@ -76,7 +83,9 @@ impl TcpSocket {
         loop {
             let client = {
                 let mut state = self.state.lock();
-                let Role::Listening { backlog, pending, waiting } = &mut state.role else { return };
+                let Role::Listening { backlog, pending, waiting, .. } = &mut state.role else {
+                    return;
+                };
                 if pending.len() > *backlog {
                     return;
                 }
@@ -91,7 +100,8 @@ impl TcpSocket {
 
     /// Ends what a socket that is closed, or listens no more, has to do with others.
     pub(super) fn close_listener(&self, role: Role) {
-        let Role::Listening { pending, waiting, .. } = role else { return };
+        let Role::Listening { pending, waiting, doors, .. } = role else { return };
+        drop(doors);
         for socket in pending {
             if let Some(stream) = socket.stream() {
                 stream.close(true);
@@ -167,7 +177,7 @@ impl TcpSocket {
     ) -> SysResult<Arc<super::Conn>> {
         let [from, to] = addrs;
         let mut state = self.state.lock();
-        let Role::Listening { backlog, pending, waiting } = &mut state.role else {
+        let Role::Listening { backlog, pending, waiting, .. } = &mut state.role else {
             return Err(Errno::ECONNREFUSED);
         };
         if pending.len() > *backlog {

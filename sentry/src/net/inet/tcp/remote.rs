@@ -1,4 +1,5 @@
-//! Connections over packets, and what they have in common with those that stay here.
+//! Connections over packets, and what they have in common with those that stay here and those that
+//! come from the host.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -8,6 +9,7 @@ use syscalls::abi::socket::MsgFlags;
 use syscalls::{Errno, SysResult};
 
 use super::conn::{Conn, Look, Phase, Side};
+use super::from_host::HostStream;
 use super::options::LOOPBACK_MSS;
 use super::{Inet, Role, TcpSocket, phase_number};
 use crate::net::inet::addr::Endpoint;
@@ -27,6 +29,8 @@ pub(super) enum Stream {
     Local(Arc<Conn>, Side),
     /// The other one is elsewhere.
     Remote(Arc<Link>),
+    /// The other one is a program on the host.
+    Host(Arc<HostStream>),
 }
 
 impl Stream {
@@ -38,12 +42,14 @@ impl Stream {
                 if *side == Side::Client { (client, server) } else { (server, client) }
             }
             Self::Remote(link) => (link.local, link.remote),
+            Self::Host(stream) => stream.ends,
         }
     }
 
     pub(super) fn look(&self, waits: bool) -> Look {
         let link = match self {
             Self::Local(conn, side) => return conn.look(*side, waits),
+            Self::Host(stream) => return stream.look(),
             Self::Remote(link) => link,
         };
         let view = link.look(waits);
@@ -89,7 +95,7 @@ impl Stream {
     /// Returns the largest segment.
     pub(super) fn mss(&self) -> i32 {
         match self {
-            Self::Local(..) => LOOPBACK_MSS,
+            Self::Local(..) | Self::Host(_) => LOOPBACK_MSS,
             Self::Remote(link) => i32::try_from(link.look(false).mss).unwrap_or(LOOPBACK_MSS),
         }
     }
@@ -98,6 +104,7 @@ impl Stream {
         match self {
             Self::Local(conn, side) => conn.send(*side, src, flags),
             Self::Remote(link) => link.send(src, flags),
+            Self::Host(stream) => stream.send(src, flags),
         }
     }
 
@@ -109,6 +116,7 @@ impl Stream {
         match self {
             Self::Local(conn, side) => conn.recv(*side, dst, flags),
             Self::Remote(link) => link.recv(dst, flags).map(|n| (n, MsgFlags::empty())),
+            Self::Host(stream) => stream.recv(dst, flags),
         }
     }
 
@@ -116,6 +124,7 @@ impl Stream {
         match self {
             Self::Local(conn, side) => conn.shutdown(*side, receive, send),
             Self::Remote(link) => link.shutdown(receive, send),
+            Self::Host(stream) => stream.shutdown(receive, send),
         }
     }
 
@@ -124,6 +133,11 @@ impl Stream {
         match self {
             Self::Local(conn, side) => conn.close(*side, resets),
             Self::Remote(link) => link.close(resets),
+            Self::Host(stream) => {
+                stream.close(resets);
+                // The host's kernel remembers.
+                false
+            }
         }
     }
 
@@ -131,6 +145,7 @@ impl Stream {
         match self {
             Self::Local(conn, side) => conn.take_error(*side),
             Self::Remote(link) => link.take_error(),
+            Self::Host(stream) => stream.take_error(),
         }
     }
 }
