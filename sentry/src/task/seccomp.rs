@@ -185,7 +185,9 @@ impl Mode {
             Self::Strict => return Err(Errno::EINVAL),
             Self::Filter(filters) => filters.programs.clone(),
         };
-        if listener.is_some() && programs.iter().any(|filter| filter.listener.is_some()) {
+        let is_heard =
+            |filter: &Arc<Filter>| filter.listener.as_ref().is_some_and(|it| !it.is_closed());
+        if listener.is_some() && programs.iter().any(is_heard) {
             return Err(Errno::EBUSY);
         }
         let own = allowed(&program);

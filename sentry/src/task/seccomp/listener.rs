@@ -144,6 +144,11 @@ impl Listener {
         self.queue.notify(Events::all());
     }
 
+    /// Returns whether nobody listens any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner.lock().is_closed
+    }
+
     /// Is told that nobody listens any more: calls do not exist from now on.
     pub(crate) fn close(&self) {
         let notices = {
