@@ -54,7 +54,7 @@ struct Group {
 
 impl Cgroup {
     /// Returns the group at `path` of config.json, which is taken from the root of each hierarchy
-    /// where it is absolute, and from the caller's own group otherwise.
+    /// where it is absolute, and from the caller's own group otherwise, in version 2 from that one's parent.
     pub(crate) fn new(path: Option<&str>, id: &str) -> anyhow::Result<Self> {
         let path = Path::new(path.unwrap_or(id));
         if path.components().any(|part| part == std::path::Component::ParentDir) {
@@ -65,10 +65,14 @@ impl Cgroup {
         let groups = hierarchies(&mounts, is_visible)
             .into_iter()
             .map(|Hierarchy { mount, controllers }| {
-                let base = if path.is_absolute() {
-                    String::new()
-                } else {
-                    own_group(&own, controllers.as_deref())
+                let base = match own_group(&own, controllers.as_deref()) {
+                    _ if path.is_absolute() => String::new(),
+                    // In version 2, a group with processes of its own has no groups with controllers below it.
+                    // As runc.
+                    own if controllers.is_none() => {
+                        own.rsplit_once('/').map_or_else(String::new, |(parent, _)| parent.into())
+                    }
+                    own => own,
                 };
                 let relative = path.strip_prefix("/").unwrap_or(path);
                 let dir = mount.join(base.trim_start_matches('/')).join(relative);
