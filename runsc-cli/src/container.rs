@@ -142,7 +142,8 @@ impl Container {
         }
         let lock = File::open(&dir).and_then(|lock| lock.lock().map(|()| lock));
         let lock = lock.with_context(|| format!("locking {}", dir.display()))?;
-        if !is_at(&lock, &dir) {
+        // Before it was locked it may have been deleted, and even claimed by another creator.
+        if !is_at(&lock, &dir) || dir.join("state.json").exists() {
             bail!("container {} was deleted while it was being created", state.id);
         }
         let container = Self { dir, state, creation: Some(lock) };
