@@ -106,3 +106,19 @@ fn a_read_only_mount_covers_what_is_below_it_where_that_is_asked_for() {
         seen
     });
 }
+
+/// Podman gives a privileged container of an ordinary user the host's devices so.
+#[test]
+fn a_file_may_be_a_follower() {
+    compare(|runtime| {
+        let volume = Volume::new();
+        std::fs::write(volume.path("source/file"), "text\n").unwrap();
+        let case = Case::with(runtime, &["cat", "/file"], |config: &mut Value| {
+            config["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": "/file", "type": "bind", "source": volume.path("source/file"),
+                "options": ["bind", "rslave"],
+            }));
+        });
+        vec![case.succeed(&["run", "c"])]
+    });
+}

@@ -78,7 +78,9 @@ impl FilesystemPlan {
             pseudo_filesystems: true,
             unix_sockets: true,
             readonly_top,
-            follows: matches!(mount.propagation, Propagation::Slave | Propagation::Shared),
+            // Nothing is mounted below a file.
+            follows: directory
+                && matches!(mount.propagation, Propagation::Slave | Propagation::Shared),
             ..gofer_mount(source, has_overlay || mount.readonly)
         });
         let overlay = if has_overlay { self.overlay_for(source)? } else { OverlayMedium::None };
