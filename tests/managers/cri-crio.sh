@@ -28,13 +28,14 @@ fi
 start() {
     local drop=false
     [ "$1" = drop ] && drop=true
-    mkdir -p "$1"/{cni,exits,attach,conf.d}
+    mkdir -p "$1"/{cni,exits,conf.d}
     cat >"$1/cni/net.conflist" <<EOF
 {"cniVersion": "0.4.0", "name": "$1", "plugins": [
   {"type": "bridge", "bridge": "$1", "isGateway": true, "ipMasq": true,
    "ipam": {"type": "host-local", "dataDir": "$WORK/$1/ipam", "ranges": [[{"subnet": "10.77.$2.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
+    # Sockets have short names: that of an attachment has 72 characters below this directory.
     cat >"$1/crio.conf" <<EOF
 [crio]
 root = "$WORK/$1/root"
@@ -56,7 +57,7 @@ default_ulimits = ["nofile=4096:4096"]
 pinns_path = "$CRIO/pinns"
 namespaces_dir = "/run/$1/ns"
 container_exits_dir = "$WORK/$1/exits"
-container_attach_socket_dir = "$WORK/$1/attach"
+container_attach_socket_dir = "/run/$1/attach"
 [crio.runtime.runtimes.tested]
 runtime_path = "$WRAPPER"
 runtime_type = "oci"
