@@ -41,12 +41,18 @@ pub(crate) fn measure(
     wanted: &[&'static str],
 ) -> Vec<(&'static str, Result<f64, String>)> {
     let (wire, rootfs) = (Wire::new(), Rootfs::services());
-    let _servers = start(runtime, guest, &wire, &rootfs);
-    let measured = wanted.iter().map(|name| (*name, measure_one(&wire, guest, name)));
-    measured.collect()
+    let servers = start(runtime, guest, &wire, &rootfs);
+    let measure = |name: &&'static str| {
+        let value = match &servers {
+            Ok(_) => measure_one(&wire, guest, name),
+            Err(line) => Err(format!("the servers do not start: {line}")),
+        };
+        (*name, value)
+    };
+    wanted.iter().map(measure).collect()
 }
 
-fn start(runtime: &Runtime, guest: &Path, wire: &Wire, rootfs: &Rootfs) -> Running {
+fn start(runtime: &Runtime, guest: &Path, wire: &Wire, rootfs: &Rootfs) -> Result<Running, String> {
     if runtime.is_native() {
         // What programs write is in a namespace of their own.
         let script = format!(
@@ -55,7 +61,7 @@ fn start(runtime: &Runtime, guest: &Path, wire: &Wire, rootfs: &Rootfs) -> Runni
         );
         let (root, guest) = (rootfs.path().to_string_lossy(), guest.to_string_lossy());
         let args = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script];
-        return wire.server_inside(&[&args[..], &["sh", &root, &guest, SERVERS]].concat());
+        return Ok(wire.server_inside(&[&args[..], &["sh", &root, &guest, SERVERS]].concat()));
     }
     let state = TempDir::new();
     let mut config = wire.config(rootfs, &Cmd::new(["sh", "-c", SERVERS]));
@@ -71,7 +77,7 @@ fn start(runtime: &Runtime, guest: &Path, wire: &Wire, rootfs: &Rootfs) -> Runni
         let words = ["unshare", "--mount", "--propagation=slave", "sh", "-c", script, "sh"];
         argv.splice(0..0, words.map(OsString::from));
     }
-    wire.start(argv, state, &config).ready()
+    wire.start(argv, state, &config).ready_if_any()
 }
 
 fn measure_one(wire: &Wire, guest: &Path, name: &str) -> Result<f64, String> {

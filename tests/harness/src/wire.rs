@@ -275,12 +275,20 @@ impl Running {
     /// If it says anything else.
     #[must_use]
     #[track_caller]
-    pub fn ready(mut self) -> Self {
+    pub fn ready(self) -> Self {
+        self.ready_if_any().expect("the program says")
+    }
+
+    /// Waits until the program says `ready`, and returns what it says else.
+    ///
+    /// # Errors
+    ///
+    /// Where it says anything else, or ends.
+    pub fn ready_if_any(mut self) -> Result<Self, String> {
         let mut line = String::new();
         let mut stdout = BufReader::new(self.stdout());
-        stdout.read_line(&mut line).expect("cannot read what the program says");
-        assert_eq!(line, "ready\n");
-        self
+        stdout.read_line(&mut line).map_err(|error| error.to_string())?;
+        if line == "ready\n" { Ok(self) } else { Err(line) }
     }
 
     /// Waits for the end of the program, which has to succeed; returns what it prints.
