@@ -246,14 +246,19 @@ impl Message {
     fn reader(&self) -> Reader<'_> {
         Reader { bytes: &self.body, at: 0 }
     }
+
+    /// Tells whether it is systemd's signal `JobRemoved`. Of others it sends many.
+    fn is_end_of_job(&self) -> bool {
+        self.kind == SIGNAL && self.member == "JobRemoved" && self.signature == "uoss"
+    }
 }
 
 /// Connection to a bus, or to one service without a bus between.
 pub(super) struct Connection {
     stream: BufReader<UnixStream>,
     serial: u32,
-    /// Signals that came while an answer was waited for.
-    signals: Vec<Message>,
+    /// Jobs whose end was told while an answer was waited for.
+    ended_jobs: Vec<Message>,
 }
 
 impl Connection {
@@ -263,7 +268,7 @@ impl Connection {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         let mut connection =
-            Self { stream: BufReader::new(stream), serial: 0, signals: Vec::new() };
+            Self { stream: BufReader::new(stream), serial: 0, ended_jobs: Vec::new() };
         connection.authenticate()?;
         if is_bus {
             connection.call(bus("Hello"), &Body::default())?;
@@ -301,7 +306,7 @@ impl Connection {
         loop {
             let message = self.receive()?;
             match message.kind {
-                SIGNAL => self.signals.push(message),
+                _ if message.is_end_of_job() => self.ended_jobs.push(message),
                 METHOD_RETURN if message.reply_to == serial => return first_str(&message),
                 ERROR if message.reply_to == serial => {
                     let text = first_str(&message).unwrap_or_default();
@@ -312,18 +317,15 @@ impl Connection {
         }
     }
 
-    /// Waits until a job of systemd has ended (signal `JobRemoved`, `uoss`) and returns how.
+    /// Waits until a job of systemd has ended and returns how.
     pub(super) fn wait_for_job(&mut self, job: &str) -> io::Result<String> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            let message = match self.signals.pop() {
+            let message = match self.ended_jobs.pop() {
                 Some(message) => message,
                 None => self.receive()?,
             };
-            if message.kind == SIGNAL
-                && message.member == "JobRemoved"
-                && message.signature == "uoss"
-            {
+            if message.is_end_of_job() {
                 let mut reader = message.reader();
                 reader.u32()?;
                 let (path, _unit, result) = (reader.str()?, reader.str()?, reader.str()?);

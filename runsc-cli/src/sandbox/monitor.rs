@@ -514,8 +514,8 @@ pub(crate) fn attend_execution(id: String) -> anyhow::Result<std::convert::Infal
     sys::end_as(ExitStatus::of_wait_status(status.unwrap_or(libc::SIGKILL.unsigned_abs())));
 }
 
-/// Passes signals on, and listens where it is asked to, until the sentry tells how the guest process ended. Returns its wait status;
-/// none where the sentry has died.
+/// Passes signals on, and listens where it is asked to, until the sentry tells how the guest process
+/// ended. Returns its wait status; none where the sentry has died.
 fn attend(mut control: ControlClient, serves_doors: bool) -> anyhow::Result<Option<u32>> {
     let signals = sys::signal_descriptor().context("creating a signal descriptor")?;
     loop {
