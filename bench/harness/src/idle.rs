@@ -10,12 +10,32 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use test_harness::{Bundle, Rootfs, TempDir, cmd};
+use test_harness::{Bundle, Cmd, Rootfs, TempDir, cmd};
 
 use crate::runtime::Runtime;
 
 /// How long a sandbox has to become idle.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// The measurements of memory, in the order of the table.
+pub(crate) const MEMORY: [&str; 4] =
+    ["idle_memory", "idle_shell_memory", "idle_python_memory", "idle_node_memory"];
+
+/// Returns what a sandbox holds whose program waits; `None` if it does not run.
+pub(crate) fn memory(runtime: &Runtime, guest: &Path, rootfs: &Rootfs, name: &str) -> Option<f64> {
+    let argv: &[&str] = match name {
+        "idle_shell_memory" => &["/bin/busybox", "sh", "-c", "while :; do sleep 3600; done"],
+        "idle_python_memory" => &["/usr/bin/python3", "-c", "import time; time.sleep(1e6)"],
+        "idle_node_memory" => &["/usr/bin/node", "-e", "setInterval(() => {}, 1e8)"],
+        _ => return Idle::start(runtime, guest, rootfs).memory(),
+    };
+    let services = Rootfs::services();
+    let mut words: Vec<OsString> = argv.iter().map(OsString::from).collect();
+    if runtime.is_native() {
+        words.splice(0..0, ["chroot".into(), services.path().into()]);
+    }
+    Idle::of(runtime, &services, &Cmd::new(words)).memory()
+}
 
 /// A sandbox whose program sleeps.
 pub(crate) struct Idle {
@@ -27,8 +47,12 @@ pub(crate) struct Idle {
 impl Idle {
     /// Starts one and waits until it is idle: the number of its processes has not changed for a while.
     pub(crate) fn start(runtime: &Runtime, guest: &Path, rootfs: &Rootfs) -> Idle {
-        let program = runtime.program(guest, &["idle"]);
-        let (state, bundle) = (TempDir::new(), Bundle::new(rootfs, &program));
+        Idle::of(runtime, rootfs, &runtime.program(guest, &["idle"]))
+    }
+
+    /// Starts one that runs a program.
+    fn of(runtime: &Runtime, rootfs: &Rootfs, program: &Cmd) -> Idle {
+        let (state, bundle) = (TempDir::new(), Bundle::new(rootfs, program));
         let mut argv: Vec<OsString> =
             ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
                 .map(OsString::from)

@@ -1,10 +1,14 @@
 //! `bench`: compares native, runc, crun, gVisor and this runtime in one run.
 #![doc = include_str!("../README.md")]
 
+mod chart;
 mod idle;
 mod net;
+mod programs;
 mod report;
 mod runtime;
+mod spec;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +44,15 @@ struct Args {
     /// Where to write JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where to draw a chart (SVG).
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// The ratios that must hold (`bench/SPEC.md`); the command fails if one does not.
+    #[arg(long)]
+    check: Option<PathBuf>,
+    /// What the ratios of `--check` may be exceeded by: a factor.
+    #[arg(long, default_value_t = 1.0)]
+    margin: f64,
     /// For how many seconds idle sandboxes are watched.
     #[arg(long, default_value_t = 60)]
     idle_seconds: u64,
@@ -50,69 +63,113 @@ struct Args {
 
 fn main() {
     let args = Args::parse();
-    let is_wanted =
-        |list: &[String], name: &str| list.is_empty() || list.iter().any(|item| item == name);
+    let is_wanted = |name: &str| is_wanted(&args.only, name);
     let mut runtimes = Runtime::all(&args.runsc, args.gvisor.as_deref());
-    runtimes.retain(|runtime| is_wanted(&args.runtimes, &runtime.name));
-    let mut inside = guest_measurements(&args.guest);
-    inside.retain(|name| is_wanted(&args.only, name));
-    let over_net: Vec<&str> =
-        net::ALL.into_iter().filter(|name| is_wanted(&args.only, name)).collect();
+    runtimes.retain(|runtime| args.runtimes.is_empty() || args.runtimes.contains(&runtime.name));
+    let wanted = Wanted {
+        inside: guest_measurements(&args.guest)
+            .into_iter()
+            .filter(|name| is_wanted(name))
+            .collect(),
+        starts: starts::ALL.into_iter().filter(|name| is_wanted(name)).collect(),
+        memory: idle::MEMORY.into_iter().filter(|name| is_wanted(name)).collect(),
+        over_net: net::ALL.into_iter().filter(|name| is_wanted(name)).collect(),
+        programs: programs::list().into_iter().filter(|name| is_wanted(name)).collect(),
+    };
     let mut samples = Samples::new(runtimes.iter().map(|runtime| runtime.name.clone()).collect());
     let rootfs = runtime::rootfs(&args.guest);
     for round in 1..=args.rounds {
         for runtime in &runtimes {
             let started = Instant::now();
-            if is_wanted(&args.only, "start_true") {
-                for value in start_true(runtime, &args.guest, &rootfs) {
-                    samples.add("start_true", &runtime.name, value);
-                }
-            }
-            if is_wanted(&args.only, "idle_memory")
-                && let Some(bytes) = Idle::start(runtime, &args.guest, &rootfs).memory()
-            {
-                samples.add("idle_memory", &runtime.name, bytes);
-            }
-            let found = measure(runtime, &args.guest, &rootfs, &inside);
-            for name in &inside {
-                if let Some(value) = found.get(name) {
-                    samples.add(name, &runtime.name, *value);
-                }
-            }
-            if !over_net.is_empty() {
-                for (name, value) in net::measure(runtime, &args.guest, &over_net) {
-                    match value {
-                        Ok(value) => samples.add(name, &runtime.name, value),
-                        Err(why) => report::note(&format!("{}: {name}: {why}", runtime.name)),
-                    }
-                }
-            }
+            visit(runtime, &args.guest, &rootfs, &wanted, &mut samples);
             let took = started.elapsed().as_secs_f64();
             report::note(&format!("round {round}/{} {} {took:.1} s", args.rounds, runtime.name));
         }
     }
-    if is_wanted(&args.only, "idle_wakeups") {
+    if is_wanted("idle_wakeups") {
         idle_wakeups(&runtimes, &args, &rootfs, &mut samples);
     }
     report::print(&samples, args.format);
-    if let Some(path) = args.json
-        && let Err(error) = std::fs::write(&path, report::json(&samples))
-    {
+    if let Some(path) = &args.json {
+        write(path, &report::json(&samples));
+    }
+    if let Some(path) = &args.svg {
+        write(path, &chart::svg(&samples));
+    }
+    if let Some(path) = &args.check {
+        check(path, args.margin, &samples);
+    }
+}
+
+/// What a visit of a runtime measures.
+struct Wanted {
+    inside: Vec<String>,
+    starts: Vec<&'static str>,
+    memory: Vec<&'static str>,
+    over_net: Vec<&'static str>,
+    programs: Vec<String>,
+}
+
+/// Tells whether a measurement is asked for: by its name, by the beginning of it that ends with `*`, or since all are.
+fn is_wanted(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|pattern| spec::matches(pattern, name))
+}
+
+/// Makes every wanted measurement on one runtime.
+fn visit(runtime: &Runtime, guest: &Path, rootfs: &Rootfs, wanted: &Wanted, samples: &mut Samples) {
+    let fails = |name: &str, why: &str| report::note(&format!("{}: {name}: {why}", runtime.name));
+    for (name, value) in starts::measure(runtime, guest, rootfs, &wanted.starts, fails) {
+        samples.add(name, &runtime.name, value);
+    }
+    for name in &wanted.memory {
+        match idle::memory(runtime, guest, rootfs, name) {
+            Some(bytes) => samples.add(name, &runtime.name, bytes),
+            None => fails(name, "does not run"),
+        }
+    }
+    if !wanted.inside.is_empty() {
+        let found = measure(runtime, guest, rootfs, &wanted.inside);
+        for name in &wanted.inside {
+            if let Some(value) = found.get(name) {
+                samples.add(name, &runtime.name, *value);
+            }
+        }
+    }
+    if !wanted.programs.is_empty() {
+        for (name, value) in programs::measure(runtime, guest, &wanted.programs) {
+            samples.add(&name, &runtime.name, value);
+        }
+    }
+    if !wanted.over_net.is_empty() {
+        for (name, value) in net::measure(runtime, guest, &wanted.over_net) {
+            match value {
+                Ok(value) => samples.add(name, &runtime.name, value),
+                Err(why) => fails(name, &why),
+            }
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    if let Err(error) = std::fs::write(path, text) {
         report::fail(&format!("cannot write {}: {error}", path.display()));
     }
 }
 
-/// Measures the whole command that runs `true`, a few times.
-fn start_true(runtime: &Runtime, guest: &Path, rootfs: &Rootfs) -> Vec<f64> {
-    let mut times = Vec::new();
-    for _ in 0..3 {
-        let started = Instant::now();
-        match runtime.run(guest, rootfs, &["true"], Duration::from_secs(60)) {
-            Ok(_) => times.push(started.elapsed().as_secs_f64() * 1e9),
-            Err((_, why)) => report::note(&format!("{}: true: {why}", runtime.name)),
-        }
+/// Ends the program with an error if a ratio that the file promises does not hold.
+fn check(path: &Path, margin: f64, samples: &Samples) {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => report::fail(&format!("cannot read {}: {error}", path.display())),
+    };
+    let result = spec::check(&text, margin, samples);
+    for line in &result.violations {
+        report::note(line);
     }
-    times
+    report::note(&format!("{} ratios hold, {} do not", result.held, result.violations.len()));
+    if !result.violations.is_empty() || result.held == 0 {
+        std::process::exit(1);
+    }
 }
 
 /// Counts for a while how often the threads of idle sandboxes run: of one sandbox of each runtime, all at once.
@@ -143,25 +200,14 @@ fn measure(
             continue;
         }
         match runtime.run(guest, rootfs, &words, Duration::from_secs(120)) {
-            Ok(text) => parse(&text, &mut found),
+            Ok(text) => report::parse(&text, &mut found),
             Err((text, why)) => {
-                parse(&text, &mut found);
+                report::parse(&text, &mut found);
                 report::note(&format!("{}: {}: {why}", runtime.name, words.join(" ")));
             }
         }
     }
     found
-}
-
-/// Reads `NAME NANOSECONDS` lines.
-fn parse(text: &str, found: &mut BTreeMap<String, f64>) {
-    for line in text.lines() {
-        if let Some((name, value)) = line.split_once(' ')
-            && let Ok(value) = value.parse()
-        {
-            found.insert(name.to_owned(), value);
-        }
-    }
 }
 
 /// Asks the guest program for its measurements.

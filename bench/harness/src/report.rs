@@ -56,8 +56,13 @@ impl Samples {
         self.values.get(&(name.to_owned(), runtime.to_owned())).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns the names of the measurements, in the order in which they came.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Returns the median of a measurement on a runtime.
-    fn median(&self, name: &str, runtime: &str) -> Option<f64> {
+    pub(crate) fn median(&self, name: &str, runtime: &str) -> Option<f64> {
         quantile(self.get(name, runtime), 0.5)
     }
 }
@@ -79,6 +84,18 @@ fn spread(values: &[f64]) -> f64 {
     match (quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75)) {
         (Some(low), Some(middle), Some(high)) if middle > 0.0 => (high - low) / 2.0 / middle,
         _ => 0.0,
+    }
+}
+
+/// Reads `NAME NANOSECONDS` lines.
+pub(crate) fn parse(text: &str, found: &mut BTreeMap<String, f64>) {
+    for line in text.lines() {
+        if let Some((name, value)) = line.split_once(' ')
+            && let Ok(value) = value.parse::<f64>()
+            && value.is_finite()
+        {
+            found.insert(name.to_owned(), value);
+        }
     }
 }
 
