@@ -237,8 +237,14 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
     if reply & REPLY_XRESTORE != 0 {
         context.fpstate = slot.xrestore_addr.load(Relaxed);
     }
-    if reply & REPLY_XSAVE != 0 && !save_xstate(context, slot.xsave_addr.load(Relaxed)) {
-        return fail(slot, EFAULT);
+    if reply & REPLY_XSAVE != 0 {
+        let n_more = slot.n_xsave_more.load(Relaxed) as usize;
+        let more = slot.xsave_more.iter().take(n_more);
+        for addr in core::iter::once(&slot.xsave_addr).chain(more) {
+            if !save_xstate(context, addr.load(Relaxed)) {
+                return fail(slot, EFAULT);
+            }
+        }
     }
     if reply & REPLY_REGS != 0 {
         context.load(slot);

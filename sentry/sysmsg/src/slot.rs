@@ -19,6 +19,9 @@ pub const MAX_CALLS: usize = 96;
 /// The size of the area for bulk data.
 pub const DATA_LEN: usize = 8192;
 
+/// How many handlers may be entered at once: one for each signal.
+pub const MAX_XSAVES: usize = 64;
+
 /// In [`Turn::watched`]: somebody watches who is about to choose a CPU.
 pub const WATCHED_ANYWHERE: u32 = u32::MAX;
 /// How many times longer than usual both sides spin before their first exchange: moving a thread
@@ -187,6 +190,11 @@ pub struct Slot {
     pub ret: AtomicU64,
     /// Where to store the extended state.
     pub xsave_addr: AtomicU64,
+    /// How many of [`Slot::xsave_more`] count.
+    pub n_xsave_more: AtomicU32,
+    /// Where to store the extended state as well: where several handlers are entered at once, one
+    /// on top of the other, each frame has the same.
+    pub xsave_more: [AtomicU64; MAX_XSAVES - 1],
     /// Where to load the extended state from.
     pub xrestore_addr: AtomicU64,
     /// What a forked child says when it rings.

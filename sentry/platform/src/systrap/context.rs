@@ -65,7 +65,7 @@ struct State {
     ret_dirty: bool,
     /// Whether `regs` describes a system call.
     in_syscall: bool,
-    xsave: Option<u64>,
+    xsave: Vec<u64>,
     xrestore: Option<u64>,
     /// The contexts to be born with the next replies, one with each.
     births: VecDeque<Arc<SystrapContext>>,
@@ -158,7 +158,7 @@ impl SystrapContext {
                 regs_dirty: true,
                 ret_dirty: false,
                 in_syscall: true,
-                xsave: None,
+                xsave: Vec::new(),
                 xrestore: None,
                 births: VecDeque::new(),
                 birth: None,
@@ -598,8 +598,12 @@ impl SystrapContext {
             }
         }
         let last = state.todo.is_empty() && state.births.is_empty();
-        if last && let Some(addr) = state.xsave.take() {
-            slot.xsave_addr.store(addr, Relaxed);
+        if last && let [addr, more @ ..] = &*std::mem::take(&mut state.xsave) {
+            slot.xsave_addr.store(*addr, Relaxed);
+            for (word, addr) in slot.xsave_more.iter().zip(more) {
+                word.store(*addr, Relaxed);
+            }
+            slot.n_xsave_more.store(u32::try_from(more.len()).unwrap_or(0), Relaxed);
             reply |= slot::REPLY_XSAVE;
         }
         state.expects_outcome = !(last && state.then == Then::Resume);

@@ -157,6 +157,29 @@ fn nodefer_nests() -> Outcome {
     Ok(())
 }
 
+/// Each frame must have the whole state of the processor, also where no instruction of the handler
+/// below has been run.
+fn several_handlers_are_entered_at_once() -> Outcome {
+    let signals = [SIGUSR1, SIGUSR2, libc::SIGALRM, libc::SIGVTALRM];
+    for signo in signals {
+        ok!(handle(signo, record, 0));
+    }
+    let set = signals.iter().fold(0, |set, signo| set | bit(*signo));
+    for round in 1..=20 {
+        ok!(sig::mask(SIG_BLOCK, set));
+        for signo in signals {
+            ok!(raise(signo));
+        }
+        let value = std::hint::black_box(f64::from(round) + 0.5);
+        ok!(sig::mask(libc::SIG_UNBLOCK, set));
+        eq!(value, f64::from(round) + 0.5);
+        eq!(count(), 4 * round);
+        // The one on top runs first, and the one below last.
+        eq!(sig::last(), SIGUSR1);
+    }
+    Ok(())
+}
+
 fn handler_mask_applies() -> Outcome {
     static SEEN: AtomicU64 = AtomicU64::new(0);
     extern "C" fn handler(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -546,6 +569,7 @@ guest_tests::cases!(
     ignored_signals_vanish,
     signal_is_blocked_in_its_handler,
     nodefer_nests,
+    several_handlers_are_entered_at_once,
     handler_mask_applies,
     resethand_resets,
     alternate_stack,

@@ -106,8 +106,12 @@ impl Context for SystrapContext {
     }
 
     fn save_xstate(&self, addr: UserAddr) -> SysResult<()> {
-        lock(&self.state).xsave =
-            Some(calls::guest_range(addr.0, u64::from(self.inner.xsave.size) + 4)?);
+        let addr = calls::guest_range(addr.0, u64::from(self.inner.xsave.size) + 4)?;
+        let mut state = lock(&self.state);
+        if state.xsave.len() >= slot::MAX_XSAVES {
+            return Err(Errno::EFAULT);
+        }
+        state.xsave.push(addr);
         Ok(())
     }
 
