@@ -17,6 +17,8 @@ mod ids;
 pub(crate) mod info;
 mod inotify;
 mod ipc;
+mod kcmp;
+mod lease;
 mod mmap;
 mod mount;
 mod mqueue;

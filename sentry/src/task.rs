@@ -30,6 +30,7 @@ use std::sync::{Arc, Weak};
 
 use sentry_platform::{Context, HostCall, SyscallArgs};
 use syscalls::Errno;
+use syscalls::abi::sched::{SCHED_FIFO, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR};
 
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
@@ -136,6 +137,8 @@ pub(crate) struct TaskMisc {
     pub(crate) personality: u32,
     /// `PR_SET_TIMERSLACK`.
     pub(crate) timer_slack_ns: u64,
+    /// What `PR_SET_TIMERSLACK` goes back to: the slack of the thread that made this one.
+    pub(crate) default_timer_slack_ns: u64,
     /// rseq registration: address, length, signature.
     pub(crate) rseq: Option<(u64, u32, u32)>,
     /// `set_robust_list`'s length.
@@ -144,6 +147,24 @@ pub(crate) struct TaskMisc {
     pub(crate) thp_disable: bool,
     /// Page faults and switches are the host's; start time here, in nanoseconds since boot.
     pub(crate) start_ns: u64,
+}
+
+impl TaskMisc {
+    /// Gives a new thread the default policy and priority where `SCHED_RESET_ON_FORK` says so.
+    fn reset_on_fork(&mut self) {
+        const RESET: u32 = SCHED_RESET_ON_FORK.unsigned_abs();
+        if self.sched_policy & RESET == 0 {
+            return;
+        }
+        if matches!((self.sched_policy & !RESET).cast_signed(), SCHED_FIFO | SCHED_RR) {
+            self.sched_policy = SCHED_NORMAL.unsigned_abs();
+            self.sched_priority = 0;
+            self.nice = 0;
+        } else {
+            self.sched_policy &= !RESET;
+            self.nice = self.nice.max(0);
+        }
+    }
 }
 
 /// The task that the current serving thread is working for: its context is stopped, so its

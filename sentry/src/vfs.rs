@@ -19,6 +19,7 @@ pub mod fs_types;
 pub mod host_io;
 pub mod inode;
 pub mod io;
+pub mod lease;
 pub mod lock;
 pub mod mount;
 pub mod names;

@@ -97,7 +97,7 @@ macro_rules! for_each_syscall {
             MSGSND msgsnd(msqid: Int, msgp: Ptr, msgsz: Size, msgflg: Flags(ipc::MsgrcvFlags)) -> Int, Full, ipc, "";
             MSGRCV msgrcv(msqid: Int, msgp: Ptr, msgsz: Size, msgtyp: Long, msgflg: Flags(ipc::MsgrcvFlags)) -> Int, Full, ipc, "";
             MSGCTL msgctl(msqid: Int, op: Enum(ipc::MSG_CMD_NAMES), buf: Ptr) -> Int, Full, ipc, "";
-            FCNTL fcntl(fd: Fd, op: Enum(fs::FCNTL_NAMES), arg: Fcntl(1)) -> Int, Partial, fd, "no leases, no directory notification";
+            FCNTL fcntl(fd: Fd, op: Enum(fs::FCNTL_NAMES), arg: Fcntl(1)) -> Int, Full, fd, "";
             FLOCK flock(fd: Fd, operation: Flags(fs::LockFlags)) -> Int, Full, fd, "";
             FSYNC fsync(fd: Fd) -> Int, Full, io, "";
             FDATASYNC fdatasync(fd: Fd) -> Int, Full, io, "";
@@ -241,7 +241,7 @@ macro_rules! for_each_syscall {
             EPOLL_CREATE epoll_create(size: Int) -> Int, Full, poll, "";
             EPOLL_CTL_OLD epoll_ctl_old() -> Int, Unsupported, poll, "never built into Linux";
             EPOLL_WAIT_OLD epoll_wait_old() -> Int, Unsupported, poll, "never built into Linux";
-            REMAP_FILE_PAGES remap_file_pages(addr: Ptr, size: Size, prot: Flags(mm::ProtFlags), pgoff: Hex, flags: Mixed(MAP)) -> Int, Unsupported, memory, "";
+            REMAP_FILE_PAGES remap_file_pages(addr: Ptr, size: Size, prot: Flags(mm::ProtFlags), pgoff: Hex, flags: Mixed(MAP)) -> Int, Partial, memory, "not of shared memory without a file";
             GETDENTS64 getdents64(fd: Fd, dirp: Ptr, count: Size) -> Int, Full, dir, "";
             SET_TID_ADDRESS set_tid_address(tidptr: Ptr) -> Int, Full, process, "";
             RESTART_SYSCALL restart_syscall() -> Int, Full, signal, "";
@@ -337,7 +337,7 @@ macro_rules! for_each_syscall {
             GETCPU getcpu(cpu: OutStruct(UInt), node: OutStruct(UInt), tcache: Ptr) -> Int, Full, sched, "";
             PROCESS_VM_READV process_vm_readv(pid: Int, local_iov: InArray(Iovec, 2), liovcnt: ULong, remote_iov: InArray(Iovec, 4), riovcnt: ULong, flags: Hex) -> Int, Full, process, "";
             PROCESS_VM_WRITEV process_vm_writev(pid: Int, local_iov: InArray(Iovec, 2), liovcnt: ULong, remote_iov: InArray(Iovec, 4), riovcnt: ULong, flags: Hex) -> Int, Full, process, "";
-            KCMP kcmp(pid1: Int, pid2: Int, kind: Enum(prctl::KCMP_NAMES), idx1: Hex, idx2: Hex) -> Int, Unsupported, process, "";
+            KCMP kcmp(pid1: Int, pid2: Int, kind: Enum(prctl::KCMP_NAMES), idx1: Hex, idx2: Hex) -> Int, Full, process, "";
             FINIT_MODULE finit_module(fd: Fd, param_values: InStr, flags: Hex32) -> Int, Unsupported, system, "";
             SCHED_SETATTR sched_setattr(pid: Int, attr: InStruct(SchedAttr), flags: Hex32) -> Int, Partial, sched, "policies are kept and shown; threads are scheduled by the host";
             SCHED_GETATTR sched_getattr(pid: Int, attr: OutStruct(SchedAttr), size: UInt, flags: Hex32) -> Int, Full, sched, "";
@@ -377,7 +377,7 @@ macro_rules! for_each_syscall {
             OPENAT2 openat2(dirfd: DirFd, pathname: InStr, how: InSized(OpenHow, 3), size: Size) -> Int, Full, open, "";
             PIDFD_GETFD pidfd_getfd(pidfd: Fd, targetfd: Fd, flags: Hex32) -> Int, Full, process, "";
             FACCESSAT2 faccessat2(dirfd: DirFd, pathname: InStr, mode: Access, flags: Flags(fs::AtFlags)) -> Int, Full, stat, "";
-            PROCESS_MADVISE process_madvise(pidfd: Fd, iovec: InArray(Iovec, 2), vlen: Size, advice: Enum(mm::MADVISE_NAMES), flags: Hex32) -> Int, Unsupported, memory, "";
+            PROCESS_MADVISE process_madvise(pidfd: Fd, iovec: InArray(Iovec, 2), vlen: Size, advice: Enum(mm::MADVISE_NAMES), flags: Hex32) -> Int, Partial, memory, "advice about another process is checked only";
             EPOLL_PWAIT2 epoll_pwait2(epfd: Fd, events: OutArray(EpollEvent, 2), maxevents: Int, timeout: InStruct(Timespec), sigmask: InStruct(SigSet), sigsetsize: Size) -> Int, Full, poll, "";
             MOUNT_SETATTR mount_setattr(dirfd: DirFd, pathname: InStr, flags: Flags(fs::AtFlags), attr: InSized(MountAttr, 4), size: Size) -> Int, Unsupported, mount, "";
             QUOTACTL_FD quotactl_fd(fd: Fd, cmd: Hex32, id: Int, addr: Ptr) -> Int, Unsupported, mount, "";
@@ -385,10 +385,10 @@ macro_rules! for_each_syscall {
             LANDLOCK_ADD_RULE landlock_add_rule(ruleset_fd: Fd, rule_type: Int, rule_attr: Ptr, flags: Hex32) -> Int, Unsupported, security, "";
             LANDLOCK_RESTRICT_SELF landlock_restrict_self(ruleset_fd: Fd, flags: Hex32) -> Int, Unsupported, security, "";
             MEMFD_SECRET memfd_secret(flags: Hex32) -> Int, Unsupported, memory, "";
-            PROCESS_MRELEASE process_mrelease(pidfd: Fd, flags: Hex32) -> Int, Unsupported, memory, "";
+            PROCESS_MRELEASE process_mrelease(pidfd: Fd, flags: Hex32) -> Int, Full, memory, "";
             FUTEX_WAITV futex_waitv(waiters: InArray(FutexWaitv, 1), nr_futexes: UInt, flags: Hex32, timeout: InStruct(Timespec), clockid: Enum(time::CLOCK_NAMES)) -> Int, Full, futex, "";
             SET_MEMPOLICY_HOME_NODE set_mempolicy_home_node(start: Ptr, size: Size, home_node: ULong, flags: Hex) -> Int, Unsupported, memory, "";
-            CACHESTAT cachestat(fd: Fd, cstat_range: InStruct(CachestatRange), cstat: OutStruct(Cachestat), flags: Hex32) -> Int, Unsupported, io, "";
+            CACHESTAT cachestat(fd: Fd, cstat_range: InStruct(CachestatRange), cstat: OutStruct(Cachestat), flags: Hex32) -> Int, Partial, io, "what a file has counts as cached and clean";
             FCHMODAT2 fchmodat2(dirfd: DirFd, pathname: InStr, mode: Mode, flags: Flags(fs::AtFlags)) -> Int, Full, stat, "";
             MAP_SHADOW_STACK map_shadow_stack(addr: Ptr, size: Size, flags: Hex32) -> Addr, Unsupported, memory, "";
             FUTEX_WAKE futex_wake(uaddr: Ptr, mask: Hex, count: Int, flags: Flags(futex::Futex2Flags)) -> Int, Full, futex, "";
@@ -399,7 +399,7 @@ macro_rules! for_each_syscall {
             LSM_GET_SELF_ATTR lsm_get_self_attr(attr: UInt, ctx: Ptr, size: Ptr, flags: Hex32) -> Int, Unsupported, security, "";
             LSM_SET_SELF_ATTR lsm_set_self_attr(attr: UInt, ctx: Ptr, size: UInt, flags: Hex32) -> Int, Unsupported, security, "";
             LSM_LIST_MODULES lsm_list_modules(ids: Ptr, size: Ptr, flags: Hex32) -> Int, Unsupported, security, "";
-            MSEAL mseal(addr: Ptr, length: Size, flags: Hex) -> Int, Unsupported, memory, "";
+            MSEAL mseal(addr: Ptr, length: Size, flags: Hex) -> Int, Full, memory, "";
         }
     };
 }

@@ -136,9 +136,9 @@ mod subjects {
     }
 
     subjects!(
-        aio, creds, dir, exec, fault, fcntl, futex, memfd, mmap, mqueue, netlink, notify, open,
-        path, pipe, poll, process, procfs, read_write, seccomp, signal, socket, socket_tcp,
-        socket_udp, stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal, timer, unotify, variants,
-        xattr,
+        aio, creds, dir, exec, fault, fcntl, futex, late_calls, lease, memfd, mmap, mqueue,
+        netlink, notify, open, path, pipe, poll, process, procfs, read_write, seccomp, signal,
+        socket, socket_tcp, socket_udp, stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal,
+        timer, unotify, variants, xattr,
     );
 }

@@ -361,6 +361,13 @@ impl Epoll {
     }
 
     /// Checks that `target` can be watched by this instance. The caller holds `NESTING`.
+    /// Returns the files that are watched under a descriptor, in a fixed order.
+    pub fn watched(&self, fd: i32) -> Vec<Arc<OpenFile>> {
+        let items = self.items.lock();
+        let range = items.map.range((fd, 0)..=(fd, usize::MAX));
+        range.filter_map(|(_, item)| item.open.upgrade()).collect()
+    }
+
     fn check_nesting(&self, target: &Arc<Self>) -> SysResult<()> {
         let mut below = BTreeMap::new();
         let below = self.depth_below(target, 0, &mut below)?;

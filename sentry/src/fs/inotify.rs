@@ -9,6 +9,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::inotify::{InotifyEvent, InotifyMask};
@@ -94,10 +95,10 @@ struct Mark {
 }
 
 impl Counted {
-    fn new(uid: u32) -> SysResult<Self> {
+    fn new(uid: u32, most: usize) -> SysResult<Self> {
         let mut instances = INSTANCES.lock();
         let n = instances.entry(uid).or_default();
-        if *n >= MAX_INSTANCES {
+        if *n >= most {
             return Err(Errno::EMFILE);
         }
         *n += 1;
@@ -235,7 +236,9 @@ impl Inotify {
     /// # Errors
     /// `EMFILE` where the user has too many.
     pub fn new(task: &CurrentTask) -> SysResult<Arc<Self>> {
-        let counted = Counted::new(task.creds().uid)?;
+        let most = task.kernel.sysctls.number("fs/inotify/max_user_instances", 0);
+        let most = most.map_or(MAX_INSTANCES, |most| usize::try_from(most).unwrap_or(0));
+        let counted = Counted::new(task.creds().uid, most)?;
         Ok(Arc::new_cyclic(|this| Self {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
             this: this.clone(),
@@ -297,6 +300,10 @@ impl Inotify {
         let (is_new, removed) = {
             let mut state = self.state.lock();
             let Some(watch) = state.watches.get(&wd) else { return };
+            if mask & watch.mask.bits() & notify::IN_EXCL_UNLINK != 0 {
+                return;
+            }
+            let mask = mask & !notify::IN_EXCL_UNLINK;
             let is_wanted = mask & watch.mask.bits() & InotifyMask::ALL_EVENTS.bits() != 0;
             let is_last = is_wanted && watch.mask.contains(InotifyMask::ONESHOT);
             if !is_wanted && !is_gone {
@@ -343,6 +350,21 @@ impl File for Inotify {
 
     fn anonymous_name(&self) -> String {
         String::from("anon_inode:inotify")
+    }
+
+    fn fd_info(&self, _task: &CurrentTask) -> String {
+        let state = self.state.lock();
+        let mut text = String::new();
+        for (wd, watch) in &state.watches {
+            let Ok(attr) = watch.dentry.inode().attr() else { continue };
+            let mask = (watch.mask & !InotifyMask::UNMOUNT).bits();
+            let (ino, dev) = (attr.ino, attr.dev);
+            let _ = writeln!(
+                text,
+                "inotify wd:{wd:x} ino:{ino:x} sdev:{dev:x} mask:{mask:x} ignored_mask:0"
+            );
+        }
+        text
     }
 
     fn is_seekable(&self) -> bool {

@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
-use syscalls::{Errno, SysResult};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use crate::kernel::Kernel;
 use crate::sync::Events;
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::special::Opener;
-use crate::vfs::{File, Inode, IoSink, IoSource, WriteOffset};
+use crate::vfs::{File, Inode, IoSink, IoSource, OpenFile, WriteOffset};
 
 /// The major number of the memory devices.
 const MAJOR: u32 = 1;
+
+/// The request for the number of bits of entropy.
+const RNDGETENTCNT: u32 = 0x8004_5200;
+
+/// The bits of entropy that there always are, as `kernel/random/entropy_avail` has them.
+const ENTROPY: i32 = 256;
 
 /// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +102,14 @@ impl File for Device {
     }
 
     fn seek(&self, _offset: i64, _whence: i32) -> SysResult<u64> {
+        Ok(0)
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        if self.kind != Kind::Random || request != RNDGETENTCNT {
+            return Err(Errno::ENOTTY.into());
+        }
+        task.write_obj(UserPtr::new(UserAddr(arg)), &ENTROPY)?;
         Ok(0)
     }
 

@@ -77,6 +77,16 @@ impl File for PidFd {
         String::from("anon_inode:[pidfd]")
     }
 
+    fn fd_info(&self, task: &CurrentTask) -> String {
+        let is_reaped = self.group.tree.lock().is_reaped;
+        let pid = if is_reaped {
+            String::from("-1")
+        } else {
+            self.group.pid_in(&task.pid_namespace()).to_string()
+        };
+        format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
+    }
+
     fn is_seekable(&self) -> bool {
         false
     }

@@ -3,6 +3,7 @@
 //! [`pid`] is the part with a directory per process, [`system`] the files about the system,
 //! [`sysctl`] what is below `/proc/sys`, [`net`] what is below `/proc/PID/net`.
 
+mod config;
 mod cpuinfo;
 pub(crate) mod cpus;
 mod mounts;
@@ -26,6 +27,7 @@ use crate::vfs::{
     Attr, File, FileSystem, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, SetAttr,
 };
 
+pub(crate) use pid::process_of;
 pub use sysctl::Sysctls;
 
 use pid::Seen;

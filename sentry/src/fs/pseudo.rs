@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sentry_host::clock::{self, Clock};
+use syscalls::abi::fs::OpenFlags;
 use syscalls::{Errno, SysResult};
 
 use super::kept::Kept;
@@ -102,7 +103,7 @@ impl Numbers {
 
     /// Makes a file whose content never changes.
     pub(crate) fn fixed(&self, name: &str, mode: u32, content: &str) -> Named {
-        self.text(name, mode, Fixed(content.into()))
+        self.text(name, mode, Fixed(content.as_bytes().into()))
     }
 
     /// Makes a directory with a name.
@@ -147,11 +148,12 @@ impl<F: Fn(&CurrentTask) -> String + Send + Sync + 'static> Text for F {
     }
 }
 
-struct Fixed(Box<str>);
+/// A content that never changes.
+pub(crate) struct Fixed(pub(crate) Box<[u8]>);
 
 impl Text for Fixed {
     fn show(&self, _current: &CurrentTask) -> SysResult<Vec<u8>> {
-        Ok(self.0.as_bytes().to_vec())
+        Ok(self.0.to_vec())
     }
 }
 
@@ -358,6 +360,10 @@ impl Inode for TextNode {
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
         set_attr(change)
+    }
+
+    fn check_write_access(&self, task: &CurrentTask) -> SysResult<()> {
+        self.text.check_open(task, OpenFlags::WRONLY.bits())
     }
 
     fn open(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>> {

@@ -139,7 +139,10 @@ fn for_file(
     }
     let mappable = match file.file.mappable() {
         Ok(mappable) => mappable,
-        Err(Errno::ENODEV) if is_dev_zero(file) => return for_memory(request, flags),
+        Err(Errno::ENODEV) if is_dev_zero(file) => {
+            request.max_prot = max_prot;
+            return for_memory(request, flags);
+        }
         Err(errno) => return Err(errno),
     };
     if flags.contains(MapFlags::GROWSDOWN) {

@@ -11,6 +11,7 @@ pub(crate) mod map;
 pub(crate) mod protect;
 pub(crate) mod recover;
 pub(crate) mod remap;
+pub(crate) mod seal;
 
 use sentry_platform::{HostCall, USER_ADDRESS_LIMIT};
 use syscalls::abi::mm::{PAGE_SIZE, ProtFlags};

@@ -48,6 +48,8 @@ bitflags! {
         const DONTEXPAND = 1 << 12;
         /// Reserved for the platform's trampolines: not the application's, and not shown to it.
         const HIDDEN = 1 << 13;
+        /// `mseal(2)`.
+        const SEALED = 1 << 14;
     }
 }
 

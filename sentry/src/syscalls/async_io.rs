@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Weak};
 
-use syscalls::abi::fs::{F_OWNER_PGRP, F_OWNER_TID, OpenFlags};
+use syscalls::abi::fs::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, OpenFlags};
 use syscalls::abi::signal::{
-    POLL_ERR, POLL_HUP, POLL_IN, POLL_OUT, POLL_PRI, SI_KERNEL, SIGIO, Siginfo,
+    POLL_ERR, POLL_HUP, POLL_IN, POLL_MSG, POLL_OUT, POLL_PRI, SI_KERNEL, SIGIO, Siginfo,
 };
 use syscalls::arg::Fd;
 
@@ -12,6 +12,7 @@ use crate::sync::{Events, Registration, Waiter};
 use crate::task::pid_namespace::PidNamespace;
 use crate::task::{CurrentTask, Task, signal};
 use crate::vfs::OpenFile;
+use crate::vfs::lease::Messenger;
 
 /// Who waits on behalf of the owner of a file with `O_ASYNC`.
 struct Notifier {
@@ -28,8 +29,6 @@ struct Watch {
 
 impl Waiter for Notifier {
     fn notify(&self, _key: u64, events: Events) {
-        let Some(file) = self.file.upgrade() else { return };
-        let owner = *file.owner.lock();
         let (code, events) = [
             (Events::IN, POLL_IN),
             (Events::OUT, POLL_OUT),
@@ -40,9 +39,24 @@ impl Waiter for Notifier {
         .into_iter()
         .find(|(event, _)| events.contains(*event))
         .map_or((POLL_IN, events), |(_, code)| (code, events));
+        self.send(code, events.bits().into());
+    }
+}
+
+impl Messenger for Notifier {
+    fn tell(&self) {
+        // What Linux says of `POLL_MSG`: POLLIN | POLLRDNORM | POLLMSG.
+        self.send(POLL_MSG, 0x441);
+    }
+}
+
+impl Notifier {
+    fn send(&self, code: i32, band: i64) {
+        let Some(file) = self.file.upgrade() else { return };
+        let owner = *file.owner.lock();
         let info = match owner.signo {
             0 => Siginfo::new(SIGIO, SI_KERNEL),
-            signo => Siginfo::poll(signo, code, events.bits().into(), self.fd),
+            signo => Siginfo::poll(signo, code, band, self.fd),
         };
         for task in self.targets(owner.pid.unsigned_abs(), owner.kind) {
             // Where the queue of real-time signals is full, Linux sends a plain SIGIO.
@@ -56,9 +70,7 @@ impl Waiter for Notifier {
             }
         }
     }
-}
 
-impl Notifier {
     fn targets(&self, pid: u32, kind: i32) -> Vec<Arc<Task>> {
         if pid == 0 {
             return Vec::new();
@@ -75,6 +87,21 @@ impl Notifier {
             .map(|(_, task)| task)
             .filter(|task| is_member(task))
             .collect()
+    }
+}
+
+/// Returns what tells the owner of a file of leases and of changes in directories.
+pub(super) fn messenger(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Arc<dyn Messenger> {
+    Arc::new(Notifier { file: Arc::downgrade(file), fd: fd.0, namespace: task.pid_namespace() })
+}
+
+/// Makes the caller's process the owner of a file that has none.
+pub(super) fn own(task: &CurrentTask, file: &OpenFile) {
+    let mut owner = file.owner.lock();
+    if owner.pid == 0 {
+        let pid = task.group.pid_in(&task.pid_namespace());
+        owner.pid = i32::try_from(pid).unwrap_or(0);
+        owner.kind = F_OWNER_PID;
     }
 }
 

@@ -10,6 +10,7 @@ use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::at::{self, Target};
+use super::lease;
 use crate::task::{CurrentTask, HandlerResult, signal};
 use crate::vfs::path::Path;
 use crate::vfs::walk::{Walk, WalkFlags};
@@ -240,6 +241,7 @@ pub(super) fn sys_truncate(
     let path = task.read_path(pathname)?;
     let path = Walk::from_cwd(task, WalkFlags::FOLLOW).resolve(&path)?;
     check_size(task, size)?;
+    lease::wait(task, path.inode().as_ref(), true, false)?;
     Ok(change::truncate_path(&task.creds(), &path, size)?)
 }
 

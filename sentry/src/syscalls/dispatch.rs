@@ -229,6 +229,7 @@ rows! {
     READLINKAT => path_ops::sys_readlinkat(4);
     // Storage and mounts.
     FSYNC => sync::sys_fsync(1);
+    CACHESTAT => sync::sys_cachestat(4);
     FDATASYNC => sync::sys_fdatasync(1);
     SYNC => sync::sys_sync(0);
     SYNCFS => sync::sys_syncfs(1);
@@ -247,6 +248,8 @@ rows! {
     MSYNC => mmap::sys_msync(3);
     MINCORE => mmap::sys_mincore(3);
     MADVISE => mmap::sys_madvise(3);
+    REMAP_FILE_PAGES => mmap::sys_remap_file_pages(5);
+    MSEAL => mmap::sys_mseal(3);
     MLOCK => mmap::sys_mlock(2);
     MUNLOCK => mmap::sys_munlock(2);
     MLOCKALL => mmap::sys_mlockall(1);
@@ -267,6 +270,9 @@ rows! {
     EXIT_GROUP => process::sys_exit_group(1);
     WAIT4 => process::sys_wait4(4);
     WAITID => process::sys_waitid(5);
+    KCMP => kcmp::sys_kcmp(5);
+    PROCESS_MADVISE => process_vm::sys_process_madvise(5);
+    PROCESS_MRELEASE => process_vm::sys_process_mrelease(2);
     PROCESS_VM_READV => process_vm::sys_process_vm_readv(6);
     PROCESS_VM_WRITEV => process_vm::sys_process_vm_writev(6);
     UNSHARE => process::sys_unshare(1);

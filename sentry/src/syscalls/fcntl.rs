@@ -1,20 +1,22 @@
 //! `fcntl(2)`, `flock(2)` and the requests of `ioctl(2)` that any file has.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use syscalls::abi::fs::{
-    F_ADD_SEALS, F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_GET_SEALS, F_GETFD, F_GETFL,
-    F_GETLEASE, F_GETLK, F_GETOWN, F_GETOWN_EX, F_GETPIPE_SZ, F_GETSIG, F_OFD_GETLK, F_OFD_SETLK,
-    F_OFD_SETLKW, F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_RDLCK, F_SETFD, F_SETFL, F_SETLK,
-    F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG, F_UNLCK, F_WRLCK, FD_CLOEXEC,
-    FOwnerEx, Flock, LockFlags, OpenFlags, SEEK_CUR, SEEK_END, SEEK_SET, SealFlags,
+    F_ADD_SEALS, F_CREATED_QUERY, F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_GET_SEALS, F_GETFD,
+    F_GETFL, F_GETLEASE, F_GETLK, F_GETOWN, F_GETOWN_EX, F_GETPIPE_SZ, F_GETSIG, F_NOTIFY,
+    F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_RDLCK,
+    F_SETFD, F_SETFL, F_SETLEASE, F_SETLK, F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG,
+    F_UNLCK, F_WRLCK, FD_CLOEXEC, FOwnerEx, Flock, LockFlags, OpenFlags, SEEK_CUR, SEEK_END,
+    SEEK_SET, SealFlags,
 };
 use syscalls::abi::ioctl::{FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE};
 use syscalls::abi::signal::SIGRTMAX;
 use syscalls::arg::{Fd, FromArg};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use super::{async_io, fd};
+use super::{async_io, fd, lease};
 use crate::sync::Events;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 use crate::vfs::file::FileOwner;
@@ -28,8 +30,7 @@ const SETFL_FLAGS: OpenFlags = OpenFlags::APPEND
     .union(OpenFlags::NOATIME)
     .union(OpenFlags::NONBLOCK);
 
-/// Implements `fcntl(2)`. Leases and directory notification are answered as where they are not
-/// compiled in.
+/// Implements `fcntl(2)`.
 ///
 /// <https://man7.org/linux/man-pages/man2/fcntl.2.html>
 pub(super) fn sys_fcntl(task: &CurrentTask, fd: Fd, op: u32, arg: u64) -> HandlerResult {
@@ -47,6 +48,7 @@ pub(super) fn sys_fcntl(task: &CurrentTask, fd: Fd, op: u32, arg: u64) -> Handle
             let other = files.get_any(i32::from_arg(arg))?;
             return Ok(Arc::ptr_eq(&file, &other).into());
         }
+        F_CREATED_QUERY => return Ok(file.is_created.load(Ordering::Relaxed).into()),
         _ if file.is_path() => return Err(Errno::EBADF.into()),
         _ => {}
     }
@@ -62,7 +64,9 @@ pub(super) fn sys_fcntl(task: &CurrentTask, fd: Fd, op: u32, arg: u64) -> Handle
         F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG | F_SETOWN_EX | F_GETOWN_EX => {
             owner(task, &file, op, arg)
         }
-        F_GETLEASE => Ok(u64::from(F_UNLCK.unsigned_abs())),
+        F_SETLEASE => lease::set(task, fd, &file, i32::from_arg(arg)),
+        F_GETLEASE => lease::get(&file),
+        F_NOTIFY => lease::notify(task, fd, &file, u32::from_arg(arg)),
         F_GETPIPE_SZ => Ok(file.file.pipe_size(task, None)?.into()),
         F_SETPIPE_SZ => Ok(file.file.pipe_size(task, Some(u32::from_arg(arg)))?.into()),
         F_GET_SEALS => Ok(file.file.seals()?.into()),

@@ -273,6 +273,60 @@ fn mincore_chunks(task: &CurrentTask, mut state: Mincore, vec: UserAddr) -> Hand
     }
 }
 
+/// Implements `remap_file_pages(2)` as Linux does: by mapping anew. Shared memory without a file
+/// is refused.
+///
+/// <https://man7.org/linux/man-pages/man2/remap_file_pages.2.html>
+pub(super) fn sys_remap_file_pages(
+    task: &CurrentTask,
+    addr: UserAddr,
+    size: u64,
+    prot: u64,
+    pgoff: u64,
+    _flags: u64,
+) -> HandlerResult<()> {
+    let start = page_down(addr.0);
+    let len = page_down(size);
+    let end = start.checked_add(len).filter(|end| *end > start).ok_or(Errno::EINVAL)?;
+    pgoff.checked_add(len / PAGE_SIZE).ok_or(Errno::EINVAL)?;
+    let offset = pgoff.checked_mul(PAGE_SIZE).ok_or(Errno::EOVERFLOW)?;
+    if prot != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let found = task.mm().inspect(|space| space.shared_file(&(start..end)));
+    let (file, prot, is_locked) = found.ok_or(Errno::EINVAL)?;
+    let mut flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
+    flags.set(MapFlags::LOCKED, is_locked);
+    let limits = task.memory_limits();
+    let args = MmapArgs { addr: start, len, prot, flags, file: Some(file), offset };
+    let request = args.into_request(true)?;
+    on_range(task, &(start..end), |mm, conflicts| {
+        mm.operate(task, conflicts, |space, avoid, plan| space.map(&request, &limits, avoid, plan))
+    })?;
+    Ok(())
+}
+
+/// Implements `mseal(2)`.
+///
+/// <https://docs.kernel.org/userspace-api/mseal.html>
+pub(super) fn sys_mseal(
+    task: &CurrentTask,
+    addr: UserAddr,
+    len: u64,
+    flags: u64,
+) -> HandlerResult<()> {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let range = checked_madvise_range(addr, len)?;
+    if range.is_empty() {
+        return Ok(());
+    }
+    on_range(task, &range, |mm, conflicts| {
+        mm.operate(task, conflicts, |space, _, _| space.seal(&range))
+    })
+}
+
 /// Implements `mlock(2)`.
 pub(super) fn sys_mlock(task: &CurrentTask, addr: UserAddr, len: u64) -> HandlerResult<()> {
     do_mlock(task, addr, len, VmaFlags::LOCKED)
@@ -387,7 +441,7 @@ fn on_range<T>(
 }
 
 /// Checks a range as `madvise(2)` takes it.
-fn checked_madvise_range(addr: UserAddr, len: u64) -> SysResult<AddrRange> {
+pub(super) fn checked_madvise_range(addr: UserAddr, len: u64) -> SysResult<AddrRange> {
     if !addr.0.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }

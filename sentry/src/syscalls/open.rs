@@ -9,7 +9,7 @@ use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 use zerocopy::IntoBytes;
 
-use super::{at, fd};
+use super::{at, fd, lease};
 use crate::net::SocketFile;
 use crate::sync::Events;
 use crate::task::block::Wait;
@@ -144,6 +144,7 @@ fn do_open(
         Some(HalfOpen(file)) => file,
         None => {
             let path = task.read_path(pathname)?;
+            lease::before_open(task, dirfd, &path, flags, walk_flags)?;
             let mut walk = at::walk(task, dirfd, &path, walk_flags)?;
             let mode = mode & !task.fs().umask();
             open::open(task, &mut walk, &path, flags, mode)?

@@ -11,14 +11,15 @@ use syscalls::{Errno, UserPtr};
 
 use super::fd::install;
 use super::signal::{PidfdScope, send_to_pidfd};
-use crate::fs::pidfd;
+use crate::fs::{pidfd, procfs};
 use crate::task::{CurrentTask, HandlerResult, Task};
 
 /// Implements `pidfd_open(2)`.
 ///
 /// <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>
 pub(super) fn sys_pidfd_open(task: &CurrentTask, pid: i32, flags: PidfdFlags) -> HandlerResult<Fd> {
-    if flags.intersects(!PidfdFlags::NONBLOCK) || pid <= 0 {
+    let is_known = !flags.has_unknown_bits() && !flags.contains(PidfdFlags::THREAD);
+    if !is_known || pid <= 0 {
         return Err(Errno::EINVAL.into());
     }
     let target = task.pid_namespace().task(pid.unsigned_abs()).ok_or(Errno::ESRCH)?;
@@ -43,7 +44,15 @@ pub(super) fn sys_pidfd_send_signal(
     if flags.has_unknown_bits() || flags.bits().count_ones() > 1 {
         return Err(Errno::EINVAL.into());
     }
-    let (group, _) = pidfd::group_of(task, pidfd.0)?;
+    let group = match pidfd::group_of(task, pidfd.0) {
+        Ok((group, _)) => group,
+        // The directory of a process stands for it as well.
+        Err(errno) => {
+            let file = task.files().get(pidfd.0)?;
+            let inode = file.file.inode().ok_or(errno)?;
+            procfs::process_of(&inode).ok_or(errno)??
+        }
+    };
     let info = if info.is_null() { None } else { Some(task.read_obj(info)?) };
     let scope = if flags.contains(PidfdSignalFlags::PROCESS_GROUP) {
         PidfdScope::ProcessGroup

@@ -160,6 +160,9 @@ pub(super) fn set_mask(task: &CurrentTask, mask: UserPtr<SigSet>, size: usize) -
     Ok(())
 }
 
+/// `STICKY_TIMEOUTS` of `personality(2)`: timeouts are only read.
+const STICKY_TIMEOUTS: u32 = 0x400_0000;
+
 /// Stores the remaining time at the end of a call. Where that fails the result counts all the same,
 /// but the call is not restarted: it would wait for too long.
 fn write_back(
@@ -168,7 +171,8 @@ fn write_back(
     timeout: UserAddr,
     write: impl FnOnce(i64) -> SysResult<()>,
 ) -> HandlerResult<usize> {
-    if matches!(result, Err(Control::Block)) || timeout.is_null() {
+    let keeps_timeout = task.misc.lock().personality & STICKY_TIMEOUTS != 0;
+    if matches!(result, Err(Control::Block)) || timeout.is_null() || keeps_timeout {
         return result;
     }
     let Some(deadline_ns) = task.block_deadline_ns() else {

@@ -131,8 +131,8 @@ pub(super) fn sys_prctl(
             update(task, |creds| creds.securebits = bits);
         }
         PR_SET_TIMERSLACK => {
-            let slack = if arg2 == 0 { DEFAULT_TIMER_SLACK_NS } else { arg2 };
-            task.misc.lock().timer_slack_ns = slack;
+            let mut misc = task.misc.lock();
+            misc.timer_slack_ns = if arg2 == 0 { misc.default_timer_slack_ns } else { arg2 };
         }
         PR_GET_TIMERSLACK => {
             let slack = task.misc.lock().timer_slack_ns;
@@ -223,9 +223,11 @@ const ARCH_SET_GS: i32 = 0x1001;
 const ARCH_SET_FS: i32 = 0x1002;
 const ARCH_GET_FS: i32 = 0x1003;
 const ARCH_GET_GS: i32 = 0x1004;
+const ARCH_GET_CPUID: i32 = 0x1011;
+const ARCH_SET_CPUID: i32 = 0x1012;
 
 /// Implements `arch_prctl(2)`.
-pub(super) fn sys_arch_prctl(task: &CurrentTask, code: i32, addr: u64) -> HandlerResult<()> {
+pub(super) fn sys_arch_prctl(task: &CurrentTask, code: i32, addr: u64) -> HandlerResult<u32> {
     let mut regs = task.context().regs();
     match code {
         ARCH_SET_FS | ARCH_SET_GS => {
@@ -238,11 +240,17 @@ pub(super) fn sys_arch_prctl(task: &CurrentTask, code: i32, addr: u64) -> Handle
                 regs.gs_base = addr;
             }
             task.context().set_regs(&regs);
-            Ok(())
+            Ok(0)
         }
-        ARCH_GET_FS => Ok(task.write_obj(UserPtr::new(UserAddr(addr)), &regs.fs_base)?),
-        ARCH_GET_GS => Ok(task.write_obj(UserPtr::new(UserAddr(addr)), &regs.gs_base)?),
-        // CPUID faulting, shadow stacks and dynamic XSTATE are compiled out.
+        ARCH_GET_FS | ARCH_GET_GS => {
+            let base = if code == ARCH_GET_FS { regs.fs_base } else { regs.gs_base };
+            task.write_obj(UserPtr::new(UserAddr(addr)), &base)?;
+            Ok(0)
+        }
+        // No processor here has CPUID faulting.
+        ARCH_SET_CPUID => Err(Errno::ENODEV.into()),
+        ARCH_GET_CPUID => Ok(1),
+        // Shadow stacks and dynamic XSTATE are compiled out.
         _ => Err(Errno::EINVAL.into()),
     }
 }

@@ -1,18 +1,23 @@
-//! The memory of other processes: `process_vm_readv(2)` and `process_vm_writev(2)`.
+//! The memory of other processes: `process_vm_readv(2)`, `process_madvise(2)` and the like.
 
 use std::sync::Arc;
 
-use syscalls::abi::capability::CAP_SYS_PTRACE;
+use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_PTRACE};
+use syscalls::abi::mm::{MADV_COLD, MADV_COLLAPSE, MADV_PAGEOUT, MADV_WILLNEED};
+use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::ids::target;
-use crate::task::{CurrentTask, HandlerResult, Task};
+use super::mmap::checked_madvise_range;
+use crate::fs::pidfd;
+use crate::mm::ops::Conflicts;
+use crate::task::{Control, CurrentTask, HandlerResult, Task};
 
 /// How many bytes are copied at once.
 const CHUNK: usize = 64 << 10;
 
 /// Returns whether the caller may look into `of`: `PTRACE_MODE_ATTACH_REALCREDS`.
-fn may_access(task: &CurrentTask, of: &Task) -> bool {
+pub(super) fn may_access(task: &CurrentTask, of: &Task) -> bool {
     if Arc::ptr_eq(&of.group, &task.group) {
         return true;
     }
@@ -49,6 +54,69 @@ pub(super) fn sys_process_vm_writev(
     flags: u64,
 ) -> HandlerResult<usize> {
     transfer(task, pid, (local_iov, liovcnt), (remote_iov, riovcnt), flags, true)
+}
+
+/// Implements `process_madvise(2)`. What it takes are hints: those about another process's memory
+/// are checked and not passed on.
+///
+/// <https://man7.org/linux/man-pages/man2/process_madvise.2.html>
+pub(super) fn sys_process_madvise(
+    task: &CurrentTask,
+    pidfd: Fd,
+    iovec: UserAddr,
+    vlen: u64,
+    advice: i32,
+    flags: u32,
+) -> HandlerResult<u64> {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let segments = task.read_iovec(iovec, vlen)?;
+    let (group, _) = pidfd::group_of(task, pidfd.0)?;
+    let of = group.live_tasks().into_iter().next().ok_or(Errno::ESRCH)?;
+    if !matches!(advice, MADV_COLD | MADV_PAGEOUT | MADV_WILLNEED | MADV_COLLAPSE) {
+        return Err(Errno::EINVAL.into());
+    }
+    if !may_access(task, &of) {
+        return Err(Errno::EPERM.into());
+    }
+    let (own, mm) = (task.mm(), of.mm());
+    let is_own = Arc::ptr_eq(&own, &mm);
+    if !is_own && !task.creds().has_capability(CAP_SYS_NICE) {
+        return Err(Errno::EPERM.into());
+    }
+    let mut done = 0_u64;
+    for (addr, len) in segments {
+        let len = len as u64;
+        let advised = checked_madvise_range(addr, len).map_err(Into::into).and_then(|range| {
+            if is_own {
+                let conflicts = Conflicts::Ranges(std::slice::from_ref(&range));
+                mm.operate(task, &conflicts, |space, _, plan| space.advise(&range, advice, plan))
+            } else {
+                Ok(mm.inspect(|space| space.check_mapped(&range))?)
+            }
+        });
+        match advised {
+            Ok(()) => done = done.saturating_add(len),
+            Err(Control::Error(_)) if done != 0 => break,
+            Err(control) => return Err(control),
+        }
+    }
+    Ok(done)
+}
+
+/// Implements `process_mrelease(2)`. A process that ends releases its memory at once.
+///
+/// <https://man7.org/linux/man-pages/man2/process_mrelease.2.html>
+pub(super) fn sys_process_mrelease(task: &CurrentTask, pidfd: Fd, flags: u32) -> HandlerResult<()> {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (group, _) = pidfd::group_of(task, pidfd.0)?;
+    if group.live_tasks().is_empty() {
+        return Err(Errno::ESRCH.into());
+    }
+    if group.signals.lock().exit_status.is_some() { Ok(()) } else { Err(Errno::EINVAL.into()) }
 }
 
 fn transfer(

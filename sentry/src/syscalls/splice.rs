@@ -256,15 +256,19 @@ pub(super) fn sys_sendfile(
     let may_wait = !output.is_nonblocking();
     let mut to = Side::new(output, UserPtr::new(UserAddr::NULL), None)?;
     let extent = Extent { count: count.min(MAX_RW_COUNT), may_wait, waits_for_all: true };
-    if let Some(pipe) = to.pipe() {
-        return run(task, &mut from, &mut to, extent, |from, _, count| {
-            to_pipe(task, from, &pipe, count)
-        });
+    let sent = if let Some(pipe) = to.pipe() {
+        run(task, &mut from, &mut to, extent, |from, _, count| to_pipe(task, from, &pipe, count))
+    } else {
+        let mut buffer = Vec::new();
+        run(task, &mut from, &mut to, extent, |from, to, count| {
+            through_buffer(task, from, to, count, &mut buffer)
+        })
+    }?;
+    if sent == 0 {
+        // The offset is stored all the same, and must be writable.
+        from.store(task)?;
     }
-    let mut buffer = Vec::new();
-    run(task, &mut from, &mut to, extent, |from, to, count| {
-        through_buffer(task, from, to, count, &mut buffer)
-    })
+    Ok(sent)
 }
 
 /// Implements `splice(2)`.

@@ -185,7 +185,11 @@ fn check_access(task: &CurrentTask, target: &Target, mode: u32) -> SysResult<()>
             path.mount.check_writable()?;
         }
     }
-    permission::check(&task.creds(), &attr, mask)
+    permission::check(&task.creds(), &attr, mask)?;
+    match target {
+        Target::Path(path) if mask & MAY_WRITE != 0 => path.inode().check_write_access(task),
+        _ => Ok(()),
+    }
 }
 
 fn timespec(time: Timestamp) -> Timespec {

@@ -1,8 +1,9 @@
 //! Writing to stable storage, and advice about what will be read.
 
-use syscalls::abi::fs::{POSIX_FADV_NOREUSE, SyncFileRangeFlags};
+use syscalls::abi::fs::{POSIX_FADV_NOREUSE, SEEK_DATA, SEEK_HOLE, SyncFileRangeFlags};
+use syscalls::abi::mm::{Cachestat, CachestatRange, PAGE_SIZE};
 use syscalls::arg::Fd;
-use syscalls::{Errno, SysResult};
+use syscalls::{Errno, SysResult, UserPtr};
 
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{FileType, OpenFile};
@@ -88,6 +89,48 @@ pub(super) fn sys_readahead(
         FileType::Regular | FileType::BlockDevice => Ok(()),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// Implements `cachestat(2)`. What a file has is cached, since pages are the host's; nothing is
+/// said of writing back.
+///
+/// <https://docs.kernel.org/admin-guide/sysctl/vm.html>
+pub(super) fn sys_cachestat(
+    task: &CurrentTask,
+    fd: Fd,
+    range: UserPtr<CachestatRange>,
+    out: UserPtr<Cachestat>,
+    flags: u32,
+) -> HandlerResult<()> {
+    let file = task.files().get(fd.0)?;
+    let range = task.read_obj(range)?;
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let last = if range.len == 0 { u64::MAX } else { range.off.saturating_add(range.len - 1) };
+    let nr_cache = n_pages_with_data(&file, range.off / PAGE_SIZE, last / PAGE_SIZE)?;
+    Ok(task.write_obj(out, &Cachestat { nr_cache, ..Cachestat::default() })?)
+}
+
+/// Counts the pages of a file, from the first to the last given, that have data.
+fn n_pages_with_data(file: &OpenFile, first: u64, last: u64) -> SysResult<u64> {
+    if file.file.attr()?.file_type() != FileType::Regular {
+        return Ok(0);
+    }
+    let size = file.file.attr()?.size;
+    let end = size.min(last.saturating_add(1).saturating_mul(PAGE_SIZE));
+    let mut at = first.saturating_mul(PAGE_SIZE);
+    let mut n_pages = 0;
+    while at < end {
+        let seek = |from: u64, whence: u32| -> Option<u64> {
+            file.file.seek(i64::try_from(from).ok()?, whence.cast_signed()).ok()
+        };
+        let Some(data) = seek(at, SEEK_DATA).filter(|data| *data < end) else { break };
+        let hole = seek(data, SEEK_HOLE).unwrap_or(size).max(data + 1).min(end);
+        n_pages += hole.div_ceil(PAGE_SIZE).saturating_sub(data / PAGE_SIZE);
+        at = hole;
+    }
+    Ok(n_pages)
 }
 
 fn has_pages(file: &OpenFile) -> SysResult<bool> {

@@ -391,6 +391,9 @@ pub(super) fn sys_timer_settime(
     new_value: UserPtr<Itimerspec>,
     old_value: UserPtr<Itimerspec>,
 ) -> HandlerResult<()> {
+    if new_value.is_null() {
+        return Err(Errno::EINVAL.into());
+    }
     let setting = read_itimerspec(task, new_value)?;
     let timer = task.group.timers.get(timerid)?;
     let absolute = TimerFlags::from_bits_retain(flags).contains(TimerFlags::ABSTIME);

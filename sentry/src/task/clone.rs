@@ -199,7 +199,6 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
     }
     if let Some(fd) = pidfd {
         pidfd::replace(current, fd, &child.group);
-        let _ = current.write_obj(UserPtr::new(clone.pidfd), &fd);
     }
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         child.clear_child_tid.store(clone.child_tid.0, Ordering::Relaxed);
@@ -230,7 +229,12 @@ fn prepare(
     shares_memory: bool,
 ) -> SysResult<(Arc<Task>, Option<i32>)> {
     let pidfd = if clone.flags.contains(CloneFlags::PIDFD) {
-        Some(pidfd::install(current, &current.group, true)?)
+        let fd = pidfd::install(current, &current.group, true)?;
+        if let Err(errno) = current.write_obj(UserPtr::new(clone.pidfd), &fd) {
+            let _ = current.files().remove(fd);
+            return Err(errno);
+        }
+        Some(fd)
     } else {
         None
     };
@@ -332,6 +336,8 @@ fn build(
         TaskSignals { mask: own.saved_mask.unwrap_or(own.mask), altstack, ..TaskSignals::default() }
     };
     let mut misc = current.misc.lock().clone();
+    misc.default_timer_slack_ns = misc.timer_slack_ns;
+    misc.reset_on_fork();
     misc.start_ns = current.kernel.clock.boot_ns();
     if shares_memory {
         misc.rseq = None;

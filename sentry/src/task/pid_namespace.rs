@@ -153,6 +153,18 @@ impl PidNamespace {
         self.state.lock().is_dead = true;
     }
 
+    /// Sets the number after which the next one is looked for.
+    ///
+    /// # Errors
+    /// `EINVAL` for one that cannot be given.
+    pub fn set_last_pid(&self, pid: u32) -> SysResult<()> {
+        if pid >= PID_MAX {
+            return Err(Errno::EINVAL);
+        }
+        self.state.lock().last = pid;
+        Ok(())
+    }
+
     /// Returns the number last given, for `/proc/loadavg`.
     pub fn last_pid(&self) -> u32 {
         self.state.lock().last

@@ -141,6 +141,12 @@ pub trait File: Any + Send + Sync {
         Err(Errno::ENOTDIR)
     }
 
+    /// Returns what the file adds to its `/proc/PID/fdinfo/N`, in whole lines.
+    fn fd_info(&self, task: &CurrentTask) -> String {
+        let _ = task;
+        String::new()
+    }
+
     /// Implements the parts of `lseek(2)` that need the file: `SEEK_END`, `SEEK_DATA`, `SEEK_HOLE`.
     /// Returns the new offset.
     ///
@@ -313,6 +319,8 @@ pub struct OpenFile {
     pub(super) may_have_locks: AtomicBool,
     /// Whether the file counts in [`super::InodeExtras`] as a writer or as a running program.
     write_access: AtomicU8,
+    /// Whether opening made the file.
+    pub is_created: AtomicBool,
     /// What watches the file for `O_ASYNC`.
     pub async_watch: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -323,6 +331,8 @@ const NO_CLAIM: u8 = 0;
 const WRITES: u8 = 1;
 /// The file is a running program.
 const DENIES_WRITES: u8 = 2;
+/// The file is open for reading only.
+const READS: u8 = 3;
 
 /// The receiver of SIGIO.
 #[derive(Clone, Copy, Debug, Default)]
@@ -363,6 +373,7 @@ impl OpenFile {
             owner: Mutex::new(FileOwner::default()),
             may_have_locks: AtomicBool::new(false),
             write_access: AtomicU8::new(NO_CLAIM),
+            is_created: AtomicBool::new(false),
             async_watch: Mutex::new(None),
         })
     }
@@ -384,6 +395,14 @@ impl OpenFile {
         self.claim(DENIES_WRITES, |n| (n <= 0).then(|| n.saturating_sub(1)))
     }
 
+    /// Counts the file as one that only reads from its inode.
+    pub(super) fn claim_read(&self) {
+        if let Some(inode) = self.file.inode() {
+            inode.extras().n_readers.fetch_add(1, Ordering::AcqRel);
+            self.write_access.store(READS, Ordering::Relaxed);
+        }
+    }
+
     fn claim(&self, claim: u8, change: impl Fn(i32) -> Option<i32>) -> SysResult<()> {
         let Some(inode) = self.file.inode() else { return Ok(()) };
         let count = &inode.extras().n_writers;
@@ -399,6 +418,12 @@ impl OpenFile {
         let step = match self.write_access.swap(NO_CLAIM, Ordering::Relaxed) {
             WRITES => -1,
             DENIES_WRITES => 1,
+            READS => {
+                if let Some(inode) = self.file.inode() {
+                    inode.extras().n_readers.fetch_sub(1, Ordering::AcqRel);
+                }
+                return;
+            }
             _ => return,
         };
         if let Some(inode) = self.file.inode() {

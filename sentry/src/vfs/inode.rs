@@ -3,13 +3,14 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use bitflags::bitflags;
 use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType, SetAttr};
 use super::file::File;
+use super::lease::Told;
 use super::lock::FileLocks;
 use super::path::Path;
 use crate::sync::{Mutex, WaitQueue};
@@ -118,10 +119,21 @@ pub struct InodeExtras {
     /// How many open files may write; negative, how many programs run from the file: each keeps
     /// the other out with `ETXTBSY`.
     pub(super) n_writers: AtomicI32,
-    /// Woken when a lock is released.
+    /// How many open files may only read: counted for regular files, for the sake of leases.
+    pub(super) n_readers: AtomicI32,
+    /// Leases and directory notification, made when first needed (`vfs::lease`).
+    pub(super) told: Mutex<Option<Box<Told>>>,
+    /// Woken when a lock or a lease is released.
     pub lock_waiters: WaitQueue,
     /// inotify watches, made when first needed (`fs::inotify`).
     pub watches: Mutex<Option<Arc<dyn InodeWatcher>>>,
+}
+
+impl InodeExtras {
+    /// Returns how many open files may write, and how many may only read.
+    pub(super) fn openers(&self) -> (i32, i32) {
+        (self.n_writers.load(Ordering::Acquire), self.n_readers.load(Ordering::Acquire))
+    }
 }
 
 /// A receiver of file events: the inotify marks on one inode.
@@ -302,6 +314,15 @@ pub trait Inode: Any + Send + Sync {
     /// # Errors
     /// `ENXIO`, `EROFS`, `ENOMEM`.
     fn open(self: Arc<Self>, task: &CurrentTask, flags: u32) -> SysResult<Arc<dyn File>>;
+
+    /// Is asked by `access(2)` whether the file may be written to, after the permission bits.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    fn check_write_access(&self, task: &CurrentTask) -> SysResult<()> {
+        let _ = task;
+        Ok(())
+    }
 
     /// Returns a host descriptor, open for reading only, from which the content of a regular file
     /// can be read: what an overlay builds upon. The content must not change any more.

@@ -70,16 +70,17 @@ impl FileLocks {
         self.records.iter().find(|held| held.conflicts(wanted)).copied()
     }
 
-    /// Takes the owner's locks off a range, splitting those that reach beyond it.
-    fn clear(&mut self, range: &Record) -> bool {
+    /// Takes the owner's locks off a range, splitting those that reach beyond it. Returns where the
+    /// first of them was.
+    fn clear(&mut self, range: &Record) -> Option<usize> {
         let mut kept = Vec::with_capacity(self.records.len() + 1);
-        let mut is_changed = false;
+        let mut first = None;
         for held in self.records.drain(..) {
             if held.owner != range.owner || !held.overlaps(range) {
                 kept.push(held);
                 continue;
             }
-            is_changed = true;
+            first.get_or_insert(kept.len());
             if held.start < range.start {
                 kept.push(Record { last: range.start - 1, ..held });
             }
@@ -88,11 +89,16 @@ impl FileLocks {
             }
         }
         self.records = kept;
-        is_changed
+        first
     }
 
-    /// Adds a lock to a range that has none of the owner's, joining it with its neighbours.
-    fn add(&mut self, mut new: Record) {
+    /// Adds a lock to a range that has none of the owner's, joining it with its neighbours. The
+    /// list is kept as Linux keeps it, since `F_GETLK` tells of the first that is in the way: each
+    /// owner's by their start, the owners in the order in which they came. `hint` is where locks
+    /// of the owner's have just been.
+    fn add(&mut self, mut new: Record, hint: Option<usize>) {
+        let mut hint = hint;
+        let mut at = 0_usize;
         self.records.retain(|held| {
             let is_adjacent = held.owner == new.owner
                 && held.is_write == new.is_write
@@ -102,9 +108,18 @@ impl FileLocks {
                 new.start = new.start.min(held.start);
                 new.last = new.last.max(held.last);
             }
+            if is_adjacent {
+                hint = Some(hint.map_or(at, |hint| hint.min(at)));
+            } else {
+                at += 1;
+            }
             !is_adjacent
         });
-        self.records.push(new);
+        let is_own = |held: &Record| held.owner == new.owner;
+        let next = self.records.iter().position(|held| is_own(held) && held.start > new.start);
+        let last = self.records.iter().rposition(is_own);
+        let at = next.or(last.map(|last| last + 1)).or(hint).unwrap_or(usize::MAX);
+        self.records.insert(at.min(self.records.len()), new);
     }
 }
 
@@ -132,11 +147,11 @@ pub fn set(extras: &InodeExtras, wanted: Record, will_wait: bool) -> SysResult<(
     if locks.records.len() >= MAX_RECORDS {
         return Err(Errno::ENOLCK);
     }
-    let is_changed = locks.clear(&wanted);
-    locks.add(wanted);
+    let replaced = locks.clear(&wanted);
+    locks.add(wanted, replaced);
     drop(guard);
     stop_waiting(wanted.owner);
-    if is_changed {
+    if replaced.is_some() {
         extras.lock_waiters.notify(Events::IN);
     }
     Ok(())
@@ -145,7 +160,7 @@ pub fn set(extras: &InodeExtras, wanted: Record, will_wait: bool) -> SysResult<(
 /// Gives up the record locks on a range.
 pub fn unset(extras: &InodeExtras, range: &Record) {
     let is_changed = match extras.locks.lock().as_mut() {
-        Some(locks) => locks.clear(range),
+        Some(locks) => locks.clear(range).is_some(),
         None => false,
     };
     if is_changed {
@@ -225,6 +240,7 @@ pub fn mark(file: &OpenFile) {
 pub(super) fn release_open_file(file: &OpenFile) {
     if let Some(inode) = file.file.inode() {
         let owner = Owner::open_file(file);
+        super::lease::release_open_file(inode.extras(), file);
         unflock(inode.extras(), owner);
         unset(inode.extras(), &whole(owner));
     }

@@ -22,6 +22,8 @@ pub const IN_CREATE: u32 = InotifyMask::CREATE.bits();
 pub const IN_DELETE: u32 = InotifyMask::DELETE.bits();
 /// `IN_DELETE_SELF`
 pub const IN_DELETE_SELF: u32 = InotifyMask::DELETE_SELF.bits();
+/// `IN_EXCL_UNLINK`: in an event, it concerns a child that is not in the directory any more.
+pub const IN_EXCL_UNLINK: u32 = InotifyMask::EXCL_UNLINK.bits();
 /// `IN_ISDIR`
 pub const IN_ISDIR: u32 = InotifyMask::ISDIR.bits();
 /// `IN_MODIFY`
@@ -57,6 +59,9 @@ fn tell(inode: &Arc<dyn Inode>, mask: u32, cookie: u32, name: Option<&[u8]>) {
     if let Some(watcher) = watcher {
         watcher.event(mask, cookie, name);
     }
+    if name.is_some() || mask & IN_ISDIR != 0 {
+        super::lease::happened(inode.extras(), mask);
+    }
 }
 
 fn dir_bit(dentry: &Dentry) -> u32 {
@@ -69,10 +74,9 @@ pub fn file(dentry: &Arc<Dentry>, mask: u32) {
         return;
     }
     let mask = mask | dir_bit(dentry);
-    if let (Some(parent), name) = dentry.parent_and_name()
-        && !dentry.is_removed()
-    {
-        tell(parent.inode(), mask, 0, Some(&name));
+    if let (Some(parent), name) = dentry.parent_and_name() {
+        let unlinked = if dentry.is_removed() { IN_EXCL_UNLINK } else { 0 };
+        tell(parent.inode(), mask | unlinked, 0, Some(&name));
     }
     tell(dentry.inode(), mask, 0, None);
 }

@@ -1,6 +1,7 @@
 //! Opening files: the body of `open(2)`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::mount::MountFlags;
@@ -128,8 +129,13 @@ pub fn open_path(
     let kept = (flags & !CREATION_FLAGS) | OpenFlags::LARGEFILE;
     notify::file(&path.dentry, notify::IN_OPEN);
     let open = OpenFile::new(file, Some(path), kept.bits());
-    if kind == FileType::Regular && open.is_writable() {
-        open.claim_write()?;
+    open.is_created.store(is_created, Ordering::Relaxed);
+    if kind == FileType::Regular {
+        if open.is_writable() {
+            open.claim_write()?;
+        } else {
+            open.claim_read();
+        }
     }
     Ok(open)
 }

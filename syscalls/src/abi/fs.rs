@@ -199,6 +199,19 @@ constants! {
 pub const FD_CLOEXEC: u32 = 1;
 
 flags! {
+    /// Events of `F_NOTIFY`.
+    pub struct DnFlags: u32 as "DN_" {
+        ACCESS = 1;
+        MODIFY = 2;
+        CREATE = 4;
+        DELETE = 8;
+        RENAME = 0x10;
+        ATTRIB = 0x20;
+        MULTISHOT = 0x8000_0000;
+    }
+}
+
+flags! {
     /// Seals of a memfd.
     pub struct SealFlags: u32 as "F_SEAL_" {
         SEAL = 1;

@@ -215,6 +215,15 @@ impl DirSource for TaskDir {
     }
 }
 
+/// Returns the process whose directory an inode is; `ESRCH` where it has ended.
+pub(crate) fn process_of(inode: &Arc<dyn Inode>) -> Option<SysResult<Arc<ThreadGroup>>> {
+    let dir = crate::vfs::inode::downcast::<TaskDir>(inode)?;
+    if dir.seen.is_thread {
+        return None;
+    }
+    Some(dir.seen.group.upgrade().ok_or(Errno::ESRCH))
+}
+
 fn make(seen: &Seen, entry: &'static Entry, ino: u64) -> Arc<dyn Inode> {
     let seen = seen.clone();
     let extras = InodeExtras::default();

@@ -74,15 +74,16 @@ const TABLE: &[(&str, Value)] = &[
     ("fs/aio-max-nr", Tunable("65536")),
     ("fs/aio-nr", Shown(|kernel| kernel.aio_requests.n().to_string())),
     ("fs/dentry-state", Fixed("0\t0\t45\t0\t0\t0")),
+    ("fs/dir-notify-enable", Fixed("1")),
     ("fs/epoll/max_user_watches", Fixed("1048576")),
     ("fs/file-max", Fixed("9223372036854775807")),
     ("fs/file-nr", Shown(|kernel| format!("{}\t0\t9223372036854775807", n_files(kernel)))),
     ("fs/inode-nr", Fixed("0\t0")),
     ("fs/inode-state", Fixed("0\t0\t0\t0\t0\t0\t0")),
     ("fs/inotify/max_queued_events", Fixed("16384")),
-    ("fs/inotify/max_user_instances", Fixed("128")),
+    ("fs/inotify/max_user_instances", Tunable("128")),
     ("fs/inotify/max_user_watches", Fixed("65536")),
-    ("fs/lease-break-time", Fixed("45")),
+    ("fs/lease-break-time", Tunable("45")),
     ("fs/leases-enable", Fixed("1")),
     ("fs/mount-max", Fixed("100000")),
     ("fs/mqueue/msg_default", Tunable("10")),
@@ -265,7 +266,7 @@ fn boot_id(kernel: &Kernel) -> String {
 
 impl Value {
     fn is_writable(self) -> bool {
-        !matches!(self, Fixed(_) | Shown(_) | LastPid)
+        !matches!(self, Fixed(_) | Shown(_))
     }
 
     fn show(self, path: &'static str, current: &CurrentTask) -> Vec<u8> {
@@ -295,7 +296,9 @@ impl Value {
         let end = data.iter().position(|byte| matches!(byte, 0 | b'\n')).unwrap_or(data.len());
         let data = data.get(..end).unwrap_or_default();
         match self {
-            Fixed(_) | Shown(_) | LastPid => return Err(Errno::EACCES),
+            Fixed(_) | Shown(_) => return Err(Errno::EACCES),
+            // The writer's namespace decides: see `Sysctl::store`.
+            LastPid => return Err(Errno::EACCES),
             HostName | DomainName => {
                 let name = data.get(..data.len().min(UTS_LEN)).unwrap_or_default().to_vec();
                 let mut names = container.uts.lock();
@@ -365,6 +368,11 @@ impl Text for Sysctl {
     }
 
     fn store(&self, current: &CurrentTask, data: &[u8]) -> SysResult<()> {
+        if matches!(self.value, LastPid) {
+            let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+            let pid = text.trim_matches(['\0', '\n', ' ']).parse().map_err(|_| Errno::EINVAL)?;
+            return current.pid_namespace().set_last_pid(pid);
+        }
         self.value.store(self.path, &current.kernel, current.container(), data)
     }
 

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use super::super::pseudo::{Named, Numbers};
-use super::cpuinfo;
+use super::super::pseudo::{Fixed, Named, Numbers};
+use super::{config, cpuinfo};
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::syscalls::info::{RELEASE, VERSION};
@@ -59,6 +59,7 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         numbers.text("cgroups", 0o444, |current: &CurrentTask| {
             current.container().cgroup_text.all.clone()
         }),
+        numbers.text("config.gz", 0o444, Fixed(config::compressed().into())),
         numbers.fixed("devices", 0o444, DEVICES),
         numbers.fixed("diskstats", 0o444, ""),
         numbers.fixed("partitions", 0o444, "major minor  #blocks  name\n\n"),

@@ -140,6 +140,7 @@ impl Data {
         }
         max = self.room(shared, offset, max)?;
         let end = offset + max;
+        self.keep_hole(shared, offset)?;
         self.prepare(shared, end)?;
         let written = match &mut self.content {
             Content::Inline(data) => write_inline(data, src, offset, max)?,
@@ -189,6 +190,16 @@ impl Data {
         }
     }
 
+    /// Puts the content into a host file, which knows of holes, where whole pages will be left out
+    /// between the present end and `from`.
+    fn keep_hole(&mut self, shared: &Shared, from: u64) -> SysResult<()> {
+        let has_hole = from / PAGE > self.size.div_ceil(PAGE);
+        if has_hole && matches!(self.content, Content::Inline(_)) {
+            return self.prepare(shared, INLINE_MAX + 1);
+        }
+        Ok(())
+    }
+
     /// Makes the content changeable, and able to hold `size` bytes.
     fn prepare(&mut self, shared: &Shared, size: u64) -> SysResult<()> {
         let size = size.max(self.size);
@@ -227,6 +238,7 @@ impl Data {
                 self.content = Content::Inline(Vec::new());
             }
         }
+        self.keep_hole(shared, size)?;
         self.prepare(shared, size)?;
         match &mut self.content {
             Content::Inline(data) => data.resize(usize_of(size)?, 0),

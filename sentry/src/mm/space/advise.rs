@@ -41,6 +41,8 @@ impl Effect {
 /// `EINVAL` for an unknown one, `EPERM` for those that take memory out of service.
 pub(crate) fn check_advice(advice: i32) -> SysResult<()> {
     match advice {
+        // Pages are not merged here.
+        MADV_MERGEABLE | MADV_UNMERGEABLE => Err(Errno::EINVAL),
         MADV_NORMAL..=MADV_DONTNEED | MADV_FREE..=MADV_COLLAPSE => Ok(()),
         MADV_HWPOISON | MADV_SOFT_OFFLINE => Err(Errno::EPERM),
         _ => Err(Errno::EINVAL),
@@ -73,6 +75,9 @@ impl Space {
             }
             let part = start.max(range.start)..vma.end.min(range.end);
             at = part.end;
+            if super::seal::forbids(vma, advice) {
+                return Err(Errno::EPERM);
+            }
             match effect(vma, advice) {
                 Ok(effect) => {
                     if effect.tell_host {

@@ -110,7 +110,8 @@ impl Space {
                 continue;
             }
             let part = start.max(range.start)..vma.end.min(range.end);
-            if vma.prot.contains(ProtFlags::WRITE) && !vma.is_shared() {
+            let is_writable = vma.prot.contains(ProtFlags::WRITE);
+            if is_writable && (!vma.is_shared() || !vma.prot.contains(ProtFlags::READ)) {
                 plan.push_advice(&part, MADV_POPULATE_WRITE);
             } else if vma.prot.contains(ProtFlags::READ) {
                 plan.push_advice(&part, MADV_POPULATE_READ);

@@ -108,6 +108,9 @@ impl Space {
             self.check_lock(request.len, limits, Errno::EAGAIN)?;
             populate |= !vma.flags.contains(VmaFlags::LOCKED_ON_FAULT);
         }
+        if matches!(request.placement, Placement::Fixed) {
+            self.check_unsealed(&range)?;
+        }
         let replaced: u64 = match request.placement {
             Placement::Fixed => self.bytes_in(&range),
             _ => 0,
@@ -132,6 +135,7 @@ impl Space {
         if self.tree.is_free(range) {
             return Ok(());
         }
+        self.check_unsealed(range)?;
         if self.tree.cuts(range) == 2 && self.tree.len() >= MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }

@@ -69,6 +69,9 @@ impl Space {
             if start > at || vma.is_hidden() {
                 return (at, Err(Errno::ENOMEM));
             }
+            if vma.flags.contains(VmaFlags::SEALED) {
+                return (at, Err(Errno::EPERM));
+            }
             if !vma.max_prot.contains(prot) {
                 return (at, Err(Errno::EACCES));
             }

@@ -1,12 +1,15 @@
 //! `mremap(2)`.
 
+use std::sync::Arc;
+
 use sentry_platform::{HostCall, USER_ADDRESS_LIMIT};
-use syscalls::abi::mm::{MremapFlags, PAGE_SIZE};
+use syscalls::abi::mm::{MremapFlags, PAGE_SIZE, ProtFlags};
 use syscalls::{Errno, SysResult};
 
 use super::map::{MapRequest, Placement};
 use super::{Avoid, MAX_MAP_COUNT, MMAP_MIN_ADDR, MemoryLimits, Plan, Purpose, Space};
-use crate::mm::vma::{AddrRange, Vma, VmaFlags, is_page_aligned};
+use crate::mm::vma::{AddrRange, Backing, Vma, VmaFlags, is_page_aligned};
+use crate::vfs::OpenFile;
 
 /// The arguments of `mremap(2)`, with lengths rounded up to pages.
 #[derive(Clone, Debug)]
@@ -84,6 +87,29 @@ impl Space {
         self.remap_elsewhere(request, vma, avoid, plan)
     }
 
+    /// Returns the file of which all of `range` is a shared mapping with one protection, that
+    /// protection, and whether the memory is locked.
+    pub(crate) fn shared_file(
+        &self,
+        range: &AddrRange,
+    ) -> Option<(Arc<OpenFile>, ProtFlags, bool)> {
+        let (_, first) = self.visible(range.start).ok()?;
+        let Backing::File(backing) = &first.backing else { return None };
+        let mut at = range.start;
+        for (start, vma) in self.tree.overlapping(range.clone()) {
+            let is_same = match &vma.backing {
+                Backing::File(other) => Arc::ptr_eq(&other.file, &backing.file),
+                _ => false,
+            };
+            if start > at || !is_same || !vma.is_shared() || vma.prot != first.prot {
+                return None;
+            }
+            at = vma.end;
+        }
+        let is_locked = first.flags.contains(VmaFlags::LOCKED);
+        (at >= range.end).then(|| (backing.file.clone(), first.prot, is_locked))
+    }
+
     /// Returns the application's area at `addr`.
     fn visible(&self, addr: u64) -> SysResult<(u64, &Vma)> {
         match self.tree.find(addr) {
@@ -95,6 +121,9 @@ impl Space {
     /// Checks as Linux's `vma_to_resize()`; returns a copy of the area at the old address.
     fn check_remap(&self, request: &RemapRequest, limits: &MemoryLimits) -> SysResult<Vma> {
         let (_, vma) = self.visible(request.addr)?;
+        if vma.flags.contains(VmaFlags::SEALED) {
+            return Err(Errno::EPERM);
+        }
         if request.old_len == 0 && !vma.is_shared() {
             return Err(Errno::EINVAL);
         }

@@ -217,7 +217,7 @@ struct InfoText {
 }
 
 impl Text for InfoText {
-    fn show(&self, _current: &CurrentTask) -> SysResult<Vec<u8>> {
+    fn show(&self, current: &CurrentTask) -> SysResult<Vec<u8>> {
         let file = file(&self.seen, self.fd)?;
         let task = self.seen.task()?;
         let fd = i32::try_from(self.fd).map_err(|_| Errno::ENOENT)?;
@@ -229,7 +229,9 @@ impl Text for InfoText {
         };
         // A read or write under way holds the offset; its old value is as good as its new one.
         let offset = file.offset.try_lock().map_or(0, |offset| *offset);
-        let text = format!("pos:\t{offset}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n");
+        let mut text =
+            format!("pos:\t{offset}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n");
+        text.push_str(&file.file.fd_info(current));
         Ok(text.into_bytes())
     }
 }
