@@ -91,6 +91,7 @@ impl Session {
         match *request {
             Request::Attach { version } => ops::attr::attach(self, version),
             Request::Walk { fid, ref names } => ops::walk::walk(self, tag, fid, names, buffer),
+            Request::Lookup { dir, ref names } => ops::walk::lookup(self, tag, dir, names, buffer),
             Request::Getattr { fid } => ops::attr::getattr(self, fid),
             Request::Setattr { fid, ref attr } => {
                 self.check_writable()?;

@@ -127,12 +127,13 @@ impl Rig {
         let mut cookie = 0;
         loop {
             let (body, _) = self.call(&Request::Readdir { fid, cookie }).expect("readdir");
-            let before = found.len();
-            for entry in reply::Entries::decode(&body).expect("decode") {
+            let entries = reply::Entries::decode(&body).expect("decode");
+            let is_end = entries.is_end();
+            for entry in entries {
                 found.push(String::from_utf8_lossy(entry.name.as_bytes()).into_owned());
                 cookie = entry.next;
             }
-            if found.len() == before {
+            if is_end {
                 return found;
             }
         }

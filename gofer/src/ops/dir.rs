@@ -11,11 +11,10 @@ use syscalls::{Errno, SysResult};
 use crate::attr::errno;
 use crate::session::{Outcome, Session};
 
-/// What one `getdents64(2)` may return. An entry is shorter on the wire, so a reply always holds
-/// all of it.
+/// What one `getdents64(2)` may return.
 const BUFFER_SIZE: usize = 32 * 1024;
 
-/// Returns the entries that follow `cookie`, without `.` and `..`; none at the end.
+/// Returns the entries that follow `cookie`, without `.` and `..`, and whether they are the last.
 pub(crate) fn readdir(
     session: &mut Session,
     tag: u32,
@@ -28,7 +27,7 @@ pub(crate) fn readdir(
         return Err(Errno::ENOTDIR);
     }
     if node.is_pseudo {
-        EntriesWriter::new(tag, buffer).finish()?;
+        EntriesWriter::new(tag, buffer).finish(true)?;
         return Ok(Outcome::Encoded);
     }
     let stream = match node.stream.take() {
@@ -48,24 +47,26 @@ fn open_stream(dir: &OwnedFd) -> SysResult<OwnedFd> {
     fs::openat(dir, ".", flags, Mode::empty()).map_err(errno)
 }
 
-/// Encodes the next entries; returns whether there are none.
+/// Encodes the next entries, as many as a message holds; returns whether the directory ends with them.
 fn fill(stream: &OwnedFd, tag: u32, buffer: &mut Vec<u8>) -> SysResult<bool> {
     let mut space = Vec::with_capacity(BUFFER_SIZE);
     let space: &mut [MaybeUninit<u8>] = space.spare_capacity_mut();
     let mut entries = RawDir::new(stream, space);
     let mut writer = EntriesWriter::new(tag, buffer);
-    let mut is_empty = true;
-    while (is_empty || !entries.is_buffer_empty()) && writer.has_room() {
-        let Some(entry) = entries.next() else { break };
+    let mut is_end = false;
+    while writer.has_room() {
+        let Some(entry) = entries.next() else {
+            is_end = true;
+            break;
+        };
         let entry = entry.map_err(errno)?;
         // `.` and `..` are no names, nor is what a broken file system might return.
         let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
         let kind = kind(entry.file_type());
         writer.push(&Entry { ino: entry.ino(), next: entry.next_entry_cookie(), kind, name })?;
-        is_empty = false;
     }
-    writer.finish()?;
-    Ok(is_empty)
+    writer.finish(is_end)?;
+    Ok(is_end)
 }
 
 /// Returns the `DT_*` number of a file type.

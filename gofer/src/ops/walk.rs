@@ -1,4 +1,4 @@
-//! Resolving names: `Walk`, `Readlink`.
+//! Resolving names: `Walk`, `Lookup`, `Readlink`.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -56,6 +56,26 @@ pub(crate) fn walk(
         }
     }
     reply::Walk::encode(tag, &nodes, stopped, target.as_deref(), buffer)?;
+    Ok(Outcome::Encoded)
+}
+
+/// Resolves names below one directory, each by itself.
+pub(crate) fn lookup(
+    session: &mut Session,
+    tag: u32,
+    dir: Fid,
+    names: &Names<'_>,
+    buffer: &mut Vec<u8>,
+) -> SysResult<Outcome> {
+    session.fids.directory(dir)?;
+    let mut results = Vec::with_capacity(names.len());
+    for name in names.iter() {
+        match step(session, dir, name) {
+            Err(Errno::EMFILE | Errno::ENFILE) => break,
+            result => results.push(result),
+        }
+    }
+    reply::Lookups::encode(tag, &results, buffer)?;
     Ok(Outcome::Encoded)
 }
 

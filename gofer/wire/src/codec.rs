@@ -125,6 +125,8 @@ opcodes! {
     Close = 24,
     /// Writes a whole file system to its device.
     SyncFs = 25,
+    /// Resolves several names below one directory.
+    Lookup = 26,
 }
 
 /// The start of every message.

@@ -191,6 +191,69 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// The reply to `Lookup`: what became of each name, in their order. Fewer than were asked for where the gofer holds as
+/// many files as it can.
+#[derive(Clone, Debug)]
+pub struct Lookups<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Lookups<'a> {
+    /// Decodes the body.
+    ///
+    /// # Errors
+    /// `WireError`.
+    pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(body);
+        let mut n_results = 0;
+        while !reader.is_empty() {
+            let _ = read_lookup(&mut reader)?;
+            n_results += 1;
+        }
+        if n_results > MAX_WALK {
+            return Err(WireError::TooLong);
+        }
+        Ok(Self { reader: Reader::new(body) })
+    }
+
+    /// Encodes a reply.
+    ///
+    /// # Errors
+    /// `TooLong`.
+    pub fn encode(
+        tag: u32,
+        results: &[Result<Node, Errno>],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), WireError> {
+        let mut w = Writer::new(buffer, Opcode::Lookup, tag);
+        for result in results {
+            match result {
+                Ok(node) => {
+                    w.write(&0_u16);
+                    w.write(node);
+                }
+                Err(errno) => w.write(&u16::try_from(errno.raw()).unwrap_or(5)),
+            }
+        }
+        w.finish()
+    }
+}
+
+impl Iterator for Lookups<'_> {
+    type Item = Result<Node, Errno>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        read_lookup(&mut self.reader).ok()
+    }
+}
+
+fn read_lookup(r: &mut Reader<'_>) -> Result<Result<Node, Errno>, WireError> {
+    Ok(match r.u16()? {
+        0 => Ok(r.read()?),
+        errno => Err(Errno::from_raw(i32::from(errno))),
+    })
+}
+
 /// One entry of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
@@ -204,10 +267,11 @@ pub struct Entry<'a> {
     pub name: Name<'a>,
 }
 
-/// The reply to `Readdir`: whole entries, none at the end of the directory.
+/// The reply to `Readdir`: whole entries, and whether the directory ends with them.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     reader: Reader<'a>,
+    is_end: bool,
 }
 
 impl<'a> Entries<'a> {
@@ -216,11 +280,22 @@ impl<'a> Entries<'a> {
     /// # Errors
     /// `WireError`.
     pub fn decode(body: &'a [u8]) -> Result<Self, WireError> {
+        let (is_end, body) = body.split_last().ok_or(WireError::Truncated)?;
+        let is_end = match is_end {
+            0 => false,
+            1 => true,
+            _ => return Err(WireError::BadFlags),
+        };
         let mut reader = Reader::new(body);
         while !reader.is_empty() {
             read_entry(&mut reader)?;
         }
-        Ok(Self { reader: Reader::new(body) })
+        Ok(Self { reader: Reader::new(body), is_end })
+    }
+
+    /// Returns whether no entry follows these.
+    pub const fn is_end(&self) -> bool {
+        self.is_end
     }
 }
 
@@ -248,6 +323,8 @@ pub struct EntriesWriter<'a> {
 impl<'a> EntriesWriter<'a> {
     /// The longest encoded entry.
     const ENTRY_MAX: usize = 8 + 8 + 1 + 2 + crate::NAME_MAX;
+    /// What says whether the directory ends.
+    const END: usize = 1;
 
     /// Starts the reply.
     pub fn new(tag: u32, buffer: &'a mut Vec<u8>) -> Self {
@@ -256,7 +333,7 @@ impl<'a> EntriesWriter<'a> {
 
     /// Returns whether any entry fits.
     pub const fn has_room(&self) -> bool {
-        self.writer.len() + Self::ENTRY_MAX <= MAX_MESSAGE
+        self.writer.len() + Self::ENTRY_MAX + Self::END <= MAX_MESSAGE
     }
 
     /// Adds an entry.
@@ -270,11 +347,12 @@ impl<'a> EntriesWriter<'a> {
         self.writer.name(entry.name)
     }
 
-    /// Completes the reply.
+    /// Completes the reply and says whether the directory ends with it.
     ///
     /// # Errors
     /// `TooLong`, where entries were pushed without room.
-    pub fn finish(self) -> Result<(), WireError> {
+    pub fn finish(mut self, is_end: bool) -> Result<(), WireError> {
+        self.writer.write(&u8::from(is_end));
         self.writer.finish()
     }
 }

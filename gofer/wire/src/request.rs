@@ -32,6 +32,13 @@ pub enum Request<'a> {
         /// The components.
         names: Names<'a>,
     },
+    /// Resolves names below one directory, each by itself. Reply: `reply::Lookups`.
+    Lookup {
+        /// The directory.
+        dir: Fid,
+        /// The names.
+        names: Names<'a>,
+    },
     /// Reply: `Attr`.
     Getattr {
         /// The file.
@@ -131,7 +138,7 @@ pub enum Request<'a> {
         /// A symbolic link.
         fid: Fid,
     },
-    /// Reply: `reply::Entries`, none at the end.
+    /// Reply: `reply::Entries`.
     Readdir {
         /// A directory.
         fid: Fid,
@@ -215,7 +222,7 @@ pub enum Request<'a> {
     },
 }
 
-/// The components of a `Walk`, each one checked.
+/// The components of a `Walk` or the names of a `Lookup`, each one checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names<'a>(NamesForm<'a>);
 
@@ -315,6 +322,7 @@ impl<'a> Request<'a> {
         match self {
             Self::Attach { .. } => Opcode::Attach,
             Self::Walk { .. } => Opcode::Walk,
+            Self::Lookup { .. } => Opcode::Lookup,
             Self::Getattr { .. } => Opcode::Getattr,
             Self::Setattr { .. } => Opcode::Setattr,
             Self::Open { .. } => Opcode::Open,
@@ -362,6 +370,7 @@ impl<'a> Request<'a> {
         Ok(match opcode {
             Opcode::Attach => Self::Attach { version: r.u32()? },
             Opcode::Walk => Self::Walk { fid: r.u32()?, names: Names::decode(r)? },
+            Opcode::Lookup => Self::Lookup { dir: r.u32()?, names: Names::decode(r)? },
             Opcode::Getattr => Self::Getattr { fid: r.u32()? },
             Opcode::Setattr => {
                 let fid = r.u32()?;
@@ -446,7 +455,7 @@ impl<'a> Request<'a> {
         let mut w = Writer::new(buffer, self.opcode(), tag);
         match self {
             Self::Attach { version } => w.write(version),
-            Self::Walk { fid, names } => {
+            Self::Walk { fid, names } | Self::Lookup { dir: fid, names } => {
                 w.write(fid);
                 let n_names = u16::try_from(names.len()).map_err(|_| WireError::TooLong)?;
                 w.write(&n_names);

@@ -12,6 +12,7 @@
 //! Architecture Invariant: no path is composed here. The gofer is asked for single names below
 //! files that it has named itself.
 
+mod ahead;
 mod attr;
 mod connection;
 mod directory;
@@ -33,11 +34,15 @@ use syscalls::abi::fs::Statfs;
 use crate::sync::Mutex;
 use crate::vfs::{FileSystem, Inode};
 use connection::Connection;
+use directory::Listing;
 
 pub use inode::GoferInode;
 
 /// How many donated descriptors are kept beyond their last use.
 const MAX_RECENT: usize = 128;
+
+/// How many listings are kept beyond their last use, for those who look at their names.
+const MAX_LISTINGS: usize = 8;
 
 /// How long what a walk has fetched serves the rest of the same system call, on a mount that others
 /// may change.
@@ -75,6 +80,8 @@ pub(crate) struct Store {
     inodes: Mutex<HashMap<Identity, Weak<GoferInode>>>,
     /// Descriptors used last, to keep them from being closed and asked for again.
     recent: Mutex<VecDeque<Arc<OwnedFd>>>,
+    /// Listings read last.
+    listings: Mutex<VecDeque<Listing>>,
     /// Counts changes of names and owners. Attributes that were fetched before the last one are
     /// fetched again.
     epoch: AtomicU64,
@@ -104,6 +111,7 @@ impl GoferFs {
             fresh,
             inodes: Mutex::new(HashMap::new()),
             recent: Mutex::new(VecDeque::new()),
+            listings: Mutex::new(VecDeque::new()),
             epoch: AtomicU64::new(0),
             round: AtomicU64::new(0),
         });
@@ -202,6 +210,15 @@ impl Store {
         recent.push_back(descriptor.clone());
         let oldest = if recent.len() > MAX_RECENT { recent.pop_front() } else { None };
         drop(recent);
+        drop(oldest);
+    }
+
+    /// Keeps a listing for a while.
+    fn remember_listing(&self, listing: &Listing) {
+        let mut listings = self.listings.lock();
+        listings.push_back(listing.clone());
+        let oldest = if listings.len() > MAX_LISTINGS { listings.pop_front() } else { None };
+        drop(listings);
         drop(oldest);
     }
 

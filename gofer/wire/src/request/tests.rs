@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::Header;
-use crate::reply::{self, Entries, EntriesWriter, Entry, Node, Walk};
+use crate::reply::{self, Entries, EntriesWriter, Entry, Lookups, Node, Walk};
 use crate::{Attr, MAX_MESSAGE, Statfs};
 use syscalls::Errno;
 
@@ -16,6 +16,7 @@ fn samples<'a>(names: &'a [Name<'a>], fids: &'a [Fid]) -> Vec<Request<'a>> {
     vec![
         Request::Attach { version: 1 },
         Request::Walk { fid: 3, names: Names::new(names) },
+        Request::Lookup { dir: 3, names: Names::new(names) },
         Request::Getattr { fid: 7 },
         Request::Setattr { fid: 7, attr: SetAttr { mask: 0xff, size: 9, ..SetAttr::default() } },
         Request::Open { fid: 7, flags: OpenFlags::READ | OpenFlags::WRITE },
@@ -66,7 +67,7 @@ impl Random {
 
 fn decode_everything(bytes: &[u8]) {
     if let Ok((_, request)) = Request::decode(bytes) {
-        if let Request::Walk { names, .. } = &request {
+        if let Request::Walk { names, .. } | Request::Lookup { names, .. } = &request {
             assert_eq!(names.iter().count(), names.len());
         }
         let mut again = Vec::new();
@@ -74,6 +75,9 @@ fn decode_everything(bytes: &[u8]) {
     }
     if let Ok(walk) = Walk::decode(bytes) {
         assert!(walk.nodes().count() <= MAX_WALK);
+    }
+    if let Ok(lookups) = Lookups::decode(bytes) {
+        assert!(lookups.count() <= MAX_WALK);
     }
     if let Ok(entries) = Entries::decode(bytes) {
         for entry in entries {
@@ -162,6 +166,11 @@ fn replies_survive_a_round_trip() {
     assert_eq!(walk.stopped, Some(Errno::ENOENT));
     assert_eq!(walk.target, Some(&b"target"[..]));
 
+    let results = [Ok(nodes[0]), Err(Errno::ENOENT), Ok(nodes[1])];
+    Lookups::encode(7, &results, &mut buffer).expect("encode");
+    let (body, _) = reply::body(&buffer, Opcode::Lookup, 7).expect("decode").expect("no error");
+    assert_eq!(Lookups::decode(body).expect("decode").collect::<Vec<_>>(), results);
+
     let mut writer = EntriesWriter::new(8, &mut buffer);
     let entry = Entry { ino: 1, next: 2, kind: 4, name: name(b"entry") };
     let mut n_entries = 0;
@@ -169,9 +178,10 @@ fn replies_survive_a_round_trip() {
         writer.push(&entry).expect("push");
         n_entries += 1;
     }
-    writer.finish().expect("fits");
+    writer.finish(true).expect("fits");
     let (body, _) = reply::body(&buffer, Opcode::Readdir, 8).expect("decode").expect("no error");
     let entries = Entries::decode(body).expect("decode");
+    assert!(entries.is_end());
     assert_eq!(entries.filter(|e| *e == entry).count(), n_entries);
 
     reply::encode_status(Opcode::Open, 9, Some(Errno::EROFS), 0, &mut buffer).expect("encode");

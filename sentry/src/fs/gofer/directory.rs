@@ -28,7 +28,7 @@ pub(super) fn fetch(connection: &Connection, fid: Fid) -> SysResult<Listing> {
     loop {
         let batch = connection.call(&Request::Readdir { fid, cookie }, |body, _| {
             let entries = reply::Entries::decode(body)?;
-            let mut next = None;
+            let (is_end, mut next) = (entries.is_end(), None);
             let batch: Vec<_> = entries
                 .map(|entry| {
                     next = Some(entry.next);
@@ -37,10 +37,11 @@ pub(super) fn fetch(connection: &Connection, fid: Fid) -> SysResult<Listing> {
                     ListEntry { name, ino: entry.ino, file_type }
                 })
                 .collect();
-            Ok(next.map(|next| (batch, next)))
+            Ok((batch, next.filter(|_| !is_end)))
         })?;
-        let Some((batch, next)) = batch else { return Ok(listing.into()) };
+        let (batch, next) = batch;
         listing.extend(batch);
+        let Some(next) = next else { return Ok(listing.into()) };
         cookie = next;
     }
 }

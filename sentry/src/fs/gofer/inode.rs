@@ -8,6 +8,7 @@ use gofer_wire::request::{self, Ownership};
 use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
 use syscalls::{Errno, SysResult};
 
+use super::ahead::{self, Ahead, Scan};
 use super::directory::{GoferDirectory, Listing};
 use super::file::GoferFile;
 use super::names::{BELIEF, Names};
@@ -53,17 +54,12 @@ struct State {
     write: Weak<OwnedFd>,
     /// What a walk ahead has found below this directory, until it is asked for.
     ahead: Option<Ahead>,
+    /// Who looks at the names of this directory one after the other, where others hardly change them.
+    scan: Option<Box<Scan>>,
     /// The entries of a directory, under [`Caching::Exclusive`].
     listing: Option<(u64, Listing)>,
     /// How good the names below a directory are, under [`Caching::Own`].
     names: Option<Names>,
-}
-
-/// The result of a lookup that was made before it was asked for.
-struct Ahead {
-    name: Box<[u8]>,
-    result: SysResult<Arc<GoferInode>>,
-    found: Instant,
 }
 
 impl GoferInode {
@@ -79,6 +75,7 @@ impl GoferInode {
             read: Weak::new(),
             write: Weak::new(),
             ahead: None,
+            scan: None,
             listing: None,
             names: (store.caching == Caching::Own && is_directory)
                 .then(|| Names::new(&attr, store.round())),
@@ -117,7 +114,7 @@ impl GoferInode {
         let mut state = self.state.lock();
         state.is_stale = true;
         state.listing = None;
-        let ahead = state.ahead.take();
+        let ahead = (state.ahead.take(), state.scan.take());
         drop(state);
         drop(ahead);
     }
@@ -131,7 +128,15 @@ impl GoferInode {
 
     /// Takes the result of a lookup that was made a moment before.
     fn take_ahead(&self, name: &[u8]) -> Option<SysResult<Arc<Self>>> {
-        let ahead = self.state.lock().ahead.take()?;
+        let round = self.store.round();
+        let mut state = self.state.lock();
+        if let Some((found, is_good)) = state.scan.as_mut().and_then(|scan| scan.take(name, round))
+        {
+            drop(state);
+            return is_good.then_some(found);
+        }
+        let ahead = state.ahead.take()?;
+        drop(state);
         let is_good = *ahead.name == *name && ahead.found.elapsed() < self.store.fresh;
         is_good.then_some(ahead.result)
     }
@@ -198,6 +203,10 @@ impl GoferInode {
         if let Some(result) = self.take_ahead(name) {
             return result;
         }
+        let planned = self.state.lock().scan.as_mut().and_then(|scan| scan.plan(name));
+        if let Some(result) = planned.and_then(|names| self.look_up_all(names)) {
+            return result;
+        }
         let names = [Name::new(name)?];
         let request = Request::Walk { fid: self.fid, names: request::Names::new(&names) };
         let (node, stopped, target) = self.store.connection.call(&request, |body, _| {
@@ -208,6 +217,31 @@ impl GoferInode {
             Some(node) => Ok(self.store.adopt(node, target)),
             None => Err(stopped.unwrap_or(Errno::ENOENT)),
         }
+    }
+
+    /// Looks up names that stand one after the other in the listing. Returns what the first one is, and keeps the others for
+    /// the lookups that follow.
+    fn look_up_all(&self, planned: Vec<Box<[u8]>>) -> Option<SysResult<Arc<Self>>> {
+        let (epoch, round) = (self.store.epoch(), self.store.round());
+        let names = ahead::names(&planned).ok()?;
+        let request = Request::Lookup { dir: self.fid, names: request::Names::new(&names) };
+        // Where that is impossible, the single lookup says why.
+        let results = self
+            .store
+            .connection
+            .call(&request, |body, _| Ok(reply::Lookups::decode(body)?.collect::<Vec<_>>()))
+            .ok()?;
+        let adopted = results.into_iter().map(|node| Ok(self.store.adopt(node?, None)));
+        let mut found = planned.into_iter().zip(adopted).collect::<Vec<_>>().into_iter();
+        let (_, first) = found.next()?;
+        let mut state = self.state.lock();
+        // What this sandbox has changed meanwhile may not be what was found.
+        if let Some(scan) = state.scan.as_mut().filter(|_| epoch == self.store.epoch()) {
+            let old = scan.keep(found, round);
+            drop(state);
+            drop(old);
+        }
+        Some(first)
     }
 
     /// Returns the entries of this directory.
@@ -222,8 +256,15 @@ impl GoferInode {
             return Ok(listing.clone());
         }
         let listing = super::directory::fetch(&self.store.connection, self.fid)?;
-        if self.store.caching == Caching::Exclusive {
-            self.state.lock().listing = Some((epoch, listing.clone()));
+        if self.store.caching != Caching::Shared {
+            let mut state = self.state.lock();
+            if self.store.caching == Caching::Exclusive {
+                state.listing = Some((epoch, listing.clone()));
+            }
+            let old = state.scan.replace(Box::new(Scan::new(&listing)));
+            drop(state);
+            drop(old);
+            self.store.remember_listing(&listing);
         }
         Ok(listing)
     }

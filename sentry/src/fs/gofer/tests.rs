@@ -359,3 +359,44 @@ fn a_walk_ahead_serves_the_lookups_that_follow_and_no_later_ones() {
         root.prefetch(path);
     }
 }
+
+#[test]
+fn names_are_looked_up_together_in_the_order_of_the_listing() {
+    let rig = Rig::writable(Caching::Exclusive);
+    let dir = rig.dir.join("many");
+    fs::create_dir(&dir).expect("mkdir");
+    for index in 0..100 {
+        fs::write(dir.join(format!("{index}")), "").expect("write");
+    }
+    let many = rig.inode("many");
+    let names: Vec<Vec<u8>> =
+        many.listing().expect("list").iter().map(|entry| entry.name.clone()).collect();
+    let path = |index: usize| dir.join(String::from_utf8_lossy(&names[index]).as_ref());
+    for name in &names[..3] {
+        many.lookup(name).expect("lookup");
+    }
+    // The fourth was looked up with the third, the hundredth was not.
+    fs::remove_file(path(3)).expect("remove");
+    fs::remove_file(path(99)).expect("remove");
+    many.lookup(&names[3]).expect("found before it went");
+    assert_eq!(many.lookup(&names[99]).err(), Some(Errno::ENOENT));
+    // What this sandbox changes is never served from before.
+    many.unlink(&names[4]).expect("unlink");
+    assert_eq!(many.lookup(&names[4]).err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn a_shared_mount_looks_up_nothing_ahead_of_a_listing() {
+    let rig = Rig::writable(Caching::Shared);
+    for name in ["a", "b", "c", "d", "e"] {
+        fs::write(rig.dir.join(name), "").expect("write");
+    }
+    let root = rig.fs().root.clone();
+    let listing = root.listing().expect("list");
+    for entry in &listing[..3] {
+        root.lookup(&entry.name).expect("lookup");
+    }
+    fs::remove_file(rig.dir.join(String::from_utf8_lossy(&listing[3].name).as_ref()))
+        .expect("remove");
+    assert_eq!(root.lookup(&listing[3].name).err(), Some(Errno::ENOENT));
+}
