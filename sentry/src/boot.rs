@@ -26,6 +26,7 @@ use sentry_platform::systrap::{self, DoorbellChoice, Systrap};
 use crate::config::{Config, Descriptors, Doorbell, NetworkMode, PlatformKind};
 use crate::control::{ControlServer, ControlTarget, StartError, StatusNotifier};
 use crate::fs::host_fd::HostPoller;
+use crate::fs::procfs::NetworkTables;
 use crate::kernel::{HostNetwork, Kernel, KernelOptions, spawn_thread};
 use crate::net::netlink::Snapshot;
 
@@ -41,7 +42,6 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     // First, while there is one thread and nothing in its memory. Without it nothing is known of
     // what processes use.
     let _ = usage::start(proc.as_fd());
-    drop(proc);
     memfd::set_descriptor_directory(proc_self_fd);
     crate::syscalls::sched::limit_cpus(config.cpus.unwrap_or(usize::MAX));
     crate::log::init(log, config.debug);
@@ -57,9 +57,11 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
             NetworkMode::Host => {
                 let routes = Snapshot::take()
                     .map_err(|errno| failure("reading the host's interfaces", errno))?;
-                Some(HostNetwork { poller: poller.clone(), routes })
+                let tables = NetworkTables::open(proc.as_fd());
+                Some(HostNetwork { poller: poller.clone(), routes, tables })
             }
         };
+        drop(proc);
         lock_down(&config, &rules)?;
         let stdio = stdio.into_iter().chain(preserved).collect();
         create(&config, &platform, &poller, host_network, notifier, gofer, stdio)

@@ -10,6 +10,7 @@ use syscalls::{Errno, SysResult};
 
 use crate::control::StatusNotifier;
 use crate::fs::host_fd::HostPoller;
+use crate::fs::procfs::NetworkTables;
 use crate::net::netlink::Snapshot;
 use crate::sync::Mutex;
 use crate::task::pid_namespace::PidNamespace;
@@ -68,6 +69,8 @@ pub struct HostNetwork {
     pub poller: Arc<HostPoller>,
     /// The host's interfaces, addresses and routes when the sandbox booted.
     pub routes: Snapshot,
+    /// What the host shows of it below `/proc/net`.
+    pub tables: NetworkTables,
 }
 
 /// What a kernel is made with.

@@ -3,9 +3,10 @@
 //!
 //! # Safety
 //! Integers and C strings only.
-#![expect(unsafe_code, reason = "prctl has no safe form in the standard library")]
+#![expect(unsafe_code, reason = "prctl and openat have no safe form in the standard library")]
 
 use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use syscalls::SysResult;
 
@@ -23,4 +24,24 @@ pub fn make_undumpable() -> SysResult<()> {
     // SAFETY: integers.
     let ret = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     if ret < 0 { Err(crate::last_errno()) } else { Ok(()) }
+}
+
+/// Opens a file below a directory for reading.
+///
+/// # Errors
+/// Those of `openat(2)`.
+pub fn open_below(dir: BorrowedFd<'_>, path: &CStr) -> SysResult<OwnedFd> {
+    // SAFETY: a C string.
+    let fd = unsafe {
+        libc::openat(
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOCTTY,
+        )
+    };
+    if fd < 0 {
+        return Err(crate::last_errno());
+    }
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -27,6 +27,7 @@ use crate::vfs::{
     Attr, File, FileSystem, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, SetAttr,
 };
 
+pub use net::NetworkTables;
 pub(crate) use pid::process_of;
 pub use sysctl::Sysctls;
 

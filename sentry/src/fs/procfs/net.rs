@@ -1,11 +1,16 @@
 //! `/proc/PID/net`: the sockets there are, and the rest of the network as far as its files have been
-//! asked for by programs.
+//! asked for by programs. Where the host's network is passed through, they are the host's own files.
 
+use std::ffi::CStr;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::pseudo::{Named, Numbers};
+use sentry_host::{file, startup};
+use syscalls::SysResult;
+
+use super::super::pseudo::{Named, Numbers, Text};
 use crate::net::stack::Nic;
 use crate::task::CurrentTask;
 
@@ -66,20 +71,92 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         ("snmp", SNMP),
     ]
     .into_iter()
-    .map(|(name, text)| numbers.fixed(name, 0o444, text))
+    .map(|(name, text)| table(numbers, name, move |_| text.to_owned()))
     .chain([
-        numbers.text("arp", 0o444, arp),
-        numbers.text("dev", 0o444, dev),
-        numbers.text("if_inet6", 0o444, if_inet6),
-        numbers.text("route", 0o444, route),
-        numbers.text("sockstat", 0o444, sockstat),
-        numbers.text("tcp", 0o444, |task: &CurrentTask| tcp(task, false)),
-        numbers.text("tcp6", 0o444, |task: &CurrentTask| tcp(task, true)),
-        numbers.text("udp", 0o444, |task: &CurrentTask| udp(task, false)),
-        numbers.text("udp6", 0o444, |task: &CurrentTask| udp(task, true)),
+        table(numbers, "arp", arp),
+        table(numbers, "dev", dev),
+        table(numbers, "if_inet6", if_inet6),
+        table(numbers, "route", route),
+        table(numbers, "sockstat", sockstat),
+        table(numbers, "tcp", |task| tcp(task, false)),
+        table(numbers, "tcp6", |task| tcp(task, true)),
+        table(numbers, "udp", |task| udp(task, false)),
+        table(numbers, "udp6", |task| udp(task, true)),
         numbers.text("unix", 0o444, unix),
     ])
     .collect()
+}
+
+/// Makes a file that is the host's where the network is, and else has the text that is given.
+fn table(
+    numbers: &Numbers,
+    name: &'static str,
+    own: impl Fn(&CurrentTask) -> String + Send + Sync + 'static,
+) -> Named {
+    numbers.text(name, 0o444, Table { name, own })
+}
+
+struct Table<F> {
+    name: &'static str,
+    own: F,
+}
+
+impl<F: Fn(&CurrentTask) -> String + Send + Sync + 'static> Text for Table<F> {
+    fn show(&self, current: &CurrentTask) -> SysResult<Vec<u8>> {
+        let of_host = current.kernel.host_network.as_ref();
+        match of_host.and_then(|network| network.tables.read(self.name)) {
+            Some(content) => content,
+            None => Ok((self.own)(current).into_bytes()),
+        }
+    }
+}
+
+/// The host's files below `/proc/net` that the container sees where it has the host's network. They
+/// are opened before the sentry locks itself down, and show the state of the moment when they are read.
+pub struct NetworkTables(Vec<(&'static str, OwnedFd)>);
+
+impl NetworkTables {
+    /// The names that say nothing of processes, and the files' paths.
+    const FILES: [(&str, &CStr); 12] = [
+        ("arp", c"self/net/arp"),
+        ("dev", c"self/net/dev"),
+        ("if_inet6", c"self/net/if_inet6"),
+        ("ipv6_route", c"self/net/ipv6_route"),
+        ("raw", c"self/net/raw"),
+        ("route", c"self/net/route"),
+        ("snmp", c"self/net/snmp"),
+        ("sockstat", c"self/net/sockstat"),
+        ("tcp", c"self/net/tcp"),
+        ("tcp6", c"self/net/tcp6"),
+        ("udp", c"self/net/udp"),
+        ("udp6", c"self/net/udp6"),
+    ];
+
+    /// What a table may have at most, so that the host's cannot fill the sentry's memory.
+    const MAX_LEN: usize = 64 << 20;
+
+    /// Opens the files of a process file system, as many as there are.
+    pub fn open(proc: BorrowedFd<'_>) -> Self {
+        let open = |(name, path)| Some((name, startup::open_below(proc, path).ok()?));
+        Self(Self::FILES.into_iter().filter_map(open).collect())
+    }
+
+    /// Reads a table, if it is one of the host's.
+    fn read(&self, name: &str) -> Option<SysResult<Vec<u8>>> {
+        let (_, file) = self.0.iter().find(|(found, _)| *found == name)?;
+        Some(Self::read_all(file.as_fd()))
+    }
+
+    fn read_all(file: BorrowedFd<'_>) -> SysResult<Vec<u8>> {
+        let mut content = Vec::new();
+        let mut chunk = vec![0; 64 << 10];
+        while content.len() < Self::MAX_LEN {
+            let n = file::read_at(file, &mut chunk, content.len() as u64)?;
+            let Some(read) = chunk.get(..n).filter(|read| !read.is_empty()) else { break };
+            content.extend_from_slice(read);
+        }
+        Ok(content)
+    }
 }
 
 /// Returns an address and a port as Linux shows them: words of the processor's own order.
