@@ -167,6 +167,9 @@ pub(super) fn enter_cwd(fs: &FsContext, process: &ProcessConfig) -> Result<(), S
 fn credentials(process: &ProcessConfig) -> Credentials {
     let capabilities = &process.capabilities;
     let known = |set: u64| set & ALL_CAPABILITIES;
+    // As after `setgroups(2)`.
+    let mut groups = process.additional_gids.clone();
+    groups.sort_unstable();
     Credentials {
         uid: process.uid,
         euid: process.uid,
@@ -176,7 +179,7 @@ fn credentials(process: &ProcessConfig) -> Credentials {
         egid: process.gid,
         sgid: process.gid,
         fsgid: process.gid,
-        groups: Arc::from(process.additional_gids.as_slice()),
+        groups: Arc::from(groups),
         permitted: known(capabilities.permitted),
         effective: known(capabilities.effective),
         inheritable: known(capabilities.inheritable),
