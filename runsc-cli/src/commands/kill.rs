@@ -14,11 +14,18 @@ const NAMES: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+/// What ends a container that has not been started. Its program cannot have a handler yet, and a first
+/// process without one cares for no signal but `SIGKILL`; runc in its place ends by these.
+const ENDS_CREATED: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
 /// Sends a signal to a container.
 pub(crate) fn run(global: &GlobalOptions, args: &KillArgs) -> anyhow::Result<i32> {
     let signo = parse_signal(&args.signal)?;
     let container = Container::find(&super::state_root(global), &args.id)?;
-    match container.status() {
+    let status = container.status();
+    let ends = status == Status::Created && ENDS_CREATED.contains(&signo);
+    let signo = if ends { libc::SIGKILL } else { signo };
+    match status {
         Status::Running | Status::Created | Status::Paused => {
             create::expect_done(&container, &Request::Signal { signo, all: args.all })?;
         }
