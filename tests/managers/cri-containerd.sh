@@ -1,5 +1,6 @@
 # Starting containerd for the scripts of Kubernetes' interface, for use after `cri.sh`, with an archive `pause.tar` of the
-# image `localhost/pause:latest` that holds a pod. It has two handlers: `theirs` with the shim for runc, `ours` with our own.
+# image `localhost/pause:latest` that holds a pod. Its handlers are `theirs` with the shim for runc, `ours` with our own, and
+# `path` with our own under the type of the other, of which alone containerd asks for the runtime's features.
 
 SUITES=$CACHE/suites
 SHIM=${SHIM:-$(dirname "$RUNTIME")/containerd-shim-runsc-v1}
@@ -50,6 +51,11 @@ state = "/run/$1"
 [plugins."$runtimes".containerd.runtimes.theirs]
   runtime_type = "io.containerd.runc.v2"
 [plugins."$runtimes".containerd.runtimes.theirs.options]
+  BinaryName = "$RUNTIME"
+[plugins."$runtimes".containerd.runtimes.path]
+  runtime_type = "io.containerd.runc.v2"
+  runtime_path = "$WORK/shims/containerd-shim-runsc-v1"
+[plugins."$runtimes".containerd.runtimes.path.options]
   BinaryName = "$RUNTIME"
 [plugins."$runtimes".containerd.runtimes.ours]
   runtime_type = "io.containerd.runsc.v1"

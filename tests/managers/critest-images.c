@@ -1,12 +1,27 @@
-/* The programs of critest's images besides busybox, by the name of the file: `nonewprivs` says who it is, any other serves
- * a page on the port $PORT and says that it is nginx. */
+/* The programs of critest's images besides busybox, by the name of the file: `nonewprivs` says who it is, `sh` is the shell
+ * save for the program that only waits, as does `pause`; any other serves a page on the port $PORT and says that it is nginx. All end by SIGTERM, which a first process does not
+ * by itself: a manager would wait for as long as it may before it kills them. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+static void end(int signal)
+{
+	(void)signal;
+	_exit(0);
+}
+
+static int is_shell(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length >= 2 && !strcmp(name + length - 2, "sh");
+}
 
 int main(int argc, char **argv)
 {
@@ -17,6 +32,15 @@ int main(int argc, char **argv)
 	char request[4096];
 	FILE *file;
 
+	signal(SIGTERM, end);
+	if (strstr(argv[0], "pause") || (is_shell(argv[0]) && argc == 3 && !strcmp(argv[2], "top")))
+		for (;;)
+			pause();
+	if (is_shell(argv[0])) {
+		argv[0] = "sh";
+		signal(SIGTERM, SIG_DFL);
+		return execv("/bin/busybox", argv), 127;
+	}
 	if (strstr(argv[0], "nonewprivs")) {
 		printf("Effective uid: %d\n", geteuid());
 		return 0;

@@ -128,9 +128,10 @@ status() {
     echo "$status"
 }
 
-# Waits until a command succeeds; fails after some seconds, with what it printed last.
+# Waits until a command succeeds; fails after that many seconds, with what it printed last.
+PATIENCE=60
 eventually() {
-    local end=$((SECONDS + 20)) output
+    local end=$((SECONDS + PATIENCE)) output
     until output=$("$@" 2>&1); do
         [ $SECONDS -lt $end ] || { printf 'never: %s\n%s\n' "$*" "$output"; return 1; }
         sleep 0.1

@@ -1,9 +1,9 @@
-//! Container managers as people run them: podman, docker, containerd, CRI-O, each in a machine of its own.
+//! Container managers as people run them: podman, docker, containerd, CRI-O, Kubernetes, each in a machine of its own.
 //!
 //! `NAME RUNTIME` is a script that starts a manager with a runtime, and says in a line of TAP for each feature
 //! whether it works. It runs with runc first, where every line must be `ok`: that is the proof of the script. Then it
 //! runs with runsc on systrap, where the same lines must be. `docker_sid` is the script `docker` with another suite of
-//! Debian: SUITE=sid.
+//! Debian: SUITE=sid; `critest_crio` the script `critest` with SUITE=crio.
 
 #[cfg(test)]
 mod managers {
@@ -83,5 +83,17 @@ mod managers {
         };
     }
 
-    managers!(podman, rootless, docker, docker_sid, containerd, cri, crio, critest);
+    managers!(
+        podman,
+        rootless,
+        docker,
+        docker_sid,
+        containerd,
+        cri,
+        crio,
+        critest_theirs,
+        critest_path,
+        critest_crio,
+        kubernetes,
+    );
 }
