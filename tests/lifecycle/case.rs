@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use test_harness::{Bundle, Cmd, Platform, Rootfs, TempDir, mode};
+use test_harness::{Bundle, Cmd, Platform, Rootfs, TempDir, cmd, mode};
 
 /// How long whatever happens by itself may take, on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -101,9 +101,9 @@ impl Case {
             .collect();
         // No command of a manager waits for ever.
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "60"]).args(argv).args(args);
+        command.args(["-k", "5", "100"]).args(argv).args(args);
         command.current_dir(self.bundle.path()).stdin(Stdio::null());
-        command.env_clear().env("PATH", test_harness::cmd::PATH);
+        command.env_clear().env("PATH", cmd::PATH);
         command
     }
 
@@ -120,7 +120,11 @@ impl Case {
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         assert_ne!(code, 124, "{:?}: {args:?} hangs", self.runtime);
         let read = |name| fs::read_to_string(path(name)).unwrap_or_default();
-        let done = Done { code, stdout: read("stdout"), stderr: read("stderr") };
+        let stderr = match self.runtime {
+            Runtime::Runc => cmd::without_retries_of_runc(&read("stderr")),
+            Runtime::Runsc(_) => read("stderr"),
+        };
+        let done = Done { code, stdout: read("stdout"), stderr };
         for name in ["stdout", "stderr"] {
             fs::remove_file(path(name)).unwrap();
         }

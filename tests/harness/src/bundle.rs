@@ -147,7 +147,7 @@ impl Container {
         argv.extend(before.iter().map(OsString::from));
         argv.push(OsString::from(&self.id));
         argv.extend(after.iter().map(OsString::from));
-        Cmd::new(argv).deadline(Duration::from_secs(20)).run()
+        Cmd::new(argv).deadline(Duration::from_secs(60)).run()
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// The search path of every program under test: that of a Debian login, whatever the developer's is.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long output may stay open after its program has ended.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long output may stay open after its program has ended, on a loaded machine.
+const DRAIN: Duration = Duration::from_secs(60);
 
 /// A command to run on the host.
 #[derive(Debug, Clone)]
@@ -204,6 +204,15 @@ impl fmt::Debug for Output {
         writeln!(f, "--- stdout\n{}", String::from_utf8_lossy(&self.stdout))?;
         write!(f, "--- stderr\n{}", String::from_utf8_lossy(&self.stderr))
     }
+}
+
+/// Returns what runc printed without what it says of control groups that it could not remove at the first
+/// attempt: that depends on how soon the processes that it has killed are gone.
+#[must_use]
+pub fn without_retries_of_runc(text: &str) -> String {
+    let is_of_retries =
+        |line: &str| line.starts_with("time=\"") && line.contains("msg=\"Failed to remove ");
+    text.split_inclusive('\n').filter(|line| !is_of_retries(line)).collect()
 }
 
 /// Waits for a child; kills its process group at the deadline.

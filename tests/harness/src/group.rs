@@ -2,7 +2,7 @@
 //! its parents, sessions and names.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cmd::Cmd;
 use crate::temp_dir::unique;
@@ -65,16 +65,17 @@ impl Group {
         program.with_argv(argv)
     }
 
-    /// Returns the processes that are left, after a moment for those that are just ending.
+    /// Returns the processes that are left, once those that are just ending have had their time on a loaded machine.
     #[must_use]
     pub fn left(&self) -> Vec<Member> {
-        for _ in 0..200 {
-            if self.members().is_empty() {
-                break;
+        let limit = Instant::now() + Duration::from_secs(60);
+        loop {
+            let members = self.members();
+            if members.is_empty() || Instant::now() > limit {
+                return members;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.members()
     }
 
     /// Returns the processes of the group and of the groups below it.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use crate::bundle::{Bundle, Rootfs};
-use crate::cmd::{Cmd, Output};
+use crate::cmd::{self, Cmd, Output};
 use crate::locate;
 use crate::temp_dir::TempDir;
 
@@ -116,7 +116,12 @@ impl Mode {
             Mode::Runc => {
                 let state = TempDir::new();
                 let argv = vec!["runc".into(), "--root".into(), state.path().into(), "run".into()];
-                Bundle::new(rootfs, program).run(argv, program)
+                let output = Bundle::new(rootfs, program).run(argv, program);
+                let stderr = match String::from_utf8(output.stderr) {
+                    Ok(text) => cmd::without_retries_of_runc(&text).into_bytes(),
+                    Err(error) => error.into_bytes(),
+                };
+                Output { stderr, ..output }
             }
         }
     }

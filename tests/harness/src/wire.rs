@@ -80,7 +80,7 @@ impl Wire {
 
     fn enter(netns: &str, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "100", "nsenter", &format!("--net=/run/netns/{netns}")]);
+        command.args(["-k", "5", "300", "nsenter", &format!("--net=/run/netns/{netns}")]);
         command.args(args).stdin(Stdio::null());
         command
     }
@@ -200,7 +200,7 @@ impl Wire {
     pub fn start_as(&self, argv: Vec<OsString>, id: &str, config: &Value) -> Running {
         let bundle = Bundle::with_config(config);
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "150"]).args(&argv).args(["run", id]);
+        command.args(["-k", "5", "400"]).args(&argv).args(["run", id]);
         command.current_dir(bundle.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().expect("cannot start the runtime");
         let runtime = Some((argv, id.to_owned()));
