@@ -238,7 +238,12 @@ mod tests {
             for (family, router) in [("-4", "10.87.0.1"), ("-6", "fd87::1")] {
                 wire.ask_inside(&["ip", family, "route", "add", "default", "via", router]).unwrap();
             }
-            let settled = || wire.network().iter().all(|line| !line.contains("tentative"));
+            // The interface's own address is made a moment after it is up.
+            let settled = || {
+                let lines = wire.network();
+                lines.iter().any(|line| line.contains("fe80:") && line.starts_with("addr"))
+                    && lines.iter().all(|line| !line.contains("tentative"))
+            };
             eventually("the addresses are there", settled);
             let before = wire.network();
             let (inside, state) = (["python3", "-c", INSIDE], TempDir::new());

@@ -2,7 +2,7 @@
 runtime. A server may be reached a moment after it has begun to listen."""
 import hashlib, os, socket, struct, threading, time
 
-LIMIT = time.monotonic() + 80
+LIMIT = time.monotonic() + 200
 
 
 def dial(port, host="127.0.0.1"):
