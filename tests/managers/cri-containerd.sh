@@ -65,7 +65,7 @@ state = "/run/$1"
 EOF
     PATH=$WORK/shims:$bin:$PATH containerd -c "$WORK/$1/config.toml" >"$WORK/$1/log" 2>&1 &
     echo $! >"$WORK/pid"
-    CRICTL="crictl -c /dev/null -r unix:///run/$1/sock -i unix:///run/$1/sock -t 30s"
+    CRICTL="crictl -c /dev/null -r unix:///run/$1/sock -i unix:///run/$1/sock -t 100s"
     eventually $CRICTL info >/dev/null && "$bin/ctr" -a "/run/$1/sock" -n k8s.io image import pause.tar >/dev/null
 }
 

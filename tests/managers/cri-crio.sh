@@ -80,7 +80,7 @@ EOF
     "$CRIO/crio" -c "$WORK/$1/crio.conf" -d "$WORK/$1/conf.d" \
         --registries-conf "$WORK/registries.conf" >"$1/log" 2>&1 &
     echo $! >pid
-    CRICTL="crictl -c /dev/null -r unix:///run/$1/sock -i unix:///run/$1/sock -t 30s"
+    CRICTL="crictl -c /dev/null -r unix:///run/$1/sock -i unix:///run/$1/sock -t 100s"
     eventually $CRICTL info >/dev/null
 }
 

@@ -129,7 +129,7 @@ status() {
 }
 
 # Waits until a command succeeds; fails after that many seconds, with what it printed last.
-PATIENCE=60
+PATIENCE=100
 eventually() {
     local end=$((SECONDS + PATIENCE)) output
     until output=$("$@" 2>&1); do
@@ -140,5 +140,5 @@ eventually() {
 
 # Runs a command line in a terminal of its own, and prints what appears there.
 terminal() {
-    timeout -k 5 60 script -qec "$1" /dev/null | tr -d '\r'
+    timeout -k 5 100 script -qec "$1" /dev/null | tr -d '\r'
 }
