@@ -17,7 +17,7 @@ def main():
     print(subprocess.run(["sh", "-c", "cat; echo $X; pwd"], input="in\n", cwd="/", env={"X": "env", "PATH": os.environ["PATH"]}, capture_output=True, text=True).stdout)
     for method in ["fork", "spawn", "forkserver"]:
         ctx = mp.get_context(method)
-        with ctx.Pool(3) as pool: print(method, sum(pool.map(square, range(100))), pool.apply_async(square, (12,)).get(30))
+        with ctx.Pool(3) as pool: print(method, sum(pool.map(square, range(100))), pool.apply_async(square, (12,)).get(100))
     ctx = mp.get_context("fork")
     shared, lock = ctx.Value("i", 0), ctx.Lock(); pipes = [ctx.Pipe() for _ in range(4)]
     ps = [ctx.Process(target=worker, args=(child, shared, lock)) for _, child in pipes]; [p.start() for p in ps]

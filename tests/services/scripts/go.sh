@@ -155,7 +155,7 @@ func main() {
 	go func() { c.Write(make([]byte, 1<<20)); c.CloseWrite() }()
 	n, _ := io.Copy(io.Discard, c)
 	fmt.Println("unix", n)
-	_, err = net.DialTimeout("tcp", l.Addr().String(), time.Second)
+	_, err = net.DialTimeout("tcp", l.Addr().String(), time.Minute)
 	fmt.Println("refused", strings.HasSuffix(err.Error(), "connection refused"))
 	c2, err := net.ListenPacket("udp", "127.0.0.1:0")
 	must(err)

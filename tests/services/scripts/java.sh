@@ -25,7 +25,7 @@ public class Main {
         int sum = 0;
         for (Future<Integer> f : futures) sum += f.get();
         pool.shutdown();
-        System.out.println("pool " + sum + " " + pool.awaitTermination(10, TimeUnit.SECONDS));
+        System.out.println("pool " + sum + " " + pool.awaitTermination(100, TimeUnit.SECONDS));
         Thread[] ts = new Thread[200];
         AtomicLong total = new AtomicLong();
         CountDownLatch go = new CountDownLatch(1);
@@ -74,7 +74,7 @@ public class Main {
         Files.createDirectories(Path.of("d/e/f")); for (int i = 0; i < 50; i++) Files.writeString(Path.of("d/e/f/" + i), "n" + i);
         try (Stream<Path> walk = Files.walk(Path.of("d"))) { System.out.println("walk " + walk.count()); }
         WatchService watch = FileSystems.getDefault().newWatchService(); Path.of("d").register(watch, StandardWatchEventKinds.ENTRY_CREATE); Files.createFile(Path.of("d/new"));
-        System.out.println("watch " + watch.poll(20, TimeUnit.SECONDS).pollEvents().get(0).context());
+        System.out.println("watch " + watch.poll(100, TimeUnit.SECONDS).pollEvents().get(0).context());
         try (SocketChannel never = SocketChannel.open()) { never.connect(new InetSocketAddress("127.0.0.1", port)); } catch (ConnectException e) { System.out.println("refused"); }
     }
 

@@ -4,11 +4,11 @@ server=$!
 memcached -u root -m 16 -t 2 -s /tmp/socket >>log 2>&1 &
 local_server=$!
 wait_for memcached python3 -c 'import socket; socket.create_connection(("127.0.0.1", 11300))'
-wait_for socket test -S /tmp/socket
+wait_for socket python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("/tmp/socket")'
 
 # bash has a client of its own.
 exec 3<>/dev/tcp/127.0.0.1/11300
-printf 'set greeting 5 0 5\r\nhello\r\nget greeting\r\nadd greeting 0 0 1\r\nx\r\nincr none 1\r\nquit\r\n' >&3
+printf 'set greeting 5 0 5\r\nhello\r\nget greeting\r\nadd greeting 0 0 1\r\nx\r\nincr none 1\r\ndelete greeting\r\nquit\r\n' >&3
 tr -d '\r' <&3
 exec 3>&-
 

@@ -75,7 +75,8 @@ wait $load
 grep -c 'Requests/sec' wrk
 grep -E 'Non-2xx' wrk
 
-# A worker that dies is replaced.
+# A worker that dies is replaced. The old ones have to be gone before, lest one of them is chosen.
+wait_for 'two workers' sh -c "[ \$(pgrep -c -P $server) = 2 ]"
 worker=$(pgrep -P $server | head -1)
 kill -KILL "$worker"
 wait_for 'new worker' sh -c "! kill -0 $worker && [ \$(pgrep -c -P $server) -ge 2 ]"
@@ -83,8 +84,9 @@ get http://127.0.0.1:8080/
 mv logs/access.log logs/old.log
 kill -USR1 $server
 wait_for 'new log' test -e logs/access.log
-get http://127.0.0.1:8080/numbers?marked -o /dev/null
-wait_for 'logged' grep -q marked logs/access.log
+# A worker opens it somewhat later than the master.
+marked() { get http://127.0.0.1:8080/numbers?marked -o /dev/null && grep -q marked logs/access.log; }
+wait_for 'logged' marked
 kill -QUIT $server
 ended nginx $server
 grep -E '\[(alert|crit|emerg)\]' logs/error.log | grep -v 'exited on signal 9'

@@ -22,6 +22,7 @@ async function main() {
     w.on('message', r); w.on('error', j); })));
   console.log('workers', sums.join(' '), cell[0], cell[1]);
   const server = http.createServer((q, s) => { let n = 0; q.on('data', d => n += d.length); q.on('end', () => { s.setHeader('x-n', n); s.end(q.url === '/big' ? Buffer.alloc(300000, 'x') : 'path ' + q.url); }); });
+  server.keepAliveTimeout = 0; // Else it may end what the client is about to use again.
   await new Promise(r => server.listen(0, '127.0.0.1', r));
   const port = server.address().port, agent = new http.Agent({keepAlive: true, maxSockets: 8});
   const get = (path, body) => new Promise((r, j) => { const q = http.request({port, host: '127.0.0.1', path, method: body ? 'POST' : 'GET', agent}, s => {

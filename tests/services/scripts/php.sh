@@ -64,8 +64,8 @@ echo shell_exec('echo $((1 + 1))');
 foreach (new DirectoryIterator('/tmp') as $entry) { $names[] = $entry->getFilename(); }
 echo in_array('main.php', $names) ? "listed\n" : "missing\n";
 echo hash('sha256', str_repeat('a', 1000000)), "\n";
-pcntl_alarm(1);
 pcntl_signal(SIGALRM, function () { echo "alarm\n"; });
+pcntl_alarm(1);
 sleep(30);
 END
 php main.php

@@ -16,7 +16,7 @@ r flushall
 for i in $(seq 300); do echo "set key$i value$i"; done | r --pipe 2>&1 | tail -1
 r eval 'for i = 1, 1000 do redis.call("rpush", "list", i) end return redis.call("llen", "list")' 0
 r lrange list 500 502
-redis-cli -p 6400 --raw blpop queue 60 >popped &
+redis-cli -p 6400 --raw blpop queue 200 >popped &
 waiter=$!
 redis-cli -p 6400 --raw subscribe news >heard &
 listener=$!

@@ -4,7 +4,7 @@ export HOME=/tmp
 cat >test_sqlite.py <<'END'
 import multiprocessing, os, random, signal, sqlite3, sys, tempfile, threading
 os.chdir(tempfile.mkdtemp())
-def connect(name): c = sqlite3.connect(name, timeout=60, isolation_level=None); c.execute("pragma synchronous=normal"); return c
+def connect(name): c = sqlite3.connect(name, timeout=200, isolation_level=None); c.execute("pragma synchronous=normal"); return c
 def writer(name, me, n):
     c = connect(name)
     for i in range(n):

@@ -17,7 +17,7 @@ done
 parent=$PPID
 tries=0
 while [ "$(ps --ppid "$parent" -o pid= | wc -l)" -gt 1 ]; do
-    [ $((tries += 1)) -lt 600 ] || { ps --ppid "$parent" -o pid,ppid,stat,args; exit 1; }
+    [ $((tries += 1)) -lt 1200 ] || { ps --ppid "$parent" -o pid,ppid,stat,args; exit 1; }
     sleep 0.05
 done
 echo "no zombies"
