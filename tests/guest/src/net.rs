@@ -143,7 +143,7 @@ pub fn poll(fd: i32, events: i16) -> Result<i16, i32> {
 pub fn wait_for(fd: i32, events: i16) -> Result<i16, i32> {
     let mut entry = libc::pollfd { fd, events, revents: 0 };
     loop {
-        match sys!(SYS_poll, &mut entry, 1, 20_000) {
+        match sys!(SYS_poll, &mut entry, 1, 50_000) {
             Err(libc::EINTR) => {}
             result => return result.map(|_| entry.revents),
         }

@@ -92,11 +92,11 @@ pub fn tid() -> i32 {
     sys!(SYS_gettid).unwrap_or_default() as i32
 }
 
-/// Waits until a condition holds, for at most ten seconds.
+/// Waits until a condition holds, for a little less than a case may take.
 pub fn until(mut condition: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     while !condition() {
-        if started.elapsed() > Duration::from_secs(10) {
+        if started.elapsed() > Duration::from_secs(50) {
             return false;
         }
         sleep(Duration::from_micros(500));

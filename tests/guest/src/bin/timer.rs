@@ -137,7 +137,7 @@ fn cpu_time_counts_work_only() -> Outcome {
     check!(idle < 40_000_000, "idle {idle}");
     let started = Instant::now();
     while ok!(now(CLOCK_PROCESS_CPUTIME_ID)) - before <= idle + 5_000_000 {
-        check!(started.elapsed() < Duration::from_secs(20), "work is not counted");
+        check!(started.elapsed() < Duration::from_secs(50), "work is not counted");
     }
     Ok(())
 }
@@ -221,7 +221,7 @@ fn cpu_time_timers() -> Outcome {
         let before = sig::count();
         ok!(sys!(SYS_setitimer, which, &once, 0));
         let started = Instant::now();
-        while sig::count() == before && started.elapsed() < Duration::from_secs(10) {}
+        while sig::count() == before && started.elapsed() < Duration::from_secs(25) {}
         eq!(sig::last(), signo);
     }
     Ok(())
@@ -239,7 +239,7 @@ fn cpu_limit_signals() -> Outcome {
             0
         );
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {}
+        while started.elapsed() < Duration::from_secs(50) {}
         0
     }));
     let end = ok!(wait(pid));
