@@ -77,10 +77,23 @@ impl Bundle {
 
     #[track_caller]
     fn wait_for_status(&self, id: &str, status: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.status(id) != status {
             assert!(Instant::now() < deadline, "{id} does not become {status}");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends a signal until the container has stopped: as the first process, its program is spared the default
+    /// action for as long as it has no handler yet.
+    #[track_caller]
+    fn kill_until_stopped(&self, id: &str, signal: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.status(id) != "stopped" {
+            assert!(Instant::now() < deadline, "{id} does not stop");
+            // It may have stopped in between.
+            let _ = self.runsc(&["kill", id, signal]);
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -138,9 +151,11 @@ fn run_returns_the_exit_status_of_the_program() {
 
 #[test]
 fn first_process_is_spared_default_actions() {
-    let bundle = Bundle::new("init", &["sh", "-c", "sleep 0.3; exit 5"]);
+    let bundle =
+        Bundle::new("init", &["sh", "-c", "trap 'exit 5' USR1; while :; do sleep 0.05; done"]);
     bundle.succeed(&["run", "--detach", "c"]);
     bundle.succeed(&["kill", "c", "TERM"]);
+    bundle.kill_until_stopped("c", "USR1");
     assert_eq!(bundle.succeed(&["wait", "c"]).trim(), r#"{"exitStatus":5,"id":"c"}"#);
 }
 
@@ -149,9 +164,8 @@ fn handlers_of_the_first_process_get_signals() {
     let bundle =
         Bundle::new("handler", &["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"]);
     bundle.succeed(&["run", "--detach", "c"]);
-    std::thread::sleep(Duration::from_millis(200));
-    bundle.succeed(&["kill", "c"]);
-    bundle.wait_for_status("c", "stopped");
+    bundle.kill_until_stopped("c", "TERM");
+    assert_eq!(bundle.succeed(&["wait", "c"]).trim(), r#"{"exitStatus":3,"id":"c"}"#);
 }
 
 #[test]
