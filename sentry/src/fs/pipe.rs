@@ -94,6 +94,8 @@ pub struct PipeEnd {
     is_packet: AtomicBool,
     /// How often the other end had been opened when this one was.
     seen_opens: u64,
+    /// Whether there was a writer when this one was opened.
+    had_writer: bool,
     /// Whether the open has to wait for the other end.
     awaits_peer: bool,
 }
@@ -123,8 +125,9 @@ impl Pipe {
         is_packet: bool,
         awaits_peer: bool,
     ) -> Arc<PipeEnd> {
-        let seen_opens = {
+        let (seen_opens, had_writer) = {
             let mut state = self.state.lock();
+            let had_writer = state.n_writers > 0;
             let seen =
                 if access == Access::Write { state.n_reader_opens } else { state.n_writer_opens };
             if access.reads() {
@@ -135,7 +138,7 @@ impl Pipe {
                 state.n_writers += 1;
                 state.n_writer_opens += 1;
             }
-            seen
+            (seen, had_writer)
         };
         if access.writes() {
             self.read_queue.notify(Events::READABLE);
@@ -149,6 +152,7 @@ impl Pipe {
             node,
             is_packet: AtomicBool::new(is_packet),
             seen_opens,
+            had_writer,
             awaits_peer,
         })
     }
@@ -267,7 +271,9 @@ impl File for PipeEnd {
             }
             // A FIFO that no writer has opened yet is not hung up.
             if state.n_writers == 0
-                && (self.node.is_none() || state.n_writer_opens != self.seen_opens)
+                && (self.node.is_none()
+                    || self.had_writer
+                    || state.n_writer_opens != self.seen_opens)
             {
                 ready |= Events::HUP;
             }

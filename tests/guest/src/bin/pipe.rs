@@ -168,6 +168,15 @@ fn fifo_read_write_and_nonblock() -> Outcome {
     fails!(read(reader, &mut byte), EAGAIN);
     ok!(close(both));
     eq!(ok!(read(reader, &mut byte)), 0);
+    // Hung up, since there was a writer when it was opened; otherwise not before one has come.
+    let mut asked = libc::pollfd { fd: reader, events: libc::POLLIN, revents: 0 };
+    eq!(ok!(sys!(SYS_poll, &mut asked, 1, 0)), 1);
+    eq!(asked.revents, libc::POLLHUP);
+    asked.fd = ok!(open(c"fifo", O_RDONLY | O_NONBLOCK));
+    eq!(ok!(sys!(SYS_poll, &mut asked, 1, 0)), 0);
+    ok!(close(ok!(open(c"fifo", O_WRONLY))));
+    eq!(ok!(sys!(SYS_poll, &mut asked, 1, 0)), 1);
+    eq!(asked.revents, libc::POLLHUP);
     Ok(())
 }
 
