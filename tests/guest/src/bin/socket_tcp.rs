@@ -386,6 +386,15 @@ fn writing_to_the_gone() -> Outcome {
     Ok(())
 }
 
+fn much_is_not_written_to_the_gone() -> Outcome {
+    let (client, server) = ok!(connection(AF_INET));
+    ok!(close(server));
+    let data = vec![0; 16 << 20];
+    check!(send(client, &data, MSG_NOSIGNAL) != Ok(data.len()));
+    fails!(send(client, b"x", MSG_NOSIGNAL), EPIPE);
+    Ok(())
+}
+
 fn streams_have_no_bounds() -> Outcome {
     let (client, server) = ok!(connection(AF_INET6));
     let mut data = Vec::new();
@@ -720,6 +729,7 @@ guest_tests::cases!(
     listening_stops_with_shutdown,
     unread_data_resets,
     writing_to_the_gone,
+    much_is_not_written_to_the_gone,
     streams_have_no_bounds,
     full_stream_waits,
     peek_truncate_and_wait_for_all,

@@ -21,6 +21,9 @@ use crate::vfs::{IoSink, IoSource, LimitedSink};
 /// How much is on its way in one direction at most, where nobody has set the size of a buffer.
 const AUTO_CAPACITY: usize = 2 << 20;
 
+/// The most that goes over loopback as one packet.
+const MAX_SEGMENT: usize = 65_483;
+
 /// What a direction can always hold, however much memory the others take.
 const MIN_CAPACITY: usize = 16 << 10;
 
@@ -330,7 +333,8 @@ impl Conn {
                 if peer.is_orphan || is_deaf {
                     own.receive_reset();
                     peer.receive_reset();
-                    return Ok(Sent::Reset(total));
+                    // What would have gone before the answer came.
+                    return Ok(Sent::Reset(total.min(MAX_SEGMENT)));
                 }
                 let limit = capacity(own, peer);
                 let n = write(peer, src, limit, flags);
