@@ -471,7 +471,7 @@ fn constants_have_the_values_of_libc() {
     names!(
         socket::IPPROTO_NAMES:
         IPPROTO_IP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6,
-        IPPROTO_RAW
+        IPPROTO_UDPLITE, IPPROTO_RAW
     );
     names!(socket::SCM_NAMES: SCM_RIGHTS, SCM_CREDENTIALS);
     names!(socket::SHUT_NAMES: SHUT_RD, SHUT_WR, SHUT_RDWR);

@@ -20,8 +20,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use syscalls::abi::capability::{CAP_NET_BIND_SERVICE, CAP_NET_RAW};
 use syscalls::abi::socket::{
-    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_RAW,
-    SOCK_SEQPACKET, SOCK_STREAM,
+    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
+    SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM,
 };
 use syscalls::{Errno, SysResult};
 
@@ -47,6 +47,7 @@ pub(super) const LOOPBACK_INDEX: i32 = 1;
 pub struct Inet {
     tcp: Ports<Weak<TcpSocket>>,
     udp: Ports<Weak<UdpSocket>>,
+    udplite: Ports<Weak<UdpSocket>>,
     /// Sockets of ICMP.
     pings: Mutex<Vec<Weak<PingSocket>>>,
     /// The way out, where there is one.
@@ -61,6 +62,7 @@ impl Default for Inet {
         Self {
             tcp: Ports::new(),
             udp: Ports::new(),
+            udplite: Ports::new(),
             pings,
             stack: OnceLock::new(),
             forwards: Forwards::default(),
@@ -127,6 +129,11 @@ impl Inet {
     pub fn udp_sockets(&self) -> Vec<Arc<UdpSocket>> {
         self.udp.all().iter().filter_map(Weak::upgrade).collect()
     }
+
+    /// Returns the UDP-Lite sockets that have a port.
+    pub fn udplite_sockets(&self) -> Vec<Arc<UdpSocket>> {
+        self.udplite.all().iter().filter_map(Weak::upgrade).collect()
+    }
 }
 
 /// Creates a socket of one of the Internet families.
@@ -149,7 +156,8 @@ pub fn create(
     };
     match (kind, protocol) {
         (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(TcpSocket::create(task, family)),
-        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(UdpSocket::create(task, family)),
+        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(UdpSocket::create(task, family, false)),
+        (SOCK_DGRAM, IPPROTO_UDPLITE) => Ok(UdpSocket::create(task, family, true)),
         (SOCK_DGRAM, _) if is_icmp && ping::may_echo(task) => {
             Ok(PingSocket::create(task, family, false))
         }

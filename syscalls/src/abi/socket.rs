@@ -50,6 +50,7 @@ constants! {
         SOL_TCP = 6;
         SOL_UDP = 17;
         SOL_IPV6 = 41;
+        SOL_UDPLITE = 136;
         SOL_RAW = 255;
         SOL_PACKET = 263;
         SOL_NETLINK = 270;
@@ -158,6 +159,8 @@ constants! {
     /// Options of [`SOL_UDP`].
     UDP_NAMES: i32 {
         UDP_CORK = 1;
+        UDPLITE_SEND_CSCOV = 10;
+        UDPLITE_RECV_CSCOV = 11;
         UDP_NO_CHECK6_TX = 101;
         UDP_NO_CHECK6_RX = 102;
         UDP_SEGMENT = 103;
@@ -212,6 +215,13 @@ constants! {
         IPV6_PKTINFO = 50;
         IPV6_RECVHOPLIMIT = 51;
         IPV6_HOPLIMIT = 52;
+        IPV6_RECVHOPOPTS = 53;
+        IPV6_HOPOPTS = 54;
+        IPV6_RTHDRDSTOPTS = 55;
+        IPV6_RECVRTHDR = 56;
+        IPV6_RTHDR = 57;
+        IPV6_RECVDSTOPTS = 58;
+        IPV6_DSTOPTS = 59;
         IPV6_RECVPATHMTU = 60;
         IPV6_DONTFRAG = 62;
         IPV6_RECVTCLASS = 66;
@@ -232,6 +242,7 @@ constants! {
         IPPROTO_UDP = 17;
         IPPROTO_IPV6 = 41;
         IPPROTO_ICMPV6 = 58;
+        IPPROTO_UDPLITE = 136;
         IPPROTO_RAW = 255;
     }
 }

@@ -5,12 +5,14 @@ use std::ffi::CStr;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_host::{file, startup};
 use syscalls::SysResult;
 
 use super::super::pseudo::{Named, Numbers, Text};
+use crate::net::inet::udp::UdpSocket;
 use crate::net::stack::Nic;
 use crate::task::CurrentTask;
 
@@ -80,8 +82,10 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         table(numbers, "sockstat", sockstat),
         table(numbers, "tcp", |task| tcp(task, false)),
         table(numbers, "tcp6", |task| tcp(task, true)),
-        table(numbers, "udp", |task| udp(task, false)),
-        table(numbers, "udp6", |task| udp(task, true)),
+        table(numbers, "udp", |task| udp(&task.kernel.inet.udp_sockets(), false)),
+        table(numbers, "udp6", |task| udp(&task.kernel.inet.udp_sockets(), true)),
+        table(numbers, "udplite", |task| udp(&task.kernel.inet.udplite_sockets(), false)),
+        table(numbers, "udplite6", |task| udp(&task.kernel.inet.udplite_sockets(), true)),
         numbers.text("unix", 0o444, unix),
     ])
     .collect()
@@ -275,9 +279,8 @@ fn tcp(task: &CurrentTask, is_v6: bool) -> String {
     text
 }
 
-fn udp(task: &CurrentTask, is_v6: bool) -> String {
+fn udp(sockets: &[Arc<UdpSocket>], is_v6: bool) -> String {
     let mut text = String::from(if is_v6 { UDP6 } else { UDP });
-    let sockets = task.kernel.inet.udp_sockets();
     let entries = sockets.iter().filter(|socket| socket.is_v6() == is_v6);
     for (index, entry) in entries.filter_map(|socket| socket.entry()).enumerate() {
         let (local, remote) = (endpoint(entry.local, is_v6), endpoint(entry.remote, is_v6));
@@ -292,7 +295,6 @@ fn udp(task: &CurrentTask, is_v6: bool) -> String {
     text
 }
 
-/// DEVIATION: sockets without a name are not shown.
 fn unix(task: &CurrentTask) -> String {
     let mut text = String::from(UNIX);
     for entry in task.kernel.unix_sockets.entries() {
@@ -300,9 +302,10 @@ fn unix(task: &CurrentTask) -> String {
         let flags = if entry.is_listening { ACCEPTS } else { 0 };
         let state = if entry.is_connected { 3 } else { 1 };
         let name = String::from_utf8_lossy(&entry.name).replace('\0', "@");
+        let space = if name.is_empty() { "" } else { " " };
         let _ = writeln!(
             text,
-            "0000000000000000: 00000002 00000000 {flags:08X} {:04X} {state:02X} {:5} {name}",
+            "0000000000000000: 00000002 00000000 {flags:08X} {:04X} {state:02X} {:5}{space}{name}",
             entry.kind, entry.ino
         );
     }

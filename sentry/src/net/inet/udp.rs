@@ -1,4 +1,4 @@
-//! UDP sockets (`udp(7)`).
+//! UDP sockets (`udp(7)`), and those of UDP-Lite (`udplite(7)`), which have ports of their own.
 //!
 //! A datagram goes straight into the queue of whoever gets it; where that is full it is lost, as on
 //! a network. Where nobody has the port, a connected sender is told, as ICMP would tell it.
@@ -8,13 +8,15 @@
 mod options;
 mod queue;
 mod send;
+mod wishes;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::{
-    AF_UNSPEC, IPPROTO_UDP, IPV6_V6ONLY, MsgFlags, SO_BROADCAST, SOCK_DGRAM, SOL_IPV6,
+    AF_UNSPEC, IPPROTO_UDP, IPPROTO_UDPLITE, IPV6_V6ONLY, MsgFlags, SO_BROADCAST, SOCK_DGRAM,
+    SOL_IPV6,
 };
 use syscalls::{Errno, SysResult};
 
@@ -53,6 +55,7 @@ pub struct UdpSocket {
     this: Weak<UdpSocket>,
     kernel: Arc<Kernel>,
     family: Family,
+    is_lite: bool,
     uid: u32,
     ino: AtomicU64,
     options: Arc<Options>,
@@ -84,11 +87,12 @@ pub struct UdpEntry {
 
 impl UdpSocket {
     /// Creates a socket.
-    pub fn create(task: &CurrentTask, family: Family) -> Arc<Self> {
+    pub fn create(task: &CurrentTask, family: Family, is_lite: bool) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             kernel: task.kernel.clone(),
             family,
+            is_lite,
             uid: task.creds().fsuid,
             ino: AtomicU64::new(0),
             options: Arc::new(Options::with_buffers(DEFAULT_BUFFER, DEFAULT_BUFFER)),
@@ -111,7 +115,7 @@ impl UdpSocket {
     }
 
     fn ports(&self) -> &Ports<Weak<Self>> {
-        &self.kernel.inet.udp
+        if self.is_lite { &self.kernel.inet.udplite } else { &self.kernel.inet.udp }
     }
 
     fn is_v6only(&self) -> bool {
@@ -244,7 +248,8 @@ impl Socket for UdpSocket {
     }
 
     fn identity(&self) -> (i32, i32, i32) {
-        (self.family.number(), SOCK_DGRAM, IPPROTO_UDP)
+        let protocol = if self.is_lite { IPPROTO_UDPLITE } else { IPPROTO_UDP };
+        (self.family.number(), SOCK_DGRAM, protocol)
     }
 
     fn is_stream(&self) -> bool {

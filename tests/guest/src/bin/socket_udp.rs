@@ -307,6 +307,120 @@ fn control_messages() -> Outcome {
     Ok(())
 }
 
+/// Sends a byte with one control message.
+fn send_with(fd: i32, addr: &[u8], level: i32, kind: i32, data: &[u8]) -> Result<usize, i32> {
+    let mut control = (16 + data.len() as u64).to_ne_bytes().to_vec();
+    control.extend_from_slice(&level.to_ne_bytes());
+    control.extend_from_slice(&kind.to_ne_bytes());
+    control.extend_from_slice(data);
+    control.resize(control.len().next_multiple_of(8), 0);
+    let mut byte = *b"x";
+    let mut iov = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut header: libc::msghdr = zeroed();
+    header.msg_name = addr.as_ptr().cast_mut().cast();
+    header.msg_namelen = addr.len() as u32;
+    header.msg_iov = &raw mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = control.len() as _;
+    sys!(SYS_sendmsg, fd, &header, 0)
+}
+
+fn control_messages_are_sent() -> Outcome {
+    let (six, addr) = ok!(bound(AF_INET6));
+    ok!(set_option(six, IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1));
+    ok!(set_option(six, IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1));
+    let cases = [
+        (libc::IPV6_HOPLIMIT, 2, 2, 0),
+        (libc::IPV6_HOPLIMIT, -1, 64, 0),
+        (libc::IPV6_TCLASS, 0x20, 64, 0x20),
+    ];
+    for (kind, value, hops, class) in cases {
+        eq!(ok!(send_with(six, &addr, IPPROTO_IPV6, kind, &i32::to_ne_bytes(value))), 1);
+        ok!(wait_for(six, POLLIN));
+        let (_, control, _) = ok!(receive(six, 0));
+        eq!(
+            control,
+            vec![
+                (IPPROTO_IPV6, libc::IPV6_HOPLIMIT, i32::to_ne_bytes(hops).to_vec()),
+                (IPPROTO_IPV6, libc::IPV6_TCLASS, i32::to_ne_bytes(class).to_vec()),
+            ]
+        );
+    }
+    for (kind, data) in [
+        (libc::IPV6_HOPLIMIT, &[1, 0, 0, 0, 0][..]),
+        (libc::IPV6_HOPLIMIT, &[1]),
+        (libc::IPV6_HOPLIMIT, &[0, 1, 0, 0]),
+        (libc::IPV6_TCLASS, &[0xfe, 0xff, 0xff, 0xff]),
+        (libc::IPV6_PKTINFO, &[0; 8]),
+        (250, &[0; 4]),
+    ] {
+        fails!(send_with(six, &addr, IPPROTO_IPV6, kind, data), EINVAL);
+    }
+    // What is meant for another protocol is not looked at.
+    eq!(ok!(send_with(six, &addr, IPPROTO_IP, 250, &[0; 4])), 1);
+    let (four, addr) = ok!(bound(AF_INET));
+    ok!(set_option(four, IPPROTO_IP, libc::IP_RECVTTL, 1));
+    ok!(set_option(four, IPPROTO_IP, libc::IP_RECVTOS, 1));
+    eq!(ok!(send_with(four, &addr, IPPROTO_IP, libc::IP_TTL, &[3, 0, 0, 0])), 1);
+    eq!(ok!(send_with(four, &addr, IPPROTO_IP, libc::IP_TOS, &[0x10])), 1);
+    for (ttl, tos) in [(3, 0), (64, 0x10)] {
+        ok!(wait_for(four, POLLIN));
+        let (_, control, _) = ok!(receive(four, 0));
+        eq!(
+            control,
+            vec![
+                (IPPROTO_IP, libc::IP_TTL, i32::to_ne_bytes(ttl).to_vec()),
+                (IPPROTO_IP, libc::IP_TOS, vec![tos]),
+            ]
+        );
+    }
+    for (kind, data) in
+        [(libc::IP_TTL, &[0, 0, 0, 0][..]), (libc::IP_TTL, &[1]), (libc::IP_PKTINFO, &[0; 4])]
+    {
+        fails!(send_with(four, &addr, IPPROTO_IP, kind, data), EINVAL);
+    }
+    Ok(())
+}
+
+fn checksums_may_cover_a_part() -> Outcome {
+    const UDPLITE_SEND_CSCOV: i32 = 10;
+    const UDPLITE_RECV_CSCOV: i32 = 11;
+    let lite = |addr: &[u8]| -> Result<(i32, Vec<u8>), i32> {
+        let fd = sys!(SYS_socket, AF_INET, SOCK_DGRAM, libc::IPPROTO_UDPLITE)? as i32;
+        bind(fd, addr)?;
+        Ok((fd, name_of(fd)?))
+    };
+    let (one, _) = match lite(&addr4(LOCAL, 0)) {
+        // A kernel may have been built without this protocol.
+        Err(libc::EPROTONOSUPPORT) => return Ok(()),
+        result => ok!(result),
+    };
+    let (other, addr) = ok!(lite(&addr4(LOCAL, 0)));
+    eq!(ok!(option(one, SOL_SOCKET, SO_PROTOCOL)), libc::IPPROTO_UDPLITE);
+    // The ports are its own.
+    let plain = ok!(socket(AF_INET, SOCK_DGRAM));
+    ok!(bind(plain, &addr));
+    eq!(ok!(send_to(one, b"lite", &addr)), 4);
+    ok!(wait_for(other, POLLIN));
+    eq!(ok!(recv_from(other, 0)).0, b"lite".to_vec());
+    fails!(recv_from(plain, MSG_DONTWAIT), EAGAIN);
+    let level = libc::IPPROTO_UDPLITE;
+    for (given, kept) in [(0, 0), (3, 8), (20, 20), (70_000, 65_535), (9, 9)] {
+        ok!(set_option(one, level, UDPLITE_SEND_CSCOV, given));
+        eq!(ok!(option(one, level, UDPLITE_SEND_CSCOV)), kept);
+    }
+    fails!(set_option(plain, level, UDPLITE_SEND_CSCOV, 8), ENOPROTOOPT);
+    // Covered in part: whoever asks for more does not get it.
+    ok!(set_option(other, level, UDPLITE_RECV_CSCOV, 10));
+    eq!(ok!(send_to(one, b"covered in part", &addr)), 15);
+    ok!(set_option(one, level, UDPLITE_SEND_CSCOV, 10));
+    eq!(ok!(send_to(one, b"covered enough", &addr)), 14);
+    ok!(wait_for(other, POLLIN));
+    eq!(ok!(recv_from(other, 0)).0, b"covered enough".to_vec());
+    Ok(())
+}
+
 fn corked_datagrams() -> Outcome {
     let (one, _) = ok!(bound(AF_INET));
     let (other, addr) = ok!(bound(AF_INET));
@@ -423,6 +537,8 @@ guest_tests::cases!(
     addresses_are_shared,
     families_meet,
     control_messages,
+    control_messages_are_sent,
+    checksums_may_cover_a_part,
     corked_datagrams,
     groups_and_broadcasts,
     many_at_once,

@@ -1,12 +1,12 @@
-//! The options of `SOL_UDP`, and what they make a receive return.
+//! The options of `SOL_UDP` and `SOL_UDPLITE`, and what they make a receive return.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use syscalls::abi::socket::{
     IP_PKTINFO, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_HOPLIMIT, IPV6_PKTINFO,
     IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS, MsgFlags,
-    SO_TIMESTAMP, SO_TIMESTAMPNS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, UDP_CORK,
-    UDP_NO_CHECK6_RX, UDP_NO_CHECK6_TX,
+    SO_TIMESTAMP, SO_TIMESTAMPNS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK,
+    UDP_NO_CHECK6_RX, UDP_NO_CHECK6_TX, UDPLITE_RECV_CSCOV, UDPLITE_SEND_CSCOV,
 };
 use syscalls::abi::time::{Timespec, Timeval};
 use syscalls::{Errno, SysResult};
@@ -25,6 +25,11 @@ pub(super) struct Knobs {
     pub(super) cork: AtomicBool,
     no_check_send: AtomicBool,
     no_check_receive: AtomicBool,
+    /// How much of what is sent the checksum covers, and at least has to of what is received; zero for all.
+    pub(super) send_coverage: AtomicI32,
+    pub(super) receive_coverage: AtomicI32,
+    /// Whether the latter was set: without it anything is received.
+    pub(super) checks_coverage: AtomicBool,
 }
 
 impl Knobs {
@@ -33,6 +38,14 @@ impl Knobs {
             UDP_CORK => Some(&self.cork),
             UDP_NO_CHECK6_TX => Some(&self.no_check_send),
             UDP_NO_CHECK6_RX => Some(&self.no_check_receive),
+            _ => None,
+        }
+    }
+
+    fn find_coverage(&self, name: i32) -> Option<&AtomicI32> {
+        match name {
+            UDPLITE_SEND_CSCOV => Some(&self.send_coverage),
+            UDPLITE_RECV_CSCOV => Some(&self.receive_coverage),
             _ => None,
         }
     }
@@ -46,7 +59,11 @@ impl UdpSocket {
                 interface::device_option(&self.options, name).unwrap_or_else(|| common_option(name))
             }
             SOL_IP | SOL_IPV6 => self.ip.get(self.about(), level, name),
-            SOL_UDP => {
+            SOL_UDPLITE if !self.is_lite => Err(Errno::ENOPROTOOPT),
+            SOL_UDP | SOL_UDPLITE => {
+                if let Some(coverage) = self.knobs.find_coverage(name) {
+                    return Ok(coverage.load(Ordering::Relaxed).to_ne_bytes().to_vec());
+                }
                 let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
                 Ok(i32::from(knob.load(Ordering::Relaxed)).to_ne_bytes().to_vec())
             }
@@ -66,9 +83,23 @@ impl UdpSocket {
         match level {
             SOL_SOCKET => interface::set_device_option(task, &self.options, name, value),
             SOL_IP | SOL_IPV6 => self.ip.set(task, self.about(), level, name, value),
-            SOL_UDP => {
+            SOL_UDPLITE if !self.is_lite => Err(Errno::ENOPROTOOPT),
+            SOL_UDP | SOL_UDPLITE => {
                 let value = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
-                let is_on = i32::from_ne_bytes(*value) != 0;
+                let value = i32::from_ne_bytes(*value);
+                if let Some(coverage) = self.knobs.find_coverage(name) {
+                    if !self.is_lite {
+                        return Err(Errno::ENOPROTOOPT);
+                    }
+                    // Eight bytes are the header.
+                    let value = if value == 0 { 0 } else { value.clamp(8, i32::from(u16::MAX)) };
+                    coverage.store(value, Ordering::Relaxed);
+                    if name == UDPLITE_RECV_CSCOV {
+                        self.knobs.checks_coverage.store(true, Ordering::Relaxed);
+                    }
+                    return Ok(());
+                }
+                let is_on = value != 0;
                 let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
                 knob.store(is_on, Ordering::Relaxed);
                 if name == UDP_CORK && !is_on {

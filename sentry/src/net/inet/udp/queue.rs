@@ -19,6 +19,8 @@ pub(super) struct About {
     pub(super) time_ns: i64,
     /// The number of the interface over which it came.
     pub(super) interface: i32,
+    /// How much of a datagram of UDP-Lite its checksum covers, where that is not all.
+    pub(super) coverage: Option<i32>,
 }
 
 struct Datagram {
@@ -121,7 +123,8 @@ mod tests {
     use crate::vfs::VecSink;
 
     const ADDR: Endpoint = Endpoint { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
-    const ABOUT: About = About { from: ADDR, to: ADDR, ttl: 64, tos: 0, time_ns: 0, interface: 1 };
+    const ABOUT: About =
+        About { from: ADDR, to: ADDR, ttl: 64, tos: 0, time_ns: 0, interface: 1, coverage: None };
 
     #[test]
     fn datagrams_are_received_whole_or_cut() {

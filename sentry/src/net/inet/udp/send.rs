@@ -5,19 +5,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::{
-    IP_MULTICAST_ALL, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_PKTINFO, IP_TOS, IP_TTL,
-    IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags,
-    SO_BROADCAST, SO_REUSEPORT, SOL_IP, SOL_IPV6,
+    IP_MULTICAST_ALL, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_TOS, IP_TTL, IPV6_MULTICAST_HOPS,
+    IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SO_BROADCAST, SO_REUSEPORT,
+    SOL_IP, SOL_IPV6,
 };
 use syscalls::{Errno, SysResult};
 
 use super::queue::{About, Complaint};
+use super::wishes::Wishes;
 use super::{Endpoint, State, UdpSocket};
 use crate::kernel::Kernel;
+use crate::net::Outgoing;
 use crate::net::inet::addr::{self, Given};
+use crate::net::inet::ports::Ports;
 use crate::net::inet::{Inet, LOOPBACK_INDEX};
 use crate::net::stack::Quality;
-use crate::net::{Ancillary, Outgoing};
 use crate::sync::Events;
 use crate::vfs::IoSource;
 
@@ -55,6 +57,7 @@ impl UdpSocket {
         if self.kernel.inet.is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
+        let wishes = Wishes::read(&self.kernel.inet, to.ip, &message.ancillary)?;
         let max = if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 };
         let mut data = vec![0; total];
         let mut done = 0;
@@ -89,9 +92,9 @@ impl UdpSocket {
                 state.corked = Some((data, to));
                 return Ok(total);
             }
-            (data, source(&self.kernel.inet, &state, to, &message.ancillary)?, to)
+            (data, source(&self.kernel.inet, &state, to, wishes)?, to)
         };
-        self.transmit(data, from, to)?;
+        self.transmit(data, from, to, wishes)?;
         Ok(total)
     }
 
@@ -100,11 +103,11 @@ impl UdpSocket {
         let collected = {
             let mut state = self.state.lock();
             let Some((data, to)) = state.corked.take() else { return };
-            source(&self.kernel.inet, &state, to, &[]).map(|from| (data, from, to))
+            source(&self.kernel.inet, &state, to, Wishes::default()).map(|from| (data, from, to))
         };
         if let Ok((data, from, to)) = collected {
             // As on Linux nobody is told.
-            let _ = self.transmit(data, from, to);
+            let _ = self.transmit(data, from, to, Wishes::default());
         }
     }
 
@@ -120,7 +123,13 @@ impl UdpSocket {
         }
     }
 
-    fn transmit(&self, data: Vec<u8>, from: Endpoint, to: Endpoint) -> SysResult<()> {
+    fn transmit(
+        &self,
+        data: Vec<u8>,
+        from: Endpoint,
+        to: Endpoint,
+        wishes: Wishes,
+    ) -> SysResult<()> {
         let inet = &self.kernel.inet;
         let is_group = to.ip.is_multicast();
         let knob = |v4, v6| {
@@ -132,9 +141,11 @@ impl UdpSocket {
         } else {
             knob(IP_TTL, IPV6_UNICAST_HOPS)
         };
-        let tos = knob(IP_TOS, IPV6_TCLASS);
+        let ttl = wishes.ttl.unwrap_or(ttl);
+        let tos = wishes.tos.unwrap_or_else(|| knob(IP_TOS, IPV6_TCLASS));
         let time_ns = self.kernel.clock.realtime_ns();
-        let about = About { from, to, ttl, tos, time_ns, interface: LOOPBACK_INDEX };
+        let coverage = self.coverage(data.len());
+        let about = About { from, to, ttl, tos, time_ns, interface: LOOPBACK_INDEX, coverage };
         let is_to_many = is_group || inet.is_broadcast(to.ip);
         let is_loopback = addr::is_broadcast(to.ip) && from.ip.is_loopback();
         if let Some(stack) = inet.stack().filter(|_| !inet.is_local(to.ip) && !is_loopback) {
@@ -143,13 +154,17 @@ impl UdpSocket {
                 tos: u8::try_from(tos).unwrap_or(0),
                 is_whole: false,
             };
+            // DEVIATION: UDP-Lite stays within the sandbox.
+            if self.is_lite {
+                return Err(Errno::ENETUNREACH);
+            }
             stack.send_datagram(from, to, &data, quality)?;
         }
         if is_to_many {
             if is_group && knob(IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP) == 0 {
                 return Ok(());
             }
-            for receiver in inet.receivers_of_all(from, to) {
+            for receiver in inet.receivers_of_all(self.ports(), from, to) {
                 receiver.deliver(data.clone(), about);
             }
             return Ok(());
@@ -157,9 +172,10 @@ impl UdpSocket {
         if !inet.is_local(to.ip) {
             return Ok(());
         }
-        match inet.receiver(from, to) {
+        match inet.receiver(self.ports(), from, to) {
             Some(receiver) => receiver.deliver(data, about),
-            None if inet.stack().is_some_and(|stack| stack.ask_resolver(&data, from, to)) => {}
+            None if !self.is_lite
+                && inet.stack().is_some_and(|stack| stack.ask_resolver(&data, from, to)) => {}
             None => {
                 let (offender, errno) = (to.ip, Errno::ECONNREFUSED);
                 self.complain(Complaint { data, to, offender, errno });
@@ -168,7 +184,24 @@ impl UdpSocket {
         Ok(())
     }
 
+    /// Returns how much of a datagram the checksum covers, where that is not all.
+    fn coverage(&self, len: usize) -> Option<i32> {
+        const HEADER: usize = 8;
+        let coverage = self.knobs.send_coverage.load(Ordering::Relaxed);
+        let is_partial = usize::try_from(coverage).is_ok_and(|covered| covered < len + HEADER);
+        (coverage != 0 && is_partial).then_some(coverage)
+    }
+
     fn deliver(&self, data: Vec<u8>, about: About) {
+        if let Some(coverage) = about.coverage
+            && self.knobs.checks_coverage.load(Ordering::Relaxed)
+        {
+            // Zero asks for all of it.
+            let least = self.knobs.receive_coverage.load(Ordering::Relaxed);
+            if least == 0 || coverage < least {
+                return;
+            }
+        }
         let limit = self.options.receive_buffer.load(Ordering::Relaxed);
         let limit = usize::try_from(limit).unwrap_or(0);
         if self.inbox.lock().add(data, about, limit) {
@@ -199,11 +232,12 @@ impl Inet {
     ) -> bool {
         let Arrival { from, to, ttl, tos, interface } = arrival;
         let time_ns = kernel.clock.realtime_ns();
-        let about = About { from, to, ttl: ttl.into(), tos: tos.into(), time_ns, interface };
+        let (ttl, tos) = (ttl.into(), tos.into());
+        let about = About { from, to, ttl, tos, time_ns, interface, coverage: None };
         let receivers = if is_to_many {
-            self.receivers_of_all(from, to)
+            self.receivers_of_all(&self.udp, from, to)
         } else {
-            self.receiver(from, to).into_iter().collect()
+            self.receiver(&self.udp, from, to).into_iter().collect()
         };
         for receiver in &receivers {
             receiver.deliver(data.to_vec(), about);
@@ -221,15 +255,18 @@ impl Inet {
         errno: Errno,
     ) {
         // The sender is who would get the answer.
-        if let Some(sender) = self.receiver(to, from) {
+        if let Some(sender) = self.receiver(&self.udp, to, from) {
             sender.complain(Complaint { data, to, offender, errno });
         }
     }
 
     /// Returns everybody with a port.
-    fn on_port(&self, to: Endpoint) -> Vec<(Option<u32>, IpAddr, bool, Arc<UdpSocket>)> {
+    fn on_port(
+        ports: &Ports<Weak<UdpSocket>>,
+        to: Endpoint,
+    ) -> Vec<(Option<u32>, IpAddr, bool, Arc<UdpSocket>)> {
         let mut found: Vec<(Option<u32>, IpAddr, bool, Weak<UdpSocket>)> = Vec::new();
-        self.udp.visit(to.port, &mut |claim, socket| {
+        ports.visit(to.port, &mut |claim, socket| {
             let shares = claim.options.switch(SO_REUSEPORT) == Some(true);
             found.push((claim.score(to.ip), claim.ip, shares, socket.clone()));
         });
@@ -241,10 +278,15 @@ impl Inet {
 
     /// Returns who gets a datagram: of those who fit best the last one that was bound, or where they
     /// share the port on purpose, the one that the sender's port chooses.
-    fn receiver(&self, from: Endpoint, to: Endpoint) -> Option<Arc<UdpSocket>> {
+    fn receiver(
+        &self,
+        ports: &Ports<Weak<UdpSocket>>,
+        from: Endpoint,
+        to: Endpoint,
+    ) -> Option<Arc<UdpSocket>> {
         let mut best = 0;
         let mut found: Vec<(bool, Arc<UdpSocket>)> = Vec::new();
-        for (score, _, shares, socket) in self.on_port(to) {
+        for (score, _, shares, socket) in Self::on_port(ports, to) {
             let Some(score) = score else { continue };
             let peer = socket.state.lock().peer;
             let score = match peer {
@@ -268,9 +310,13 @@ impl Inet {
     }
 
     /// Returns everybody who gets a datagram to a group or to all.
-    fn receivers_of_all(&self, from: Endpoint, to: Endpoint) -> Vec<Arc<UdpSocket>> {
-        let candidates: Vec<_> = self
-            .on_port(to)
+    fn receivers_of_all(
+        &self,
+        ports: &Ports<Weak<UdpSocket>>,
+        from: Endpoint,
+        to: Endpoint,
+    ) -> Vec<Arc<UdpSocket>> {
+        let candidates: Vec<_> = Self::on_port(ports, to)
             .into_iter()
             .filter(|(_, ip, _, socket)| {
                 let is_family = ip.is_ipv4() == to.ip.is_ipv4()
@@ -284,7 +330,9 @@ impl Inet {
         if !to.ip.is_multicast() {
             return candidates;
         }
-        let any_joined = self.udp_sockets().iter().any(|socket| socket.ip.has_joined(to.ip));
+        let sockets = ports.all();
+        let mut sockets = sockets.iter().filter_map(Weak::upgrade);
+        let any_joined = sockets.any(|socket| socket.ip.has_joined(to.ip));
         let gets = |socket: &Arc<UdpSocket>| {
             let takes_all = to.ip.is_ipv4() && socket.ip.flag(SOL_IP, IP_MULTICAST_ALL);
             socket.ip.has_joined(to.ip) || (any_joined && takes_all)
@@ -294,28 +342,9 @@ impl Inet {
 }
 
 /// Returns the source address of a datagram.
-fn source(
-    inet: &Inet,
-    state: &State,
-    to: Endpoint,
-    ancillary: &[Ancillary],
-) -> SysResult<Endpoint> {
+fn source(inet: &Inet, state: &State, to: Endpoint, wishes: Wishes) -> SysResult<Endpoint> {
     let local = state.local.ok_or(Errno::EINVAL)?;
-    let mut ip = local.ip;
-    for message in ancillary {
-        // `struct in_pktinfo`: the source is behind the number of the interface.
-        if (message.level, message.kind) == (SOL_IP, IP_PKTINFO)
-            && let Some(own) = message.data.get(4..).and_then(<[u8]>::first_chunk::<4>)
-        {
-            let own = IpAddr::from(*own);
-            if !own.is_unspecified() {
-                if !inet.is_local(own) {
-                    return Err(Errno::EINVAL);
-                }
-                ip = own;
-            }
-        }
-    }
+    let ip = wishes.source.unwrap_or(local.ip);
     let is_usable = !ip.is_unspecified() && !ip.is_multicast() && ip.is_ipv4() == to.ip.is_ipv4();
     let ip = if is_usable { ip } else { inet.source_for(to.ip) };
     Ok(Endpoint { ip, port: local.port })
