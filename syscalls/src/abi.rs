@@ -90,6 +90,7 @@ pub mod resource;
 pub mod rseq;
 pub mod sched;
 pub mod signal;
+pub mod sock_diag;
 pub mod socket;
 pub mod time;
 pub mod uts;

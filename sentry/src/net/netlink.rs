@@ -1,11 +1,12 @@
 //! Netlink sockets (`netlink(7)`): requests to the kernel and its answers.
 //!
-//! [`route`] answers questions about interfaces, addresses and routes. A socket of
+//! [`route`] answers questions about interfaces, addresses and routes, [`diag`] about sockets. A socket of
 //! `NETLINK_KOBJECT_UEVENT` exists and hears nothing: no device comes or goes. Other protocols are not
 //! built in.
 //!
 //! The lock of a socket is a leaf.
 
+mod diag;
 mod message;
 mod nics;
 mod route;
@@ -18,7 +19,7 @@ use syscalls::abi::capability::CAP_NET_ADMIN;
 use syscalls::abi::netlink::{
     NETLINK_ADD_MEMBERSHIP, NETLINK_BROADCAST_ERROR, NETLINK_CAP_ACK, NETLINK_DROP_MEMBERSHIP,
     NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK, NETLINK_KOBJECT_UEVENT, NETLINK_LIST_MEMBERSHIPS,
-    NETLINK_LISTEN_ALL_NSID, NETLINK_NO_ENOBUFS, NETLINK_PKTINFO, NETLINK_ROUTE,
+    NETLINK_LISTEN_ALL_NSID, NETLINK_NO_ENOBUFS, NETLINK_PKTINFO, NETLINK_ROUTE, NETLINK_SOCK_DIAG,
 };
 use syscalls::abi::socket::{
     AF_NETLINK, MsgFlags, SOCK_DGRAM, SOCK_RAW, SOL_NETLINK, SOL_SOCKET, SockaddrNl,
@@ -77,7 +78,7 @@ pub fn create(task: &CurrentTask, kind: i32, protocol: i32) -> SysResult<Arc<dyn
     if !matches!(kind, SOCK_RAW | SOCK_DGRAM) {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
-    if !matches!(protocol, NETLINK_ROUTE | NETLINK_KOBJECT_UEVENT) {
+    if !matches!(protocol, NETLINK_ROUTE | NETLINK_SOCK_DIAG | NETLINK_KOBJECT_UEVENT) {
         return Err(Errno::EPROTONOSUPPORT);
     }
     Ok(Arc::new(NetlinkSocket {
@@ -260,7 +261,7 @@ impl Socket for NetlinkSocket {
                 n => done += n,
             }
         }
-        if self.protocol == NETLINK_ROUTE {
+        if self.protocol != NETLINK_KOBJECT_UEVENT {
             let host = self.kernel.host_network.as_ref().map(|network| &network.routes);
             let stack = self.kernel.inet.stack().map(Arc::as_ref);
             let is_admin = task.creds().has_capability(CAP_NET_ADMIN);
@@ -269,6 +270,9 @@ impl Socket for NetlinkSocket {
                 let is_capped = state.switches.contains(&NETLINK_CAP_ACK);
                 let port = state.port;
                 for answer in message::serve(&data, port, is_capped, |request| {
+                    if self.protocol == NETLINK_SOCK_DIAG {
+                        return diag::serve(&self.kernel, request);
+                    }
                     route::serve(request, is_admin, host, stack)
                 }) {
                     self.answer(&mut state, answer);

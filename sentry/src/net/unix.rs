@@ -24,11 +24,12 @@ use zerocopy::IntoBytes;
 use self::address::{Address, Binding, Given};
 use self::inbox::Inbox;
 use super::control::{Control, Sender};
+use super::inet::interface;
 use super::options::Options;
 use super::{Incoming, Outgoing, Shutdown, Socket};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{IoSink, IoSource};
 
 pub use address::Registry;
@@ -74,10 +75,10 @@ struct State {
     connecting: Vec<Weak<UnixSocket>>,
 }
 
-/// A line of `/proc/net/unix`.
+/// A line of `/proc/net/unix`, or what `sock_diag(7)` says of a socket.
 #[derive(Clone, Debug)]
 pub struct UnixEntry {
-    /// The path, or the abstract name behind a NUL.
+    /// The path, the abstract name behind a NUL, or nothing.
     pub name: Vec<u8>,
     /// `SOCK_*`
     pub kind: i32,
@@ -87,6 +88,12 @@ pub struct UnixEntry {
     pub is_connected: bool,
     /// The inode number of the socket's file.
     pub ino: u64,
+    /// That of the peer's.
+    pub peer: Option<u64>,
+    /// Bytes (or connections) that wait to be received, and that the peer has not received.
+    pub queues: (usize, usize),
+    /// What `shutdown(2)` has ended: receiving, sending.
+    pub shutdown: u8,
 }
 
 /// A unix socket.
@@ -126,21 +133,36 @@ impl UnixSocket {
         })
     }
 
-    /// Returns the socket as `/proc/net/unix` shows it, if it has a name.
-    fn entry(&self) -> Option<UnixEntry> {
-        let state = self.state.lock();
-        let name = Address::encode(Some(state.local.as_deref()?));
-        // Without the family, and without the NUL that ends a path.
-        let name = name.get(2..).unwrap_or_default();
-        let name =
-            if name.first() == Some(&0) { name } else { name.strip_suffix(b"\0").unwrap_or(name) };
-        Some(UnixEntry {
-            name: name.to_vec(),
-            kind: self.identity().1,
-            is_listening: matches!(state.role, Role::Listening { .. }),
-            is_connected: matches!(state.role, Role::Connected),
-            ino: self.ino.load(Ordering::Relaxed),
-        })
+    /// Returns the socket as `/proc/net/unix` shows it.
+    fn entry(&self) -> UnixEntry {
+        let (unread, unsent) = self.n_pending();
+        let is_ended = self.inbox.lock().is_ended;
+        let (mut entry, peer) = {
+            let state = self.state.lock();
+            let name = state.local.as_deref().map(|name| Address::encode(Some(name)));
+            // Without the family, and without the NUL that ends a path.
+            let name = name.as_ref().and_then(|name| name.get(2..)).unwrap_or_default();
+            let is_abstract = name.first() == Some(&0);
+            let name = if is_abstract { name } else { name.strip_suffix(b"\0").unwrap_or(name) };
+            let n_waiting = match &state.role {
+                Role::Listening { pending, .. } => Some(pending.len()),
+                _ => None,
+            };
+            let entry = UnixEntry {
+                name: name.to_vec(),
+                kind: self.identity().1,
+                is_listening: n_waiting.is_some(),
+                is_connected: matches!(state.role, Role::Connected),
+                ino: self.ino.load(Ordering::Relaxed),
+                peer: None,
+                queues: (n_waiting.unwrap_or(unread), unsent),
+                shutdown: u8::from(is_ended) | u8::from(state.is_send_shut) << 1,
+            };
+            (entry, state.peer.clone())
+        };
+        let peer = peer.and_then(|peer| peer.upgrade());
+        entry.peer = peer.map(|peer| peer.ino.load(Ordering::Relaxed)).filter(|ino| *ino != 0);
+        entry
     }
 
     /// Creates two sockets that are connected with each other.
@@ -626,6 +648,11 @@ impl Socket for UnixSocket {
         Ok(creds.as_bytes().to_vec())
     }
 
+    fn ioctl(&self, task: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
+        // The C library asks about interfaces on whatever socket it gets.
+        interface::ioctl(task, request, arg)
+    }
+
     fn n_pending(&self) -> (usize, usize) {
         let peer = self.state.lock().peer.clone();
         let sent = match peer.filter(|_| self.is_connection_based()).and_then(|peer| peer.upgrade())
@@ -694,6 +721,7 @@ impl Socket for UnixSocket {
 
     fn set_ino(&self, ino: u64) {
         self.ino.store(ino, Ordering::Relaxed);
+        self.kernel.unix_sockets.add(ino, self.this.clone());
     }
 
     fn descriptor_closed(&self) {
@@ -701,6 +729,7 @@ impl Socket for UnixSocket {
     }
 
     fn close(&self) {
+        self.kernel.unix_sockets.remove(self.ino.load(Ordering::Relaxed));
         let (name, binding, peer, role, connecting) = {
             let mut state = self.state.lock();
             state.is_send_shut = true;

@@ -1,6 +1,6 @@
 //! Addresses of unix sockets, and who is bound to which (`unix(7)`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
@@ -100,6 +100,8 @@ pub struct Registry {
     /// By device and inode number.
     paths: Bound<(u64, u64)>,
     next_auto: Mutex<u32>,
+    /// Those that have a file, by its inode number.
+    all: Mutex<BTreeMap<u64, Weak<UnixSocket>>>,
 }
 
 /// What a socket is bound to.
@@ -207,14 +209,20 @@ impl Registry {
         }
     }
 
-    /// Returns the sockets that are bound.
+    /// Is told of a socket's file.
+    pub(super) fn add(&self, ino: u64, socket: Weak<UnixSocket>) {
+        self.all.lock().insert(ino, socket);
+    }
+
+    /// Is told that a socket's file is gone.
+    pub(super) fn remove(&self, ino: u64) {
+        self.all.lock().remove(&ino);
+    }
+
+    /// Returns the sockets that have a file.
     pub fn entries(&self) -> Vec<UnixEntry> {
-        let mut sockets: Vec<_> =
-            self.abstract_names.lock().values().filter_map(Weak::upgrade).collect();
-        sockets.extend(self.paths.lock().values().filter_map(Weak::upgrade));
-        let mut entries: Vec<_> = sockets.iter().filter_map(|socket| socket.entry()).collect();
-        entries.sort_by_key(|entry| entry.ino);
-        entries
+        let sockets: Vec<_> = self.all.lock().values().filter_map(Weak::upgrade).collect();
+        sockets.iter().map(|socket| socket.entry()).collect()
     }
 
     /// Frees what a socket was bound to.

@@ -209,6 +209,59 @@ fn errors_and_acknowledgements() -> Outcome {
     })
 }
 
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+/// Asks for the sockets of a family: what follows the header of each answer.
+fn sockets(family: i32, protocol: i32, rest: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
+    let fd = sys!(SYS_socket, AF_NETLINK, SOCK_RAW, libc::NETLINK_SOCK_DIAG)? as i32;
+    let mut payload = vec![family as u8, protocol as u8, 0, 0, 0xff, 0xff, 0xff, 0xff];
+    payload.extend_from_slice(rest);
+    let found = dump(fd, SOCK_DIAG_BY_FAMILY, &payload)?;
+    Ok(found.into_iter().map(|(_, payload)| payload).collect())
+}
+
+fn inode_of(fd: i32) -> Result<u32, i32> {
+    let mut stat: libc::stat = zeroed();
+    sys!(SYS_fstat, fd, &mut stat)?;
+    Ok(stat.st_ino as u32)
+}
+
+fn sockets_are_listed() -> Outcome {
+    const LISTENING: u8 = 10;
+    let (listener, addr) = ok!(guest_tests::net::listener(AF_INET, 3));
+    let inode = ok!(inode_of(listener));
+    let all = ok!(sockets(AF_INET, libc::IPPROTO_TCP, &[0; 48]));
+    let number =
+        |entry: &[u8], at: usize| u32::from_ne_bytes(entry[at..at + 4].try_into().unwrap());
+    let own = all.iter().find(|entry| number(entry, 68) == inode).ok_or("not listed")?;
+    eq!((own[0], own[1]), (AF_INET as u8, LISTENING));
+    eq!(own[4..6], addr[2..4]);
+    eq!(own[8..12], LOCAL);
+    // Neither another family nor another protocol has it.
+    for (family, protocol) in [(AF_INET6, libc::IPPROTO_TCP), (AF_INET, libc::IPPROTO_UDP)] {
+        let all = ok!(sockets(family, protocol, &[0; 48]));
+        check!(all.iter().all(|entry| number(entry, 68) != inode));
+    }
+    let mut pair = [0i32; 2];
+    ok!(sys!(SYS_socketpair, libc::AF_UNIX, SOCK_STREAM, 0, &mut pair));
+    let inodes = [ok!(inode_of(pair[0])), ok!(inode_of(pair[1]))];
+    // Names and peers.
+    let show = [&0_u32.to_ne_bytes()[..], &5_u32.to_ne_bytes(), &[0; 8]].concat();
+    let all = ok!(sockets(libc::AF_UNIX, 0, &show));
+    let own = all.iter().find(|entry| number(entry, 4) == inodes[0]).ok_or("no pair")?;
+    eq!((own[0], own[1], own[2]), (libc::AF_UNIX as u8, SOCK_STREAM as u8, 1));
+    let peer = [&8_u16.to_ne_bytes()[..], &2_u16.to_ne_bytes(), &inodes[1].to_ne_bytes()].concat();
+    check!(own.windows(8).any(|attribute| attribute == peer));
+    // An error ends a dump.
+    let fd = ok!(sys!(SYS_socket, AF_NETLINK, SOCK_RAW, libc::NETLINK_SOCK_DIAG)) as i32;
+    for (family, expected) in [(99, libc::EINVAL), (libc::AF_APPLETALK, libc::ENOENT)] {
+        let payload = [&[family as u8][..], &[0; 55]].concat();
+        ok!(request(fd, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &payload));
+        eq!(ok!(error(fd)), expected);
+    }
+    Ok(())
+}
+
 fn interfaces_by_request() -> Outcome {
     const SIOCGIFNAME: u64 = 0x8910;
     const SIOCGIFFLAGS: u64 = 0x8913;
@@ -236,6 +289,9 @@ fn interfaces_by_request() -> Outcome {
     request[16] = 1;
     ok!(sys!(SYS_ioctl, fd, SIOCGIFNAME, &mut request));
     eq!(&request[..3], b"lo\0");
+    // Any socket will do.
+    let unix = ok!(socket(libc::AF_UNIX, SOCK_DGRAM));
+    ok!(sys!(SYS_ioctl, unix, SIOCGIFNAME, &mut request));
     let mut list = [0u8; 400];
     let mut config: libc::ifconf = zeroed();
     config.ifc_len = 400;
@@ -252,5 +308,6 @@ guest_tests::cases!(
     addresses_are_listed,
     routes_are_listed,
     errors_and_acknowledgements,
+    sockets_are_listed,
     interfaces_by_request,
 );
