@@ -387,6 +387,12 @@ fn pidfd_operations() -> Outcome {
     fails!(sys!(SYS_pidfd_send_signal, fd, 0, 0, 0), ESRCH);
     fails!(sys!(SYS_pidfd_open, pid, 0), ESRCH);
     fails!(sys!(SYS_pidfd_open, -1, 0), EINVAL);
+    // The directory of a process does for a signal, no other file does.
+    let own = ok!(sys!(SYS_open, c"/proc/self", libc::O_DIRECTORY, 0));
+    ok!(sys!(SYS_pidfd_send_signal, own, 0, 0, 0));
+    let thread = ok!(sys!(SYS_open, c"/proc/thread-self", libc::O_DIRECTORY, 0));
+    fails!(sys!(SYS_pidfd_send_signal, thread, 0, 0, 0), EBADF);
+    fails!(sys!(SYS_pidfd_send_signal, writer, 0, 0, 0), EBADF);
     ok!(close(writer));
     Ok(())
 }
