@@ -39,6 +39,8 @@ pub struct Kernel {
     next_ino: AtomicU64,
     /// Processes started since boot, for `/proc/stat`.
     pub(crate) n_forks: AtomicU64,
+    /// How often a thread has given up its processor to wait.
+    pub(crate) n_waits: AtomicU64,
     /// Whether `--strace` logs calls.
     pub(crate) strace: bool,
     /// The host's network, where sockets are passed through to it.
@@ -95,6 +97,7 @@ impl Kernel {
             n_tasks: AtomicUsize::new(0),
             next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
             n_forks: AtomicU64::new(0),
+            n_waits: AtomicU64::new(0),
             strace: options.strace,
             host_network: options.host_network,
             status_notifier: OnceLock::new(),

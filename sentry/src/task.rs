@@ -63,6 +63,8 @@ pub struct Task {
     pub(crate) call: Mutex<SyscallArgs>,
     /// Whether a system call is being served (or blocked), so that a wake-up runs it again.
     pub(crate) in_call: AtomicBool,
+    /// How often it has given up its processor to wait.
+    pub(crate) n_waits: AtomicU64,
     /// Whether its last call has returned a value that depends on host calls.
     pub(crate) promised: AtomicBool,
     /// The beginning of the present call's line in the `--strace` log.

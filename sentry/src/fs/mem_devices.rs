@@ -101,8 +101,8 @@ impl File for Device {
         }
     }
 
-    fn seek(&self, _offset: i64, _whence: i32) -> SysResult<u64> {
-        Ok(0)
+    fn is_same_everywhere(&self) -> bool {
+        true
     }
 
     fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {

@@ -45,7 +45,10 @@ impl SysFs {
         let entries = vec![
             empty("block"),
             dir("bus", vec![dir("cpu", vec![empty("devices"), empty("drivers")])]),
-            dir("class", vec![empty("block"), net_class(&numbers), empty("tty")]),
+            dir(
+                "class",
+                vec![empty("block"), net_class(&numbers), empty("power_supply"), empty("tty")],
+            ),
             dir("dev", vec![empty("block"), empty("char")]),
             dir(
                 "devices",

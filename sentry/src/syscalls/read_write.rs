@@ -48,6 +48,7 @@ pub(super) fn sys_read(
     count: usize,
 ) -> HandlerResult<usize> {
     if let Some(n) = direct_read::finish(task) {
+        task.group.account.transfers.note_read(n);
         return Ok(n);
     }
     let file = task.files().get(fd.0)?;
@@ -79,6 +80,7 @@ pub(super) fn sys_pread64(
     offset: i64,
 ) -> HandlerResult<usize> {
     if let Some(n) = direct_read::finish(task) {
+        task.group.account.transfers.note_read(n);
         return Ok(n);
     }
     let position = at(offset)?;
@@ -202,6 +204,7 @@ pub(super) fn sys_lseek(
     }
     let mut current = file.offset.lock();
     let target = match whence {
+        0..=4 if file.file.is_same_everywhere() => 0,
         SEEK_SET => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
         SEEK_CUR => {
             let now = i64::try_from(*current).map_err(|_| Errno::EOVERFLOW)?;
@@ -282,6 +285,7 @@ pub(super) fn do_read(
         result => result.map(Some),
     };
     let n = wait(task, file, Events::READABLE, attempt)?;
+    task.group.account.transfers.note_read(n);
     note_read(file, n);
     Ok(n)
 }
@@ -369,6 +373,7 @@ pub(super) fn do_write(
             if let Some(path) = file.path.as_ref().filter(|_| n > 0) {
                 notify::file(&path.dentry, notify::IN_MODIFY);
             }
+            task.group.account.transfers.note_write(n);
             sync_after(file, flags)?;
             Ok(n)
         }

@@ -8,7 +8,7 @@
 //! program is counted as its parent's.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sentry_platform::Context;
 use syscalls::abi::resource::Rusage;
@@ -71,12 +71,36 @@ fn add(left: (u64, u64), right: (u64, u64)) -> (u64, u64) {
     (left.0.saturating_add(right.0), left.1.saturating_add(right.1))
 }
 
+/// How much a process has read and written, in how many calls.
+#[derive(Debug, Default)]
+pub(crate) struct Transfers {
+    pub(crate) read: AtomicU64,
+    pub(crate) written: AtomicU64,
+    pub(crate) n_reads: AtomicU64,
+    pub(crate) n_writes: AtomicU64,
+}
+
+impl Transfers {
+    /// Counts a read of `n` bytes.
+    pub(crate) fn note_read(&self, n: usize) {
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        self.n_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a write of `n` bytes.
+    pub(crate) fn note_write(&self, n: usize) {
+        self.written.fetch_add(n as u64, Ordering::Relaxed);
+        self.n_writes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// The account of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     state: Mutex<State>,
     /// Of children that have been waited for, and theirs.
     children: Mutex<Usage>,
+    pub(crate) transfers: Transfers,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,7 +120,8 @@ impl Account {
     /// of the one that made it.
     pub(crate) fn new(borrows: bool) -> Self {
         let state = State { borrows, ..State::default() };
-        Self { state: Mutex::new(state), children: Mutex::default() }
+        let (children, transfers) = (Mutex::default(), Transfers::default());
+        Self { state: Mutex::new(state), children, transfers }
     }
 
     /// Records that the process gets another thread.

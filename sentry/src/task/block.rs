@@ -87,6 +87,9 @@ impl CurrentTask {
         {
             block.timer = Some(self.kernel.timers.schedule(deadline_ns, &waiter, 0));
         }
+        drop(block);
+        self.n_waits.fetch_add(1, Ordering::Relaxed);
+        self.kernel.n_waits.fetch_add(1, Ordering::Relaxed);
         Err(Control::Block)
     }
 

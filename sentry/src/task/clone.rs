@@ -79,6 +79,7 @@ impl Task {
             run_state: run::initial_state(),
             call: Mutex::new(SyscallArgs::default()),
             in_call: AtomicBool::new(false),
+            n_waits: AtomicU64::new(0),
             promised: AtomicBool::new(false),
             strace_entry: Mutex::new(String::new()),
             restart: Mutex::new(None),

@@ -107,6 +107,11 @@ pub trait File: Any + Send + Sync {
         true
     }
 
+    /// Returns whether every `lseek(2)` leads to the beginning: the file is the same everywhere.
+    fn is_same_everywhere(&self) -> bool {
+        false
+    }
+
     /// Reads. A stream ignores `offset`.
     ///
     /// # Errors

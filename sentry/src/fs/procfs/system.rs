@@ -210,7 +210,9 @@ fn stat(kernel: &Kernel) -> String {
     let boot = kernel.clock.realtime_ns().saturating_sub(boot_ns) / 1_000_000_000;
     let forks = kernel.n_forks.load(Ordering::Relaxed).saturating_add(1);
     let running = n_running(kernel);
-    let _ = writeln!(out, "intr 0\nctxt 0\nbtime {boot}\nprocesses {forks}");
+    // Every wait ends by an interruption of some processor.
+    let waits = kernel.n_waits.load(Ordering::Relaxed);
+    let _ = writeln!(out, "intr {waits}\nctxt {waits}\nbtime {boot}\nprocesses {forks}");
     let _ = writeln!(out, "procs_running {running}\nprocs_blocked 0");
     out.push_str("softirq 0 0 0 0 0 0 0 0 0 0 0\n");
     out

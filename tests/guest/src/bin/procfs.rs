@@ -328,6 +328,29 @@ fn resident_sizes_follow_use() -> Outcome {
     Ok(())
 }
 
+fn transfers_and_waits_are_counted() -> Outcome {
+    let number = |path: &str, name: &str| -> Result<u64, String> {
+        let text = file(path).map_err(|error| error.to_string())?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.trim().parse().ok()).ok_or(format!("no {name}"))
+    };
+    let io = |name| number("/proc/self/io", name);
+    let before = (io("rchar")?, io("syscr")?, io("wchar")?, io("syscw")?);
+    let (zero, null) = (ok!(open(c"/dev/zero", 0)), ok!(open(c"/dev/null", libc::O_WRONLY)));
+    let mut buf = [0u8; 5000];
+    eq!(ok!(sys!(SYS_read, zero, &mut buf, 5000)), 5000);
+    eq!(ok!(sys!(SYS_write, null, &buf, 3000)), 3000);
+    check!(io("rchar")? >= before.0 + 5000);
+    check!(io("syscr")? > before.1);
+    check!(io("wchar")? >= before.2 + 3000);
+    check!(io("syscw")? > before.3);
+    let waits = || number("/proc/thread-self/status", "voluntary_ctxt_switches");
+    let before = waits()?;
+    sleep(std::time::Duration::from_millis(2));
+    check!(waits()? > before);
+    Ok(())
+}
+
 guest_tests::cases!(
     listing_has_processes,
     stat_fields,
@@ -347,4 +370,5 @@ guest_tests::cases!(
     cgroup_and_namespaces,
     partial_and_positioned_reads,
     resident_sizes_follow_use,
+    transfers_and_waits_are_counted,
 );
