@@ -12,7 +12,7 @@ mod managers {
     use test_harness::{Cmd, Expectations, Output, TempDir, locate};
 
     /// How long a script may take on a loaded machine.
-    const DEADLINE: Duration = Duration::from_secs(600);
+    const DEADLINE: Duration = Duration::from_secs(1200);
 
     /// One line of TAP and what the script said about it.
     type Row = (String, Result<(), String>);
