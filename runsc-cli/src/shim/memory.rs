@@ -3,9 +3,15 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::event::EventfdFlags;
 use rustix::fs::inotify;
+
+/// When a group is looked at again that has told of a lack of memory, of which it counts no kill yet: the kernel tells first.
+/// Each time is twice as far away as the one before, up to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 /// Watches the limit of one container's control group.
 #[derive(Debug)]
@@ -15,6 +21,8 @@ pub(crate) struct Watch {
     /// Where kills are counted, and how many there had been.
     counter: PathBuf,
     known: u64,
+    /// When to look again, and how long that is after the look before.
+    look: Option<(Instant, Duration)>,
 }
 
 impl Watch {
@@ -43,7 +51,7 @@ impl Watch {
         let number = |fd: BorrowedFd<'_>| std::os::fd::AsRawFd::as_raw_fd(&fd);
         let line = format!("{} {}", number(descriptor.as_fd()), number(control.as_fd()));
         fs::write(group.join("cgroup.event_control"), line).ok()?;
-        Some(Self { descriptor, known: kills(&counter), counter })
+        Some(Self { descriptor, known: kills(&counter), counter, look: None })
     }
 
     fn of_unified(group: &Path) -> Option<Self> {
@@ -51,7 +59,12 @@ impl Watch {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let descriptor = inotify::init(flags).ok()?;
         inotify::add_watch(&descriptor, &counter, inotify::WatchFlags::MODIFY).ok()?;
-        Some(Self { descriptor, known: kills(&counter), counter })
+        Some(Self { descriptor, known: kills(&counter), counter, look: None })
+    }
+
+    /// Returns when [`Self::has_killed`] is to be asked again, whatever happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.look.map(|(at, _)| at)
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -66,8 +79,22 @@ impl Watch {
         let now = kills(&self.counter);
         let has_killed = now > self.known;
         self.known = now.max(self.known);
+        self.plan_look(is_told && !is_gone, has_killed);
         // The removal of a group is told as well. An older kernel does not count kills.
         has_killed || (is_told && !is_gone && now == 0 && is_under_limit(&self.counter))
+    }
+
+    fn plan_look(&mut self, is_told: bool, has_killed: bool) {
+        let now = Instant::now();
+        self.look = match self.look {
+            _ if has_killed => None,
+            _ if is_told => Some((now + FIRST_LOOK, FIRST_LOOK)),
+            Some((at, after)) if at <= now => {
+                let after = after * 2;
+                (after <= LAST_LOOK).then(|| (now + after, after))
+            }
+            look => look,
+        };
     }
 }
 

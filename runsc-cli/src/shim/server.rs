@@ -160,7 +160,9 @@ impl Server {
             let (fd, is_output) = pump.awaited();
             add(Source::Other, fd, is_output);
         }
-        let deadline = [end, self.publisher.deadline()].into_iter().flatten().min();
+        let of_memory = |container: &Container| container.memory.as_ref()?.deadline();
+        let looks = self.containers.values().filter_map(of_memory);
+        let deadline = [end, self.publisher.deadline()].into_iter().flatten().chain(looks).min();
         let timeout = deadline.map(|at| {
             // A little later than early, which would be a loop until then.
             let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
