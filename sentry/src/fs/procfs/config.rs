@@ -28,11 +28,11 @@ IKCONFIG_PROC=y
 NUMA_BALANCING is not set
 CGROUPS=y
 NAMESPACES=y
-UTS_NS=y
-IPC_NS=y
-USER_NS=y
+UTS_NS is not set
+IPC_NS is not set
+USER_NS is not set
 PID_NS=y
-NET_NS=y
+NET_NS is not set
 CHECKPOINT_RESTORE=y
 SCHED_AUTOGROUP is not set
 SYSCTL=y
