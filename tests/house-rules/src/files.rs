@@ -59,8 +59,9 @@ fn every_package_has_a_readme_and_the_shared_lints() {
 
 #[test]
 fn expectation_files_name_an_issue() {
-    let folder = tree::root().join("tests/syscalls/expectations");
-    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+    let folders = ["tests/expectations", "tests/syscalls/expectations"];
+    let entries = folders.map(|folder| std::fs::read_dir(tree::root().join(folder)));
+    for entry in entries.into_iter().flatten().flatten() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let count = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
