@@ -53,7 +53,8 @@ impl From<UdpEntry> for Found {
 pub(super) fn serve(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Part>> {
     match request.kind {
         SOCK_DIAG_BY_FAMILY => {}
-        TCPDIAG_GETSOCK => return tcp_of_both(kernel, request),
+        TCPDIAG_GETSOCK if kernel.host_network.is_none() => return tcp_of_both(kernel, request),
+        TCPDIAG_GETSOCK => return Err(Errno::ENOENT),
         // There is no DCCP.
         DCCPDIAG_GETSOCK => return Err(Errno::ENOENT),
         SOCK_DESTROY => return Err(Errno::EOPNOTSUPP),
@@ -61,6 +62,8 @@ pub(super) fn serve(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Par
         _ => return Ok(Vec::new()),
     }
     match i32::from(request.payload.first().copied().ok_or(Errno::EINVAL)?) {
+        // Those of the host are listed by its own files in /proc/net, which `ss` reads then.
+        AF_INET | AF_INET6 if kernel.host_network.is_some() => Err(Errno::ENOENT),
         AF_INET => inet_by_family(kernel, request, false),
         AF_INET6 => inet_by_family(kernel, request, true),
         AF_UNIX => unix(kernel, request),
