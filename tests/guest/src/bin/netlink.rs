@@ -62,7 +62,7 @@ fn messages(fd: i32) -> Result<Vec<Message>, i32> {
     Ok(found)
 }
 
-/// Receives a whole dump.
+/// Receives a whole dump, or the error that ends it.
 fn dump(fd: i32, kind: u16, payload: &[u8]) -> Result<Vec<Message>, i32> {
     request(fd, kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
     let mut found = Vec::new();
@@ -70,6 +70,9 @@ fn dump(fd: i32, kind: u16, payload: &[u8]) -> Result<Vec<Message>, i32> {
         for message in messages(fd)? {
             if message.0 == NLMSG_DONE {
                 return Ok(found);
+            }
+            if message.0 == NLMSG_ERROR {
+                return Err(-i32::from_ne_bytes(message.1[..4].try_into().unwrap()));
             }
             found.push(message);
         }
