@@ -1,8 +1,8 @@
 # What programs take, by their own clock: `programs.sh NAME…` prints lines `NAME NANOSECONDS`.
-# /tmp is a tmpfs, /work lies on the root, /bind is a folder of the host. Each function prepares, then calls `took`.
+# /tmp is a tmpfs, /files lies on the root, /bind is a folder of the host. Each function prepares, then calls `took`.
 set -eu
 export LC_ALL=C.UTF-8 HOME=/tmp PYTHONDONTWRITEBYTECODE=1
-mkdir -p /work
+mkdir -p /files
 cd /tmp
 
 # Runs a command and prints how long it took: `took NAME PARTS COMMAND…`; of many like parts, each one's time.
@@ -50,30 +50,30 @@ prog_shell_pipeline() { took "$1" 30 pipelines; }
 prog_find() { find /usr/lib >/dev/null; took "$1" 1 find /usr/lib -name '*.so' -size +10k; }
 prog_grep() { grep -rc import /usr/lib/python3 /usr/lib/python3.11 >/dev/null; took "$1" 1 grep -rc import /usr/lib/python3 /usr/lib/python3.11; }
 
-untar() { rm -rf /work/tree; mkdir /work/tree; tar -C /work/tree -xf /tmp/tree.tar; }
+untar() { rm -rf /files/tree; mkdir /files/tree; tar -C /files/tree -xf /tmp/tree.tar; }
 prog_tar_out() { took "$1" 1 tar -C /usr/lib -cf /tmp/tree.tar python3.11; }
 prog_tar_in() { tar -C /usr/lib -cf /tmp/tree.tar python3.11/email python3.11/asyncio python3.11/json; took "$1" 1 untar; }
-prog_rm_tree() { [ -d /work/tree ] || { prog_tar_in x >/dev/null; }; took "$1" 1 rm -r /work/tree; }
+prog_rm_tree() { [ -d /files/tree ] || { prog_tar_in x >/dev/null; }; took "$1" 1 rm -r /files/tree; }
 
 prog_gcc() {
-    mkdir -p /work/gcc
+    mkdir -p /files/gcc
     for i in 1 2 3 4; do
-        printf '#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint f%d(int n) { char *p = malloc(n); memset(p, n, n); int s = 0; for (int i = 0; i < n; i++) s += p[i]; free(p); printf("%%d\\n", s); return s; }\n' "$i" >/work/gcc/$i.c
+        printf '#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint f%d(int n) { char *p = malloc(n); memset(p, n, n); int s = 0; for (int i = 0; i < n; i++) s += p[i]; free(p); printf("%%d\\n", s); return s; }\n' "$i" >/files/gcc/$i.c
     done
-    took "$1" 4 sh -c 'cd /work/gcc && for i in 1 2 3 4; do gcc -O1 -c $i.c -o $i.o || exit 1; done'
+    took "$1" 4 sh -c 'cd /files/gcc && for i in 1 2 3 4; do gcc -O1 -c $i.c -o $i.o || exit 1; done'
 }
 
 prog_cargo() {
-    mkdir -p /work/crate/src
-    printf '[package]\nname = "c"\nversion = "0.1.0"\nedition = "2021"\n' >/work/crate/Cargo.toml
-    echo 'fn main() { println!("{:?}", std::env::args().collect::<Vec<_>>()); }' >/work/crate/src/main.rs
-    took "$1" 1 sh -c 'cd /work/crate && CARGO_HOME=/tmp/cargo cargo build --offline -q'
+    mkdir -p /files/crate/src
+    printf '[package]\nname = "c"\nversion = "0.1.0"\nedition = "2021"\n' >/files/crate/Cargo.toml
+    echo 'fn main() { println!("{:?}", std::env::args().collect::<Vec<_>>()); }' >/files/crate/src/main.rs
+    took "$1" 1 sh -c 'cd /files/crate && CARGO_HOME=/tmp/cargo cargo build --offline -q'
 }
 
 prog_sqlite() {
     cat >sqlite.py <<'PY'
 import sqlite3
-db = sqlite3.connect("/work/db.sqlite")
+db = sqlite3.connect("/files/db.sqlite")
 db.execute("create table if not exists t (id integer primary key, word text)")
 for i in range(100):
     db.execute("insert into t (word) values (?)", (f"word {i}",))
@@ -87,9 +87,9 @@ PY
 
 commits() { for ((i = 0; i < 20; i++)); do echo "$i" >"file$i"; git add "file$i"; git commit -qm "commit $i"; done; }
 repository() {
-    rm -rf /work/git
-    mkdir /work/git
-    cd /work/git
+    rm -rf /files/git
+    mkdir /files/git
+    cd /files/git
     git init -q
     git config user.name a
     git config user.email a@b
@@ -208,7 +208,7 @@ files() {
         echo "$1_$what $(awk -v what=$what '$1 == what { print $2 }' <<<"$said")"
     done
 }
-prog_file_root() { files "$1" /work; }
+prog_file_root() { files "$1" /files; }
 prog_file_tmpfs() { files "$1" /tmp; }
 prog_file_bind() { files "$1" /bind; }
 
