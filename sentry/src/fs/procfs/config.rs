@@ -78,16 +78,16 @@ BLOCK is not set
 BINFMT_ELF=y
 BINFMT_SCRIPT=y
 BINFMT_MISC is not set
-COREDUMP=y
+COREDUMP is not set
 TRANSPARENT_HUGEPAGE=y
 KSM is not set
 MEMORY_FAILURE is not set
 USERFAULTFD is not set
 SECRETMEM is not set
 NET=y
-PACKET=y
+PACKET is not set
 UNIX=y
-AF_UNIX_OOB=y
+AF_UNIX_OOB is not set
 INET=y
 IPV6=y
 TUN is not set
@@ -99,7 +99,7 @@ UNIX98_PTYS=y
 LEGACY_PTYS is not set
 EXT4_FS is not set
 XFS_FS is not set
-FS_POSIX_ACL=y
+FS_POSIX_ACL is not set
 EXPORTFS=y
 FILE_LOCKING=y
 MANDATORY_FILE_LOCKING is not set
@@ -110,14 +110,14 @@ FANOTIFY is not set
 QUOTA is not set
 AUTOFS_FS is not set
 FUSE_FS is not set
-OVERLAY_FS=y
+OVERLAY_FS is not set
 PROC_FS=y
 PROC_SYSCTL=y
 PROC_PAGE_MONITOR=y
 PROC_CHILDREN=y
 SYSFS=y
 TMPFS=y
-TMPFS_POSIX_ACL=y
+TMPFS_POSIX_ACL is not set
 TMPFS_XATTR=y
 HUGETLBFS is not set
 MEMFD_CREATE=y

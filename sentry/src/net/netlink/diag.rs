@@ -54,9 +54,8 @@ pub(super) fn serve(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Par
     match request.kind {
         SOCK_DIAG_BY_FAMILY => {}
         TCPDIAG_GETSOCK if kernel.host_network.is_none() => return tcp_of_both(kernel, request),
-        TCPDIAG_GETSOCK => return Err(Errno::ENOENT),
         // There is no DCCP.
-        DCCPDIAG_GETSOCK => return Err(Errno::ENOENT),
+        TCPDIAG_GETSOCK | DCCPDIAG_GETSOCK => return Err(Errno::ENOENT),
         SOCK_DESTROY => return Err(Errno::EOPNOTSUPP),
         kind if kind >= NLMSG_MIN_TYPE => return Err(Errno::EINVAL),
         _ => return Ok(Vec::new()),
