@@ -205,6 +205,20 @@ sys.exit(subprocess.run(sys.argv[1:]).returncode)
     }
 
     #[test]
+    fn the_kernel_release_is_what_the_flag_says() {
+        let state = TempDir::new();
+        let told = |release: &str| {
+            let mut argv = mode::runsc_argv(Platform::Systrap, &state);
+            argv.push(format!("--kernel-release={release}").into());
+            let script = "uname -r; cut -d' ' -f3 /proc/version; cat /proc/sys/kernel/osrelease";
+            argv.extend(["do", "/bin/sh", "-c", script].map(OsString::from));
+            Cmd::new(argv).run()
+        };
+        assert_eq!(told("5.15.0-91-generic").text(), "5.15.0-91-generic\n".repeat(3));
+        assert_eq!(told("6").end, End::Code(2));
+    }
+
+    #[test]
     fn a_full_disk_is_an_error_of_the_program() {
         let (state, small) = (TempDir::new(), Tmpfs::new("size=256k"));
         let mut argv = mode::runsc_argv(Platform::Systrap, &state);

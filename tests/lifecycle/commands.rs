@@ -403,11 +403,15 @@ fn debug_shows_processes_and_threads() {
         if !platform.is_wanted() {
             continue;
         }
-        let case = Case::new(Runtime::Runsc(platform), &["sh", "-c", "sleep 1000; true"]);
+        // What it cannot unload is a call that is not served.
+        let script = "busybox rmmod nothing; sleep 1000; true";
+        let case = Case::new(Runtime::Runsc(platform), &["sh", "-c", script]);
         case.succeed(&["run", "--detach", "c"]);
         let debug = || case.succeed(&["debug", "--stacks", "--ps", "c"]);
         case.wait_until("a thread that sleeps", || debug().contains("nanosleep("));
         let text = debug();
         assert!(text.contains("wait4(") && text.contains("runsc-sandbox"), "{text}");
+        let text = case.succeed(&["debug", "--unsupported", "c"]);
+        assert_eq!(text, "UNSUPPORTED    COUNT\ndelete_module  1\n");
     }
 }

@@ -89,7 +89,7 @@ registry_tests() {
 c pull "$REGISTRY/box:both" && false
 c pull --creds tester:wrong "$REGISTRY/box:both" && false
 c pull --creds tester:s3cret "$REGISTRY/box:both"
-c images -q | grep -q .
+test -n "$(c images -q)"
 EOF
 }
 
@@ -122,10 +122,7 @@ EOF
 
     check "$1: exec over a stream" <<'EOF'
 is hello "$(echo hello | c exec -i "$(id a)" cat)"
-# CRI-O does not look for output any more once the program has ended: it waits until its output has been seen.
-seen() { eventually grep -q terminal out && echo; }
-touch out
-out=$(seen | timeout -k 5 100 script -qefc "$CRICTL exec -it $(id a) sh -c 'tty; test -t 0 && echo terminal; read line'" out)
+out=$(terminal_until_seen "$CRICTL exec -it $(id a) sh -c 'tty; test -t 0 && echo terminal; read line'")
 has /dev/ "$out"
 has terminal "$out"
 EOF

@@ -142,3 +142,11 @@ eventually() {
 terminal() {
     timeout -k 5 100 script -qec "$1" /dev/null | tr -d '\r'
 }
+
+# The same for a program that says `terminal` and then waits for a line, which it gets when it has been seen: some
+# managers do not look for output any more once a program has ended.
+terminal_until_seen() {
+    : >typescript
+    { eventually grep -q terminal typescript && echo; } |
+        timeout -k 5 100 script -qefc "$1" typescript | tr -d '\r'
+}

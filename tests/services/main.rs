@@ -136,6 +136,7 @@ mod services {
     services!(
         cargo,
         chromium,
+        gdb,
         go,
         java,
         mariadb,
@@ -151,7 +152,9 @@ mod services {
         ruby,
         sqlite_writers,
         ssh,
+        strace,
         tini,
         tmux,
+        unshare,
     );
 }

@@ -56,7 +56,18 @@ fn build() {
     };
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .args(["build", "--quiet", "--profile", profile, "-p", "guest-tests", "-p", "runsc-cli"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            profile,
+            "-p",
+            "guest-tests",
+            "-p",
+            "bench-guest",
+            "-p",
+            "runsc-cli",
+        ])
         .current_dir(workspace());
     // target/<triple>/<profile>: cargo adds the triple by itself.
     if let Some(target) = dir.ancestors().nth(2) {

@@ -15,6 +15,8 @@ pub enum Platform {
     Systrap,
     /// The same without notifications: stubs ring by messages and sleep on futexes.
     SystrapFutex,
+    /// The same without a fast path: the sentry answers every call.
+    SystrapSlow,
     /// The portable fallback.
     Ptrace,
 }
@@ -41,6 +43,7 @@ impl Platform {
         match self {
             Platform::Systrap => "systrap",
             Platform::SystrapFutex => "systrap-futex",
+            Platform::SystrapSlow => "systrap-slow",
             Platform::Ptrace => "ptrace",
         }
     }
@@ -51,6 +54,7 @@ impl Platform {
         match self {
             Platform::Systrap => &["--platform=systrap"],
             Platform::SystrapFutex => &["--platform=systrap", "--doorbell=futex"],
+            Platform::SystrapSlow => &["--platform=systrap", "--fast-path=off"],
             Platform::Ptrace => &["--platform=ptrace"],
         }
     }
