@@ -4,6 +4,7 @@
 mod attr;
 mod fid_table;
 mod ops;
+mod place;
 mod reopen;
 mod sandbox;
 mod server;

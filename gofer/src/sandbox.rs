@@ -138,6 +138,8 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     for number in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(number, vec![rule(2, not_executable.clone(), 0)?]);
     }
+    // The calling thread only.
+    rules.insert(libc::SYS_sched_setaffinity, vec![rule(0, equal.clone(), 0)?]);
     let unix = u64::from(libc::AF_UNIX.unsigned_abs());
     rules.insert(libc::SYS_socket, vec![rule(0, equal.clone(), unix)?]);
     // Messages of last resort: a panic's.

@@ -7,12 +7,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use gofer_wire::codec::Header;
 use gofer_wire::{MAX_DESCRIPTORS, MAX_MESSAGE};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::MountConfig;
+use crate::place::Place;
 use crate::reopen::Reopener;
 use crate::session::{Answer, Session};
 
@@ -21,6 +23,7 @@ use crate::session::{Answer, Session};
 pub(crate) struct Server {
     connections: Vec<Connection>,
     reopener: Reopener,
+    place: Place,
     received: Vec<u8>,
     reply: Vec<u8>,
 }
@@ -58,7 +61,8 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()?;
         // One byte more than a message, so that a longer one is seen to be longer.
         let received = vec![0; MAX_MESSAGE + 1];
-        Ok(Self { connections, reopener, received, reply: Vec::with_capacity(MAX_MESSAGE) })
+        let reply = Vec::with_capacity(MAX_MESSAGE);
+        Ok(Self { connections, reopener, place: Place::default(), received, reply })
     }
 
     /// Serves until the last client has closed its connection.
@@ -101,7 +105,13 @@ impl Server {
 
     fn serve_one(&mut self, index: usize, flags: RecvFlags) {
         let Some(connection) = self.connections.get_mut(index) else { return };
-        let progress = connection.serve(&self.reopener, flags, &mut self.received, &mut self.reply);
+        let progress = connection.serve(
+            &self.reopener,
+            &mut self.place,
+            flags,
+            &mut self.received,
+            &mut self.reply,
+        );
         if progress == Progress::Closed {
             self.connections.swap_remove(index);
         }
@@ -113,6 +123,7 @@ impl Connection {
     fn serve(
         &mut self,
         reopener: &Reopener,
+        place: &mut Place,
         flags: RecvFlags,
         received: &mut Vec<u8>,
         reply: &mut Vec<u8>,
@@ -125,6 +136,9 @@ impl Connection {
             Err(_) => return Progress::Closed,
         };
         let message = received.get(..length).unwrap_or_default();
+        if let Ok((header, _)) = Header::decode(message) {
+            place.follow(header.cpu());
+        }
         let descriptors = match self.session.answer(reopener, message, reply) {
             Answer::Reply(descriptors) => descriptors,
             Answer::Nothing => return Progress::Open,

@@ -17,6 +17,8 @@ use crate::{MountOptions, ops};
 pub(crate) struct Session {
     pub(crate) fids: FidTable,
     pub(crate) options: MountOptions,
+    /// Room for the entries of directories, empty between requests.
+    pub(crate) entries: Vec<u8>,
 }
 
 /// What follows from a message.
@@ -60,7 +62,8 @@ impl Session {
     /// Those of `statx(2)`.
     pub(crate) fn new(root: OwnedFd, options: MountOptions, max_fids: usize) -> SysResult<Self> {
         let attr = attr::get(&root)?;
-        Ok(Self { fids: FidTable::new(Node::new(root, &attr), max_fids), options })
+        let fids = FidTable::new(Node::new(root, &attr), max_fids);
+        Ok(Self { fids, options, entries: Vec::new() })
     }
 
     /// Serves one message; the reply is encoded into `buffer`.

@@ -69,6 +69,10 @@ pub(crate) struct GlobalOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(crate) cpu_num_from_quota: bool,
 
+    /// Kernel version that containers see
+    #[arg(long, value_name = "RELEASE", default_value = sentry::config::KERNEL_RELEASE, value_parser = kernel_release)]
+    pub(crate) kernel_release: String,
+
     /// Whether to go on where cgroups may not be written; auto is for whoever is not root of the host
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub(crate) rootless: Rootless,
@@ -85,9 +89,35 @@ pub(crate) struct GlobalOptions {
     #[arg(long, value_enum, default_value_t, hide = true)]
     pub(crate) doorbell: Doorbell,
 
+    /// Whether system calls that concern one process alone are answered there
+    #[arg(long, value_enum, default_value_t, hide = true)]
+    pub(crate) fast_path: Switch,
+
     /// Log host calls outside the sentry's list instead of dying of them: not a jail
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, hide = true)]
     pub(crate) seccomp_log_only: bool,
+}
+
+/// The longest name that uname(2) can tell, without its end, in bytes.
+const RELEASE_LEN: usize = 64;
+
+/// Checks that programs can parse a kernel version: numbers, and what a distribution adds to them.
+fn kernel_release(text: &str) -> Result<String, String> {
+    let mut numbers = text.split(['.', '-', '+']).take(2);
+    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u16>().is_ok());
+    let is_version = is_number(numbers.next()) && is_number(numbers.next());
+    if !is_version || text.len() > RELEASE_LEN || !text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Err("expected a version such as 6.12.0 or 6.1.0-18-amd64".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    #[default]
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -315,6 +345,9 @@ pub(crate) struct DebugArgs {
     /// Print the processes of the container
     #[arg(long)]
     pub(crate) ps: bool,
+    /// Print which calls and flags the sandbox has met that it does not serve, and how often
+    #[arg(long)]
+    pub(crate) unsupported: bool,
     /// Name of the container
     pub(crate) id: String,
 }
@@ -502,6 +535,7 @@ pub(crate) enum TableFormat {
     Table,
     Json,
     Csv,
+    Markdown,
 }
 
 /// Options of `kill`.
@@ -567,11 +601,21 @@ pub(crate) struct IdArgs {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, Command, Medium, Overlay};
+    use super::{Cli, Command, Medium, Overlay, kernel_release};
 
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kernel_releases_are_versions() {
+        for good in ["6.12.0", "5.4", "6.1.0-18-amd64"] {
+            assert_eq!(kernel_release(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "6", "linux", "6.x", "6.12.0 x", &format!("6.1.{}", "0".repeat(61))] {
+            assert!(kernel_release(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -79,7 +79,12 @@ fn create(
     gofers: Vec<OwnedFd>,
     stdio: Vec<OwnedFd>,
 ) -> Result<Arc<dyn ControlTarget>, StartError> {
-    let kernel = Kernel::new(KernelOptions { strace: config.strace, host_network });
+    let kernel = Kernel::new(KernelOptions {
+        release: config.kernel_release.clone(),
+        strace: config.strace,
+        fast_path: config.fast_path,
+        host_network,
+    });
     kernel.set_platform(platform.clone());
     let _ = kernel.status_notifier.set(notifier);
     crate::fs::mem_devices::register(&kernel);

@@ -98,6 +98,11 @@ impl Program {
         self.0.len()
     }
 
+    /// Returns the instructions.
+    pub(crate) fn instructions(&self) -> &[SockFilter] {
+        &self.0
+    }
+
     /// Runs the program on `len` bytes of which `load` gives what it asks for. Returns `None` where
     /// `load` does.
     pub(crate) fn run(
@@ -118,7 +123,7 @@ impl Program {
                         LEN => len,
                         MEM => *memory.get(word(it.k)?)?,
                         ABS => load(size(it.code), it.k)?,
-                        IND => load(size(it.code), x.checked_add(it.k)?)?,
+                        IND => load(size(it.code), x.wrapping_add(it.k))?,
                         MSH => load(Size::Byte, it.k)?.wrapping_shl(2) & 0x3c,
                         _ => return None,
                     };

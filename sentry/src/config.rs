@@ -19,11 +19,16 @@ pub struct Config {
     pub doorbell: Doorbell,
     /// Where the sandbox's network comes from.
     pub network: NetworkMode,
+    /// The kernel version that the guest sees, `uname -r`.
+    #[serde(default = "default_kernel_release")]
+    pub kernel_release: String,
     /// The most processors that the guest sees.
     #[serde(default)]
     pub cpus: Option<usize>,
     /// Log every system call of the application.
     pub strace: bool,
+    /// Whether the platform may answer system calls by itself.
+    pub fast_path: bool,
     /// Log what helps to find a fault in the sentry itself.
     pub debug: bool,
     /// Whether a host call outside the sentry's list is logged and let pass, not fatal. Never set
@@ -35,6 +40,13 @@ pub struct Config {
     /// the sandbox is shut down.
     #[serde(default)]
     pub is_held: bool,
+}
+
+/// The version of the kernel whose calls are served.
+pub const KERNEL_RELEASE: &str = "6.12.0";
+
+fn default_kernel_release() -> String {
+    KERNEL_RELEASE.to_owned()
 }
 
 /// The implementation of `sentry_platform::Platform`.
@@ -172,6 +184,16 @@ impl IdMaps {
         contains(&self.uids, uid)
     }
 
+    /// Returns whether all users from `first` to `last` exist.
+    pub fn has_uids(&self, first: u32, last: u32) -> bool {
+        contains_all(&self.uids, first, last)
+    }
+
+    /// Returns whether all groups from `first` to `last` exist.
+    pub fn has_gids(&self, first: u32, last: u32) -> bool {
+        contains_all(&self.gids, first, last)
+    }
+
     /// Returns the host's id of a user.
     pub fn host_uid(&self, uid: u32) -> u32 {
         outside(&self.uids, uid)
@@ -186,6 +208,13 @@ impl IdMaps {
     pub fn has_gid(&self, gid: u32) -> bool {
         contains(&self.gids, gid)
     }
+}
+
+/// Returns whether one of the ranges has all ids from `first` to `last`.
+fn contains_all(ranges: &[IdRange], first: u32, last: u32) -> bool {
+    let has =
+        |range: &IdRange, id: u32| id.checked_sub(range.inside).is_some_and(|at| at < range.size);
+    ranges.is_empty() || ranges.iter().any(|range| has(range, first) && has(range, last))
 }
 
 /// Returns the id outside; where there is none, the same.

@@ -12,6 +12,7 @@ pub mod mem_devices;
 pub mod memfd;
 pub mod mqueue;
 pub(crate) mod nameless;
+pub(crate) mod nsfs;
 pub mod overlay;
 pub mod pidfd;
 pub mod pipe;

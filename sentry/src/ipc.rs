@@ -116,23 +116,38 @@ impl<T: Object> Table<T> {
         Ok((id(index, object.perm().seq), object))
     }
 
-    /// Adds the object that `make` makes with its sequence number, and returns its id.
+    /// Adds the object that `make` makes with its sequence number, and returns its id: `wanted`, or
+    /// with the next free index, where a sysctl has set it.
     ///
     /// # Errors
     /// `ENOSPC` where there are `max` objects.
-    pub(crate) fn add(&mut self, max: usize, make: impl FnOnce(u16) -> T) -> SysResult<i32> {
-        let index = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        if index >= max.min(1 << INDEX_BITS) {
+    pub(crate) fn add(
+        &mut self,
+        max: usize,
+        wanted: Option<i32>,
+        make: impl FnOnce(u16) -> T,
+    ) -> SysResult<i32> {
+        if self.len() >= max {
             return Err(Errno::ENOSPC);
+        }
+        let (first, seq) = wanted.and_then(parts).map_or((0, None), |(at, seq)| (at, Some(seq)));
+        let is_free = |index: &usize| self.slots.get(*index).is_none_or(Option::is_none);
+        let index = (first..1 << INDEX_BITS).find(is_free).ok_or(Errno::ENOSPC)?;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        if let Some(seq) = seq {
+            if let Some(slot) = self.slots.get_mut(index) {
+                *slot = Some(make(seq));
+            }
+            return Ok(id(index, seq));
         }
         if self.last_index.is_some_and(|last| index <= last) {
             self.seq = if self.seq == MAX_SEQ { 0 } else { self.seq.saturating_add(1) };
         }
         self.last_index = Some(index);
-        let object = Some(make(self.seq));
-        match self.slots.get_mut(index) {
-            Some(slot) => *slot = object,
-            None => self.slots.push(object),
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = Some(make(self.seq));
         }
         Ok(id(index, self.seq))
     }
@@ -188,7 +203,7 @@ pub(crate) fn check_access(task: &CurrentTask, perm: &IpcPerm, mode: u32) -> Sys
     } else {
         perm.mode
     };
-    if wanted & !granted != 0 && !creds.has_capability(CAP_IPC_OWNER) {
+    if wanted & !granted != 0 && !creds.is_capable_in(&task.ipc().owner, CAP_IPC_OWNER) {
         return Err(Errno::EACCES);
     }
     Ok(())
@@ -201,7 +216,11 @@ pub(crate) fn check_access(task: &CurrentTask, perm: &IpcPerm, mode: u32) -> Sys
 pub(crate) fn check_owner(task: &CurrentTask, perm: &IpcPerm) -> SysResult<()> {
     let creds = task.creds();
     let is_owner = creds.euid == perm.uid || creds.euid == perm.cuid;
-    if is_owner || creds.has_capability(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+    if is_owner || creds.is_capable_in(&task.ipc().owner, CAP_SYS_ADMIN) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
 }
 
 /// Changes what `IPC_SET` may change.
@@ -249,6 +268,11 @@ pub(crate) fn limit(kernel: &Kernel, path: &str, index: usize, default: usize) -
     changed.map_or(default, |limit| usize::try_from(limit).unwrap_or(default))
 }
 
+/// Takes the id that a sysctl has set for the next object (`CONFIG_CHECKPOINT_RESTORE`).
+pub(crate) fn take_next_id(kernel: &Kernel, path: &str) -> Option<i32> {
+    i32::try_from(kernel.sysctls.take_number(path)?).ok()
+}
+
 /// Returns the time for the fields of objects.
 pub(crate) fn now(task: &CurrentTask) -> i64 {
     task.kernel.clock.realtime_ns().div_euclid(1_000_000_000)
@@ -273,7 +297,7 @@ mod tests {
 
     fn add(table: &mut Table<Thing>, key: i32) -> i32 {
         table
-            .add(3, |seq| Thing(IpcPerm { key, seq, ..IpcPerm::default() }))
+            .add(3, None, |seq| Thing(IpcPerm { key, seq, ..IpcPerm::default() }))
             .expect("there is room")
     }
 
@@ -291,7 +315,17 @@ mod tests {
         assert_eq!(table.by_key(5).map(|(id, _)| id), Some(third));
         assert_eq!(table.by_id(-1).err(), Some(Errno::EINVAL));
         add(&mut table, 7);
-        assert_eq!(table.add(3, |_| unreachable!("full")).err(), Some(Errno::ENOSPC));
+        assert_eq!(table.add(3, None, |_| unreachable!("full")).err(), Some(Errno::ENOSPC));
+    }
+
+    #[test]
+    fn wanted_ids_are_given_unless_taken() {
+        let mut table = Table::default();
+        let thing = |seq| Thing(IpcPerm { seq, ..IpcPerm::default() });
+        assert_eq!(table.add(3, Some((7 << 15) | 5), thing), Ok((7 << 15) | 5));
+        assert_eq!(table.add(3, Some((9 << 15) | 5), thing), Ok((9 << 15) | 6));
+        assert_eq!(table.add(3, None, thing), Ok(0));
+        assert_eq!(table.add(3, Some(1), thing), Err(Errno::ENOSPC));
     }
 
     #[test]

@@ -8,13 +8,18 @@ use std::sync::{Arc, OnceLock};
 use sentry_platform::Platform;
 use syscalls::{Errno, SysResult};
 
+use crate::config::IdMaps;
 use crate::control::StatusNotifier;
 use crate::fs::host_fd::HostPoller;
 use crate::fs::procfs::NetworkTables;
+use crate::net::inet::Inet;
 use crate::net::netlink::Snapshot;
 use crate::sync::Mutex;
+use crate::task::ThreadGroup;
+use crate::task::namespaces::Namespace;
 use crate::task::pid_namespace::PidNamespace;
-use crate::task::{Task, ThreadGroup};
+use crate::task::time_namespace::VdsoFiles;
+use crate::task::user_namespace::UserNamespace;
 use crate::time::{Clock, TimerQueue};
 use crate::vfs::fs_types::FileSystemTypes;
 use crate::vfs::special::SpecialFiles;
@@ -41,8 +46,12 @@ pub struct Kernel {
     pub(crate) n_forks: AtomicU64,
     /// How often a thread has given up its processor to wait.
     pub(crate) n_waits: AtomicU64,
+    /// The kernel version that the guest sees.
+    pub(crate) release: String,
     /// Whether `--strace` logs calls.
     pub(crate) strace: bool,
+    /// Whether the platform may answer calls by itself.
+    pub(crate) fast_path: bool,
     /// The host's network, where sockets are passed through to it.
     pub(crate) host_network: Option<HostNetwork>,
     /// How the control server learns that the container's state has changed.
@@ -52,13 +61,17 @@ pub struct Kernel {
     /// The names that unix sockets are bound to.
     pub unix_sockets: crate::net::unix::Registry,
     /// The sockets of the Internet families.
-    pub inet: crate::net::inet::Inet,
+    pub inet: Arc<Inet>,
+    /// The network namespace of the containers, which has them.
+    pub(crate) net: Arc<Namespace<Arc<Inet>>>,
     /// The numbers of netlink sockets.
     pub netlink: crate::net::netlink::Registry,
     /// What has been changed below `/proc/sys`.
     pub sysctls: crate::fs::procfs::Sysctls,
     /// The file systems that `mount(2)` makes.
     pub file_system_types: FileSystemTypes,
+    /// The images of the vDSO that processes map which change their time namespace.
+    pub(crate) vdso_files: VdsoFiles,
     /// Where memfds live, once there is one.
     pub(crate) memfds: OnceLock<crate::fs::memfd::MemFds>,
     /// How many requests of asynchronous I/O there can be.
@@ -77,8 +90,12 @@ pub struct HostNetwork {
 
 /// What a kernel is made with.
 pub struct KernelOptions {
+    /// The kernel version that the guest sees.
+    pub release: String,
     /// Whether calls are logged.
     pub strace: bool,
+    /// Whether the platform may answer calls by itself, where it can.
+    pub fast_path: bool,
     /// The host's network, where sockets are passed through to it.
     pub host_network: Option<HostNetwork>,
 }
@@ -87,26 +104,32 @@ impl Kernel {
     /// Creates a kernel without tasks. The platform is given later, because it is started while
     /// the process may still fork.
     pub fn new(options: KernelOptions) -> Arc<Self> {
+        let user_ns = UserNamespace::of_container(IdMaps::default());
+        let inet = Arc::new(Inet::default());
         Arc::new(Self {
             platform: OnceLock::new(),
             clock: Clock::default(),
             timers: TimerQueue::new(),
             tree: Mutex::new(()),
-            root_pid_namespace: PidNamespace::new(None, FIRST_NAMESPACE_INO),
+            root_pid_namespace: PidNamespace::new(None, FIRST_NAMESPACE_INO, &user_ns),
             futexes: Default::default(),
             n_tasks: AtomicUsize::new(0),
             next_ino: AtomicU64::new(FIRST_NAMESPACE_INO + 16),
             n_forks: AtomicU64::new(0),
             n_waits: AtomicU64::new(0),
+            release: options.release,
             strace: options.strace,
+            fast_path: options.fast_path && !options.strace,
             host_network: options.host_network,
             status_notifier: OnceLock::new(),
             special_files: SpecialFiles::default(),
             unix_sockets: Default::default(),
-            inet: Default::default(),
+            net: Namespace::with_ino(NET_INO, &user_ns, inet.clone()),
+            inet,
             netlink: Default::default(),
             sysctls: Default::default(),
             file_system_types: FileSystemTypes::default(),
+            vdso_files: VdsoFiles::default(),
             memfds: OnceLock::new(),
             aio_requests: Default::default(),
         })
@@ -151,11 +174,6 @@ impl Kernel {
         self.next_ino.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns the namespace that children of `task` are made in.
-    pub(crate) fn pid_namespace_for_children(&self, task: &Task) -> Arc<PidNamespace> {
-        task.pid_namespace()
-    }
-
     /// Is told that a process has become a zombie.
     pub(crate) fn process_exited(&self, group: &Arc<ThreadGroup>, status: i32) {
         let is_init = group.container.process_exited(group, status);
@@ -170,6 +188,9 @@ impl Kernel {
 
 /// The inode number of the first namespace: Linux's `PROC_DYNAMIC_FIRST` and what follows.
 const FIRST_NAMESPACE_INO: u64 = 0xf000_0000;
+
+/// The inode number of the first network namespace on Linux.
+const NET_INO: u64 = 4_026_531_833;
 
 /// The stack of a sentry thread in bytes.
 const THREAD_STACK: usize = 512 << 10;

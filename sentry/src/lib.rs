@@ -8,6 +8,8 @@ pub mod control;
 pub mod fs;
 pub mod ipc;
 pub mod kernel;
+mod keys;
+mod landlock;
 pub mod log;
 pub mod mm;
 pub mod net;

@@ -17,6 +17,7 @@ pub mod maps;
 pub(crate) mod ops;
 pub(crate) mod patch;
 pub(crate) mod space;
+mod strings;
 pub mod user_io;
 pub(crate) mod vma;
 pub(crate) mod vma_tree;
@@ -32,7 +33,7 @@ use syscalls::{Errno, SysResult};
 use self::in_flight::InFlight;
 use self::layout::Layout;
 use self::space::Space;
-use self::vma::{Backing, VmaFlags};
+use self::vma::{Backing, PROT_RWX, VmaFlags};
 use self::vma_tree::Totals;
 use crate::sync::{Mutex, WaitQueue};
 use crate::vfs::OpenFile;
@@ -40,7 +41,7 @@ use crate::vfs::OpenFile;
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Returns a number that no other address space and no other shared anonymous memory has.
-fn next_id() -> u64 {
+pub(crate) fn next_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -161,6 +162,11 @@ impl MemoryManager {
         Ok(Self::with_state(State { space, in_flight: Vec::new(), exe }))
     }
 
+    /// Returns the number by which the address space is told from all others.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Gives the address space its host side.
     pub(crate) fn set_address_space(&self, address_space: Arc<dyn AddressSpace>) {
         *self.address_space.lock() = Some(address_space);
@@ -223,6 +229,10 @@ impl MemoryManager {
         }
         let state = self.state.lock();
         let (start, vma) = state.space.tree.find(addr).ok_or(Errno::EFAULT)?;
+        // Linux looks the page up, which needs a right to it.
+        if !vma.prot.intersects(PROT_RWX) {
+            return Err(Errno::EFAULT);
+        }
         let delta = addr.saturating_sub(start);
         Ok(match &vma.backing {
             Backing::SharedAnonymous { object, offset } => {

@@ -1,10 +1,12 @@
 //! Sockets: what the system calls see of every family, and the file that a descriptor refers to.
 
 pub mod control;
+pub mod filter;
 pub mod host;
 pub mod inet;
 pub mod netlink;
 pub mod options;
+pub mod packet;
 pub mod stack;
 pub mod unix;
 
@@ -19,6 +21,7 @@ use self::options::Options;
 use crate::sync::{Events, Registration, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::file::Mappable;
 use crate::vfs::{Attr, File, IoSink, IoSource, OpenFile, WriteOffset};
 
 /// Which directions `shutdown(2)` ends.
@@ -183,6 +186,14 @@ pub trait Socket: Send + Sync {
         Err(if level == SOL_SOCKET { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP })
     }
 
+    /// Returns the object to map, for sockets that can be mapped.
+    ///
+    /// # Errors
+    /// `ENODEV`; `EINVAL` where there is nothing to map.
+    fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
+        Err(Errno::ENODEV)
+    }
+
     /// Implements requests of `ioctl(2)` that only this family has.
     ///
     /// # Errors
@@ -288,6 +299,10 @@ impl File for SocketFile {
         self.socket.has_ended()
     }
 
+    fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
+        self.socket.mappable()
+    }
+
     fn poll(&self) -> Events {
         self.socket.poll()
     }
@@ -315,6 +330,22 @@ impl File for SocketFile {
     fn descriptor_closed(&self, _table: u64) {
         self.socket.descriptor_closed();
     }
+}
+
+/// Reads all of what is sent.
+///
+/// # Errors
+/// `EFAULT`.
+fn read_all(src: &mut dyn IoSource) -> SysResult<Vec<u8>> {
+    let mut data = vec![0; src.remaining()];
+    let mut done = 0;
+    while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match src.get(rest)? {
+            0 => return Err(Errno::EFAULT),
+            n => done += n,
+        }
+    }
+    Ok(data)
 }
 
 /// Returns the family of an address.

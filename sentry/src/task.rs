@@ -9,6 +9,7 @@ pub(crate) mod access;
 pub(crate) mod account;
 pub mod block;
 pub mod clone;
+pub(crate) mod coredump;
 pub mod creds;
 pub mod exec;
 pub(crate) mod exec_creds;
@@ -16,12 +17,16 @@ pub mod exit;
 pub(crate) mod identity;
 pub mod job;
 pub mod limits;
+pub(crate) mod namespaces;
 pub(crate) mod no_context;
 pub mod pid_namespace;
+pub(crate) mod ptrace;
 pub mod run;
 pub(crate) mod seccomp;
 pub mod signal;
 pub mod thread_group;
+pub(crate) mod time_namespace;
+pub mod user_namespace;
 pub mod wait;
 
 use std::ops::Deref;
@@ -30,7 +35,9 @@ use std::sync::{Arc, Weak};
 
 use sentry_platform::{Context, HostCall, SyscallArgs};
 use syscalls::Errno;
-use syscalls::abi::sched::{SCHED_FIFO, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR};
+use syscalls::abi::sched::{
+    SCHED_DEADLINE, SCHED_FIFO, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR,
+};
 
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
@@ -85,6 +92,10 @@ pub struct Task {
     pub(crate) fs: Mutex<Arc<FsContext>>,
     /// Credentials: replaced as a whole, never changed in place.
     pub(crate) creds: Mutex<Arc<Credentials>>,
+    /// Who traces it, and whom it traces.
+    pub(crate) ptrace: ptrace::Ptrace,
+    /// Namespaces, but for those of users, mounts and pids.
+    pub(crate) namespaces: Mutex<Arc<namespaces::Namespaces>>,
     /// The filters of its system calls.
     pub(crate) seccomp: seccomp::Seccomp,
     /// Pending signals, mask, alternate stack.
@@ -94,6 +105,10 @@ pub struct Task {
     pub(crate) attention: AtomicBool,
     /// Whether the platform must be told anew what it answers by itself: see [`identity`].
     pub(crate) facts_changed: AtomicBool,
+    /// Whether the platform may answer calls.
+    pub(crate) has_fast_path: AtomicBool,
+    /// Whether the platform has the mask of signals; changes under the lock of `signals`.
+    pub(crate) lends_mask: AtomicBool,
     /// `PR_SET_NAME`: up to 15 bytes.
     pub(crate) comm: Mutex<Vec<u8>>,
     /// `set_tid_address`, `CLONE_CHILD_CLEARTID`.
@@ -141,8 +156,16 @@ pub(crate) struct TaskMisc {
     pub(crate) timer_slack_ns: u64,
     /// What `PR_SET_TIMERSLACK` goes back to: the slack of the thread that made this one.
     pub(crate) default_timer_slack_ns: u64,
+    /// What the thread had used of the processor when a signal for that was last directed.
+    pub(crate) profiled_ns: u64,
     /// rseq registration: address, length, signature.
     pub(crate) rseq: Option<(u64, u32, u32)>,
+    /// `keyrings(7)`.
+    pub(crate) keyrings: crate::keys::Keyrings,
+    /// `set_mempolicy`.
+    pub(crate) memory_policy: Option<crate::mm::vma::MemoryPolicy>,
+    /// `SCHED_DEADLINE`: run time, deadline and period in nanoseconds.
+    pub(crate) deadline: Option<[u64; 3]>,
     /// `set_robust_list`'s length.
     pub(crate) robust_list_len: u64,
     /// `PR_SET_KEEPCAPS` lives in the credentials; `PR_SET_THP_DISABLE` here.
@@ -152,13 +175,23 @@ pub(crate) struct TaskMisc {
 }
 
 impl TaskMisc {
+    /// Returns whether the thread may have children: one that has been promised run time may not,
+    /// unless they begin with the default policy.
+    pub(crate) fn may_fork(&self) -> bool {
+        self.deadline.is_none() || self.sched_policy & SCHED_RESET_ON_FORK.unsigned_abs() != 0
+    }
+
     /// Gives a new thread the default policy and priority where `SCHED_RESET_ON_FORK` says so.
     fn reset_on_fork(&mut self) {
         const RESET: u32 = SCHED_RESET_ON_FORK.unsigned_abs();
+        self.deadline = None;
         if self.sched_policy & RESET == 0 {
             return;
         }
-        if matches!((self.sched_policy & !RESET).cast_signed(), SCHED_FIFO | SCHED_RR) {
+        if matches!(
+            (self.sched_policy & !RESET).cast_signed(),
+            SCHED_DEADLINE | SCHED_FIFO | SCHED_RR
+        ) {
             self.sched_policy = SCHED_NORMAL.unsigned_abs();
             self.sched_priority = 0;
             self.nice = 0;
@@ -274,6 +307,8 @@ pub enum Control {
     /// The queued host calls are to be made on the way back to the application, to which the call
     /// returns this value. Where one fails, the handler runs again as after `HostCalls`.
     HostCallsThen(u64),
+    /// The task stops for its tracer; the handler runs again from its beginning afterwards.
+    Traced,
     /// The task is gone or not in the hands of this serving thread any more.
     Detached,
 }

@@ -63,10 +63,29 @@ struct Entry {
     key: u64,
 }
 
+struct Entries {
+    map: BTreeMap<Key, Entry>,
+    /// When the thread looks at them next, whatever happens: zero while it is awake. To wake it costs
+    /// far more than a look for nothing, and most deadlines are cancelled before they come.
+    looks_at_ns: u64,
+}
+
+impl Entries {
+    /// Adds a deadline. Returns whether the thread is to be woken for it.
+    fn add(&mut self, key: Key, entry: Entry) -> bool {
+        self.map.insert(key, entry);
+        let is_too_late = key.0 < self.looks_at_ns;
+        if is_too_late {
+            self.looks_at_ns = 0;
+        }
+        is_too_late
+    }
+}
+
 /// Deadlines, in order. One thread waits for the earliest; with none, it sleeps for good.
 pub struct TimerQueue {
     /// The lock of a condition variable has to be the standard library's.
-    entries: std::sync::Mutex<BTreeMap<Key, Entry>>,
+    entries: std::sync::Mutex<Entries>,
     changed: Condvar,
     next_id: AtomicU64,
     this: Weak<TimerQueue>,
@@ -82,14 +101,14 @@ impl TimerQueue {
     /// Creates an empty queue.
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
-            entries: std::sync::Mutex::new(BTreeMap::new()),
+            entries: std::sync::Mutex::new(Entries { map: BTreeMap::new(), looks_at_ns: 0 }),
             changed: Condvar::new(),
             next_id: AtomicU64::new(0),
             this: this.clone(),
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -97,11 +116,7 @@ impl TimerQueue {
     pub fn schedule(&self, deadline_ns: u64, waiter: &Arc<dyn Waiter>, key: u64) -> TimerHandle {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { waiter: Arc::downgrade(waiter), key };
-        let mut entries = self.lock();
-        let is_first = entries.first_key_value().is_none_or(|(first, _)| deadline_ns < first.0);
-        entries.insert((deadline_ns, id), entry);
-        drop(entries);
-        if is_first {
+        if self.lock().add((deadline_ns, id), entry) {
             self.changed.notify_one();
         }
         TimerHandle { queue: self.this.clone(), key: (deadline_ns, id) }
@@ -112,9 +127,10 @@ impl TimerQueue {
         let mut entries = self.lock();
         loop {
             let now = clock.monotonic_ns();
-            let first = entries.first_key_value().map(|(key, _)| *key);
+            let first = entries.map.first_key_value().map(|(key, _)| *key);
             match first {
                 None => {
+                    entries.looks_at_ns = u64::MAX;
                     entries = self
                         .changed
                         .wait(entries)
@@ -122,6 +138,7 @@ impl TimerQueue {
                 }
                 Some((deadline_ns, _)) if deadline_ns > now => {
                     let timeout = Duration::from_nanos(deadline_ns - now);
+                    entries.looks_at_ns = deadline_ns;
                     entries = self
                         .changed
                         .wait_timeout(entries, timeout)
@@ -129,7 +146,8 @@ impl TimerQueue {
                         .0;
                 }
                 Some(key) => {
-                    let entry = entries.remove(&key);
+                    entries.looks_at_ns = 0;
+                    let entry = entries.map.remove(&key);
                     drop(entries);
                     if let Some(entry) = entry
                         && let Some(waiter) = entry.waiter.upgrade()
@@ -146,8 +164,33 @@ impl TimerQueue {
 impl Drop for TimerHandle {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.upgrade() {
-            let removed = queue.lock().remove(&self.key);
+            let removed = queue.lock().map.remove(&self.key);
             drop(removed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Waiter for Nobody {
+        fn notify(&self, _key: u64, _events: Events) {}
+    }
+
+    #[test]
+    fn thread_is_woken_only_for_what_it_would_miss() {
+        let waiter: Arc<dyn Waiter> = Arc::new(Nobody);
+        let entry = || Entry { waiter: Arc::downgrade(&waiter), key: 0 };
+        let mut entries = Entries { map: BTreeMap::new(), looks_at_ns: 100 };
+        // What it waits for has been cancelled, but it looks then all the same.
+        assert!(!entries.add((200, 1), entry()));
+        assert!(entries.add((50, 2), entry()));
+        // It is awake, and looks before it sleeps.
+        assert!(!entries.add((40, 3), entry()));
+        entries.looks_at_ns = u64::MAX;
+        assert!(entries.add((300, 4), entry()));
     }
 }

@@ -26,7 +26,7 @@ pub fn note(what: &str, args: &[u64; 6]) {
     }
 }
 
-/// Returns the counts so far.
+/// Returns the counts so far, in the order of the names.
 pub fn counts() -> Vec<(String, u64)> {
     COUNTS.lock().iter().map(|(what, count)| (what.clone(), *count)).collect()
 }

@@ -16,6 +16,7 @@ pub mod fd_table;
 pub mod file;
 pub mod fs_context;
 pub mod fs_types;
+mod handle;
 pub mod host_io;
 pub mod inode;
 pub mod io;
@@ -31,12 +32,12 @@ pub mod ring;
 pub mod special;
 pub mod walk;
 
-pub use attr::{Attr, FileType, SetAttr, SetTime, Timestamp};
+pub use attr::{Attr, FileFlags, FileType, SetAttr, SetTime, Timestamp};
 pub use file::{DirEntry, DirSink, File, MapMode, Mappable, Mapping, OpenFile, WriteOffset};
 pub use inode::{
     FileSystem, Inode, InodeExtras, ListEntry, LookupPolicy, NewNode, NodeKind, XattrFlags,
 };
-pub use io::{IoSink, IoSource, LimitedSink, SliceSink, SliceSource, VecSink};
+pub use io::{IoSink, IoSource, LimitedSink, SkippingSink, SliceSink, SliceSource, VecSink};
 pub use path::Path;
 
 use ::syscalls::abi::mount::MountFlags;

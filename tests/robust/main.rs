@@ -212,6 +212,33 @@ mod programs {
         same_sockets(Platform::Ptrace);
     }
 
+    /// Random things that processes do to each other: every result is the host's.
+    fn same_teams(platform: Platform, subject: &str, steps: &str) {
+        for seed in seeds(8) {
+            agrees(platform, "fuzz_team", &[subject.into(), seed.to_string(), steps.into()]);
+        }
+    }
+
+    #[test]
+    fn processes_systrap() {
+        same_teams(Platform::Systrap, "processes", "300");
+    }
+
+    #[test]
+    fn processes_ptrace() {
+        same_teams(Platform::Ptrace, "processes", "300");
+    }
+
+    #[test]
+    fn locks_systrap() {
+        same_teams(Platform::Systrap, "locks", "600");
+    }
+
+    #[test]
+    fn locks_ptrace() {
+        same_teams(Platform::Ptrace, "locks", "600");
+    }
+
     #[test]
     fn pipes_systrap() {
         same_results(Platform::Systrap, "pipes");

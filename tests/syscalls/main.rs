@@ -110,9 +110,22 @@ mod subjects {
         }
 
         subjects!(
-            creds, exec, fault, futex, memfd, mmap, notify, pipe, poll, process, procfs,
-            read_write, signal, system, terminal, timer,
+            coredump, creds, exec, fault, futex, memfd, mmap, notify, pipe, poll, process, procfs,
+            ptrace, read_write, signal, sites, system, terminal, timer, tracing,
         );
+    }
+
+    /// Those of calls that systrap may answer by itself, where it may not.
+    mod do_systrap_slow {
+        macro_rules! subjects {
+            ($($subject:ident),* $(,)?) => {
+                $(#[test] fn $subject() {
+                    super::check(stringify!($subject), test_harness::Mode::Do(test_harness::Platform::SystrapSlow));
+                })*
+            };
+        }
+
+        subjects!(creds, futex, process, signal, sites);
     }
 
     /// The subjects that concern the network, with the host's network passed through.
@@ -136,9 +149,10 @@ mod subjects {
     }
 
     subjects!(
-        aio, creds, dir, exec, fault, fcntl, futex, late_calls, lease, memfd, mmap, mqueue,
-        netlink, notify, open, path, pipe, poll, process, procfs, read_write, seccomp, signal,
-        socket, socket_tcp, socket_udp, stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal,
-        timer, unotify, variants, xattr,
+        aio, coredump, creds, dir, exec, fault, fcntl, futex, keys, landlock, late_calls, lease,
+        memfd, mmap, mqueue, namespaces, netlink, notify, open, path, pipe, poll, process, procfs,
+        ptrace, read_write, seccomp, signal, sites, socket, socket_raw, socket_tcp, socket_udp,
+        stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal, timer, tracing, unotify, variants,
+        xattr,
     );
 }

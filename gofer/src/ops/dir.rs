@@ -30,12 +30,16 @@ pub(crate) fn readdir(
         EntriesWriter::new(tag, buffer).finish(true)?;
         return Ok(Outcome::Encoded);
     }
-    let stream = match node.stream.take() {
+    let kept = node.stream.take();
+    let is_at_start = kept.is_none() && cookie == 0;
+    let stream = match kept {
         Some(stream) => stream,
         None => open_stream(&node.fd)?,
     };
-    fs::seek(&stream, SeekFrom::Start(cookie)).map_err(errno)?;
-    let is_at_end = fill(&stream, tag, buffer)?;
+    if !is_at_start {
+        fs::seek(&stream, SeekFrom::Start(cookie)).map_err(errno)?;
+    }
+    let is_at_end = fill(&stream, tag, buffer, &mut session.entries)?;
     if !is_at_end {
         node.stream = Some(stream);
     }
@@ -48,8 +52,8 @@ fn open_stream(dir: &OwnedFd) -> SysResult<OwnedFd> {
 }
 
 /// Encodes the next entries, as many as a message holds; returns whether the directory ends with them.
-fn fill(stream: &OwnedFd, tag: u32, buffer: &mut Vec<u8>) -> SysResult<bool> {
-    let mut space = Vec::with_capacity(BUFFER_SIZE);
+fn fill(stream: &OwnedFd, tag: u32, buffer: &mut Vec<u8>, space: &mut Vec<u8>) -> SysResult<bool> {
+    space.reserve(BUFFER_SIZE);
     let space: &mut [MaybeUninit<u8>] = space.spare_capacity_mut();
     let mut entries = RawDir::new(stream, space);
     let mut writer = EntriesWriter::new(tag, buffer);

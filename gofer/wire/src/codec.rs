@@ -143,11 +143,24 @@ pub struct Header {
     pub errno: u16,
     /// Chosen by the client; repeated in the reply.
     pub tag: u32,
-    /// Number of descriptors that accompany the message.
+    /// In a reply, the number of descriptors that accompany it. In a request, the CPU on which its sender
+    /// waits for the reply, plus one, or 0.
     pub n_fds: u32,
 }
 
 impl Header {
+    /// Notes in a request that has been encoded on which CPU its sender waits.
+    pub fn set_cpu(message: &mut [u8], cpu: u32) {
+        if let Ok((header, _)) = Self::mut_from_prefix(message) {
+            header.n_fds = cpu.wrapping_add(1);
+        }
+    }
+
+    /// Returns the CPU on which the sender of a request waits.
+    pub const fn cpu(&self) -> Option<u32> {
+        self.n_fds.checked_sub(1)
+    }
+
     /// Splits a message into header and body.
     ///
     /// # Errors

@@ -356,7 +356,7 @@ impl<'a> Request<'a> {
     pub fn decode(message: &'a [u8]) -> Result<(Header, Self), WireError> {
         let (header, body) = Header::decode(message)?;
         let opcode = Opcode::from_raw(header.opcode)?;
-        if header.n_fds != 0 || header.errno != 0 {
+        if header.errno != 0 {
             return Err(WireError::BadFlags);
         }
         let mut reader = Reader::new(body);

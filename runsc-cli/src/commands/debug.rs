@@ -12,8 +12,8 @@ use crate::sandbox::control_client::ControlClient;
 
 /// Prints what a sandbox is doing.
 pub(crate) fn run(global: &GlobalOptions, args: &DebugArgs) -> anyhow::Result<i32> {
-    if !args.stacks && !args.ps {
-        bail!("nothing to print: give --stacks or --ps");
+    if !args.stacks && !args.ps && !args.unsupported {
+        bail!("nothing to print: give --stacks, --ps or --unsupported");
     }
     let container = Container::find(&super::state_root(global), &args.id)?;
     let connect = || {
@@ -27,6 +27,15 @@ pub(crate) fn run(global: &GlobalOptions, args: &DebugArgs) -> anyhow::Result<i3
             bail!("unexpected answer of the sentry");
         };
         text += &ps::table(&processes);
+    }
+    if args.unsupported {
+        let answer = connect()?.call_promptly(&Request::Unsupported)?;
+        let Response::Unsupported { counts } = answer else {
+            bail!("unexpected answer of the sentry");
+        };
+        let header = ["UNSUPPORTED", "COUNT"].map(str::to_owned).to_vec();
+        let rows = counts.into_iter().map(|(what, count)| vec![what, count.to_string()]);
+        text += &super::align(&std::iter::once(header).chain(rows).collect::<Vec<_>>());
     }
     if args.stacks {
         // First the sentry itself: it can be looked at where it does not answer.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use sentry::config::KERNEL_RELEASE;
 use serde_json::json;
-use syscalls::info::SyscallInfo;
+use syscalls::info::{Support, SyscallInfo};
 use syscalls::table;
 
 use crate::cli::TableFormat;
@@ -29,7 +30,31 @@ pub(super) fn render(format: TableFormat) -> String {
             }
             out
         }
+        TableFormat::Markdown => markdown(&calls),
     }
+}
+
+/// Returns the page `docs/syscalls.md`.
+fn markdown(calls: &[&SyscallInfo]) -> String {
+    let count = |support: Support| calls.iter().filter(|call| call.support == support).count();
+    let mut out = format!(
+        "# The system calls of Linux {KERNEL_RELEASE}, and what is served\n\n\
+         Made by `runsc help --format markdown syscalls`. Of {} calls {} are served in full, {} in part (the note says\n\
+         what is missing), and {} are refused with `ENOSYS`, as by a kernel that was built without them. Each refusal is\n\
+         counted (`runsc debug --unsupported`), and the first of each call is logged with its arguments.\n\n\
+         | number | call | family | support | note |\n|---:|---|---|---|---|\n",
+        calls.len(),
+        count(Support::Full),
+        count(Support::Partial),
+        count(Support::Unsupported),
+    );
+    for call in calls {
+        let SyscallInfo { number, name, family, support, note, .. } = call;
+        let note = note.replace('|', "\\|");
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "| {number} | `{name}` | {family} | {support} | {note} |");
+    }
+    out
 }
 
 fn text(calls: &[&SyscallInfo]) -> String {
@@ -82,6 +107,15 @@ mod tests {
         assert_eq!(render(TableFormat::Table).lines().count(), n_calls + 1);
         let value: serde_json::Value = serde_json::from_str(&render(TableFormat::Json)).unwrap();
         assert_eq!(value["syscalls"].as_array().map(Vec::len), Some(n_calls));
+    }
+
+    #[test]
+    fn the_page_is_the_table() {
+        let page = include_str!("../../../docs/syscalls.md");
+        assert!(
+            page == render(TableFormat::Markdown),
+            "make docs/syscalls.md again: runsc help --format markdown syscalls >docs/syscalls.md"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod auxv;
 pub mod clock;
 pub mod control;
+pub mod cpu;
 pub mod file;
 pub mod filter;
 pub mod forward;
@@ -20,6 +21,7 @@ mod runtime;
 pub mod startup;
 pub mod stream;
 pub mod usage;
+pub mod window;
 
 use syscalls::Errno;
 
@@ -38,6 +40,7 @@ const MODULES: &[(&str, &[Rule])] = &[
     ("file", file::RULES),
     ("memfd", memfd::RULES),
     ("packet", packet::RULES),
+    ("cpu", cpu::RULES),
 ];
 
 /// Returns every host system call that the functions of this crate make, module by module. The

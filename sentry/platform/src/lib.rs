@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use sentry_host::usage::{ProcessUsage, ThreadUsage};
+use sentry_host::window::Part;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
@@ -322,6 +323,33 @@ pub trait AddressSpace: Send + Sync {
     /// `EFAULT` where the first byte is not writable, `ESRCH` where the process is gone.
     fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize>;
 
+    /// Reads application memory into a window, as `read` does, but from the process alone: what a
+    /// context keeps for it must have been written ([`Context::sync_memory`]).
+    ///
+    /// # Errors
+    /// `ENOSYS` where the platform cannot; as `read`.
+    fn read_to(&self, _addr: UserAddr, _dst: &Part<'_>) -> SysResult<usize> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// Writes application memory from a window, as `write` does.
+    ///
+    /// # Errors
+    /// As `read_to`.
+    fn write_from(&self, _addr: UserAddr, _src: &Part<'_>) -> SysResult<usize> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// Says that one thread more (or less) waits for the private futex at `addr`. Who wakes it where
+    /// nobody waits may not be told to the owner; so whoever waits says so before looking at the word.
+    ///
+    /// # Errors
+    /// `ENOMEM`, where nobody may wait. Not for one less.
+    fn count_futex_waiter(&self, addr: UserAddr, more: bool) -> SysResult<()> {
+        let _ = (addr, more);
+        Ok(())
+    }
+
     /// Kills the host process. Every context in it ends with [`Event::Exited`]. Idempotent.
     fn kill(&self);
 
@@ -410,6 +438,24 @@ pub trait Context: Send + Sync {
     /// Returns the results after [`Event::HostCallsDone`] or [`Event::HostCallFailed`].
     fn host_call_results(&self) -> HostCallResults;
 
+    /// Copies the extended state; [`Event::HostCallsDone`] follows, after which the results' `data` is
+    /// what a signal frame would hold of it, or one of the results is an error. Not before the first
+    /// resume of a fresh address space.
+    fn start_fetch_xstate(&self);
+
+    /// Replaces the extended state by what a signal frame holds; [`Event::HostCallsDone`] follows, after
+    /// which one of the results is an error where that did not work.
+    fn start_load_xstate(&self, frame: &[u8]);
+
+    /// Has some of the replaced system call instructions put back when the context next goes on or
+    /// makes host calls, and lets no more be replaced in this address space. `prot` tells the
+    /// protection of a page that may be changed, `PROT_*`. Returns whether there are more: the owner then
+    /// calls again.
+    fn unpatch(&self, prot: &dyn Fn(u64) -> Option<i32>) -> bool {
+        let _ = prot;
+        false
+    }
+
     /// Makes `calls` at once and waits. Only before the first `resume` of a fresh address space,
     /// where no application code can have touched the stub.
     ///
@@ -477,6 +523,29 @@ pub trait Context: Send + Sync {
     /// Tells the platform whether calls may be answered without an event (identity, time). Off for
     /// a task that is traced, logged or filtered.
     fn set_fast_path(&self, facts: Option<FastPathFacts>);
+
+    /// Gives the application the mask of blocked signals, which it may change by itself where it has a
+    /// fast path.
+    fn set_signal_mask(&self, mask: u64) {
+        let _ = mask;
+    }
+
+    /// Returns the mask, as the application says, or `None` where it never changes it by itself. Called
+    /// from any thread.
+    fn signal_mask(&self) -> Option<u64> {
+        None
+    }
+
+    /// Says whether signals may be pending; while they are, the application leaves its mask alone and
+    /// calls. Called from any thread.
+    fn set_signals_pending(&self, pending: bool) {
+        let _ = pending;
+    }
+
+    /// Returns whether signals may be pending.
+    fn has_signals_pending(&self) -> bool {
+        false
+    }
 }
 
 /// How many bytes of address space the platform gets where a [`PatchWish`] asks for room.

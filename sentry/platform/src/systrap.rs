@@ -119,6 +119,8 @@ struct Inner {
     stopping: AtomicBool,
     /// Those that [`Inner::serve`] waits for at its end.
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// This process: later it may not ask.
+    own_pid: u32,
     /// The thread that is receiving a ring, zero where none is.
     receiver: AtomicU32,
 }
@@ -190,6 +192,7 @@ impl Systrap {
             cpus: spin::Cpus::of_this_process(),
             stopping: AtomicBool::new(false),
             threads: Mutex::new(Vec::new()),
+            own_pid: std::process::id(),
             receiver: AtomicU32::new(0),
         });
         inner.adopt_zygote(zygote.space, zygote.pid)?;

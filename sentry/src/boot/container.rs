@@ -25,6 +25,7 @@ use crate::fs::tmpfs::{self, TmpFs};
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::task::creds::ALL_CAPABILITIES;
+use crate::task::user_namespace::UserNamespace;
 use crate::task::{Credentials, Task, exit};
 use crate::vfs::fs_context::FsContext;
 use crate::vfs::mount::{Mount, MountNamespace, SuperBlock};
@@ -83,7 +84,7 @@ pub(super) fn load(
     stdio: Vec<OwnedFd>,
 ) -> Result<Loaded, StartError> {
     let mut connections = Connections(gofers.into_iter().map(Some).collect());
-    let namespace = mount_root(config, &mut connections)
+    let namespace = mount_root(config, &container.user_ns, &mut connections)
         .map_err(|errno| failure("mounting the root file system", errno))?;
     let fs = FsContext::new(namespace.clone());
     for mount in &config.mounts {
@@ -150,6 +151,7 @@ fn overlay(
 
 fn mount_root(
     config: &ContainerConfig,
+    owner: &Arc<UserNamespace>,
     connections: &mut Connections,
 ) -> SysResult<Arc<MountNamespace>> {
     let caching = match config.root.overlay {
@@ -158,7 +160,8 @@ fn mount_root(
     };
     let lower = Arc::new(connections.attach(config.root.connection, caching)?);
     let namespace = |fs: Arc<dyn FileSystem>| {
-        MountNamespace::new(Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::RELATIME))
+        let mount = Mount::new(SuperBlock::new(fs), b"rootfs", MountFlags::RELATIME);
+        MountNamespace::new(mount, owner)
     };
     let root = namespace(overlay(&lower, config.root.overlay, connections)?);
     let is_fixed = config.root.readonly && matches!(config.root.overlay, OverlayMedium::None);

@@ -29,7 +29,7 @@ use crate::task::signal::{
 };
 use crate::task::thread_group::NewGroup;
 use crate::task::{
-    Credentials, CurrentTask, Task, TaskMisc, ThreadGroup, exec, exit, pid_namespace, run,
+    Credentials, CurrentTask, Task, TaskMisc, ThreadGroup, coredump, exec, exit, pid_namespace, run,
 };
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
@@ -164,7 +164,7 @@ pub(super) fn enter_cwd(fs: &FsContext, process: &ProcessConfig) -> Result<(), S
     Ok(())
 }
 
-fn credentials(process: &ProcessConfig) -> Credentials {
+fn credentials(container: &Container, process: &ProcessConfig) -> Credentials {
     let capabilities = &process.capabilities;
     let known = |set: u64| set & ALL_CAPABILITIES;
     // As after `setgroups(2)`.
@@ -187,6 +187,8 @@ fn credentials(process: &ProcessConfig) -> Credentials {
         ambient: known(capabilities.ambient),
         securebits: 0,
         no_new_privs: process.no_new_privs,
+        user_ns: container.user_ns.clone(),
+        landlock: None,
     }
 }
 
@@ -209,9 +211,10 @@ pub(super) fn create(
     fs: Arc<FsContext>,
     files: Arc<FdTable>,
 ) -> SysResult<Arc<Task>> {
-    let maps = &container.id_maps;
     let groups = process.additional_gids.iter().chain([&process.gid]);
-    if !maps.has_uid(process.uid) || !groups.into_iter().all(|gid| maps.has_gid(*gid)) {
+    let users = &container.user_ns;
+    let has_groups = groups.into_iter().all(|gid| users.kgid(*gid).is_some());
+    if users.kuid(process.uid).is_none() || !has_groups {
         return Err(Errno::EINVAL);
     }
     let namespace = container.pid_namespace.clone();
@@ -236,6 +239,8 @@ pub(super) fn create(
         limits,
         oom_score_adj: process.oom_score_adj,
         is_dumpable: true,
+        memory_owner: container.user_ns.clone(),
+        core_filter: coredump::DEFAULT_FILTER,
         borrows_memory: false,
     });
     let new = NewTask {
@@ -246,7 +251,8 @@ pub(super) fn create(
         mm: MemoryManager::new(),
         files,
         fs,
-        creds: Arc::new(credentials(process)),
+        creds: Arc::new(credentials(container, process)),
+        namespaces: container.namespaces(kernel),
         comm: Vec::new(),
         signals: TaskSignals { mask: SigSet::EMPTY, ..TaskSignals::default() },
         misc: TaskMisc { start_ns: kernel.clock.boot_ns(), ..misc(&process.scheduling) },

@@ -79,6 +79,8 @@ pub enum Request {
     Processes,
     /// Lists the threads, and what each is doing.
     Threads,
+    /// Lists the calls and flags that the sandbox has met and does not serve.
+    Unsupported,
     /// Starts a further process. Its descriptors, at least three, come with the request. Answers
     /// when it runs, and once more when it has ended. Signals over this connection go to this
     /// process from then on, and it does not outlive the connection.
@@ -146,6 +148,11 @@ pub enum Response {
     Threads {
         /// In the order of their ids.
         threads: Vec<ThreadInfo>,
+    },
+    /// The calls and flags that are not served.
+    Unsupported {
+        /// Each with how often it was met, in the order of their names.
+        counts: Vec<(String, u64)>,
     },
 }
 

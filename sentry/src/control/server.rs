@@ -17,6 +17,7 @@ use crate::config::network::NetworkConfig;
 use crate::config::{ContainerConfig, ProcessConfig};
 use crate::kernel::spawn_thread;
 use crate::net::inet::forward::Door;
+use crate::unsupported;
 
 /// The longest request, in bytes: room for the longest arguments and environment that Linux takes.
 const MAX_REQUEST: usize = 16 << 20;
@@ -458,6 +459,7 @@ impl Client {
             Request::Signal { signo, all } => container.signal(signo, all).into(),
             Request::ForegroundSignal { signo } => container.signal_foreground(signo).into(),
             Request::Threads => Response::Threads { threads: container.threads() },
+            Request::Unsupported => Response::Unsupported { counts: unsupported::counts() },
             Request::Processes => Response::Processes { processes: container.processes() },
             Request::Execute { process } => {
                 let descriptors = std::mem::take(&mut self.descriptors);

@@ -108,6 +108,10 @@ impl File for EventFd {
         if count > 0 {
             ready |= Events::READABLE;
         }
+        // Only the kernel itself can let it overflow.
+        if count == u64::MAX {
+            ready |= Events::ERR;
+        }
         if count < MAX {
             ready |= Events::WRITABLE;
         }

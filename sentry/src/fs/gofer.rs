@@ -6,7 +6,7 @@
 //! writing, `fstat` and mapping go to the host kernel without it.
 //!
 //! What may be remembered is decided by [`Caching`]. Lock order: `Store::inodes`, then
-//! `GoferInode::state`, then the connection's; none is held across a call of the gofer but the
+//! `GoferInode::state`, then the connection's and `Store::ring`; none is held across a call of the gofer but the
 //! connection's own.
 //!
 //! Architecture Invariant: no path is composed here. The gofer is asked for single names below
@@ -33,16 +33,17 @@ use syscalls::abi::fs::Statfs;
 
 use crate::sync::Mutex;
 use crate::vfs::{FileSystem, Inode};
+use ahead::{Results, Ring};
 use connection::Connection;
 use directory::Listing;
 
 pub use inode::GoferInode;
 
 /// How many donated descriptors are kept beyond their last use.
-const MAX_RECENT: usize = 128;
+const MAX_RECENT: usize = 512;
 
-/// How many listings are kept beyond their last use, for those who look at their names.
-const MAX_LISTINGS: usize = 8;
+/// A directory that was changed less long ago may change again without having other times.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// How long what a walk has fetched serves the rest of the same system call, on a mount that others
 /// may change.
@@ -80,11 +81,12 @@ pub(crate) struct Store {
     inodes: Mutex<HashMap<Identity, Weak<GoferInode>>>,
     /// Descriptors used last, to keep them from being closed and asked for again.
     recent: Mutex<VecDeque<Arc<OwnedFd>>>,
-    /// Listings read last.
-    listings: Mutex<VecDeque<Listing>>,
-    /// Counts changes of names and owners. Attributes that were fetched before the last one are
-    /// fetched again.
+    /// Listings read last, and what was found of their names.
+    ring: Mutex<Ring>,
+    /// Counts the occasions after which all attributes are fetched again.
     epoch: AtomicU64,
+    /// Counts changes of names.
+    n_changes: AtomicU64,
     /// Counts the occasions on which others may have changed files, under [`Caching::Own`].
     round: AtomicU64,
 }
@@ -111,8 +113,9 @@ impl GoferFs {
             fresh,
             inodes: Mutex::new(HashMap::new()),
             recent: Mutex::new(VecDeque::new()),
-            listings: Mutex::new(VecDeque::new()),
+            ring: Mutex::new(Ring::default()),
             epoch: AtomicU64::new(0),
+            n_changes: AtomicU64::new(0),
             round: AtomicU64::new(0),
         });
         let root = store.adopt(reply::Node::new(ROOT_FID, attach.attr), None);
@@ -195,6 +198,9 @@ impl Store {
         drop(inodes);
         if fid != ROOT_FID {
             self.connection.close(fid);
+        } else {
+            let kept = self.ring.lock().close();
+            drop(kept);
         }
         if is_unnamed {
             self.connection.release();
@@ -215,11 +221,14 @@ impl Store {
 
     /// Keeps a listing for a while.
     fn remember_listing(&self, listing: &Listing) {
-        let mut listings = self.listings.lock();
-        listings.push_back(listing.clone());
-        let oldest = if listings.len() > MAX_LISTINGS { listings.pop_front() } else { None };
-        drop(listings);
-        drop(oldest);
+        let gone = self.ring.lock().keep_listing(listing);
+        drop(gone);
+    }
+
+    /// Keeps for a while what was found below a directory, in the place of what was found there before.
+    fn remember_results(&self, old: Option<Arc<Results>>, new: Arc<Results>) {
+        let gone = self.ring.lock().keep_results(old, new);
+        drop(gone);
     }
 
     /// Keeps a descriptor no longer.
@@ -238,6 +247,11 @@ impl Store {
     /// Makes all attributes that are remembered old.
     fn advance_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns two numbers, one of which is another one after any change of names.
+    fn changes(&self) -> (u64, u64) {
+        (self.epoch(), self.n_changes.load(Ordering::Relaxed))
     }
 }
 

@@ -23,7 +23,7 @@ pub struct MemFds {
 impl MemFds {
     fn new() -> SysResult<Self> {
         let fs = TmpFs::new(Options { mode: 0o755, ..Options::default() })?;
-        let mount = Mount::new(SuperBlock::new(fs.clone()), b"tmpfs", MountFlags::empty());
+        let mount = Mount::internal(SuperBlock::new(fs.clone()), b"tmpfs", MountFlags::empty());
         Ok(Self { fs, mount })
     }
 }

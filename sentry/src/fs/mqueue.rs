@@ -68,9 +68,7 @@ struct Limits {
 
 /// Registers the type for `mount(2)`.
 pub fn register(kernel: &Kernel) {
-    kernel
-        .file_system_types
-        .register("mqueue", |task, _options| Ok(file_system(&task.container().ipc)));
+    kernel.file_system_types.register("mqueue", |task, _options| Ok(file_system(&task.ipc())));
 }
 
 /// Returns the file system of a namespace.
@@ -96,8 +94,8 @@ pub fn create(task: &CurrentTask, name: &[u8], attr: Option<&MqAttr>, mode: u32)
         uid: creds.fsuid,
         gid: creds.fsgid,
     };
-    let container = task.container();
-    let root = &mqueues(&container.ipc).fs.root;
+    let namespaces = task.namespaces();
+    let root = &mqueues(&namespaces.ipc).fs.root;
     let is_privileged = creds.has_capability(CAP_SYS_RESOURCE);
     let limit = task.group.limits.lock().soft(RLIMIT_MSGQUEUE);
     root.add(&Limits::of(&task.kernel), name, &node, attr, is_privileged, limit)?;
@@ -115,7 +113,7 @@ fn mqueues(ipc: &Ipc) -> &Mqueues {
             nodes: Mutex::default(),
         });
         let fs = Arc::new(MqueueFs { root });
-        let mount = Mount::new(SuperBlock::new(fs.clone()), b"mqueue", MountFlags::empty());
+        let mount = Mount::internal(SuperBlock::new(fs.clone()), b"mqueue", MountFlags::empty());
         Mqueues { fs, mount }
     })
 }

@@ -63,7 +63,11 @@ impl Inode for Root {
 fn mount() -> &'static Arc<Mount> {
     static MOUNT: OnceLock<Arc<Mount>> = OnceLock::new();
     MOUNT.get_or_init(|| {
-        Mount::new(SuperBlock::new(Arc::new(NamelessFs)), b"anon_inodefs", MountFlags::NODIRATIME)
+        Mount::internal(
+            SuperBlock::new(Arc::new(NamelessFs)),
+            b"anon_inodefs",
+            MountFlags::NODIRATIME,
+        )
     })
 }
 

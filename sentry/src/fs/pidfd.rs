@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::resource::RLIMIT_NOFILE;
-use syscalls::{Errno, SysResult};
+use syscalls::abi::signal::{IOC_WITHOUT_SIZE, PIDFD_GET_INFO, PidfdInfo, PidfdInfoMask};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
+use zerocopy::IntoBytes;
 
 use crate::sync::{Events, Registration, Waiter};
-use crate::task::{CurrentTask, ThreadGroup};
+use crate::task::{CurrentTask, HandlerResult, ThreadGroup};
 use crate::vfs::anon::{self, AnonMount};
 use crate::vfs::file::downcast;
 use crate::vfs::{Attr, File, OpenFile};
@@ -68,6 +70,43 @@ pub(crate) fn group_of(current: &CurrentTask, fd: i32) -> SysResult<(Arc<ThreadG
     Ok((file.group.clone(), open.is_nonblocking()))
 }
 
+impl PidFd {
+    /// Returns what `PIDFD_GET_INFO` tells (Linux has it since 6.13).
+    fn info(&self, task: &CurrentTask, wanted: PidfdInfoMask) -> SysResult<PidfdInfo> {
+        let namespace = task.pid_namespace();
+        let group = &self.group;
+        if !group.pid_namespace.chain().iter().any(|other| Arc::ptr_eq(other, &namespace)) {
+            return Err(Errno::ESRCH);
+        }
+        let mut info = PidfdInfo::default();
+        let mut told = PidfdInfoMask::empty();
+        let (is_reaped, status) = {
+            let tree = group.tree.lock();
+            (tree.is_reaped, tree.zombie)
+        };
+        if is_reaped {
+            // Only how it has ended is left.
+            let status = status.filter(|_| wanted.contains(PidfdInfoMask::EXIT));
+            info.exit_code = status.ok_or(Errno::ESRCH)?;
+            info.mask = PidfdInfoMask::EXIT.bits();
+            return Ok(info);
+        }
+        let leader = group.leader().ok_or(Errno::ESRCH)?;
+        let creds = leader.creds();
+        (info.ruid, info.euid, info.suid, info.fsuid) =
+            (creds.uid, creds.euid, creds.suid, creds.fsuid);
+        (info.rgid, info.egid, info.sgid, info.fsgid) =
+            (creds.gid, creds.egid, creds.sgid, creds.fsgid);
+        told |= PidfdInfoMask::CREDS;
+        info.pid = group.pid_in(&namespace);
+        info.tgid = info.pid;
+        info.ppid = group.parent().map_or(0, |parent| parent.pid_in(&namespace));
+        told |= PidfdInfoMask::PID;
+        info.mask = told.bits();
+        Ok(info)
+    }
+}
+
 impl File for PidFd {
     fn attr(&self) -> SysResult<Attr> {
         Ok(self.attr)
@@ -85,6 +124,23 @@ impl File for PidFd {
             self.group.pid_in(&task.pid_namespace()).to_string()
         };
         format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        if request & IOC_WITHOUT_SIZE != PIDFD_GET_INFO {
+            return Err(Errno::ENOTTY.into());
+        }
+        let size = usize::try_from((request >> 16) & 0x3fff).map_err(|_| Errno::EINVAL)?;
+        if arg == 0 || size < size_of::<PidfdInfo>() {
+            return Err(Errno::EINVAL.into());
+        }
+        let wanted = PidfdInfoMask::from_bits_retain(task.read_obj(UserPtr::new(UserAddr(arg)))?);
+        let info = self.info(task, wanted)?;
+        // What later versions of the structure have is not known here.
+        let mut bytes = info.as_bytes().to_vec();
+        bytes.resize(size, 0);
+        task.write_bytes(UserAddr(arg), &bytes)?;
+        Ok(0)
     }
 
     fn is_seekable(&self) -> bool {

@@ -30,9 +30,6 @@ use crate::vfs::{
     Attr, File, FileType, Inode, InodeExtras, IoSink, IoSource, OpenFile, SetAttr, WriteOffset,
 };
 
-/// The most that `F_SETPIPE_SZ` gives: the default of `/proc/sys/fs/pipe-max-size`.
-pub const MAX_CAPACITY: usize = 1 << 20;
-
 /// The capacity of a new pipe.
 const DEFAULT_CAPACITY: usize = 64 << 10;
 
@@ -330,7 +327,7 @@ impl File for PipeEnd {
         }
     }
 
-    fn pipe_size(&self, _task: &CurrentTask, new: Option<u32>) -> SysResult<u32> {
+    fn pipe_size(&self, task: &CurrentTask, new: Option<u32>) -> SysResult<u32> {
         let mut state = self.lock();
         let Some(new) = new else {
             return u32::try_from(state.slots.capacity()).map_err(|_| Errno::EINVAL);
@@ -341,7 +338,8 @@ impl File for PipeEnd {
         let new = usize::try_from(new).map_err(|_| Errno::EINVAL)?;
         let capacity = new.max(PIPE_BUF).next_power_of_two();
         // DEVIATION: CAP_SYS_RESOURCE lifts this limit on Linux; the memory is the sentry's.
-        if capacity > MAX_CAPACITY {
+        let most = task.kernel.sysctls.number("fs/pipe-max-size", 0).unwrap_or(0);
+        if i64::try_from(capacity).map_err(|_| Errno::EINVAL)? > most {
             return Err(Errno::EPERM);
         }
         let was_full = state.slots.is_full();

@@ -30,6 +30,7 @@ use crate::vfs::{
 pub use net::NetworkTables;
 pub(crate) use pid::process_of;
 pub use sysctl::Sysctls;
+pub(crate) use system::file_system_names;
 
 use pid::Seen;
 
@@ -152,10 +153,10 @@ impl DirSource for Root {
         let mut list = if from < FIRST_PROCESS_OFFSET { self.fixed.listing() } else { Vec::new() };
         let leaders =
             self.shared.namespace.tasks().into_iter().filter(|(_, task)| task.is_leader());
-        list.extend(leaders.map(|(number, _)| {
+        list.extend(leaders.map(|(number, task)| {
             let entry = ListEntry {
                 name: number.to_string().into_bytes(),
-                ino: pid::directory_ino(number, false),
+                ino: pid::directory_ino(&task.group, number, false),
                 file_type: FileType::Directory,
             };
             (FIRST_PROCESS_OFFSET + u64::from(number), entry)

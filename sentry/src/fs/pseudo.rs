@@ -12,10 +12,10 @@ use syscalls::{Errno, SysResult};
 
 use super::kept::Kept;
 use crate::sync::Mutex;
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{
     Attr, DirEntry, DirSink, File, FileType, Inode, InodeExtras, IoSink, IoSource, ListEntry,
-    LookupPolicy, SetAttr, SetTime, Timestamp, WriteOffset,
+    LookupPolicy, OpenFile, SetAttr, SetTime, Timestamp, WriteOffset,
 };
 
 /// The most bytes that one write to a text may have.
@@ -139,6 +139,15 @@ pub(crate) trait Text: Send + Sync + 'static {
     fn check_open(&self, current: &CurrentTask, flags: u32) -> SysResult<()> {
         let _ = (current, flags);
         Ok(())
+    }
+
+    /// Implements `ioctl(2)`.
+    ///
+    /// # Errors
+    /// `ENOTTY` and whatever the request says.
+    fn ioctl(&self, current: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
+        let _ = (current, request, arg);
+        Err(Errno::ENOTTY.into())
     }
 }
 
@@ -422,6 +431,10 @@ impl File for TextFile {
             WriteOffset::Append => 0,
         };
         Ok((data.len(), at.saturating_add(data.len() as u64)))
+    }
+
+    fn ioctl(&self, task: &CurrentTask, _open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        self.text.ioctl(task, request, arg)
     }
 
     fn seek(&self, offset: i64, whence: i32) -> SysResult<u64> {

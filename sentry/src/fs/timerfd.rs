@@ -20,8 +20,10 @@ use crate::vfs::{Attr, File, IoSink};
 pub enum TimerFdClock {
     /// `CLOCK_REALTIME` and its alarm: absolute times are turned into durations when they are set.
     Realtime,
-    /// `CLOCK_MONOTONIC`, `CLOCK_BOOTTIME` and its alarm.
+    /// `CLOCK_MONOTONIC`.
     Monotonic,
+    /// `CLOCK_BOOTTIME` and its alarm.
+    Boottime,
 }
 
 #[derive(Default)]
@@ -92,6 +94,11 @@ impl TimerFd {
         setting
     }
 
+    /// Returns the clock that the timer goes by.
+    pub fn clock(&self) -> TimerFdClock {
+        self.clock
+    }
+
     /// Arms or disarms the timer; with `absolute`, the value is a time of the clock. Returns the
     /// previous setting.
     pub fn set(&self, new: Setting, absolute: bool) -> Setting {
@@ -100,7 +107,7 @@ impl TimerFd {
         let now_ns = clock.monotonic_ns();
         let wait_ns = match self.clock {
             _ if !absolute => new.value_ns,
-            TimerFdClock::Monotonic => new.value_ns.saturating_sub(now_ns),
+            TimerFdClock::Monotonic | TimerFdClock::Boottime => new.value_ns.saturating_sub(now_ns),
             TimerFdClock::Realtime => {
                 new.value_ns.saturating_sub(u64::try_from(clock.realtime_ns()).unwrap_or(0))
             }

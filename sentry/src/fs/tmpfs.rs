@@ -52,6 +52,11 @@ pub trait Store: Send + Sync {
     /// `ENOSPC`, `ENOMEM`, `EMFILE`.
     fn create(&self) -> SysResult<StoreFile>;
 
+    /// Returns whether the files are memory, so that windows on them cost no disk's work.
+    fn is_memory(&self) -> bool {
+        false
+    }
+
     /// Opens a file of this store for reading only.
     ///
     /// # Errors
@@ -67,6 +72,10 @@ pub struct MemoryStore;
 impl Store for MemoryStore {
     fn create(&self) -> SysResult<StoreFile> {
         Ok(StoreFile { rw: Arc::new(sentry_host::memfd::create()?), ro: None })
+    }
+
+    fn is_memory(&self) -> bool {
+        true
     }
 }
 

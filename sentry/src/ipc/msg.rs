@@ -14,8 +14,8 @@ use syscalls::{Errno, SysResult};
 use super::sleep::{self, Bed, End, Place, Sleeper, ToWake};
 use super::{Ipc, Lookup, Object, Table};
 use crate::kernel::Kernel;
-use crate::kernel::container::Namespace;
 use crate::sync::Mutex;
+use crate::task::namespaces::Namespace;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 
 /// Bytes of messages in all queues whatever the sysctls say: their memory is the sandbox's.
@@ -228,7 +228,7 @@ pub(crate) struct QueueId {
 
 impl QueueId {
     fn new(task: &CurrentTask, id: i32) -> Self {
-        Self { ipc: task.container().ipc.clone(), id }
+        Self { ipc: task.ipc(), id }
     }
 }
 
@@ -256,7 +256,8 @@ impl Queues {
             return Ok(id);
         }
         let ctime = super::now(task);
-        table.add(limits.queues, |seq| Queue {
+        let next = super::take_next_id(&task.kernel, "kernel/msg_next_id");
+        table.add(limits.queues, next, |seq| Queue {
             perm: super::new_perm(task, key, flags, seq),
             stime: 0,
             rtime: 0,

@@ -16,8 +16,8 @@ use self::set::{Attempt, Operation, Set};
 use super::sleep::{self, Bed, End, Place, Sleeper, ToWake};
 use super::{Ipc, Lookup, Object, Table};
 use crate::kernel::Kernel;
-use crate::kernel::container::Namespace;
 use crate::sync::Mutex;
+use crate::task::namespaces::Namespace;
 use crate::task::{CurrentTask, HandlerResult, Task};
 
 /// The largest value of a semaphore.
@@ -123,7 +123,10 @@ impl Semaphores {
             return Err(Errno::ENOMEM);
         }
         let ctime = super::now(task);
-        table.add(limits.sets, |seq| Set::new(super::new_perm(task, key, flags, seq), nsems, ctime))
+        let next = super::take_next_id(&task.kernel, "kernel/sem_next_id");
+        table.add(limits.sets, next, |seq| {
+            Set::new(super::new_perm(task, key, flags, seq), nsems, ctime)
+        })
     }
 
     /// Implements `semop(2)` and `semtimedop(2)`.
@@ -166,7 +169,7 @@ impl Semaphores {
                 }
             }
         };
-        let set = SetId { ipc: task.container().ipc.clone(), id };
+        let set = SetId { ipc: task.ipc(), id };
         self.wait(task, Place::new(set, sleeper), deadline_ns)
     }
 

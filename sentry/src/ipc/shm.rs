@@ -168,7 +168,8 @@ impl Segments {
             if n_pages > limits.pages {
                 return Err(Errno::ENOSPC);
             }
-            table.add(limits.segments, |seq| Segment {
+            let next = super::take_next_id(&task.kernel, "kernel/shm_next_id");
+            table.add(limits.segments, next, |seq| Segment {
                 perm: super::new_perm(task, key, flags, seq),
                 size,
                 path: Some(path),
@@ -389,7 +390,7 @@ impl Segments {
         let creds = task.creds();
         self.with(|table| {
             let perm = &mut table.by_id(id)?.perm;
-            if !creds.has_capability(CAP_IPC_LOCK) {
+            if !creds.is_capable_in(&task.ipc().owner, CAP_IPC_LOCK) {
                 let is_owner = creds.euid == perm.uid || creds.euid == perm.cuid;
                 if !is_owner || (locks && task.memory_limits().memlock == 0) {
                     return Err(Errno::EPERM);

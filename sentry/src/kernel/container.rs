@@ -3,7 +3,6 @@
 //!
 //! Lock order: every lock here is a leaf.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -11,11 +10,21 @@ use sentry_platform::{Context, ContextOwner, Nursery};
 use syscalls::{Errno, SysResult, abi};
 
 use super::{Kernel, MAX_TASKS};
-use crate::config::{CgroupText, ContainerConfig, IdMaps, SharedNamespaces};
+use crate::config::{CgroupText, ContainerConfig, SharedNamespaces};
 use crate::ipc::Ipc;
+use crate::keys::Keys;
 use crate::sync::Mutex;
+use crate::task::namespaces::{HostNames, Namespace, Namespaces, Uts};
 use crate::task::pid_namespace::PidNamespace;
+use crate::task::time_namespace::{Offsets, TimeNamespace};
+use crate::task::user_namespace::UserNamespace;
 use crate::task::{CurrentTask, Task, ThreadGroup, seccomp};
+
+/// The inode number of the first namespace of control groups on Linux.
+const CGROUP_INO: u64 = 4_026_531_835;
+
+/// The inode number of the first namespace of clocks on Linux.
+const TIME_INO: u64 = 4_026_531_834;
 
 /// A container of the sandbox. Every process belongs to one for as long as it lives.
 pub struct Container {
@@ -24,11 +33,17 @@ pub struct Container {
     /// The namespace of its first process.
     pub pid_namespace: Arc<PidNamespace>,
     /// `uname -n`.
-    pub(crate) uts: Arc<Namespace<Mutex<HostNames>>>,
+    pub(crate) uts: Arc<Uts>,
     /// System V IPC.
-    pub ipc: Arc<Namespace<Ipc>>,
+    pub(crate) ipc: Arc<Namespace<Ipc>>,
+    /// The control groups.
+    cgroup: Arc<Namespace<()>>,
+    /// The clocks.
+    time: Arc<TimeNamespace>,
+    /// What its processes leave with the kernel: `keyrings(7)`.
+    pub(crate) keys: Keys,
     /// The users and groups that there are.
-    pub(crate) id_maps: IdMaps,
+    pub(crate) user_ns: Arc<UserNamespace>,
     /// What is told about control groups.
     pub(crate) cgroup_text: CgroupText,
     /// The filter of system calls that every process of it starts with.
@@ -58,41 +73,11 @@ enum Origin {
     None,
 }
 
-/// A namespace that has no other members than its contents.
-pub struct Namespace<T> {
-    /// The inode number that `/proc/PID/ns` shows.
-    pub(crate) ino: u64,
-    contents: T,
-}
-
-/// The names of a UTS namespace.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HostNames {
-    /// `uname -n`.
-    pub(crate) host: Vec<u8>,
-    /// The NIS domain name.
-    pub(crate) domain: Vec<u8>,
-}
-
 /// A container's first process.
 #[derive(Default)]
 pub(crate) struct Init {
     pub(crate) group: Option<Arc<ThreadGroup>>,
     pub(crate) status: Option<i32>,
-}
-
-impl<T> Namespace<T> {
-    fn new(kernel: &Kernel, contents: T) -> Arc<Self> {
-        Arc::new(Self { ino: kernel.next_namespace_ino(), contents })
-    }
-}
-
-impl<T> Deref for Namespace<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.contents
-    }
 }
 
 impl Container {
@@ -110,6 +95,7 @@ impl Container {
             host: config.hostname.clone().into_bytes(),
             domain: config.domainname.clone().into_bytes(),
         };
+        let user_ns = UserNamespace::of_container(config.id_maps.clone());
         Arc::new(Self {
             id: config.id.clone(),
             pid_namespace: match pid_holder.filter(|_| pid) {
@@ -117,17 +103,21 @@ impl Container {
                 None => PidNamespace::new(
                     Some(kernel.root_pid_namespace.clone()),
                     kernel.next_namespace_ino(),
+                    &user_ns,
                 ),
             },
             uts: match first.filter(|_| uts) {
                 Some(first) => first.uts.clone(),
-                None => Namespace::new(kernel, Mutex::new(names)),
+                None => Namespace::new(kernel, &user_ns, Mutex::new(names)),
             },
             ipc: match first.filter(|_| ipc) {
                 Some(first) => first.ipc.clone(),
-                None => Namespace::new(kernel, Ipc::default()),
+                None => Namespace::new(kernel, &user_ns, Ipc::default()),
             },
-            id_maps: config.id_maps.clone(),
+            cgroup: Namespace::with_ino(CGROUP_INO, &user_ns, ()),
+            time: Namespace::with_ino(TIME_INO, &user_ns, Offsets::initial()),
+            user_ns,
+            keys: Keys::default(),
             cgroup_text: config.cgroup_text.clone(),
             seccomp: seccomp::Mode::of_container(&config.seccomp),
             init_is_ordinary: config.init_is_ordinary,
@@ -137,6 +127,19 @@ impl Container {
             tasks_limit: AtomicUsize::new(as_tasks(config.tasks_limit)),
             n_tasks: AtomicUsize::new(0),
             origin: Mutex::new(nursery.map_or(Origin::Platform, Origin::Own)),
+        })
+    }
+
+    /// Returns the namespaces that its processes start with.
+    pub(crate) fn namespaces(&self, kernel: &Kernel) -> Arc<Namespaces> {
+        Arc::new(Namespaces {
+            uts: self.uts.clone(),
+            ipc: self.ipc.clone(),
+            net: kernel.net.clone(),
+            cgroup: self.cgroup.clone(),
+            time: self.time.clone(),
+            time_for_children: self.time.clone(),
+            pid_for_children: self.pid_namespace.clone(),
         })
     }
 
@@ -176,7 +179,7 @@ impl Container {
         let limit = current.group.limits.lock().soft(abi::resource::RLIMIT_NPROC);
         let limit = usize::try_from(limit).unwrap_or(MAX_TASKS);
         let creds = current.creds();
-        let privileged = creds.uid == 0
+        let privileged = (creds.uid == 0 && creds.user_ns.is_initial())
             || creds.has_capability(abi::capability::CAP_SYS_RESOURCE)
             || creds.has_capability(abi::capability::CAP_SYS_ADMIN);
         let most = self.tasks_limit.load(Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use sentry_platform::AddressSpace;
 use syscalls::abi::futex::{
     FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, ROBUST_LIST_LIMIT, RobustListHead,
 };
@@ -41,6 +42,24 @@ struct FutexWaiter {
     bitset: u32,
     is_woken: AtomicBool,
     task: Weak<Task>,
+    /// Where it is counted as long as it is in a queue of private futexes.
+    space: Arc<dyn AddressSpace>,
+}
+
+impl FutexWaiter {
+    /// Counts it as waiting for `key`, or not any more.
+    fn count(&self, key: &FutexKey, more: bool) -> SysResult<()> {
+        match *key {
+            FutexKey::Private { addr, .. } => self.space.count_futex_waiter(UserAddr(addr), more),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts it as no longer waiting for `key`: it has left the queue.
+    fn uncount(&self, key: &FutexKey) {
+        // Fails where it has not been counted.
+        let _ = self.count(key, false);
+    }
 }
 
 /// A thread's place in a queue, left when dropped.
@@ -85,6 +104,7 @@ impl FutexTable {
                     continue;
                 }
                 waiter.is_woken.store(true, Ordering::SeqCst);
+                waiter.uncount(key);
                 woken.extend(queue.remove(index));
             }
             if queue.is_empty() {
@@ -108,7 +128,11 @@ impl FutexTable {
                 continue;
             }
             if let Some(queue) = bucket.get_mut(&key) {
+                let before = queue.len();
                 queue.retain(|other| !Arc::ptr_eq(other, waiter));
+                if queue.len() != before {
+                    waiter.uncount(&key);
+                }
                 if queue.is_empty() {
                     bucket.remove(&key);
                 }
@@ -190,10 +214,16 @@ fn enqueue(
         bitset,
         is_woken: AtomicBool::new(false),
         task: Arc::downgrade(current.task()),
+        space: current.mm().address_space()?,
     });
+    // What came with the call is older than the count.
+    current.context().sync_memory();
+    waiter.count(&key, true)?;
     let mut bucket = current.kernel.futexes.bucket(&key).lock();
-    if read_word(current, addr)? != expected {
-        return Err(Errno::EAGAIN);
+    let found = read_word(current, addr);
+    if found != Ok(expected) {
+        waiter.uncount(&key);
+        return Err(found.err().unwrap_or(Errno::EAGAIN));
     }
     bucket.entry(key).or_default().push_back(waiter.clone());
     Ok(Place { task: current.task().clone(), waiter })
@@ -215,7 +245,12 @@ pub(crate) fn wake(
         return Err(Errno::EINVAL);
     }
     let key = current.mm().futex_key(addr.0, private)?;
-    Ok(current.kernel.futexes.wake(&key, n, bitset))
+    let n_woken = current.kernel.futexes.wake(&key, n, bitset);
+    if n_woken == 0 && matches!(key, FutexKey::File { .. }) {
+        // The file may have become shorter: nobody waits beyond its end.
+        read_word(current, addr)?;
+    }
+    Ok(n_woken)
 }
 
 /// Wakes up to `n_wake` waiters at `addr` and moves up to `n_requeue` others to `to`. With
@@ -251,7 +286,12 @@ pub(crate) fn requeue(
             let n = (n_requeue as usize).min(queue.len().saturating_sub(n_wake as usize));
             let keep = (n_wake as usize).min(queue.len());
             for _ in 0..n {
+                // One that cannot be counted there stays here.
+                if queue.get(keep).is_none_or(|waiter| waiter.count(&to_key, true).is_err()) {
+                    break;
+                }
                 if let Some(waiter) = queue.remove(keep) {
+                    waiter.uncount(&from_key);
                     *waiter.key.lock() = to_key;
                     moved.push_back(waiter);
                 }

@@ -23,7 +23,7 @@ use super::MemoryManager;
 use super::layout::{Chance, stack_size};
 use super::space::map::{MapRequest, Placement};
 use super::vma::{Backing, PROT_RWX, VmaFlags, page_up};
-use crate::task::{Credentials, CurrentTask};
+use crate::task::{Credentials, CurrentTask, time_namespace};
 use crate::vfs::open::open_exec;
 use crate::vfs::walk::{Walk, WalkFlags};
 use crate::vfs::{OpenFile, SliceSink};
@@ -193,8 +193,9 @@ pub(crate) fn load(
         None => None,
     };
     let zeros = mapper.zeros;
-    let platform = current.kernel.platform();
-    let vdso = map_vdso(mm, platform.vdso().len() as u64, &mut calls)?;
+    let clocks = current.namespaces().time_for_children.clone();
+    let vdso_image = time_namespace::vdso(&current.kernel, &clocks);
+    let vdso = map_vdso(mm, vdso_image.len() as u64, &mut calls)?;
     mm.change_layout(|layout| {
         layout.start_code = placed.start_code;
         layout.end_code = placed.end_code;
@@ -220,7 +221,12 @@ pub(crate) fn load(
             phnum: program.elf.n_headers(),
             base: interpreter.as_ref().map_or(0, |placed| placed.bias),
             entry: placed.entry,
-            ids: [creds.uid, creds.euid, creds.gid, creds.egid],
+            ids: [
+                creds.user_ns.shown_uid(creds.uid),
+                creds.user_ns.shown_uid(creds.euid),
+                creds.user_ns.shown_gid(creds.gid),
+                creds.user_ns.shown_gid(creds.egid),
+            ],
             is_secure,
         },
     };
@@ -237,8 +243,8 @@ pub(crate) fn load(
     }
     write_all(&*host, image.sp, &image.bytes)?;
     if let Some(vdso) = vdso {
-        write_all(&*host, vdso, platform.vdso())?;
-        let len = platform.vdso().len() as u64;
+        write_all(&*host, vdso, &vdso_image)?;
+        let len = vdso_image.len() as u64;
         let prot = super::vma::host_prot(ProtFlags::READ | ProtFlags::EXEC);
         context.call_now(&[HostCall::Mprotect { addr: vdso, len, prot }])?;
     }

@@ -67,6 +67,19 @@ fn settle(current: &CurrentTask, wish: &PatchWish) {
 }
 
 impl MemoryManager {
+    /// Returns the host protection of the text at `addr` where the platform may have patched it.
+    pub(crate) fn text_prot(&self, addr: u64) -> Option<i32> {
+        let end = addr.checked_add(8)?;
+        self.state.lock().space.patchable_prot(&(addr..end)).map(host_prot)
+    }
+
+    /// Returns the protection of private memory at `addr`, which a tracer may write whatever that is.
+    pub(crate) fn private_prot(&self, addr: u64) -> Option<ProtFlags> {
+        let state = self.state.lock();
+        let (_, vma) = state.space.tree.find(addr)?;
+        (!vma.is_shared() && !vma.is_hidden()).then_some(vma.prot)
+    }
+
     fn permit_patch(self: &Arc<Self>, current: &CurrentTask, wish: &PatchWish) -> Decision {
         let me = current.task();
         let Some(end) = wish.addr.checked_add(wish.len) else { return Decision::Refuse };

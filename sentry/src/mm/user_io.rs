@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use sentry_host::window::Part;
 use sentry_platform::USER_ADDRESS_LIMIT;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -276,6 +277,19 @@ impl IoSink for UserBuf<'_> {
             task.write_some(addr, piece)
         })
     }
+
+    fn put_part(&mut self, src: &Part<'_>) -> Option<usize> {
+        let task = self.task;
+        let space = task.context().address_space();
+        task.context().sync_memory();
+        let total = src.len().min(self.remaining);
+        let result = self.transfer(total, |task, addr, done, n| {
+            let room = task.mm().writable_prefix(addr.0, n as u64);
+            let n = usize::try_from(room.len).unwrap_or(usize::MAX).min(n);
+            if n > 0 { space.write_from(addr, &src.cut(done, n)) } else { Err(Errno::EFAULT) }
+        });
+        result.ok().filter(|n| *n > 0)
+    }
 }
 
 impl IoSource for UserBuf<'_> {
@@ -289,5 +303,15 @@ impl IoSource for UserBuf<'_> {
             let piece = dst.get_mut(done..done + n).ok_or(Errno::EFAULT)?;
             task.read_all(addr, piece)
         })
+    }
+
+    fn get_part(&mut self, dst: &Part<'_>) -> Option<usize> {
+        let task = self.task;
+        let space = task.context().address_space();
+        task.context().sync_memory();
+        let total = dst.len().min(self.remaining);
+        let result =
+            self.transfer(total, |_, addr, done, n| space.read_to(addr, &dst.cut(done, n)));
+        result.ok().filter(|n| *n > 0)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 use sentry_platform::HostCall;
-use syscalls::abi::mm::{MapFlags, PAGE_SIZE, ProtFlags};
+use syscalls::abi::mm::{MapFlags, MpolFlags, PAGE_SIZE, ProtFlags};
 
 use crate::vfs::{MapMode, Mappable, OpenFile};
 
@@ -50,6 +50,43 @@ bitflags! {
         const HIDDEN = 1 << 13;
         /// `mseal(2)`.
         const SEALED = 1 << 14;
+        /// `mbind(2)`: one more than the mode, or 0, and the flags of the mode above it.
+        const POLICY = 0xff << 16;
+    }
+}
+
+/// A memory policy (`numa(7)`) of a machine with one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPolicy {
+    /// `MPOL_*`.
+    pub(crate) mode: u8,
+    /// `MPOL_F_*` of the mode.
+    pub(crate) flags: MpolFlags,
+}
+
+/// Where in [`VmaFlags`] the mode of a policy is.
+const POLICY_SHIFT: u32 = 16;
+
+/// How far up in [`VmaFlags`] the flags of a policy's mode are moved, which begin at bit 13.
+const POLICY_FLAGS_SHIFT: u32 = 7;
+
+impl VmaFlags {
+    /// Returns the flags that stand for a policy.
+    pub(crate) fn of_policy(policy: Option<MemoryPolicy>) -> Self {
+        let Some(MemoryPolicy { mode, flags }) = policy else { return Self::empty() };
+        let mode = u32::from(mode.saturating_add(1)) << POLICY_SHIFT;
+        Self::from_bits_retain(mode | flags.bits() << POLICY_FLAGS_SHIFT) & Self::POLICY
+    }
+
+    /// Returns the policy that the flags stand for.
+    pub(crate) fn policy(self) -> Option<MemoryPolicy> {
+        let mode = (self.bits() >> POLICY_SHIFT) & 0xf;
+        let mode = u8::try_from(mode).ok()?.checked_sub(1)?;
+        let flags = (self & Self::POLICY).bits() >> POLICY_FLAGS_SHIFT;
+        Some(MemoryPolicy {
+            mode,
+            flags: MpolFlags::from_bits_retain(flags) & MpolFlags::all_known(),
+        })
     }
 }
 

@@ -4,13 +4,15 @@
 //! in flight, to any depth, and closing them within each other would need as deep a stack.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::Ucred;
+use syscalls::{Errno, SysResult};
 
-use crate::task::CurrentTask;
+use crate::fs::pidfd;
 use crate::task::pid_namespace::PidNamespace;
+use crate::task::{CurrentTask, ThreadGroup};
 use crate::vfs::OpenFile;
 
 /// How many files are in flight.
@@ -23,6 +25,7 @@ pub struct Sender {
     uid: u32,
     gid: u32,
     namespace: Arc<PidNamespace>,
+    group: Weak<ThreadGroup>,
 }
 
 impl PartialEq for Sender {
@@ -47,7 +50,26 @@ impl Sender {
 
     /// Returns ids that the caller gives for itself.
     pub fn with(task: &CurrentTask, pid: u32, uid: u32, gid: u32) -> Self {
-        Self { pid, uid, gid, namespace: task.pid_namespace() }
+        let namespace = task.pid_namespace();
+        let group = if pid == task.group.pid_in(&namespace) {
+            Arc::downgrade(&task.group)
+        } else {
+            let sender = namespace.task(pid);
+            sender.map_or(Weak::new(), |sender| Arc::downgrade(&sender.group))
+        };
+        Self { pid, uid, gid, namespace, group }
+    }
+
+    /// Puts a pidfd of the sender into the caller's descriptor table.
+    ///
+    /// # Errors
+    /// `EINVAL` where the sender is gone, `EMFILE`.
+    pub fn pidfd(&self, task: &CurrentTask) -> SysResult<i32> {
+        let group = self.group.upgrade().ok_or(Errno::EINVAL)?;
+        if group.tree.lock().is_reaped {
+            return Err(Errno::EINVAL);
+        }
+        pidfd::install(task, &group, true)
     }
 
     /// Returns the sender as `task` sees it.
@@ -58,7 +80,9 @@ impl Sender {
         } else {
             self.namespace.task(self.pid).map_or(0, |sender| sender.group.pid_in(&namespace))
         };
-        Ucred { pid: i32::try_from(pid).unwrap_or(0), uid: self.uid, gid: self.gid }
+        let users = &task.creds().user_ns;
+        let (uid, gid) = (users.shown_uid(self.uid), users.shown_gid(self.gid));
+        Ucred { pid: i32::try_from(pid).unwrap_or(0), uid, gid }
     }
 }
 

@@ -10,12 +10,16 @@ mod addr;
 pub mod forward;
 pub mod interface;
 mod ip_options;
+mod local;
 pub mod ping;
 mod ports;
+mod raw;
 pub mod tcp;
 pub mod udp;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use syscalls::abi::capability::{CAP_NET_BIND_SERVICE, CAP_NET_RAW};
@@ -28,9 +32,11 @@ use syscalls::{Errno, SysResult};
 use self::forward::Forwards;
 use self::ping::PingSocket;
 use self::ports::{PortRange, Ports};
+use self::raw::RawSocket;
 use self::tcp::TcpSocket;
 use self::udp::UdpSocket;
 use super::Socket;
+use super::packet::Taps;
 use super::stack::Stack;
 use crate::kernel::Kernel;
 use crate::sync::Mutex;
@@ -38,10 +44,11 @@ use crate::task::CurrentTask;
 
 pub(in crate::net) use addr::Endpoint;
 pub use addr::Family;
+pub(in crate::net) use local::Parcel;
 pub(in crate::net) use udp::Arrival;
 
 /// The number of the loopback interface.
-pub(super) const LOOPBACK_INDEX: i32 = 1;
+pub(in crate::net) const LOOPBACK_INDEX: i32 = 1;
 
 /// The sockets of a network namespace.
 pub struct Inet {
@@ -50,10 +57,24 @@ pub struct Inet {
     udplite: Ports<Weak<UdpSocket>>,
     /// Sockets of ICMP.
     pings: Mutex<Vec<Weak<PingSocket>>>,
+    /// Raw sockets.
+    raws: Mutex<Vec<Weak<RawSocket>>>,
+    /// Packet sockets.
+    taps: Arc<Taps>,
     /// The way out, where there is one.
     stack: OnceLock<Arc<Stack>>,
     /// What comes past it.
     forwards: Forwards,
+    /// Tells the namespaces apart; zero for that of the containers.
+    id: u64,
+    /// What has been written to `tag` below `/proc/sys/net/ipv4/conf`, by path.
+    pub(crate) tags: Mutex<BTreeMap<&'static str, i32>>,
+    /// Whether the loopback interface is up.
+    is_loopback_up: AtomicBool,
+    /// Whether the loopback interface has been given its address while it was down.
+    has_loopback_addr: AtomicBool,
+    /// The largest packet of the loopback interface, as it is shown.
+    loopback_mtu: AtomicU32,
 }
 
 impl Default for Inet {
@@ -64,13 +85,77 @@ impl Default for Inet {
             udp: Ports::new(),
             udplite: Ports::new(),
             pings,
+            raws: Mutex::new(Vec::new()),
+            tags: Mutex::default(),
+            taps: Arc::default(),
             stack: OnceLock::new(),
             forwards: Forwards::default(),
+            id: 0,
+            is_loopback_up: AtomicBool::new(true),
+            has_loopback_addr: AtomicBool::new(false),
+            loopback_mtu: AtomicU32::new(interface::LOOPBACK_MTU),
         }
     }
 }
 
 impl Inet {
+    /// Creates a namespace that has nothing but a loopback interface, which is down.
+    pub(crate) fn isolated() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, is_loopback_up: AtomicBool::new(false), ..Self::default() }
+    }
+
+    /// Returns whether this is a namespace that a task has made.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.id != 0
+    }
+
+    /// Returns the largest packet of the loopback interface.
+    pub(crate) fn loopback_mtu(&self) -> u32 {
+        self.loopback_mtu.load(Ordering::Relaxed)
+    }
+
+    /// Sets it. What goes over the interface is not cut by it.
+    pub(crate) fn set_loopback_mtu(&self, mtu: u32) {
+        self.loopback_mtu.store(mtu, Ordering::Relaxed);
+    }
+
+    /// Returns the packet sockets.
+    pub(in crate::net) fn taps(&self) -> &Arc<Taps> {
+        &self.taps
+    }
+
+    /// Returns the number that tells the namespace from others.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns whether the loopback interface is up.
+    pub(crate) fn is_loopback_up(&self) -> bool {
+        self.is_loopback_up.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the loopback interface has addresses: with the first `up` it gets them.
+    pub(crate) fn has_loopback_addr(&self) -> bool {
+        self.is_loopback_up() || self.has_loopback_addr.load(Ordering::Relaxed)
+    }
+
+    /// Gives the loopback interface its address before it is up. Returns whether it had none.
+    pub(crate) fn add_loopback_addr(&self) -> bool {
+        !self.has_loopback_addr() && !self.has_loopback_addr.swap(true, Ordering::Relaxed)
+    }
+
+    /// Takes the loopback interface of a namespace that a task has made up or down; that of the
+    /// containers stays up. Returns whether it is now as asked for.
+    pub(crate) fn set_loopback_up(&self, up: bool) -> bool {
+        if self.is_isolated() {
+            self.has_loopback_addr.store(true, Ordering::Relaxed);
+            self.is_loopback_up.store(up, Ordering::Relaxed);
+        }
+        self.is_loopback_up() == up
+    }
+
     /// Gives the namespace a way out, once. Returns whether it had none.
     pub fn attach(&self, stack: Arc<Stack>) -> bool {
         self.stack.set(stack).is_ok()
@@ -83,7 +168,8 @@ impl Inet {
 
     /// Returns whether what is sent to an address stays here.
     fn is_local(&self, ip: IpAddr) -> bool {
-        addr::is_local(ip) || self.stack().is_some_and(|stack| stack.has_addr(ip))
+        (addr::is_local(ip) && self.has_loopback_addr())
+            || self.stack().is_some_and(|stack| stack.has_addr(ip))
     }
 
     /// Returns whether messages to an address go to everybody.
@@ -93,7 +179,11 @@ impl Inet {
 
     /// Returns whether a socket can be bound to an address: one of ours, all of them, or a group.
     fn can_bind(&self, ip: IpAddr) -> bool {
-        addr::can_bind(ip) || self.is_local(ip) || self.is_broadcast(ip)
+        // Before the first address is there, Linux knows none that would be wrong.
+        addr::can_bind(ip)
+            || self.is_local(ip)
+            || self.is_broadcast(ip)
+            || !self.has_loopback_addr()
     }
 
     /// Returns where what is sent to `ip` arrives: this host's own address stands for no address.
@@ -101,6 +191,9 @@ impl Inet {
     /// # Errors
     /// `ENETUNREACH` where there is no way.
     fn route(&self, ip: IpAddr) -> SysResult<IpAddr> {
+        if !self.is_loopback_up() {
+            return Err(Errno::ENETUNREACH);
+        }
         match (addr::route(ip), self.stack()) {
             (Ok(ip), _) => Ok(ip),
             (Err(error), None) => Err(error),
@@ -158,23 +251,16 @@ pub fn create(
         (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(TcpSocket::create(task, family)),
         (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(UdpSocket::create(task, family, false)),
         (SOCK_DGRAM, IPPROTO_UDPLITE) => Ok(UdpSocket::create(task, family, true)),
-        (SOCK_DGRAM, _) if is_icmp && ping::may_echo(task) => {
-            Ok(PingSocket::create(task, family, false))
-        }
+        (SOCK_DGRAM, _) if is_icmp && ping::may_echo(task) => Ok(PingSocket::create(task, family)),
         (SOCK_DGRAM, _) if is_icmp => Err(Errno::EACCES),
         (SOCK_RAW, _) => {
-            if !task.creds().has_capability(CAP_NET_RAW) {
+            if !task.is_net_capable(CAP_NET_RAW) {
                 return Err(Errno::EPERM);
             }
-            if is_icmp {
-                return Ok(PingSocket::create(task, family, true));
+            match u16::try_from(protocol) {
+                Ok(protocol) if protocol != 0 => Ok(RawSocket::create(task, family, protocol)),
+                _ => Err(Errno::EPROTONOSUPPORT),
             }
-            // Other protocols have no packets that a raw socket could see.
-            Err(if protocol == IPPROTO_IP {
-                Errno::EPROTONOSUPPORT
-            } else {
-                Errno::ESOCKTNOSUPPORT
-            })
         }
         (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
         (SOCK_SEQPACKET, _) => Err(Errno::ESOCKTNOSUPPORT),
@@ -196,7 +282,7 @@ fn port_range(kernel: &Kernel) -> PortRange {
 fn check_port(task: &CurrentTask, port: u16) -> SysResult<()> {
     let first_free = task.kernel.sysctls.number("net/ipv4/ip_unprivileged_port_start", 0);
     let is_privileged = port != 0 && i64::from(port) < first_free.unwrap_or(1024);
-    if is_privileged && !task.creds().has_capability(CAP_NET_BIND_SERVICE) {
+    if is_privileged && !task.is_net_capable(CAP_NET_BIND_SERVICE) {
         return Err(Errno::EACCES);
     }
     Ok(())

@@ -28,7 +28,7 @@ use syscalls::{Errno, SysResult};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::control::{Control, Sender};
-use super::inet::interface;
+use super::inet::{Inet, interface};
 use super::options::{DEFAULT_BUFFER, Options};
 use super::{Ancillary, Incoming, Outgoing, Shutdown, Socket};
 use crate::kernel::Kernel;
@@ -63,6 +63,7 @@ struct State {
 /// A netlink socket.
 pub struct NetlinkSocket {
     kernel: Arc<Kernel>,
+    inet: Arc<Inet>,
     kind: i32,
     protocol: i32,
     options: Options,
@@ -83,6 +84,7 @@ pub fn create(task: &CurrentTask, kind: i32, protocol: i32) -> SysResult<Arc<dyn
     }
     Ok(Arc::new(NetlinkSocket {
         kernel: task.kernel.clone(),
+        inet: task.inet(),
         kind,
         protocol,
         options: Options::with_buffers(DEFAULT_BUFFER, DEFAULT_BUFFER),
@@ -205,8 +207,7 @@ impl Socket for NetlinkSocket {
             return Ok(());
         }
         let addr = parse(addr)?;
-        if (addr.nl_pid != 0 || addr.nl_groups != 0) && !task.creds().has_capability(CAP_NET_ADMIN)
-        {
+        if (addr.nl_pid != 0 || addr.nl_groups != 0) && !task.is_net_capable(CAP_NET_ADMIN) {
             return Err(Errno::EPERM);
         }
         if addr.nl_pid != 0 {
@@ -243,7 +244,7 @@ impl Socket for NetlinkSocket {
         if let Some(addr) = &message.addr {
             let addr = parse(addr)?;
             if addr.nl_groups != 0 || addr.nl_pid != 0 {
-                let may = task.creds().has_capability(CAP_NET_ADMIN);
+                let may = task.is_net_capable(CAP_NET_ADMIN);
                 return Err(if may { Errno::ECONNREFUSED } else { Errno::EPERM });
             }
         }
@@ -262,18 +263,18 @@ impl Socket for NetlinkSocket {
             }
         }
         if self.protocol != NETLINK_KOBJECT_UEVENT {
-            let host = self.kernel.host_network.as_ref().map(|network| &network.routes);
-            let stack = self.kernel.inet.stack().map(Arc::as_ref);
-            let is_admin = task.creds().has_capability(CAP_NET_ADMIN);
+            let host = self.kernel.host_network.as_ref().filter(|_| !self.inet.is_isolated());
+            let host = host.map(|network| &network.routes);
+            let is_admin = task.is_net_capable(CAP_NET_ADMIN);
             {
                 let mut state = self.state.lock();
                 let is_capped = state.switches.contains(&NETLINK_CAP_ACK);
                 let port = state.port;
                 for answer in message::serve(&data, port, is_capped, |request| {
                     if self.protocol == NETLINK_SOCK_DIAG {
-                        return diag::serve(&self.kernel, request);
+                        return diag::serve(&self.kernel, &self.inet, request);
                     }
-                    route::serve(request, is_admin, host, stack)
+                    route::serve(request, is_admin, host, &self.inet)
                 }) {
                     self.answer(&mut state, answer);
                 }

@@ -9,6 +9,7 @@ use syscalls::abi::socket::{
     SO_RXQ_OVFL, SO_SELECT_ERR_QUEUE, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TXREHASH, SO_WIFI_STATUS,
 };
 
+use super::filter::Attached;
 use crate::sync::Mutex;
 
 /// The size of a buffer unless set: `net.core.wmem_default`.
@@ -75,6 +76,12 @@ pub struct Options {
     pub receive_buffer: AtomicU32,
     /// `SO_PASSCRED`
     pub passes_credentials: AtomicBool,
+    /// `SO_PASSPIDFD`
+    pub passes_pidfd: AtomicBool,
+    /// `SO_PEEK_OFF`: where `MSG_PEEK` begins, negative for what is next.
+    pub peek_offset: AtomicI32,
+    /// `SO_ATTACH_FILTER`
+    pub filter: Attached,
     /// `SO_SNDTIMEO` in nanoseconds, zero for none.
     pub send_timeout_ns: AtomicU64,
     /// `SO_RCVTIMEO` in nanoseconds, zero for none.
@@ -104,6 +111,9 @@ impl Default for Options {
             send_buffer: AtomicU32::new(DEFAULT_BUFFER),
             receive_buffer: AtomicU32::new(DEFAULT_BUFFER),
             passes_credentials: AtomicBool::new(false),
+            passes_pidfd: AtomicBool::new(false),
+            peek_offset: AtomicI32::new(-1),
+            filter: Attached::default(),
             send_timeout_ns: AtomicU64::new(0),
             receive_timeout_ns: AtomicU64::new(0),
             receive_low_water: AtomicI32::new(1),
@@ -139,6 +149,9 @@ impl Options {
             send_buffer: number(&self.send_buffer),
             receive_buffer: number(&self.receive_buffer),
             passes_credentials: switch(&self.passes_credentials),
+            passes_pidfd: switch(&self.passes_pidfd),
+            peek_offset: signed(&self.peek_offset),
+            filter: self.filter.inherit(),
             send_timeout_ns: time(&self.send_timeout_ns),
             receive_timeout_ns: time(&self.receive_timeout_ns),
             receive_low_water: signed(&self.receive_low_water),
@@ -218,6 +231,23 @@ impl Options {
             self.switches.fetch_and(!(1 << bit), Ordering::Relaxed);
         }
         true
+    }
+
+    /// Returns where a look under `MSG_PEEK` begins, where that has been set.
+    pub fn peek_at(&self) -> Option<usize> {
+        usize::try_from(self.peek_offset.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Moves that on by what has been looked at, and back by what has been received.
+    pub fn has_received(&self, n: usize, is_peek: bool) {
+        let Some(at) = self.peek_at() else { return };
+        let at = if is_peek { at.saturating_add(n) } else { at.saturating_sub(n) };
+        self.peek_offset.store(i32::try_from(at).unwrap_or(i32::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns whether pidfds are passed.
+    pub fn passes_pidfd(&self) -> bool {
+        self.passes_pidfd.load(Ordering::Relaxed)
     }
 
     /// Returns whether credentials are passed.

@@ -20,7 +20,7 @@ mod resolver;
 mod route;
 mod thread;
 mod timers;
-mod wire;
+pub(in crate::net) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +42,7 @@ use self::route::Routes;
 pub(super) use self::route::is_link_local;
 use self::timers::Timers;
 use super::inet::Endpoint;
+use super::packet::Taps;
 use crate::config::network::{InterfaceConfig, NetworkConfig};
 use crate::kernel::{Kernel, spawn_thread};
 use crate::sync::Mutex;
@@ -64,6 +65,8 @@ pub struct Nic {
     pub config: InterfaceConfig,
     /// What has gone over it.
     pub counters: Counters,
+    /// Who is shown what goes over it.
+    taps: Arc<Taps>,
     socket: OwnedFd,
 }
 
@@ -114,13 +117,14 @@ impl Stack {
         if config.interfaces.len() != sockets.len() {
             return Err(Errno::EINVAL);
         }
+        let taps = kernel.upgrade().map(|kernel| kernel.inet.taps().clone()).unwrap_or_default();
         let nics = config.interfaces.iter().zip(sockets);
         let nics: Vec<Nic> = nics
             .map(|(config, socket)| {
                 let mut config = config.clone();
                 config.mtu = config.mtu.clamp(MIN_MTU, u16::MAX.into());
                 config.addrs.retain(|addr| is_unicast(addr.ip));
-                Nic { config, counters: Counters::default(), socket }
+                Nic { config, counters: Counters::default(), taps: taps.clone(), socket }
             })
             .collect();
         let event = sentry_host::control::event()?;

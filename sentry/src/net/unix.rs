@@ -10,27 +10,27 @@
 mod address;
 mod collect;
 mod inbox;
+mod options;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use syscalls::abi::socket::{
-    AF_UNIX, MsgFlags, SO_PEERCRED, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, Ucred,
-};
+use syscalls::abi::socket::{AF_UNIX, MsgFlags, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
 use syscalls::{Errno, SysResult};
-use zerocopy::IntoBytes;
 
-use self::address::{Address, Binding, Given};
+use self::address::{Address, Binding, Given, Name};
 use self::inbox::Inbox;
 use super::control::{Control, Sender};
+use super::filter::Seen;
 use super::inet::interface;
 use super::options::Options;
 use super::{Incoming, Outgoing, Shutdown, Socket};
 use crate::kernel::Kernel;
+use crate::landlock::Domain;
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
-use crate::vfs::{IoSink, IoSource};
+use crate::vfs::{IoSink, IoSource, SliceSource};
 
 pub use address::Registry;
 
@@ -62,10 +62,10 @@ enum Role {
 
 struct State {
     role: Role,
-    local: Option<Arc<Address>>,
+    local: Name,
     binding: Option<Binding>,
     peer: Option<Weak<UnixSocket>>,
-    peer_addr: Option<Arc<Address>>,
+    peer_addr: Option<Name>,
     /// Who the peer is; for a listening socket, who listens.
     peer_sender: Option<Sender>,
     /// Whether sending has been shut down, here or by the peer.
@@ -100,7 +100,11 @@ pub struct UnixEntry {
 pub struct UnixSocket {
     this: Weak<UnixSocket>,
     kernel: Arc<Kernel>,
+    /// The network namespace, by its number.
+    pub(super) net: u64,
     kind: Kind,
+    /// What binds whoever made the socket.
+    pub(crate) domain: OnceLock<Arc<Domain>>,
     ino: AtomicU64,
     options: Options,
     state: Mutex<State>,
@@ -110,16 +114,18 @@ pub struct UnixSocket {
 
 impl UnixSocket {
     /// Creates a socket.
-    pub fn new(kernel: &Arc<Kernel>, kind: Kind) -> Arc<Self> {
+    pub fn new(kernel: &Arc<Kernel>, net: u64, kind: Kind) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             kernel: kernel.clone(),
+            net,
             kind,
+            domain: OnceLock::new(),
             ino: AtomicU64::new(0),
             options: Options::default(),
             state: Mutex::new(State {
                 role: Role::Idle,
-                local: None,
+                local: Name::default(),
                 binding: None,
                 peer: None,
                 peer_addr: None,
@@ -139,7 +145,7 @@ impl UnixSocket {
         let is_ended = self.inbox.lock().is_ended;
         let (mut entry, peer) = {
             let state = self.state.lock();
-            let name = state.local.as_deref().map(|name| Address::encode(Some(name)));
+            let name = state.local.get().map(|name| Address::encode(Some(name)));
             // Without the family, and without the NUL that ends a path.
             let name = name.as_ref().and_then(|name| name.get(2..)).unwrap_or_default();
             let is_abstract = name.first() == Some(&0);
@@ -167,12 +173,15 @@ impl UnixSocket {
 
     /// Creates two sockets that are connected with each other.
     pub fn pair(task: &CurrentTask, kind: Kind) -> (Arc<Self>, Arc<Self>) {
-        let (one, other) = (Self::new(&task.kernel, kind), Self::new(&task.kernel, kind));
+        let net = task.inet().id();
+        let (one, other) = (Self::new(&task.kernel, net, kind), Self::new(&task.kernel, net, kind));
         let sender = Sender::peer(task);
         for (socket, peer) in [(&one, &other), (&other, &one)] {
+            let name = peer.state.lock().local.clone();
             let mut state = socket.state.lock();
             state.role = Role::Connected;
             state.peer = Some(Arc::downgrade(peer));
+            state.peer_addr = Some(name);
             state.peer_sender = Some(sender.clone());
         }
         (one, other)
@@ -189,7 +198,7 @@ impl UnixSocket {
     /// Connects a socket that has not been connected to one that listens.
     fn connect_to(&self, task: &CurrentTask, listener: &Arc<Self>) -> SysResult<()> {
         let (local, sender) = (self.state.lock().local.clone(), Sender::peer(task));
-        let server = Self::new(&self.kernel, self.kind);
+        let server = Self::new(&self.kernel, self.net, self.kind);
         let (listener_addr, listener_sender) = {
             let mut state = listener.state.lock();
             let State { role, connecting, .. } = &mut *state;
@@ -205,12 +214,14 @@ impl UnixSocket {
             }
             let passes = listener.options.passes_credentials();
             server.options.passes_credentials.store(passes, Ordering::Relaxed);
+            let passes = listener.options.passes_pidfd();
+            server.options.passes_pidfd.store(passes, Ordering::Relaxed);
             {
                 // Nobody else knows the new socket yet.
                 let mut server_state = server.state.lock();
                 server_state.role = Role::Connected;
                 server_state.peer = Some(self.this.clone());
-                server_state.peer_addr = local;
+                server_state.peer_addr = Some(local);
                 server_state.peer_sender = Some(sender);
                 server_state.local = state.local.clone();
             }
@@ -224,7 +235,7 @@ impl UnixSocket {
             let mut state = self.state.lock();
             state.role = Role::Connected;
             state.peer = Some(Arc::downgrade(&server));
-            state.peer_addr = listener_addr;
+            state.peer_addr = Some(listener_addr);
             state.peer_sender = listener_sender;
         }
         listener.queue.notify(Events::READABLE);
@@ -237,7 +248,7 @@ impl UnixSocket {
             Given::Unspecified => (None, None),
             Given::Auto => return Err(Errno::EINVAL),
             Given::Address(address) => {
-                let peer = task.kernel.unix_sockets.find(task, &address, self.kind)?;
+                let peer = task.kernel.unix_sockets.find(task, &address, (self.net, self.kind))?;
                 if peer.kind != self.kind {
                     return Err(Errno::EPROTOTYPE);
                 }
@@ -245,7 +256,7 @@ impl UnixSocket {
                     return Err(Errno::EPERM);
                 }
                 let local = peer.state.lock().local.clone();
-                (Some(Arc::downgrade(&peer)), local)
+                (Some(Arc::downgrade(&peer)), Some(local))
             }
         };
         let old = {
@@ -341,7 +352,7 @@ impl UnixSocket {
                         return Err(Errno::EPIPE);
                     }
                 }
-                let found = task.kernel.unix_sockets.find(task, &address, self.kind)?;
+                let found = task.kernel.unix_sockets.find(task, &address, (self.net, self.kind))?;
                 if found.kind != self.kind {
                     return Err(Errno::EPROTOTYPE);
                 }
@@ -361,7 +372,9 @@ impl UnixSocket {
     /// Adds the caller's credentials where one of the two wants them.
     fn complete(&self, task: &CurrentTask, to: &Self, control: &Control) -> Control {
         let mut control = control.clone();
-        let wants = self.options.passes_credentials() || to.options.passes_credentials();
+        let asks =
+            |socket: &Self| socket.options.passes_credentials() || socket.options.passes_pidfd();
+        let wants = asks(self) || asks(to);
         if control.sender.is_none() && wants {
             control.sender = Some(Sender::current(task));
         }
@@ -375,13 +388,12 @@ impl UnixSocket {
         }
     }
 
-    /// Is told by the peer of a connection, whose name this was, that it has gone; `is_reset`: without
-    /// having received everything.
-    fn peer_closed(&self, name: Option<Arc<Address>>, is_reset: bool) {
+    /// Is told by the peer of a connection that it has gone; `is_reset`: without having received
+    /// everything.
+    fn peer_closed(&self, is_reset: bool) {
         {
             let mut state = self.state.lock();
             state.is_send_shut = true;
-            state.peer_addr = name.or_else(|| state.peer_addr.take());
             if is_reset {
                 state.error = Some(Errno::ECONNRESET);
             }
@@ -416,7 +428,7 @@ impl Socket for UnixSocket {
     fn bind(&self, task: &CurrentTask, addr: &[u8]) -> SysResult<()> {
         let registry = &task.kernel.unix_sockets;
         let given = address::parse(addr)?;
-        let is_bound = self.state.lock().local.is_some();
+        let is_bound = self.state.lock().local.get().is_some();
         let (address, binding) = match given {
             Given::Unspecified => return Err(Errno::EINVAL),
             Given::Auto if is_bound => return Ok(()),
@@ -425,20 +437,21 @@ impl Socket for UnixSocket {
                 return Err(Errno::EADDRINUSE);
             }
             _ if is_bound => return Err(Errno::EINVAL),
-            Given::Auto => registry.autobind(self.kind, &self.this)?,
+            Given::Auto => registry.autobind((self.net, self.kind), &self.this)?,
             Given::Address(address) => {
-                let binding = registry.bind(task, &address, self.kind, &self.this)?;
+                let binding = registry.bind(task, &address, (self.net, self.kind), &self.this)?;
                 (address, binding)
             }
         };
         let mut state = self.state.lock();
-        if state.local.is_some() {
+        if state.local.get().is_some() {
             // Another thread has been quicker.
             drop(state);
             registry.release(&binding, &self.this);
             return Err(Errno::EINVAL);
         }
-        state.local = Some(Arc::new(address));
+        // Under the lock nobody else gives it one.
+        let _ = state.local.set(address);
         state.binding = Some(binding);
         Ok(())
     }
@@ -450,7 +463,7 @@ impl Socket for UnixSocket {
         // A negative backlog is the largest.
         let new = usize::try_from(backlog).unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
         let mut state = self.state.lock();
-        if state.local.is_none() {
+        if state.local.get().is_none() {
             return Err(Errno::EINVAL);
         }
         match &mut state.role {
@@ -484,7 +497,7 @@ impl Socket for UnixSocket {
             return self.connect_datagram(task, given);
         }
         let Given::Address(address) = given else { return Err(Errno::EINVAL) };
-        let listener = task.kernel.unix_sockets.find(task, &address, self.kind)?;
+        let listener = task.kernel.unix_sockets.find(task, &address, (self.net, self.kind))?;
         if listener.kind != self.kind {
             return Err(Errno::EPROTOTYPE);
         }
@@ -530,17 +543,13 @@ impl Socket for UnixSocket {
     }
 
     fn local_addr(&self) -> Vec<u8> {
-        Address::encode(self.state.lock().local.as_deref())
+        Address::encode(self.state.lock().local.get())
     }
 
     fn peer_addr(&self) -> SysResult<Vec<u8>> {
-        let (peer, known) = {
-            let state = self.state.lock();
-            (state.peer.clone().ok_or(Errno::ENOTCONN)?, state.peer_addr.clone())
-        };
-        // A peer may have got its name later.
-        let current = peer.upgrade().and_then(|peer| peer.state.lock().local.clone());
-        Ok(Address::encode(current.or(known).as_deref()))
+        let state = self.state.lock();
+        state.peer.as_ref().ok_or(Errno::ENOTCONN)?;
+        Ok(Address::encode(state.peer_addr.as_ref().and_then(|name| name.get())))
     }
 
     fn send(
@@ -554,8 +563,28 @@ impl Socket for UnixSocket {
         }
         let to = self.destination(task, message)?;
         let control = self.complete(task, &to, &message.control);
-        let from = if self.kind == Kind::Stream { None } else { self.state.lock().local.clone() };
+        let from = (self.kind != Kind::Stream).then(|| self.state.lock().local.clone());
         let gone = if self.is_connection_based() { Errno::EPIPE } else { Errno::ECONNREFUSED };
+        let mut filtered = None;
+        if self.kind != Kind::Stream && to.options.filter.is_set() {
+            if src.remaining() > self.send_limit() {
+                return Err(Errno::EMSGSIZE);
+            }
+            let data = super::read_all(src)?;
+            match to.options.filter.admits(&Seen::plain(&data), 1) {
+                // The sender is not told.
+                None => return Ok(data.len()),
+                Some(n) => filtered = Some((data, n)),
+            }
+        }
+        let mut rest;
+        let src: &mut dyn IoSource = match &filtered {
+            Some((data, n)) => {
+                rest = SliceSource::new(data.get(..*n).unwrap_or(data));
+                &mut rest
+            }
+            None => src,
+        };
         let result = {
             let mut inbox = to.inbox.lock();
             if inbox.is_closed {
@@ -575,6 +604,9 @@ impl Socket for UnixSocket {
                 collect::sent(&to, &control.files);
             }
             to.queue.notify(Events::READABLE);
+        }
+        if let (Ok(_), Some((data, _))) = (result, &filtered) {
+            return Ok(data.len());
         }
         result
     }
@@ -611,13 +643,21 @@ impl Socket for UnixSocket {
                 let end = Incoming { is_end: true, ..Incoming::default() };
                 return if is_over { Ok(end) } else { Err(Errno::EAGAIN) };
             }
-            let tells_senders = self.options.passes_credentials();
-            let received = inbox.recv(dst, flags.contains(MsgFlags::PEEK), tells_senders)?;
+            let tells_senders = self.options.passes_credentials() || self.options.passes_pidfd();
+            let is_peek = flags.contains(MsgFlags::PEEK);
+            let skip = if is_peek { self.options.peek_at().unwrap_or(0) } else { 0 };
+            let received = inbox.recv(dst, is_peek, skip, tells_senders)?;
+            let n = if is_peek || self.kind == Kind::Stream { received.n } else { received.full };
+            self.options.has_received(n, is_peek);
             let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
             (received, if may_go_on { inbox.unblock() } else { Vec::new() })
         };
         Self::wake_senders(&blocked);
-        let from = received.from.as_deref();
+        let from = match self.kind {
+            Kind::Stream => self.state.lock().peer_addr.clone(),
+            _ => received.from,
+        };
+        let from = from.as_ref().and_then(|from| from.get());
         Ok(Incoming {
             n: received.n,
             full: received.full,
@@ -636,16 +676,7 @@ impl Socket for UnixSocket {
     }
 
     fn option(&self, task: &CurrentTask, level: i32, name: i32) -> SysResult<Vec<u8>> {
-        if level != SOL_SOCKET {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if name != SO_PEERCRED {
-            return Err(Errno::ENOPROTOOPT);
-        }
-        let sender = self.state.lock().peer_sender.clone();
-        let nobody = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-        let creds = sender.map_or(nobody, |sender| sender.seen_by(task));
-        Ok(creds.as_bytes().to_vec())
+        self.get_option(task, level, name)
     }
 
     fn ioctl(&self, task: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
@@ -730,13 +761,12 @@ impl Socket for UnixSocket {
 
     fn close(&self) {
         self.kernel.unix_sockets.remove(self.ino.load(Ordering::Relaxed));
-        let (name, binding, peer, role, connecting) = {
+        let (binding, peer, role, connecting) = {
             let mut state = self.state.lock();
             state.is_send_shut = true;
             let role = std::mem::replace(&mut state.role, Role::Idle);
             let connecting = std::mem::take(&mut state.connecting);
-            let name = state.local.clone();
-            (name, state.binding.take(), state.peer.take(), role, connecting)
+            (state.binding.take(), state.peer.take(), role, connecting)
         };
         if let Some(binding) = binding {
             self.kernel.unix_sockets.release(&binding, &self.this);
@@ -750,13 +780,13 @@ impl Socket for UnixSocket {
         if self.is_connection_based()
             && let Some(peer) = peer.and_then(|peer| peer.upgrade())
         {
-            peer.peer_closed(name, unread.has_unread());
+            peer.peer_closed(unread.has_unread());
         }
         if let Role::Listening { pending, .. } = role {
             for server in pending {
                 let client = server.state.lock().peer.clone();
                 if let Some(client) = client.and_then(|client| client.upgrade()) {
-                    client.peer_closed(None, true);
+                    client.peer_closed(true);
                 }
                 server.close();
             }

@@ -3,6 +3,7 @@
 use syscalls::abi::fs::{
     AT_FDCWD, AtFlags, FallocFlags, OpenFlags, UTIME_NOW, UTIME_OMIT, Utimbuf,
 };
+use syscalls::abi::landlock::AccessFs;
 use syscalls::abi::resource::RLIMIT_FSIZE;
 use syscalls::abi::signal::SIGXFSZ;
 use syscalls::abi::time::{Timespec, Timeval};
@@ -110,14 +111,14 @@ pub(super) fn sys_fchownat(
     Ok(change_owner(task, &path, owner, group)?)
 }
 
-/// Checks that the ids exist in the container's user namespace, then changes those that are given.
+/// Checks that the ids exist in the caller's user namespace, then changes those that are given.
 fn change_owner(task: &CurrentTask, path: &Path, owner: u32, group: u32) -> SysResult<()> {
-    let (owner, group) = (id(owner), id(group));
-    let maps = &task.container().id_maps;
-    if !(owner.is_none_or(|uid| maps.has_uid(uid)) && group.is_none_or(|gid| maps.has_gid(gid))) {
-        return Err(Errno::EINVAL);
-    }
-    change::chown(&task.creds(), path, owner, group)
+    let creds = task.creds();
+    let kuid = |uid| creds.user_ns.kuid(uid).ok_or(Errno::EINVAL);
+    let kgid = |gid| creds.user_ns.kgid(gid).ok_or(Errno::EINVAL);
+    let owner = id(owner).map(kuid).transpose()?;
+    let group = id(group).map(kgid).transpose()?;
+    change::chown(&creds, path, owner, group)
 }
 
 /// -1 leaves an id as it is.
@@ -254,6 +255,7 @@ pub(super) fn sys_ftruncate(task: &CurrentTask, fd: Fd, length: i64) -> HandlerR
         return Err(Errno::EINVAL.into());
     };
     check_size(task, size)?;
+    file.check_not_refused(AccessFs::TRUNCATE)?;
     Ok(change::truncate(&task.creds(), path, size)?)
 }
 

@@ -158,7 +158,7 @@ pub(super) fn sys_fchdir(task: &CurrentTask, fd: Fd) -> HandlerResult<()> {
 /// Implements `chroot(2)`.
 pub(super) fn sys_chroot(task: &CurrentTask, path: UserAddr) -> HandlerResult<()> {
     let dir = directory(task, path)?;
-    if !task.creds().has_capability(CAP_SYS_CHROOT) {
+    if !task.creds().has_own_capability(CAP_SYS_CHROOT) {
         return Err(Errno::EPERM.into());
     }
     task.fs().set_root(dir);

@@ -132,6 +132,8 @@ rows! {
     OPENAT => open::sys_openat(4);
     OPENAT2 => open::sys_openat2(4);
     CREAT => open::sys_creat(2);
+    NAME_TO_HANDLE_AT => handle::sys_name_to_handle_at(5);
+    OPEN_BY_HANDLE_AT => handle::sys_open_by_handle_at(3);
     CLOSE => open::sys_close(1);
     CLOSE_RANGE => open::sys_close_range(3);
     MEMFD_CREATE => open::sys_memfd_create(2);
@@ -173,6 +175,8 @@ rows! {
     STATX => stat::sys_statx(5);
     STATFS => stat::sys_statfs(2);
     FSTATFS => stat::sys_fstatfs(2);
+    SYSFS => sysfs::sys_sysfs(3);
+    USTAT => sysfs::sys_ustat(2);
     ACCESS => stat::sys_access(2);
     FACCESSAT => stat::sys_faccessat(3);
     FACCESSAT2 => stat::sys_faccessat2(4);
@@ -239,6 +243,16 @@ rows! {
     MOUNT => mount::sys_mount(5);
     UMOUNT2 => mount::sys_umount2(2);
     PIVOT_ROOT => mount::sys_pivot_root(2);
+    MOUNT_SETATTR => mount_setattr::sys_mount_setattr(5);
+    STATMOUNT => statmount::sys_statmount(4);
+    LISTMOUNT => statmount::sys_listmount(4);
+    // Security modules.
+    LANDLOCK_CREATE_RULESET => landlock::sys_landlock_create_ruleset(3);
+    LANDLOCK_ADD_RULE => landlock::sys_landlock_add_rule(4);
+    LANDLOCK_RESTRICT_SELF => landlock::sys_landlock_restrict_self(2);
+    LSM_LIST_MODULES => landlock::sys_lsm_list_modules(3);
+    LSM_GET_SELF_ATTR => landlock::sys_lsm_get_self_attr(4);
+    LSM_SET_SELF_ATTR => landlock::sys_lsm_set_self_attr(4);
     // Memory.
     MMAP => mmap::sys_mmap(6);
     MPROTECT => mmap::sys_mprotect(3);
@@ -259,6 +273,11 @@ rows! {
     PKEY_MPROTECT => mmap::sys_pkey_mprotect(4);
     PKEY_ALLOC => mmap::sys_pkey_alloc(2);
     PKEY_FREE => mmap::sys_pkey_free(0);
+    MBIND => mempolicy::sys_mbind(6);
+    SET_MEMPOLICY => mempolicy::sys_set_mempolicy(3);
+    GET_MEMPOLICY => mempolicy::sys_get_mempolicy(5);
+    MIGRATE_PAGES => mempolicy::sys_migrate_pages(4);
+    SET_MEMPOLICY_HOME_NODE => mempolicy::sys_set_mempolicy_home_node(4);
     // Processes.
     CLONE => process::sys_clone(5);
     FORK => process::sys_fork(0);
@@ -273,9 +292,11 @@ rows! {
     KCMP => kcmp::sys_kcmp(5);
     PROCESS_MADVISE => process_vm::sys_process_madvise(5);
     PROCESS_MRELEASE => process_vm::sys_process_mrelease(2);
+    PTRACE => ptrace::sys_ptrace(4);
     PROCESS_VM_READV => process_vm::sys_process_vm_readv(6);
     PROCESS_VM_WRITEV => process_vm::sys_process_vm_writev(6);
-    UNSHARE => process::sys_unshare(1);
+    UNSHARE => namespaces::sys_unshare(1);
+    SETNS => namespaces::sys_setns(2);
     SET_TID_ADDRESS => process::sys_set_tid_address(1);
     PAUSE => process::sys_pause(0);
     RESTART_SYSCALL => process::sys_restart_syscall(0);
@@ -306,6 +327,9 @@ rows! {
     SETGROUPS => ids::sys_setgroups(2);
     CAPGET => ids::sys_capget(2);
     CAPSET => ids::sys_capset(2);
+    ADD_KEY => keys::sys_add_key(5);
+    REQUEST_KEY => keys::sys_request_key(4);
+    KEYCTL => keys::sys_keyctl(5);
     PRCTL => prctl::sys_prctl(5);
     SECCOMP => seccomp::sys_seccomp(3);
     ARCH_PRCTL => prctl::sys_arch_prctl(2);

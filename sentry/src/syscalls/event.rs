@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sentry_host::clock::Clock;
 use syscalls::abi::capability::CAP_WAKE_ALARM;
 use syscalls::abi::poll::EventfdFlags;
 use syscalls::abi::signal::{SigSet, SignalfdFlags};
@@ -13,7 +14,7 @@ use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserPtr};
 
 use super::fd::install;
-use super::time::{read_itimerspec, to_itimerspec};
+use super::time::{on_host, read_itimerspec, to_itimerspec};
 use crate::fs::eventfd::EventFd;
 use crate::fs::signalfd::SignalFd;
 use crate::fs::timerfd::{TimerFd, TimerFdClock};
@@ -56,7 +57,8 @@ pub(super) fn sys_timerfd_create(
 ) -> HandlerResult<Fd> {
     let clock = match clockid {
         CLOCK_REALTIME | CLOCK_REALTIME_ALARM => TimerFdClock::Realtime,
-        CLOCK_MONOTONIC | CLOCK_BOOTTIME | CLOCK_BOOTTIME_ALARM => TimerFdClock::Monotonic,
+        CLOCK_MONOTONIC => TimerFdClock::Monotonic,
+        CLOCK_BOOTTIME | CLOCK_BOOTTIME_ALARM => TimerFdClock::Boottime,
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags.intersects(!(TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)) {
@@ -83,12 +85,21 @@ pub(super) fn sys_timerfd_settime(
     new_value: UserPtr<Itimerspec>,
     old_value: UserPtr<Itimerspec>,
 ) -> HandlerResult<()> {
-    let setting = read_itimerspec(task, new_value)?;
+    let mut setting = read_itimerspec(task, new_value)?;
     if flags.intersects(!(TimerfdFlags::TIMER_ABSTIME | TimerfdFlags::TIMER_CANCEL_ON_SET)) {
         return Err(Errno::EINVAL.into());
     }
     let timer = timerfd(task, fd)?;
-    let previous = timer.set(setting, flags.contains(TimerfdFlags::TIMER_ABSTIME));
+    let is_absolute = flags.contains(TimerfdFlags::TIMER_ABSTIME);
+    if is_absolute {
+        let clock = match timer.clock() {
+            TimerFdClock::Realtime => Clock::Realtime,
+            TimerFdClock::Monotonic => Clock::Monotonic,
+            TimerFdClock::Boottime => Clock::Boottime,
+        };
+        setting.value_ns = on_host(task, clock, setting.value_ns);
+    }
+    let previous = timer.set(setting, is_absolute);
     if !old_value.is_null() {
         task.write_obj(old_value, &to_itimerspec(previous))?;
     }

@@ -11,7 +11,11 @@ use syscalls::abi::fs::{
     F_UNLCK, F_WRLCK, FD_CLOEXEC, FOwnerEx, Flock, LockFlags, OpenFlags, SEEK_CUR, SEEK_END,
     SEEK_SET, SealFlags,
 };
-use syscalls::abi::ioctl::{FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE};
+use syscalls::abi::ioctl::{
+    FICLONE, FICLONERANGE, FIDEDUPERANGE, FIFREEZE, FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX,
+    FIONREAD, FIOQSIZE, FITHAW, FS_IOC_FIEMAP,
+};
+use syscalls::abi::landlock::AccessFs;
 use syscalls::abi::signal::SIGRTMAX;
 use syscalls::arg::{Fd, FromArg};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -21,7 +25,7 @@ use crate::sync::Events;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 use crate::vfs::file::FileOwner;
 use crate::vfs::lock::{self, Owner, Record};
-use crate::vfs::{FileType, Inode, OpenFile, permission};
+use crate::vfs::{FileFlags, FileType, Inode, OpenFile, permission};
 
 /// The flags that `F_SETFL` can change.
 const SETFL_FLAGS: OpenFlags = OpenFlags::APPEND
@@ -91,6 +95,12 @@ fn set_flags(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>, flags: OpenFlags)
     if flags.contains(OpenFlags::NOATIME)
         && !old.contains(OpenFlags::NOATIME)
         && !permission::is_owner(&task.creds(), &file.file.attr()?)
+    {
+        return Err(Errno::EPERM.into());
+    }
+    if old.contains(OpenFlags::APPEND)
+        && !flags.contains(OpenFlags::APPEND)
+        && file.file.attr().is_ok_and(|attr| attr.flags.contains(FileFlags::APPEND))
     {
         return Err(Errno::EPERM.into());
     }
@@ -206,11 +216,15 @@ fn get_lock(
     is_ofd: bool,
 ) -> HandlerResult {
     let mut flock = task.read_obj(ptr)?;
-    if flock.l_type != F_RDLCK && flock.l_type != F_WRLCK {
+    let asks_for_own = is_ofd && flock.l_type == F_UNLCK;
+    if flock.l_type != F_RDLCK && flock.l_type != F_WRLCK && !asks_for_own {
         return Err(Errno::EINVAL.into());
     }
     let wanted = record(task, file, &flock, is_ofd)?;
-    match lock::test(inode_of(file)?.extras(), &wanted) {
+    let inode = inode_of(file)?;
+    let extras = inode.extras();
+    let held = if asks_for_own { lock::own(extras, &wanted) } else { lock::test(extras, &wanted) };
+    match held {
         None => flock.l_type = F_UNLCK,
         Some(held) => {
             flock.l_type = if held.is_write { F_WRLCK } else { F_RDLCK };
@@ -319,6 +333,7 @@ pub(super) fn sys_flock(task: &CurrentTask, fd: Fd, operation: u32) -> HandlerRe
 pub(super) fn sys_ioctl(task: &CurrentTask, fd: Fd, request: u32, arg: u64) -> HandlerResult {
     let files = task.files();
     let file = files.get(fd.0)?;
+    check_device(&file, request)?;
     let read_int = || task.read_obj::<i32>(UserPtr::new(UserAddr(arg)));
     let write_int = |value: i32| task.write_obj(UserPtr::new(UserAddr(arg)), &value);
     let set = |flag: OpenFlags, on: bool| {
@@ -349,6 +364,29 @@ pub(super) fn sys_ioctl(task: &CurrentTask, fd: Fd, request: u32, arg: u64) -> H
         _ => return file.file.ioctl(task, &file, request, arg),
     }
     Ok(0)
+}
+
+/// Fails where a request is for a device's driver, and whoever opened the device may not make such
+/// (`landlock(7)`).
+fn check_device(file: &OpenFile, request: u32) -> SysResult<()> {
+    let is_general = matches!(
+        request,
+        FIOCLEX
+            | FIONCLEX
+            | FIONBIO
+            | FIOASYNC
+            | FIOQSIZE
+            | FIGETBSZ
+            | FIFREEZE
+            | FITHAW
+            | FICLONE
+            | FICLONERANGE
+            | FIDEDUPERANGE
+            | FS_IOC_FIEMAP
+    );
+    let kind = file.path.as_ref().map(|path| path.inode().file_type());
+    let is_device = matches!(kind, Some(FileType::CharDevice | FileType::BlockDevice));
+    if is_device && !is_general { file.check_not_refused(AccessFs::IOCTL_DEV) } else { Ok(()) }
 }
 
 fn is_regular(file: &OpenFile) -> bool {

@@ -1,5 +1,6 @@
 //! Futexes.
 
+use sentry_host::clock::Clock;
 use sentry_platform::HostCall;
 use syscalls::abi::futex::{
     FUTEX_BITSET_MATCH_ANY, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE, FUTEX_CMP_REQUEUE_PI, FUTEX_LOCK_PI,
@@ -129,7 +130,8 @@ fn deadline(task: &CurrentTask, timeout: UserAddr, timer: Timer) -> HandlerResul
     let clock = &task.kernel.clock;
     let ns = match timer {
         Timer::Realtime => timeout.to_ns().saturating_sub(clock.realtime_ns()).max(0),
-        Timer::Relative | Timer::Monotonic => timeout.to_ns(),
+        Timer::Relative => timeout.to_ns(),
+        Timer::Monotonic => timeout.to_ns().saturating_sub(task.clock_offset_ns(Clock::Monotonic)),
     };
     let ns = u64::try_from(ns).unwrap_or(0);
     let now = if timer == Timer::Monotonic { 0 } else { clock.monotonic_ns() };

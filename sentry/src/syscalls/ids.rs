@@ -128,22 +128,26 @@ pub(super) fn sys_setpgid(task: &CurrentTask, pid: i32, pgid: i32) -> HandlerRes
 
 /// Implements `getuid(2)`.
 pub(super) fn sys_getuid(task: &CurrentTask) -> HandlerResult<u32> {
-    Ok(task.creds().uid)
+    let creds = task.creds();
+    Ok(creds.user_ns.shown_uid(creds.uid))
 }
 
 /// Implements `geteuid(2)`.
 pub(super) fn sys_geteuid(task: &CurrentTask) -> HandlerResult<u32> {
-    Ok(task.creds().euid)
+    let creds = task.creds();
+    Ok(creds.user_ns.shown_uid(creds.euid))
 }
 
 /// Implements `getgid(2)`.
 pub(super) fn sys_getgid(task: &CurrentTask) -> HandlerResult<u32> {
-    Ok(task.creds().gid)
+    let creds = task.creds();
+    Ok(creds.user_ns.shown_gid(creds.gid))
 }
 
 /// Implements `getegid(2)`.
 pub(super) fn sys_getegid(task: &CurrentTask) -> HandlerResult<u32> {
-    Ok(task.creds().egid)
+    let creds = task.creds();
+    Ok(creds.user_ns.shown_gid(creds.egid))
 }
 
 /// Implements `getresuid(2)`.
@@ -154,9 +158,9 @@ pub(super) fn sys_getresuid(
     suid: UserPtr<u32>,
 ) -> HandlerResult<()> {
     let creds = task.creds();
-    task.write_obj(ruid, &creds.uid)?;
-    task.write_obj(euid, &creds.euid)?;
-    Ok(task.write_obj(suid, &creds.suid)?)
+    task.write_obj(ruid, &creds.user_ns.shown_uid(creds.uid))?;
+    task.write_obj(euid, &creds.user_ns.shown_uid(creds.euid))?;
+    Ok(task.write_obj(suid, &creds.user_ns.shown_uid(creds.suid))?)
 }
 
 /// Implements `getresgid(2)`.
@@ -167,21 +171,34 @@ pub(super) fn sys_getresgid(
     sgid: UserPtr<u32>,
 ) -> HandlerResult<()> {
     let creds = task.creds();
-    task.write_obj(rgid, &creds.gid)?;
-    task.write_obj(egid, &creds.egid)?;
-    Ok(task.write_obj(sgid, &creds.sgid)?)
+    task.write_obj(rgid, &creds.user_ns.shown_gid(creds.gid))?;
+    task.write_obj(egid, &creds.user_ns.shown_gid(creds.egid))?;
+    Ok(task.write_obj(sgid, &creds.user_ns.shown_gid(creds.sgid))?)
 }
 
-/// Checks that a user exists in the container's user namespace; "leave it" always passes.
-fn check_uids(task: &CurrentTask, uids: &[u32]) -> SysResult<()> {
-    let exists = |uid: &u32| *uid == KEEP || task.container().id_maps.has_uid(*uid);
-    if uids.iter().all(exists) { Ok(()) } else { Err(Errno::EINVAL) }
+/// Returns the users that the caller's numbers stand for; "leave it" stays as it is.
+///
+/// # Errors
+/// `EINVAL` for one that there is none for in its user namespace.
+fn kuids<const N: usize>(task: &CurrentTask, uids: [u32; N]) -> SysResult<[u32; N]> {
+    let namespace = task.creds().user_ns.clone();
+    translate(uids, |uid| namespace.kuid(uid))
 }
 
-/// Checks that a group exists in the container's user namespace; "leave it" always passes.
-fn check_gids(task: &CurrentTask, gids: &[u32]) -> SysResult<()> {
-    let exists = |gid: &u32| *gid == KEEP || task.container().id_maps.has_gid(*gid);
-    if gids.iter().all(exists) { Ok(()) } else { Err(Errno::EINVAL) }
+/// Returns the groups that the caller's numbers stand for, as [`kuids`].
+fn kgids<const N: usize>(task: &CurrentTask, gids: [u32; N]) -> SysResult<[u32; N]> {
+    let namespace = task.creds().user_ns.clone();
+    translate(gids, |gid| namespace.kgid(gid))
+}
+
+fn translate<const N: usize>(
+    mut ids: [u32; N],
+    kernel_id: impl Fn(u32) -> Option<u32>,
+) -> SysResult<[u32; N]> {
+    for id in ids.iter_mut().filter(|id| **id != KEEP) {
+        *id = kernel_id(*id).ok_or(Errno::EINVAL)?;
+    }
+    Ok(ids)
 }
 
 fn replace(task: &CurrentTask, creds: Credentials) {
@@ -193,8 +210,11 @@ fn replace(task: &CurrentTask, creds: Credentials) {
 fn commit_uids(task: &CurrentTask, old: &Credentials, mut new: Credentials) {
     let securebits = Securebits::from_bits_retain(new.securebits);
     if !securebits.contains(Securebits::NO_SETUID_FIXUP) {
-        let had_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
-        let has_root = new.uid == 0 || new.euid == 0 || new.suid == 0;
+        let is_root = |uid| new.user_ns.is_root_user(uid);
+        let had_root = is_root(old.uid) || is_root(old.euid) || is_root(old.suid);
+        let has_root = is_root(new.uid) || is_root(new.euid) || is_root(new.suid);
+        let (was_root, is_root, was_fs_root, is_fs_root) =
+            (is_root(old.euid), is_root(new.euid), is_root(old.fsuid), is_root(new.fsuid));
         if had_root && !has_root {
             if !securebits.contains(Securebits::KEEP_CAPS) {
                 new.permitted = 0;
@@ -202,16 +222,16 @@ fn commit_uids(task: &CurrentTask, old: &Credentials, mut new: Credentials) {
             }
             new.ambient = 0;
         }
-        if old.euid == 0 && new.euid != 0 {
+        if was_root && !is_root {
             new.effective = 0;
         }
-        if old.euid != 0 && new.euid == 0 {
+        if !was_root && is_root {
             new.effective = new.permitted;
         }
-        if old.fsuid == 0 && new.fsuid != 0 {
+        if was_fs_root && !is_fs_root {
             new.effective &= !FS_CAPABILITIES;
         }
-        if old.fsuid != 0 && new.fsuid == 0 {
+        if !was_fs_root && is_fs_root {
             new.effective |= new.permitted & FS_CAPABILITIES;
         }
     }
@@ -229,10 +249,10 @@ pub(super) fn sys_setuid(task: &CurrentTask, uid: u32) -> HandlerResult<()> {
     if uid == KEEP {
         return Err(Errno::EINVAL.into());
     }
-    check_uids(task, &[uid])?;
+    let [uid] = kuids(task, [uid])?;
     let old = task.creds();
     let mut new = (*old).clone();
-    if old.has_capability(CAP_SETUID) {
+    if old.has_own_capability(CAP_SETUID) {
         new.uid = uid;
         new.suid = uid;
     } else if uid != old.uid && uid != old.suid {
@@ -249,10 +269,10 @@ pub(super) fn sys_setgid(task: &CurrentTask, gid: u32) -> HandlerResult<()> {
     if gid == KEEP {
         return Err(Errno::EINVAL.into());
     }
-    check_gids(task, &[gid])?;
+    let [gid] = kgids(task, [gid])?;
     let old = task.creds();
     let mut new = (*old).clone();
-    if old.has_capability(CAP_SETGID) {
+    if old.has_own_capability(CAP_SETGID) {
         new.gid = gid;
         new.sgid = gid;
     } else if gid != old.gid && gid != old.sgid {
@@ -266,9 +286,9 @@ pub(super) fn sys_setgid(task: &CurrentTask, gid: u32) -> HandlerResult<()> {
 
 /// Implements `setreuid(2)`.
 pub(super) fn sys_setreuid(task: &CurrentTask, ruid: u32, euid: u32) -> HandlerResult<()> {
-    check_uids(task, &[ruid, euid])?;
+    let [ruid, euid] = kuids(task, [ruid, euid])?;
     let old = task.creds();
-    let privileged = old.has_capability(CAP_SETUID);
+    let privileged = old.has_own_capability(CAP_SETUID);
     let mut new = (*old).clone();
     if ruid != KEEP {
         if !privileged && ruid != old.uid && ruid != old.euid {
@@ -292,9 +312,9 @@ pub(super) fn sys_setreuid(task: &CurrentTask, ruid: u32, euid: u32) -> HandlerR
 
 /// Implements `setregid(2)`.
 pub(super) fn sys_setregid(task: &CurrentTask, rgid: u32, egid: u32) -> HandlerResult<()> {
-    check_gids(task, &[rgid, egid])?;
+    let [rgid, egid] = kgids(task, [rgid, egid])?;
     let old = task.creds();
-    let privileged = old.has_capability(CAP_SETGID);
+    let privileged = old.has_own_capability(CAP_SETGID);
     let mut new = (*old).clone();
     if rgid != KEEP {
         if !privileged && rgid != old.gid && rgid != old.egid {
@@ -323,9 +343,9 @@ pub(super) fn sys_setresuid(
     euid: u32,
     suid: u32,
 ) -> HandlerResult<()> {
-    check_uids(task, &[ruid, euid, suid])?;
+    let [ruid, euid, suid] = kuids(task, [ruid, euid, suid])?;
     let old = task.creds();
-    let privileged = old.has_capability(CAP_SETUID);
+    let privileged = old.has_own_capability(CAP_SETUID);
     let allowed = |id: u32| id == KEEP || privileged || [old.uid, old.euid, old.suid].contains(&id);
     if !allowed(ruid) || !allowed(euid) || !allowed(suid) {
         return Err(Errno::EPERM.into());
@@ -352,9 +372,9 @@ pub(super) fn sys_setresgid(
     egid: u32,
     sgid: u32,
 ) -> HandlerResult<()> {
-    check_gids(task, &[rgid, egid, sgid])?;
+    let [rgid, egid, sgid] = kgids(task, [rgid, egid, sgid])?;
     let old = task.creds();
-    let privileged = old.has_capability(CAP_SETGID);
+    let privileged = old.has_own_capability(CAP_SETGID);
     let allowed = |id: u32| id == KEEP || privileged || [old.gid, old.egid, old.sgid].contains(&id);
     if !allowed(rgid) || !allowed(egid) || !allowed(sgid) {
         return Err(Errno::EPERM.into());
@@ -377,27 +397,35 @@ pub(super) fn sys_setresgid(
 /// Implements `setfsuid(2)`: returns the previous id, also where nothing changed.
 pub(super) fn sys_setfsuid(task: &CurrentTask, fsuid: u32) -> HandlerResult<u32> {
     let old = task.creds();
-    let allowed =
-        [old.uid, old.euid, old.suid, old.fsuid].contains(&fsuid) || old.has_capability(CAP_SETUID);
-    if fsuid != KEEP && allowed && task.container().id_maps.has_uid(fsuid) {
+    let may = |fsuid: u32| {
+        [old.uid, old.euid, old.suid, old.fsuid].contains(&fsuid)
+            || old.has_own_capability(CAP_SETUID)
+    };
+    let fsuid = Some(fsuid).filter(|fsuid| *fsuid != KEEP);
+    if let Some(fsuid) = fsuid.and_then(|fsuid| old.user_ns.kuid(fsuid)).filter(|fsuid| may(*fsuid))
+    {
         let mut new = (*old).clone();
         new.fsuid = fsuid;
         commit_uids(task, &old, new);
     }
-    Ok(old.fsuid)
+    Ok(old.user_ns.shown_uid(old.fsuid))
 }
 
 /// Implements `setfsgid(2)`: returns the previous id, also where nothing changed.
 pub(super) fn sys_setfsgid(task: &CurrentTask, fsgid: u32) -> HandlerResult<u32> {
     let old = task.creds();
-    let allowed =
-        [old.gid, old.egid, old.sgid, old.fsgid].contains(&fsgid) || old.has_capability(CAP_SETGID);
-    if fsgid != KEEP && allowed && task.container().id_maps.has_gid(fsgid) {
+    let may = |fsgid: u32| {
+        [old.gid, old.egid, old.sgid, old.fsgid].contains(&fsgid)
+            || old.has_own_capability(CAP_SETGID)
+    };
+    let fsgid = Some(fsgid).filter(|fsgid| *fsgid != KEEP);
+    if let Some(fsgid) = fsgid.and_then(|fsgid| old.user_ns.kgid(fsgid)).filter(|fsgid| may(*fsgid))
+    {
         let mut new = (*old).clone();
         new.fsgid = fsgid;
         replace(task, new);
     }
-    Ok(old.fsgid)
+    Ok(old.user_ns.shown_gid(old.fsgid))
 }
 
 /// Implements `getgroups(2)`.
@@ -412,7 +440,10 @@ pub(super) fn sys_getgroups(
         if size < creds.groups.len() {
             return Err(Errno::EINVAL.into());
         }
-        let bytes: Vec<u8> = creds.groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+        let bytes: Vec<u8> = {
+            let shown = creds.groups.iter().map(|gid| creds.user_ns.shown_gid(*gid));
+            shown.flat_map(u32::to_ne_bytes).collect()
+        };
         task.write_bytes(list.addr(), &bytes)?;
     }
     Ok(creds.groups.len())
@@ -425,17 +456,16 @@ pub(super) fn sys_setgroups(
     list: UserPtr<u32>,
 ) -> HandlerResult<()> {
     let old = task.creds();
-    if !old.has_capability(CAP_SETGID) {
+    if !old.has_own_capability(CAP_SETGID) || !old.user_ns.may_setgroups() {
         return Err(Errno::EPERM.into());
     }
     if !(0..=NGROUPS_MAX).contains(&size) {
         return Err(Errno::EINVAL.into());
     }
     let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
-    let mut groups: Vec<u32> = task.read_array(list, size)?;
-    if !groups.iter().all(|gid| task.container().id_maps.has_gid(*gid)) {
-        return Err(Errno::EINVAL.into());
-    }
+    let given: Vec<u32> = task.read_array(list, size)?;
+    let groups: Option<Vec<u32>> = given.iter().map(|gid| old.user_ns.kgid(*gid)).collect();
+    let mut groups = groups.ok_or(Errno::EINVAL)?;
     groups.sort_unstable();
     let mut new = (*old).clone();
     new.groups = Arc::from(groups);
@@ -514,7 +544,7 @@ pub(super) fn sys_capset(
     let inheritable = join(|record| record.inheritable);
     let old = task.creds();
     let within = |set: u64, of: u64| set & !of == 0;
-    let may_raise = old.has_capability(CAP_SETPCAP);
+    let may_raise = old.has_own_capability(CAP_SETPCAP);
     if !within(permitted, old.permitted)
         || !within(effective, permitted)
         || !within(inheritable, old.inheritable | old.bounding)

@@ -1,10 +1,11 @@
 //! What the system says of itself: names, memory, processors, randomness.
 
+use sentry_host::clock::Clock;
 use syscalls::abi::capability::{
     CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_PACCT, CAP_SYS_TTY_CONFIG, CAP_SYSLOG,
 };
 use syscalls::abi::fs::GetrandomFlags;
-use syscalls::abi::uts::{Sysinfo, UTS_LEN, Utsname, utsname_field};
+use syscalls::abi::uts::{PER_LINUX32, Sysinfo, UNAME26, UTS_LEN, Utsname, utsname_field};
 use syscalls::{Errno, UserAddr, UserPtr};
 use zerocopy::FromZeros;
 
@@ -12,11 +13,11 @@ use crate::mm::user_io::UserBuf;
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::io::IoSink;
 
-/// The kernel version that the guest sees.
-pub(crate) const RELEASE: &str = "6.12.0";
-
 /// The build line of `uname -v`.
 pub(crate) const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC runsc-rs";
+
+/// The bits of a personality that are no flags (`linux/personality.h`).
+const PER_MASK: u32 = 0xFF;
 
 fn field(bytes: &[u8]) -> [u8; 65] {
     let mut field = [0; 65];
@@ -26,15 +27,34 @@ fn field(bytes: &[u8]) -> [u8; 65] {
     field
 }
 
+/// Returns the kernel version as a program with the personality `UNAME26` sees it: 2.6 and a number
+/// that keeps the minor versions of all that came later apart.
+fn release_26(release: &str) -> String {
+    let numbers = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
+    let third_dot = release.match_indices('.').nth(2).map_or(release.len(), |(at, _)| at);
+    let minor = release.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0u32);
+    let rest = release.get(numbers.min(third_dot)..).unwrap_or_default();
+    format!("2.6.{}{rest}", minor.saturating_add(60))
+}
+
 /// Implements `uname(2)`.
 pub(super) fn sys_uname(task: &CurrentTask, buf: UserPtr<Utsname>) -> HandlerResult<()> {
-    let names = task.container().uts.lock().clone();
+    let names = task.namespaces().uts.lock().clone();
+    let mut release = task.kernel.release.clone();
+    let personality = task.misc.lock().personality;
+    if personality & UNAME26 != 0 {
+        release = release_26(&release);
+    }
     let mut out = Utsname {
         sysname: utsname_field("Linux"),
         nodename: field(&names.host),
-        release: utsname_field(RELEASE),
+        release: field(release.as_bytes()),
         version: utsname_field(VERSION),
-        machine: utsname_field("x86_64"),
+        machine: utsname_field(if personality & PER_MASK == PER_LINUX32 {
+            "i686"
+        } else {
+            "x86_64"
+        }),
         domainname: field(&names.domain),
     };
     if names.domain.is_empty() {
@@ -44,7 +64,7 @@ pub(super) fn sys_uname(task: &CurrentTask, buf: UserPtr<Utsname>) -> HandlerRes
 }
 
 fn read_name(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<Vec<u8>> {
-    if !task.creds().has_capability(CAP_SYS_ADMIN) {
+    if !task.creds().is_capable_in(&task.namespaces().uts.owner, CAP_SYS_ADMIN) {
         return Err(Errno::EPERM.into());
     }
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
@@ -59,14 +79,14 @@ fn read_name(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<Vec<
 /// Implements `sethostname(2)`.
 pub(super) fn sys_sethostname(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<()> {
     let name = read_name(task, name, len)?;
-    task.container().uts.lock().host = name;
+    task.namespaces().uts.lock().host = name;
     Ok(())
 }
 
 /// Implements `setdomainname(2)`.
 pub(super) fn sys_setdomainname(task: &CurrentTask, name: UserAddr, len: i32) -> HandlerResult<()> {
     let name = read_name(task, name, len)?;
-    task.container().uts.lock().domain = name;
+    task.namespaces().uts.lock().domain = name;
     Ok(())
 }
 
@@ -75,8 +95,9 @@ pub(super) fn sys_sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> Handler
     let mut out = Sysinfo::new_zeroed();
     let total = task.container().total_memory();
     // A begun second counts, as on Linux.
-    let uptime = task.kernel.clock.boot_ns().div_ceil(1_000_000_000);
-    out.uptime = i64::try_from(uptime).unwrap_or(0);
+    let booted_ns = i64::try_from(task.kernel.clock.boot_ns()).unwrap_or(i64::MAX);
+    let up_ns = booted_ns.saturating_add(task.clock_offset_ns(Clock::Boottime));
+    out.uptime = up_ns.saturating_add(999_999_999).div_euclid(1_000_000_000);
     out.totalram = total;
     out.freeram = task.container().free_memory();
     out.procs = u16::try_from(task.kernel.n_tasks()).unwrap_or(u16::MAX);
@@ -249,5 +270,22 @@ pub(super) fn sys_syslog(
         SIZE_UNREAD => Ok(0),
         SIZE_BUFFER => Ok(BUFFER_SIZE),
         _ => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::release_26;
+
+    #[test]
+    fn old_programs_see_a_release_that_they_can_parse() {
+        for (release, seen) in [
+            ("6.12.0", "2.6.72"),
+            ("6.1.0-18-amd64", "2.6.61-18-amd64"),
+            ("3.10.0.1", "2.6.70.1"),
+            ("4.19", "2.6.79"),
+        ] {
+            assert_eq!(release_26(release), seen);
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! System V IPC.
 
 use syscalls::abi::ipc;
-use syscalls::abi::ipc::{MsqidDs, Sembuf, SemidDs, ShmFlags, ShmInfo, ShmidDs, Shminfo};
+use syscalls::abi::ipc::{IpcPerm, MsqidDs, Sembuf, SemidDs, ShmFlags, ShmInfo, ShmidDs, Shminfo};
 use syscalls::abi::time::Timespec;
 use syscalls::arg::FromArg;
-use syscalls::{Errno, UserAddr, UserPtr};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::poll::read_deadline;
 use crate::ipc::msg::{Message, Queues, Receive};
@@ -22,7 +22,7 @@ pub(super) fn sys_shmget(
     size: u64,
     shmflg: u32,
 ) -> HandlerResult<i32> {
-    Ok(task.container().ipc.shm.get(task, key, size, shmflg)?)
+    Ok(task.ipc().shm.get(task, key, size, shmflg)?)
 }
 
 /// Implements `shmat(2)`.
@@ -34,12 +34,12 @@ pub(super) fn sys_shmat(
     shmaddr: UserAddr,
     shmflg: u32,
 ) -> HandlerResult<u64> {
-    task.container().ipc.shm.attach(task, shmid, shmaddr, ShmFlags::from_bits_retain(shmflg))
+    task.ipc().shm.attach(task, shmid, shmaddr, ShmFlags::from_bits_retain(shmflg))
 }
 
 /// Implements `shmdt(2)`.
 pub(super) fn sys_shmdt(task: &CurrentTask, shmaddr: UserAddr) -> HandlerResult<()> {
-    task.container().ipc.shm.detach(task, shmaddr)
+    task.ipc().shm.detach(task, shmaddr)
 }
 
 /// Implements `shmctl(2)`.
@@ -51,7 +51,8 @@ pub(super) fn sys_shmctl(
     op: i32,
     buf: UserAddr,
 ) -> HandlerResult<u64> {
-    let segments = &task.container().ipc.shm;
+    let ipc = task.ipc();
+    let segments = &ipc.shm;
     if shmid < 0 || op < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -82,12 +83,14 @@ pub(super) fn sys_shmctl(
         }
         ipc::IPC_STAT | ipc::SHM_STAT | ipc::SHM_STAT_ANY => {
             let access = if op == ipc::SHM_STAT_ANY { 0 } else { 0o444 };
-            let (id, status) = segments.status(task, shmid, op != ipc::IPC_STAT, access)?;
+            let (id, mut status) = segments.status(task, shmid, op != ipc::IPC_STAT, access)?;
+            show_owner(task, &mut status.shm_perm);
             task.write_obj(UserPtr::new(buf), &status)?;
             Ok(u64::try_from(id).unwrap_or(0))
         }
         ipc::IPC_SET => {
-            let new: ShmidDs = task.read_obj(UserPtr::new(buf))?;
+            let mut new: ShmidDs = task.read_obj(UserPtr::new(buf))?;
+            take_owner(task, &mut new.shm_perm)?;
             segments.set(task, shmid, &new.shm_perm)?;
             Ok(0)
         }
@@ -112,7 +115,7 @@ pub(super) fn sys_semget(
     nsems: i32,
     semflg: u32,
 ) -> HandlerResult<i32> {
-    Ok(task.container().ipc.sem.get(task, key, nsems, semflg)?)
+    Ok(task.ipc().sem.get(task, key, nsems, semflg)?)
 }
 
 /// Implements `semop(2)`.
@@ -135,7 +138,8 @@ pub(super) fn sys_semtimedop(
     nsops: u32,
     timeout: UserPtr<Timespec>,
 ) -> HandlerResult<()> {
-    let semaphores = &task.container().ipc.sem;
+    let ipc = task.ipc();
+    let semaphores = &ipc.sem;
     if let Some(place) = task.recall::<Place<SetId>>() {
         return semaphores.wait(task, place, None);
     }
@@ -161,7 +165,8 @@ pub(super) fn sys_semctl(
     op: i32,
     arg: u64,
 ) -> HandlerResult<u64> {
-    let semaphores = &task.container().ipc.sem;
+    let ipc = task.ipc();
+    let semaphores = &ipc.sem;
     let buf = UserAddr(arg);
     if semid < 0 {
         return Err(Errno::EINVAL.into());
@@ -175,7 +180,8 @@ pub(super) fn sys_semctl(
         }
         ipc::IPC_STAT | ipc::SEM_STAT | ipc::SEM_STAT_ANY => {
             let access = if op == ipc::SEM_STAT_ANY { 0 } else { 0o444 };
-            let (id, status) = semaphores.status(task, semid, op != ipc::IPC_STAT, access)?;
+            let (id, mut status) = semaphores.status(task, semid, op != ipc::IPC_STAT, access)?;
+            show_owner(task, &mut status.sem_perm);
             task.write_obj(UserPtr::new(buf), &status)?;
             Ok(as_value(id))
         }
@@ -203,7 +209,8 @@ pub(super) fn sys_semctl(
             Ok(0)
         }
         ipc::IPC_SET => {
-            let new: SemidDs = task.read_obj(UserPtr::new(buf))?;
+            let mut new: SemidDs = task.read_obj(UserPtr::new(buf))?;
+            take_owner(task, &mut new.sem_perm)?;
             semaphores.set_perm(task, semid, &new.sem_perm)?;
             Ok(0)
         }
@@ -219,7 +226,7 @@ pub(super) fn sys_semctl(
 ///
 /// <https://man7.org/linux/man-pages/man2/msgget.2.html>
 pub(super) fn sys_msgget(task: &CurrentTask, key: i32, msgflg: u32) -> HandlerResult<i32> {
-    Ok(task.container().ipc.msg.get(task, key, msgflg)?)
+    Ok(task.ipc().msg.get(task, key, msgflg)?)
 }
 
 /// Implements `msgsnd(2)`.
@@ -241,7 +248,7 @@ pub(super) fn sys_msgsnd(
         task.read_bytes(msgp.checked_add(8).ok_or(Errno::EFAULT)?, &mut text)?;
         Ok(Message { kind, text })
     };
-    task.container().ipc.msg.send(task, msqid, msgflg, read)
+    task.ipc().msg.send(task, msqid, msgflg, read)
 }
 
 /// Implements `msgrcv(2)`.
@@ -259,7 +266,7 @@ pub(super) fn sys_msgrcv(
         return Err(Errno::EINVAL.into());
     }
     let call = Receive { id: msqid, max_len: msgsz, kind: msgtyp, flags: msgflg };
-    let message = task.container().ipc.msg.receive(task, call)?;
+    let message = task.ipc().msg.receive(task, call)?;
     task.write_obj(UserPtr::new(msgp), &message.kind)?;
     let text = message.text.get(..msgsz).unwrap_or(&message.text);
     task.write_bytes(msgp.checked_add(8).ok_or(Errno::EFAULT)?, text)?;
@@ -275,7 +282,8 @@ pub(super) fn sys_msgctl(
     op: i32,
     buf: UserAddr,
 ) -> HandlerResult<u64> {
-    let queues = &task.container().ipc.msg;
+    let ipc = task.ipc();
+    let queues = &ipc.msg;
     if msqid < 0 || op < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -287,12 +295,14 @@ pub(super) fn sys_msgctl(
         }
         ipc::IPC_STAT | ipc::MSG_STAT | ipc::MSG_STAT_ANY => {
             let access = if op == ipc::MSG_STAT_ANY { 0 } else { 0o444 };
-            let (id, status) = queues.status(task, msqid, op != ipc::IPC_STAT, access)?;
+            let (id, mut status) = queues.status(task, msqid, op != ipc::IPC_STAT, access)?;
+            show_owner(task, &mut status.msg_perm);
             task.write_obj(UserPtr::new(buf), &status)?;
             Ok(u64::try_from(id).unwrap_or(0))
         }
         ipc::IPC_SET => {
-            let new: MsqidDs = task.read_obj(UserPtr::new(buf))?;
+            let mut new: MsqidDs = task.read_obj(UserPtr::new(buf))?;
+            take_owner(task, &mut new.msg_perm)?;
             queues.set(task, msqid, &new)?;
             Ok(0)
         }
@@ -302,4 +312,22 @@ pub(super) fn sys_msgctl(
         }
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// Translates the users and groups of an object for the caller's user namespace.
+fn show_owner(task: &CurrentTask, perm: &mut IpcPerm) {
+    let users = task.creds().user_ns.clone();
+    (perm.uid, perm.gid) = (users.shown_uid(perm.uid), users.shown_gid(perm.gid));
+    (perm.cuid, perm.cgid) = (users.shown_uid(perm.cuid), users.shown_gid(perm.cgid));
+}
+
+/// Translates a new owner from the caller's user namespace.
+///
+/// # Errors
+/// `EINVAL` for one that it does not have.
+fn take_owner(task: &CurrentTask, perm: &mut IpcPerm) -> SysResult<()> {
+    let users = task.creds().user_ns.clone();
+    perm.uid = users.kuid(perm.uid).ok_or(Errno::EINVAL)?;
+    perm.gid = users.kgid(perm.gid).ok_or(Errno::EINVAL)?;
+    Ok(())
 }

@@ -8,9 +8,8 @@ use syscalls::abi::prctl::{
 };
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use super::process_vm::may_access;
 use crate::fs::epoll::Epoll;
-use crate::task::{CurrentTask, HandlerResult, Task};
+use crate::task::{CurrentTask, HandlerResult, Task, access};
 use crate::vfs::OpenFile;
 use crate::vfs::file::downcast;
 
@@ -33,7 +32,7 @@ pub(super) fn sys_kcmp(
         task.pid_namespace().task(pid).ok_or(Errno::ESRCH)
     };
     let (one, two) = (find(pid1)?, find(pid2)?);
-    if !may_access(task, &one) || !may_access(task, &two) {
+    if !access::may_attach(task, &one) || !access::may_attach(task, &two) {
         return Err(Errno::EPERM.into());
     }
     let (first, second) = match kind {

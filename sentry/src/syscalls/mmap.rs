@@ -432,7 +432,7 @@ fn mapped_file(task: &CurrentTask, fd: Fd) -> SysResult<Arc<OpenFile>> {
 }
 
 /// Runs an operation that names one range.
-fn on_range<T>(
+pub(super) fn on_range<T>(
     task: &CurrentTask,
     range: &AddrRange,
     operate: impl FnOnce(&Arc<MemoryManager>, &Conflicts<'_>) -> HandlerResult<T>,

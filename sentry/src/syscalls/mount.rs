@@ -4,16 +4,23 @@ use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::abi::mount::{MS_MGC_MSK, MS_MGC_VAL, MountFlags, UmountFlags};
 use syscalls::{Errno, SysResult, UserAddr};
 
+use crate::fs::nsfs;
+use crate::task::namespaces::AnyNamespace;
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::Path;
-use crate::vfs::mount::{MOUNT_FLAGS, Mount, SuperBlock};
+use crate::vfs::mount::{MOUNT_FLAGS, Mount, MountNamespace, SuperBlock, visible};
 use crate::vfs::walk::{Walk, WalkFlags};
 
 /// How much of the options is read: one page, as on Linux.
 const MAX_DATA: usize = 4096;
 
-fn check_privilege(task: &CurrentTask) -> SysResult<()> {
-    if task.creds().has_capability(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+pub(super) fn check_privilege(task: &CurrentTask) -> SysResult<()> {
+    let namespace = task.fs().namespace();
+    let creds = task.creds();
+    // Who is bound by rules about places does not move these.
+    let is_bound = creds.landlock.as_ref().is_some_and(|domain| domain.handles_files());
+    let may = !is_bound && creds.is_capable_in(&namespace.owner, CAP_SYS_ADMIN);
+    if may { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn resolve(task: &CurrentTask, path: UserAddr, flags: WalkFlags) -> SysResult<Path> {
@@ -63,10 +70,13 @@ pub(super) fn sys_mount(
     let namespace = task.fs().namespace();
     let is_recursive = flags.contains(MountFlags::REC);
     if flags.contains(MountFlags::REMOUNT) {
-        return Ok(remount(&at, flags, &data)?);
+        return Ok(remount(task, &at, flags, &data)?);
     }
     if flags.contains(MountFlags::BIND) {
         let source = Walk::from_cwd(task, WalkFlags::FOLLOW).resolve(&source)?;
+        if let Some(bound) = nsfs::namespace_at(&source) {
+            return Ok(bind_namespace(&namespace, &bound, &source, &at)?);
+        }
         return Ok(namespace.bind(&source, &at, is_recursive)?);
     }
     if flags.intersects(PROPAGATION) {
@@ -82,10 +92,29 @@ pub(super) fn sys_mount(
         return Ok(namespace.move_mount(&source, &at)?);
     }
     let fs = task.kernel.file_system_types.make(task, &kind, &data)?;
-    let sb = SuperBlock::new(fs);
+    let sb = SuperBlock::owned(fs, &task.creds().user_ns);
     sb.set_readonly(flags.contains(MountFlags::RDONLY));
     let mount = Mount::new(sb, &source, with_default_atime(flags));
+    if !namespace.owner.is_initial() && matches!(kind.as_slice(), b"proc" | b"sysfs") {
+        visible::check(&namespace, &mount)?;
+    }
     Ok(namespace.mount(&mount, &at)?)
+}
+
+/// Binds a namespace to a name. One of mounts may be bound only in an older one, so that none is kept
+/// by itself.
+fn bind_namespace(
+    namespace: &MountNamespace,
+    bound: &AnyNamespace,
+    source: &Path,
+    at: &Path,
+) -> SysResult<()> {
+    if let AnyNamespace::Mnt(bound) = bound
+        && bound.id <= namespace.id
+    {
+        return Err(Errno::EINVAL);
+    }
+    namespace.bind_nameless(source, at)
 }
 
 /// `relatime` is what a mount gets that asks for nothing else.
@@ -94,7 +123,7 @@ fn with_default_atime(flags: MountFlags) -> MountFlags {
     if flags.intersects(other) { flags } else { flags | MountFlags::RELATIME }
 }
 
-fn remount(at: &Path, flags: MountFlags, data: &[u8]) -> SysResult<()> {
+fn remount(task: &CurrentTask, at: &Path, flags: MountFlags, data: &[u8]) -> SysResult<()> {
     if !at.is_mount_root() {
         return Err(Errno::EINVAL);
     }
@@ -109,7 +138,18 @@ fn remount(at: &Path, flags: MountFlags, data: &[u8]) -> SysResult<()> {
         // Without a word about access times they are kept as before.
         new |= at.mount.flags() & atime;
     }
+    if !at.mount.may_set_flags(new) {
+        return Err(Errno::EPERM);
+    }
     if !flags.contains(MountFlags::BIND) {
+        let creds = task.creds();
+        let may = match at.mount.sb.owner() {
+            Some(owner) => creds.is_capable_in(owner, CAP_SYS_ADMIN),
+            None => creds.has_capability(CAP_SYS_ADMIN),
+        };
+        if !may {
+            return Err(Errno::EPERM);
+        }
         at.mount.sb.fs.remount(data)?;
         at.mount.sb.set_readonly(flags.contains(MountFlags::RDONLY));
     }
@@ -128,7 +168,8 @@ pub(super) fn sys_umount2(task: &CurrentTask, target: UserAddr, flags: u32) -> H
     check_privilege(task)?;
     let follow = !flags.contains(UmountFlags::UMOUNT_NOFOLLOW);
     let walk = if follow { WalkFlags::FOLLOW } else { WalkFlags::empty() };
-    let path = resolve(task, target, walk)?;
+    // What lies on top counts, also where the walk does not go there, as from `.`.
+    let path = resolve(task, target, walk)?.topmost();
     let detach = flags.contains(UmountFlags::MNT_DETACH);
     Ok(task.fs().namespace().umount(path, detach)?)
 }

@@ -33,7 +33,7 @@ fn lookup(task: &CurrentTask, mqdes: Fd) -> SysResult<(Arc<OpenFile>, Arc<Queue>
 
 /// Returns a walk in the file system of queues.
 fn walk(task: &CurrentTask) -> Walk<'_> {
-    let root = mqueue::root(&task.container().ipc);
+    let root = mqueue::root(&task.ipc());
     Walk::new(Some(task), task.creds(), root.clone(), root, WalkFlags::empty())
 }
 

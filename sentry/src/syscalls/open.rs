@@ -252,14 +252,20 @@ pub(super) fn sys_memfd_create(
 ) -> HandlerResult<Fd> {
     use syscalls::abi::fs::MemfdFlags;
     const NAME_MAX: usize = 249;
-    let flags = MemfdFlags::from_bits_retain(flags);
+    // The size of huge pages, as the logarithm of its base 2.
+    const HUGE_SIZE: u32 = 0x3f << 26;
+    let mut flags = MemfdFlags::from_bits_retain(flags);
+    let is_huge = flags.contains(MemfdFlags::HUGETLB);
+    if is_huge {
+        flags = MemfdFlags::from_bits_retain(flags.bits() & !HUGE_SIZE);
+    }
     let exclusive = MemfdFlags::EXEC | MemfdFlags::NOEXEC_SEAL;
     if flags.has_unknown_bits() || flags.contains(exclusive) {
         return Err(Errno::EINVAL.into());
     }
-    if flags.contains(MemfdFlags::HUGETLB) {
-        // As where no huge pages are compiled in.
-        return Err(Errno::ENOSYS.into());
+    if is_huge {
+        // As of a size of pages that there is no pool of.
+        return Err(Errno::ENODEV.into());
     }
     let name = match task.read_cstr(name, NAME_MAX + 1) {
         Err(Errno::ENAMETOOLONG) => return Err(Errno::EINVAL.into()),

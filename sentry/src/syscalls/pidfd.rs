@@ -1,9 +1,5 @@
 //! Descriptors of processes.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use syscalls::abi::capability::CAP_SYS_PTRACE;
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::signal::{PidfdFlags, PidfdSignalFlags, Siginfo};
 use syscalls::arg::Fd;
@@ -12,7 +8,7 @@ use syscalls::{Errno, UserPtr};
 use super::fd::install;
 use super::signal::{PidfdScope, send_to_pidfd};
 use crate::fs::{pidfd, procfs};
-use crate::task::{CurrentTask, HandlerResult, Task};
+use crate::task::{CurrentTask, HandlerResult, access};
 
 /// Implements `pidfd_open(2)`.
 ///
@@ -64,19 +60,6 @@ pub(super) fn sys_pidfd_send_signal(
     Ok(send_to_pidfd(task, &group, sig, info, scope)?)
 }
 
-/// Returns whether the caller may look into another task as a debugger may.
-fn may_attach(task: &CurrentTask, target: &Arc<Task>) -> bool {
-    if Arc::ptr_eq(&task.group, &target.group) {
-        return true;
-    }
-    let (own, theirs) = (task.creds(), target.creds());
-    let is_same_user = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == own.uid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == own.gid);
-    let is_dumpable = target.group.is_dumpable.load(Ordering::Relaxed);
-    let is_no_stronger = theirs.permitted & !own.effective == 0;
-    (is_same_user && is_dumpable && is_no_stronger) || own.has_capability(CAP_SYS_PTRACE)
-}
-
 /// Implements `pidfd_getfd(2)`.
 ///
 /// <https://man7.org/linux/man-pages/man2/pidfd_getfd.2.html>
@@ -91,7 +74,7 @@ pub(super) fn sys_pidfd_getfd(
     }
     let (group, _) = pidfd::group_of(task, pidfd.0)?;
     let target = group.live_tasks().into_iter().next().ok_or(Errno::ESRCH)?;
-    if !may_attach(task, &target) {
+    if !access::may_attach(task, &target) {
         return Err(Errno::EPERM.into());
     }
     let file = target.files().get_any(targetfd.0)?;

@@ -13,7 +13,7 @@ use crate::sync::{Events, Registration, Waiter};
 use crate::task::block::Wait;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
 use crate::vfs::OpenFile;
-use crate::vfs::fd_table::NR_OPEN;
+use crate::vfs::fd_table::MAX_NR_OPEN;
 
 /// What counts as readable, writable and exceptional for `select(2)`: `POLLIN_SET` and so on.
 const SELECT_EVENTS: [Events; 3] = [
@@ -195,7 +195,7 @@ fn do_poll(
     restart: Restart,
 ) -> HandlerResult<usize> {
     let limit = task.group.limits.lock().soft(RLIMIT_NOFILE);
-    if u64::from(nfds) > limit.min(NR_OPEN as u64) {
+    if u64::from(nfds) > limit.min(MAX_NR_OPEN as u64) {
         return Err(Errno::EINVAL.into());
     }
     let n = usize::try_from(nfds).map_err(|_| Errno::EINVAL)?;
@@ -302,7 +302,7 @@ fn do_select(
     addrs: [UserAddr; 3],
     deadline_ns: Option<u64>,
 ) -> HandlerResult<usize> {
-    let n = usize::try_from(nfds).map_err(|_| Errno::EINVAL)?.min(NR_OPEN);
+    let n = usize::try_from(nfds).map_err(|_| Errno::EINVAL)?.min(MAX_NR_OPEN);
     let n_words = n.div_ceil(64);
     let mut sets = Vec::with_capacity(3);
     for addr in addrs {

@@ -110,7 +110,7 @@ pub(super) fn sys_prctl(
         PR_CAPBSET_DROP => {
             let capability = u32::try_from(arg2).ok().filter(|cap| *cap <= CAP_LAST_CAP);
             let capability = capability.ok_or(Errno::EINVAL)?;
-            if !task.creds().has_capability(CAP_SETPCAP) {
+            if !task.creds().has_own_capability(CAP_SETPCAP) {
                 return Err(Errno::EPERM.into());
             }
             update(task, |creds| creds.bounding &= !(1 << capability));
@@ -122,7 +122,7 @@ pub(super) fn sys_prctl(
             let locks = Securebits::from_bits_retain(old).bits() & LOCKS;
             let changed = old ^ bits;
             if bits & !Securebits::all().bits() != 0
-                || !task.creds().has_capability(CAP_SETPCAP)
+                || !task.creds().has_own_capability(CAP_SETPCAP)
                 || changed & (locks >> 1) != 0
                 || locks & !bits != 0
             {

@@ -1,6 +1,5 @@
 //! Processes: creation, end, waiting.
 
-use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::abi::clone::{CLONE_ARGS_SIZE_VER0, CloneArgs, CloneFlags};
 use syscalls::abi::resource::Rusage;
 use syscalls::abi::signal::{SIGCHLD, Siginfo};
@@ -245,7 +244,8 @@ fn report(
         Some(found) => {
             let pid = i32::from_arg(found.pid.into());
             let si_status = si_status(found.status, found.code);
-            Siginfo::child(found.code, pid, found.uid, si_status, 0, 0)
+            let uid = task.creds().user_ns.shown_uid(found.uid);
+            Siginfo::child(found.code, pid, uid, si_status, 0, 0)
         }
         None => Siginfo::new(0, 0),
     };
@@ -273,41 +273,4 @@ pub(super) fn sys_restart_syscall(task: &CurrentTask) -> HandlerResult {
 /// Implements `rt_sigreturn(2)`.
 pub(super) fn sys_rt_sigreturn(task: &CurrentTask) -> HandlerResult {
     signal::frame::pop(task)
-}
-
-/// Implements `unshare(2)` for what a thread shares with others of its process, and for mount
-/// namespaces. Other namespaces are refused as where they are compiled out.
-pub(super) fn sys_unshare(task: &CurrentTask, flags: u64) -> HandlerResult<()> {
-    let flags = CloneFlags::from_bits_retain(flags);
-    let shared = CloneFlags::FILES | CloneFlags::FS | CloneFlags::SYSVSEM;
-    let whole_process = CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM;
-    if !(shared | whole_process | CloneFlags::NAMESPACES).contains(flags) {
-        return Err(Errno::EINVAL.into());
-    }
-    if flags.intersects(whole_process) && task.group.live_tasks().len() > 1 {
-        return Err(Errno::EINVAL.into());
-    }
-    if flags.intersects(CloneFlags::NAMESPACES - CloneFlags::NEWNS) {
-        crate::unsupported::note("unshare", &[flags.bits(), 0, 0, 0, 0, 0]);
-        return Err(Errno::EINVAL.into());
-    }
-    if flags.contains(CloneFlags::NEWNS) && !task.creds().has_capability(CAP_SYS_ADMIN) {
-        return Err(Errno::EPERM.into());
-    }
-    if flags.contains(CloneFlags::SYSVSEM) {
-        task.container().ipc.sem.leave_undo_list(task);
-    }
-    if flags.contains(CloneFlags::FILES) {
-        let copy = task.files().fork();
-        let old = std::mem::replace(&mut *task.files.lock(), copy);
-        drop(old);
-    }
-    if flags.intersects(CloneFlags::FS | CloneFlags::NEWNS) {
-        let copy = task.fs().fork();
-        *task.fs.lock() = copy;
-    }
-    if flags.contains(CloneFlags::NEWNS) {
-        task.fs().unshare_namespace();
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_PTRACE};
+use syscalls::abi::capability::CAP_SYS_NICE;
 use syscalls::abi::mm::{MADV_COLD, MADV_COLLAPSE, MADV_PAGEOUT, MADV_WILLNEED};
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
@@ -11,24 +11,10 @@ use super::ids::target;
 use super::mmap::checked_madvise_range;
 use crate::fs::pidfd;
 use crate::mm::ops::Conflicts;
-use crate::task::{Control, CurrentTask, HandlerResult, Task};
+use crate::task::{Control, CurrentTask, HandlerResult, access};
 
 /// How many bytes are copied at once.
 const CHUNK: usize = 64 << 10;
-
-/// Returns whether the caller may look into `of`: `PTRACE_MODE_ATTACH_REALCREDS`.
-pub(super) fn may_access(task: &CurrentTask, of: &Task) -> bool {
-    if Arc::ptr_eq(&of.group, &task.group) {
-        return true;
-    }
-    let own = task.creds();
-    let theirs = of.creds();
-    let same_ids = [theirs.uid, theirs.euid, theirs.suid].iter().all(|uid| *uid == own.uid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|gid| *gid == own.gid);
-    let dumpable = of.group.is_dumpable.load(std::sync::atomic::Ordering::Relaxed);
-    let covers = theirs.permitted & !own.permitted == 0;
-    (same_ids && dumpable && covers) || own.has_capability(CAP_SYS_PTRACE)
-}
 
 /// Implements `process_vm_readv(2)`.
 pub(super) fn sys_process_vm_readv(
@@ -77,7 +63,7 @@ pub(super) fn sys_process_madvise(
     if !matches!(advice, MADV_COLD | MADV_PAGEOUT | MADV_WILLNEED | MADV_COLLAPSE) {
         return Err(Errno::EINVAL.into());
     }
-    if !may_access(task, &of) {
+    if !access::may_attach(task, &of) {
         return Err(Errno::EPERM.into());
     }
     let (own, mm) = (task.mm(), of.mm());
@@ -136,7 +122,7 @@ fn transfer(
         return Err(Errno::ESRCH.into());
     }
     let of = target(task, pid)?;
-    if !may_access(task, &of) {
+    if !access::may_attach(task, &of) {
         return Err(Errno::EPERM.into());
     }
     let memory = of.mm().address_space()?;

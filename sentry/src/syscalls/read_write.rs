@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use sentry_host::window::Part;
 use syscalls::abi::fs::{OpenFlags, RwFlags, SEEK_CUR, SEEK_SET};
 use syscalls::abi::resource::RLIMIT_FSIZE;
 use syscalls::abi::signal::{SIGPIPE, SIGXFSZ};
@@ -419,6 +420,12 @@ impl IoSource for Limited<'_> {
         let got = self.source.get(dst.get_mut(..n).unwrap_or_default())?;
         self.left -= got;
         Ok(got)
+    }
+
+    fn get_part(&mut self, dst: &Part<'_>) -> Option<usize> {
+        let got = self.source.get_part(&dst.cut(0, self.left))?;
+        self.left -= got;
+        Some(got)
     }
 }
 

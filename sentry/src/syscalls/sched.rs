@@ -8,8 +8,8 @@ use syscalls::abi::resource::{
     RUSAGE_THREAD, Rlimit, Rusage,
 };
 use syscalls::abi::sched::{
-    SCHED_ATTR_SIZE_VER0, SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK,
-    SCHED_RR, SchedAttr, SchedParam,
+    SCHED_ATTR_SIZE_VER0, SCHED_BATCH, SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL,
+    SCHED_RESET_ON_FORK, SCHED_RR, SchedAttr, SchedParam,
 };
 use syscalls::abi::time::{Timespec, Tms};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -18,9 +18,6 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::ids::target;
 use crate::task::limits::N_LIMITS;
 use crate::task::{CurrentTask, HandlerResult, Task};
-
-/// The most descriptors that `RLIMIT_NOFILE` may allow: `fs.nr_open`.
-const NR_OPEN: u64 = 1 << 20;
 
 /// Implements `sched_yield(2)`.
 pub(super) fn sys_sched_yield(_task: &CurrentTask) -> HandlerResult<()> {
@@ -104,7 +101,9 @@ pub(super) fn sys_sched_setaffinity(
 fn may_schedule(task: &CurrentTask, target: &Task) -> bool {
     let own = task.creds();
     let theirs = target.creds();
-    own.euid == theirs.uid || own.euid == theirs.euid || own.has_capability(CAP_SYS_NICE)
+    own.euid == theirs.uid
+        || own.euid == theirs.euid
+        || own.is_capable_in(&theirs.user_ns, CAP_SYS_NICE)
 }
 
 /// Implements `sched_getscheduler(2)`.
@@ -142,6 +141,34 @@ pub(super) fn sys_sched_setscheduler(
     set_policy(task, pid, policy.unsigned_abs(), kind, param.sched_priority)
 }
 
+/// The least and the most that a period of `SCHED_DEADLINE` can be: `sched_dl_period_min_us` and
+/// `sched_dl_period_max_us`.
+const DEADLINE_PERIOD_NS: std::ops::RangeInclusive<u64> = 100_000..=(1 << 22) * 1000;
+
+/// The shortest run time of `SCHED_DEADLINE`.
+const DEADLINE_MIN_RUNTIME_NS: u64 = 1024;
+
+/// Checks run time, deadline and period as `__checkparam_dl()` of Linux.
+fn check_deadline(attr: &SchedAttr) -> SysResult<[u64; 3]> {
+    let [runtime, deadline] = [attr.sched_runtime, attr.sched_deadline];
+    let period = if attr.sched_period == 0 { deadline } else { attr.sched_period };
+    let is_valid = runtime >= DEADLINE_MIN_RUNTIME_NS
+        && runtime <= deadline
+        && deadline <= period
+        && DEADLINE_PERIOD_NS.contains(&period);
+    if !is_valid {
+        return Err(Errno::EINVAL);
+    }
+    // What all processors together have for these: 95 %.
+    let n_cpus = u64::try_from(n_cpus()).unwrap_or(1);
+    let share = runtime.saturating_mul(100) / period;
+    if share > n_cpus.saturating_mul(95) {
+        Err(Errno::EBUSY)
+    } else {
+        Ok([runtime, deadline, attr.sched_period])
+    }
+}
+
 fn set_policy(
     task: &CurrentTask,
     pid: i32,
@@ -150,13 +177,14 @@ fn set_policy(
     priority: i32,
 ) -> HandlerResult<()> {
     let target = target(task, pid)?;
-    let realtime = matches!(kind, SCHED_FIFO | SCHED_RR);
+    let realtime = matches!(kind, SCHED_FIFO | SCHED_RR | SCHED_DEADLINE);
     if !may_schedule(task, &target) || (realtime && !task.creds().has_capability(CAP_SYS_NICE)) {
         return Err(Errno::EPERM.into());
     }
     let mut misc = target.misc.lock();
     misc.sched_policy = policy;
     misc.sched_priority = priority;
+    misc.deadline = None;
     Ok(())
 }
 
@@ -216,17 +244,21 @@ pub(super) fn sys_sched_setattr(
     }
     let policy = i32::try_from(new.sched_policy).map_err(|_| Errno::EINVAL)?;
     let priority = i32::try_from(new.sched_priority).map_err(|_| Errno::EINVAL)?;
-    if !is_priority_valid(policy, priority) {
+    let is_deadline = policy == SCHED_DEADLINE && priority == 0;
+    if !is_deadline && !is_priority_valid(policy, priority) {
         return Err(Errno::EINVAL.into());
     }
     let target = target(task, pid)?;
+    let deadline = if is_deadline { Some(check_deadline(&new)?) } else { None };
     let nice = new.sched_nice.clamp(-20, 19);
     let lowers = nice < target.misc.lock().nice;
     if lowers && !task.creds().has_capability(CAP_SYS_NICE) {
         return Err(Errno::EPERM.into());
     }
     set_policy(task, pid, new.sched_policy, policy, priority)?;
-    target.misc.lock().nice = nice;
+    let mut misc = target.misc.lock();
+    misc.nice = nice;
+    misc.deadline = deadline;
     Ok(())
 }
 
@@ -249,6 +281,8 @@ pub(super) fn sys_sched_getattr(
         out.sched_policy = misc.sched_policy;
         out.sched_priority = misc.sched_priority.unsigned_abs();
         out.sched_nice = misc.nice;
+        let [runtime, deadline, period] = misc.deadline.unwrap_or_default();
+        (out.sched_runtime, out.sched_deadline, out.sched_period) = (runtime, deadline, period);
     }
     out.size = size.min(SIZE_OF_ATTR);
     let known = len.min(size_of::<SchedAttr>());
@@ -271,7 +305,7 @@ pub(super) fn sys_sched_get_priority_min(_task: &CurrentTask, policy: i32) -> Ha
 fn priority_bound(policy: i32, realtime: u32) -> HandlerResult<u32> {
     match policy {
         SCHED_FIFO | SCHED_RR => Ok(realtime),
-        SCHED_NORMAL | SCHED_BATCH | SCHED_IDLE | syscalls::abi::sched::SCHED_DEADLINE => Ok(0),
+        SCHED_NORMAL | SCHED_BATCH | SCHED_IDLE | SCHED_DEADLINE => Ok(0),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -287,6 +321,11 @@ pub(super) fn sys_sched_rr_get_interval(
     }
     target(task, pid)?;
     Ok(task.write_obj(tp, &Timespec::from_ns(100_000_000))?)
+}
+
+/// Returns `fs.nr_open`.
+fn nr_open(task: &CurrentTask) -> i128 {
+    task.kernel.sysctls.number("fs/nr_open", 0).unwrap_or(1 << 20).into()
 }
 
 fn priority_targets(
@@ -306,7 +345,11 @@ fn priority_targets(
             all().filter(|task| task.group.process_group().id_in(&namespace) == id).collect()
         }
         PRIO_USER => {
-            let uid = if who == 0 { task.creds().uid } else { who.cast_unsigned() };
+            let own = task.creds();
+            let uid = match who {
+                0 => own.uid,
+                who => own.user_ns.kuid(who.cast_unsigned()).ok_or(Errno::ESRCH)?,
+            };
             all().filter(|task| task.creds().uid == uid).collect()
         }
         _ => return Err(Errno::EINVAL),
@@ -410,7 +453,7 @@ pub(super) fn sys_prlimit64(
     let same = own.uid == theirs.uid && own.uid == theirs.euid && own.uid == theirs.suid;
     if !std::sync::Arc::ptr_eq(&target.group, &task.group)
         && !same
-        && !own.has_capability(CAP_SYS_RESOURCE)
+        && !own.is_capable_in(&theirs.user_ns, CAP_SYS_RESOURCE)
     {
         return Err(Errno::EPERM.into());
     }
@@ -422,7 +465,7 @@ pub(super) fn sys_prlimit64(
                 return Err(Errno::EINVAL.into());
             }
             if i32::try_from(resource).unwrap_or(-1) == i32::try_from(RLIMIT_NOFILE).unwrap_or(7)
-                && new.rlim_max > NR_OPEN
+                && i128::from(new.rlim_max) > nr_open(task)
             {
                 return Err(Errno::EPERM.into());
             }

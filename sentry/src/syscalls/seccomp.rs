@@ -77,7 +77,7 @@ fn set_filter(task: &CurrentTask, flags: SeccompFlags, args: UserAddr) -> Handle
     }
     // Else a program with more rights could be made to fail halfway.
     let creds = task.creds();
-    if !creds.no_new_privs && !creds.has_capability(CAP_SYS_ADMIN) {
+    if !creds.no_new_privs && !creds.has_own_capability(CAP_SYS_ADMIN) {
         return Err(Errno::EACCES.into());
     }
     let instructions = task.read_array::<SockFilter>(UserPtr::new(UserAddr(given.filter)), len)?;

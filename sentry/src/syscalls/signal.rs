@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use syscalls::abi::capability::CAP_KILL;
+use syscalls::abi::landlock::Scopes;
 use syscalls::abi::signal::{
     SI_TKILL, SI_USER, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, SIGCONT, SIGKILL, SIGSTOP, SigSet,
     Sigaction, Siginfo, Stackt,
@@ -203,17 +204,25 @@ fn may_signal(task: &CurrentTask, group: &Arc<ThreadGroup>, signo: i32) -> bool 
     let own = task.creds();
     let Some(leader) = group.leader() else { return true };
     let target = leader.creds();
+    if let Some(domain) = &own.landlock
+        && !Arc::ptr_eq(&task.group, group)
+        && domain.is_scoped_from(target.landlock.as_ref(), Scopes::SIGNAL)
+    {
+        return false;
+    }
     own.euid == target.suid
         || own.euid == target.uid
         || own.uid == target.suid
         || own.uid == target.uid
-        || own.has_capability(CAP_KILL)
+        || own.is_capable_in(&target.user_ns, CAP_KILL)
         || (signo == SIGCONT && task.group.session().id == group.session().id)
 }
 
 fn sender_info(task: &CurrentTask, target: &ThreadGroup, signo: i32, code: i32) -> Siginfo {
     let pid = i32::try_from(task.group.pid_in(&target.pid_namespace)).unwrap_or(0);
-    Siginfo::kill(signo, code, pid, task.creds().uid)
+    let uid = task.creds().uid;
+    let shown = target.leader().map_or(uid, |leader| leader.creds().user_ns.shown_uid(uid));
+    Siginfo::kill(signo, code, pid, shown)
 }
 
 fn kill_one(task: &CurrentTask, group: &Arc<ThreadGroup>, signo: i32) -> SysResult<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use syscalls::abi::capability::CAP_NET_RAW;
+use syscalls::abi::landlock::AccessNet;
 use syscalls::abi::socket::{
     AF_INET, AF_INET6, AF_MAX, AF_NETLINK, AF_PACKET, AF_UNIX, SHUT_RD, SHUT_RDWR, SHUT_WR,
     SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOCK_TYPE_MASK, SOCKADDR_STORAGE_SIZE,
@@ -13,9 +14,10 @@ use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::fd::install;
+use crate::landlock;
 use crate::net::inet::{self, Family};
 use crate::net::unix::{Kind, UnixSocket};
-use crate::net::{Shutdown, Socket, SocketFile, host, netlink};
+use crate::net::{Shutdown, Socket, SocketFile, host, netlink, packet};
 use crate::sync::Events;
 use crate::task::block::Wait;
 use crate::task::{CurrentTask, HandlerResult, Restart};
@@ -102,12 +104,23 @@ fn unix_kind(kind: i32, protocol: i32) -> SysResult<Kind> {
 /// Creates a socket of any family.
 fn create(task: &CurrentTask, domain: i32, kind: i32, protocol: i32) -> SysResult<Arc<dyn Socket>> {
     match domain {
-        AF_UNIX => Ok(UnixSocket::new(&task.kernel, unix_kind(kind, protocol)?)),
+        AF_UNIX => {
+            let kind = unix_kind(kind, protocol)?;
+            let socket = UnixSocket::new(&task.kernel, task.inet().id(), kind);
+            if let Some(domain) = &task.creds().landlock {
+                let _ = socket.domain.set(domain.clone());
+            }
+            Ok(socket)
+        }
         AF_INET => create_inet(task, Family::V4, kind, protocol),
         AF_INET6 => create_inet(task, Family::V6, kind, protocol),
         AF_NETLINK => netlink::create(task, kind, protocol),
-        // There are no packets to be seen.
-        AF_PACKET if !task.creds().has_capability(CAP_NET_RAW) => Err(Errno::EPERM),
+        // The host's packets are not shown.
+        AF_PACKET if task.kernel.host_network.is_some() && !task.inet().is_isolated() => {
+            let may = task.is_net_capable(CAP_NET_RAW);
+            Err(if may { Errno::EAFNOSUPPORT } else { Errno::EPERM })
+        }
+        AF_PACKET => packet::create(task, kind, protocol),
         // Other families are not built in.
         _ => Err(Errno::EAFNOSUPPORT),
     }
@@ -121,8 +134,10 @@ fn create_inet(
     protocol: i32,
 ) -> SysResult<Arc<dyn Socket>> {
     match &task.kernel.host_network {
-        Some(network) => host::create(&network.poller, family, kind, protocol),
-        None => inet::create(task, family, kind, protocol),
+        Some(network) if !task.inet().is_isolated() => {
+            host::create(&network.poller, family, kind, protocol)
+        }
+        _ => inet::create(task, family, kind, protocol),
     }
 }
 
@@ -204,6 +219,7 @@ pub(super) fn sys_bind(
 ) -> HandlerResult<()> {
     let opened = lookup(task, sockfd)?;
     let addr = read_addr(task, addr, addrlen)?;
+    landlock::check_port(task, opened.socket.identity(), &addr, AccessNet::BIND_TCP)?;
     Ok(opened.socket.bind(task, &addr)?)
 }
 
@@ -276,6 +292,7 @@ pub(super) fn sys_connect(
 ) -> HandlerResult<()> {
     let Opened { open, socket } = lookup(task, sockfd)?;
     let addr = read_addr(task, addr, addrlen)?;
+    landlock::check_port(task, socket.identity(), &addr, AccessNet::CONNECT_TCP)?;
     let may_wait = !open.is_nonblocking();
     let attempt = || match socket.connect(task, &addr, may_wait) {
         Err(Errno::EAGAIN) if may_wait => Ok(None),

@@ -7,7 +7,7 @@ use syscalls::abi::capability::{CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_R
 use syscalls::abi::resource::RLIMIT_NOFILE;
 use syscalls::abi::signal::SIGPIPE;
 use syscalls::abi::socket::{
-    Cmsghdr, Mmsghdr, MsgFlags, Msghdr, SCM_CREDENTIALS, SCM_MAX_FD, SCM_RIGHTS,
+    Cmsghdr, Mmsghdr, MsgFlags, Msghdr, SCM_CREDENTIALS, SCM_MAX_FD, SCM_PIDFD, SCM_RIGHTS,
     SOCKADDR_STORAGE_SIZE, SOL_SOCKET, Ucred, cmsg_align,
 };
 use syscalls::abi::time::Timespec;
@@ -310,18 +310,21 @@ fn check_sender(task: &CurrentTask, given: &Ucred) -> SysResult<Sender> {
     let creds = task.creds();
     let own_pid = task.group.pid_in(&task.pid_namespace());
     let pid = u32::try_from(given.pid).map_err(|_| Errno::EPERM)?;
-    let may_pid = pid == own_pid || creds.has_capability(CAP_SYS_ADMIN);
-    let may_uid = [creds.uid, creds.euid, creds.suid].contains(&given.uid)
-        || creds.has_capability(CAP_SETUID);
-    let may_gid = [creds.gid, creds.egid, creds.sgid].contains(&given.gid)
-        || creds.has_capability(CAP_SETGID);
+    let uid = creds.user_ns.kuid(given.uid).ok_or(Errno::EINVAL)?;
+    let gid = creds.user_ns.kgid(given.gid).ok_or(Errno::EINVAL)?;
+    let owner = &task.pid_namespace().owner;
+    let may_pid = pid == own_pid || creds.is_capable_in(owner, CAP_SYS_ADMIN);
+    let may_uid =
+        [creds.uid, creds.euid, creds.suid].contains(&uid) || creds.has_own_capability(CAP_SETUID);
+    let may_gid =
+        [creds.gid, creds.egid, creds.sgid].contains(&gid) || creds.has_own_capability(CAP_SETGID);
     if !may_pid || !may_uid || !may_gid {
         return Err(Errno::EPERM);
     }
     if pid != own_pid && task.pid_namespace().task(pid).is_none() {
         return Err(Errno::ESRCH);
     }
-    Ok(Sender::with(task, pid, given.uid, given.gid))
+    Ok(Sender::with(task, pid, uid, gid))
 }
 
 /// Implements `recvmsg(2)`.
@@ -440,6 +443,16 @@ fn write_control(
     }
     if !fds.is_empty() {
         writer.put(SOL_SOCKET, SCM_RIGHTS, fds.as_bytes())?;
+    }
+    if opened.socket.options().passes_pidfd()
+        && let Some(sender) = control.sender.as_ref().filter(|_| has_sender)
+    {
+        if writer.room_for_files() == 0 {
+            is_cut = true;
+        } else {
+            let fd = sender.pidfd(task).unwrap_or_else(|errno| -errno.raw());
+            writer.put(SOL_SOCKET, SCM_PIDFD, fd.as_bytes())?;
+        }
     }
     for Ancillary { level, kind, data } in &incoming.ancillary {
         is_cut |= !writer.put(*level, *kind, data)?;

@@ -203,7 +203,11 @@ fn from_pipe(task: &CurrentTask, pipe: &PipeEnd, to: &mut Side, count: usize) ->
 
 /// Moves up to `count` bytes from a file to a pipe.
 fn to_pipe(task: &CurrentTask, from: &mut Side, pipe: &PipeEnd, count: usize) -> SysResult<usize> {
-    let result = pipe.fill_from(task, from.open.file.as_ref(), from.position(), count);
+    let result = match pipe.fill_from(task, from.open.file.as_ref(), from.position(), count) {
+        // A directory has nothing that could be moved.
+        Err(Errno::EISDIR) => Err(Errno::EINVAL),
+        result => result,
+    };
     match &result {
         Err(Errno::EPIPE) => signal::send_to_self(task, SIGPIPE),
         Ok(n) => from.advance(*n),
@@ -392,10 +396,20 @@ pub(super) fn sys_vmsplice(
     }
     let is_nonblocking = flags.contains(SpliceFlags::NONBLOCK);
     let how = if is_nonblocking { RwFlags::NOWAIT } else { RwFlags::empty() };
-    if file.is_writable() {
-        do_write(task, &file, &segments, Position::Current, how)
-    } else {
-        do_read(task, &file, &segments, Position::Current, how)
+    if !file.is_writable() {
+        return do_read(task, &file, &segments, Position::Current, how);
+    }
+    // Unlike a write, it waits for room only until something has been put there.
+    let attempt = || match do_write(task, &file, &segments, Position::Current, RwFlags::NOWAIT) {
+        Ok(n) => Ok(Some(n)),
+        Err(Control::Error(Errno::EAGAIN)) if !is_nonblocking => Ok(None),
+        Err(Control::Error(errno)) => Err(errno),
+        Err(_) => Err(Errno::EAGAIN),
+    };
+    let register = |waiter: &Arc<dyn Waiter>| file.file.register(waiter, Events::WRITABLE, 0);
+    match task.wait_for(None, Restart::Sys, register, attempt)? {
+        Wait::Ready(n) => Ok(n),
+        Wait::TimedOut => Err(Errno::EAGAIN.into()),
     }
 }
 

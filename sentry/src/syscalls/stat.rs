@@ -4,7 +4,7 @@ use syscalls::abi::fs::{
     AT_FDCWD, AtFlags, R_OK, Stat, Statfs, Statx, StatxAttr, StatxMask, StatxTimestamp, W_OK, X_OK,
     major, minor,
 };
-use syscalls::abi::mount::{MountFlags, StFlags};
+use syscalls::abi::mount::{MNT_UNIQUE_ID_OFFSET, MountFlags, StFlags};
 use syscalls::abi::time::Timespec;
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -13,7 +13,7 @@ use super::at::{self, Target};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::permission::{self, MAY_EXEC, MAY_READ, MAY_WRITE};
 use crate::vfs::walk::{Walk, WalkFlags};
-use crate::vfs::{Attr, FileType, Path, Timestamp};
+use crate::vfs::{Attr, FileFlags, FileType, Path, Timestamp};
 
 /// Implements `stat(2)`.
 ///
@@ -25,7 +25,7 @@ pub(super) fn sys_stat(
 ) -> HandlerResult<()> {
     let path = task.read_path(pathname)?;
     let path = Walk::from_cwd(task, WalkFlags::FOLLOW).resolve(&path)?;
-    Ok(task.write_obj(statbuf, &stat_of(&path.inode().attr()?)?)?)
+    Ok(task.write_obj(statbuf, &stat_of(task, &path.inode().attr()?)?)?)
 }
 
 /// Implements `lstat(2)`.
@@ -36,13 +36,13 @@ pub(super) fn sys_lstat(
 ) -> HandlerResult<()> {
     let path = task.read_path(pathname)?;
     let path = Walk::from_cwd(task, WalkFlags::empty()).resolve(&path)?;
-    Ok(task.write_obj(statbuf, &stat_of(&path.inode().attr()?)?)?)
+    Ok(task.write_obj(statbuf, &stat_of(task, &path.inode().attr()?)?)?)
 }
 
 /// Implements `fstat(2)`.
 pub(super) fn sys_fstat(task: &CurrentTask, fd: Fd, statbuf: UserPtr<Stat>) -> HandlerResult<()> {
     let file = task.files().get_any(fd.0)?;
-    Ok(task.write_obj(statbuf, &stat_of(&file.file.attr()?)?)?)
+    Ok(task.write_obj(statbuf, &stat_of(task, &file.file.attr()?)?)?)
 }
 
 /// Implements `fstatat(2)`.
@@ -56,7 +56,7 @@ pub(super) fn sys_newfstatat(
     let known = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
     let flags = at::check_flags(flags, known)?;
     let target = at::resolve(task, dirfd, pathname, flags)?;
-    Ok(task.write_obj(statbuf, &stat_of(&target.attr()?)?)?)
+    Ok(task.write_obj(statbuf, &stat_of(task, &target.attr()?)?)?)
 }
 
 /// Implements `statx(2)`.
@@ -83,7 +83,12 @@ pub(super) fn sys_statx(
         Target::Path(path) => Some((path.mount.id, path.is_mount_root())),
         Target::File(_) => None,
     };
-    Ok(task.write_obj(statxbuf, &statx_of(&attr, place))?)
+    let mut statx = statx_of(task, &attr, place);
+    if place.is_some() && mask & StatxMask::MNT_ID_UNIQUE.bits() != 0 {
+        statx.stx_mask ^= (StatxMask::MNT_ID | StatxMask::MNT_ID_UNIQUE).bits();
+        statx.stx_mnt_id = statx.stx_mnt_id.saturating_add(MNT_UNIQUE_ID_OFFSET);
+    }
+    Ok(task.write_obj(statxbuf, &statx)?)
 }
 
 /// Implements `statfs(2)`.
@@ -158,7 +163,7 @@ fn do_access(
     let mut real = (*effective).clone();
     real.fsuid = real.uid;
     real.fsgid = real.gid;
-    real.effective = if real.uid == 0 { real.permitted } else { 0 };
+    real.effective = if real.user_ns.is_root_user(real.uid) { real.permitted } else { 0 };
     let saved = std::mem::replace(&mut *task.creds.lock(), real.into());
     let result = at::resolve(task, dirfd, pathname, flags)
         .and_then(|target| check_access(task, &target, mode));
@@ -196,14 +201,15 @@ fn timespec(time: Timestamp) -> Timespec {
     Timespec { tv_sec: time.sec, tv_nsec: i64::from(time.nsec) }
 }
 
-fn stat_of(attr: &Attr) -> SysResult<Stat> {
+fn stat_of(task: &CurrentTask, attr: &Attr) -> SysResult<Stat> {
+    let creds = task.creds();
     Ok(Stat {
         st_dev: attr.dev,
         st_ino: attr.ino,
         st_nlink: attr.nlink.into(),
         st_mode: attr.mode,
-        st_uid: attr.uid,
-        st_gid: attr.gid,
+        st_uid: creds.user_ns.shown_uid(attr.uid),
+        st_gid: creds.user_ns.shown_gid(attr.gid),
         st_rdev: attr.rdev,
         st_size: i64::try_from(attr.size).map_err(|_| Errno::EOVERFLOW)?,
         st_blksize: attr.blksize.into(),
@@ -215,7 +221,8 @@ fn stat_of(attr: &Attr) -> SysResult<Stat> {
     })
 }
 
-fn statx_of(attr: &Attr, place: Option<(u64, bool)>) -> Statx {
+fn statx_of(task: &CurrentTask, attr: &Attr, place: Option<(u64, bool)>) -> Statx {
+    let creds = task.creds();
     let timestamp = |time: Timestamp| StatxTimestamp {
         tv_sec: time.sec,
         tv_nsec: time.nsec,
@@ -229,15 +236,18 @@ fn statx_of(attr: &Attr, place: Option<(u64, bool)>) -> Statx {
         mask |= StatxMask::MNT_ID;
     }
     let is_mount_root = place.is_some_and(|(_, is_root)| is_root);
-    let attributes = if is_mount_root { StatxAttr::MOUNT_ROOT } else { StatxAttr::empty() };
+    let shown = FileFlags::IMMUTABLE | FileFlags::APPEND | FileFlags::NODUMP;
+    let own = StatxAttr::from_bits_retain(u64::from((attr.flags & shown).bits()));
+    let of_place = if is_mount_root { StatxAttr::MOUNT_ROOT } else { StatxAttr::empty() };
+    let attributes = of_place | own;
     Statx {
         stx_mask: mask.bits(),
         stx_blksize: attr.blksize,
         stx_attributes: attributes.bits(),
-        stx_attributes_mask: StatxAttr::MOUNT_ROOT.bits(),
+        stx_attributes_mask: (StatxAttr::MOUNT_ROOT | own).bits(),
         stx_nlink: attr.nlink,
-        stx_uid: attr.uid,
-        stx_gid: attr.gid,
+        stx_uid: creds.user_ns.shown_uid(attr.uid),
+        stx_gid: creds.user_ns.shown_gid(attr.gid),
         stx_mode: u16::try_from(attr.mode & 0xffff).unwrap_or(0),
         stx_ino: attr.ino,
         stx_size: attr.size,

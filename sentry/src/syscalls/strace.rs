@@ -60,7 +60,11 @@ pub(crate) fn leave(current: &CurrentTask, outcome: &HandlerResult) {
             return;
         }
         Err(
-            Control::Block | Control::HostCalls | Control::HostCallsThen(_) | Control::Detached,
+            Control::Block
+            | Control::HostCalls
+            | Control::HostCallsThen(_)
+            | Control::Traced
+            | Control::Detached,
         ) => {
             *current.strace_entry.lock() = text;
             return;

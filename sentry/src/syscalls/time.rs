@@ -77,13 +77,13 @@ fn find_clock(task: &CurrentTask, id: i32) -> SysResult<Clock> {
     })
 }
 
-fn read_clock(clock: &Clock) -> i64 {
+fn read_clock(task: &CurrentTask, clock: &Clock) -> i64 {
     let pick = |(user, system): (u64, u64), part: CpuPart| {
         let ns = if part == CpuPart::User { user } else { user.saturating_add(system) };
         i64::try_from(ns).unwrap_or(i64::MAX)
     };
     match clock {
-        Clock::Host(clock) => clock::now_ns(*clock),
+        Clock::Host(clock) => clock::now_ns(*clock).saturating_add(task.clock_offset_ns(*clock)),
         Clock::Process(task, part) => pick(task.group.cpu_ns(), *part),
         Clock::Thread(task, part) => pick(task.cpu_ns(), *part),
     }
@@ -95,7 +95,7 @@ pub(super) fn sys_clock_gettime(
     id: i32,
     tp: UserPtr<Timespec>,
 ) -> HandlerResult<()> {
-    let now = read_clock(&find_clock(task, id)?);
+    let now = read_clock(task, &find_clock(task, id)?);
     Ok(task.write_obj(tp, &Timespec::from_ns(now))?)
 }
 
@@ -231,7 +231,7 @@ pub(super) fn sys_clock_nanosleep(
         None => {
             let wanted = read_timespec(task, request)?;
             let relative = if absolute {
-                wanted.saturating_sub(u64::try_from(read_clock(&clock)).unwrap_or(0))
+                wanted.saturating_sub(u64::try_from(read_clock(task, &clock)).unwrap_or(0))
             } else {
                 wanted
             };
@@ -325,7 +325,8 @@ pub(super) fn sys_timer_create(
         ) => {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        Clock::Host(_) => TimerClock::Monotonic,
+        Clock::Host(HostClock::Monotonic) => TimerClock::Monotonic,
+        Clock::Host(of) => TimerClock::Host(of),
         Clock::Process(..) => TimerClock::ProcessCpu,
         Clock::Thread(of, _) => TimerClock::ThreadCpu(Arc::downgrade(&of)),
     };
@@ -383,6 +384,16 @@ pub(crate) fn read_itimerspec(task: &CurrentTask, ptr: UserPtr<Itimerspec>) -> S
     Ok(Setting { value_ns: ns(spec.it_value), interval_ns: ns(spec.it_interval) })
 }
 
+/// Returns which time of the host's clock a time of the caller's is, which arms a timer still.
+pub(super) fn on_host(task: &CurrentTask, clock: HostClock, ns: u64) -> u64 {
+    match task.clock_offset_ns(clock) {
+        0 => ns,
+        _ if ns == 0 => 0,
+        ahead if ahead < 0 => ns.saturating_add(ahead.unsigned_abs()),
+        ahead => ns.saturating_sub(ahead.unsigned_abs()).max(1),
+    }
+}
+
 /// Implements `timer_settime(2)`.
 pub(super) fn sys_timer_settime(
     task: &CurrentTask,
@@ -394,9 +405,12 @@ pub(super) fn sys_timer_settime(
     if new_value.is_null() {
         return Err(Errno::EINVAL.into());
     }
-    let setting = read_itimerspec(task, new_value)?;
+    let mut setting = read_itimerspec(task, new_value)?;
     let timer = task.group.timers.get(timerid)?;
     let absolute = TimerFlags::from_bits_retain(flags).contains(TimerFlags::ABSTIME);
+    if absolute && let Some(clock) = timer.host_clock() {
+        setting.value_ns = on_host(task, clock, setting.value_ns);
+    }
     let previous = timer.set(setting, absolute);
     if !old_value.is_null() {
         task.write_obj(old_value, &to_itimerspec(previous))?;

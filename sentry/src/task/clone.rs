@@ -4,15 +4,22 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use sentry_platform::{Context, ContextOwner, HostCall, SyscallArgs};
+use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::abi::clone::CloneFlags;
-use syscalls::abi::signal::SsFlags;
+use syscalls::abi::ptrace::{PTRACE_EVENT_VFORK_DONE, PtraceOptions};
+use syscalls::abi::signal::{SIGKILL, SsFlags};
+use syscalls::abi::wait as status;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
+use super::namespaces::{self, Inherited, Namespaces};
 use super::pid_namespace::{self, PidNamespace};
+use super::ptrace::{link, stop};
 use super::signal::TaskSignals;
+use super::signal::post::kill_group;
 use super::thread_group::NewGroup;
 use super::{
     Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, block, exit, run,
+    time_namespace,
 };
 use crate::fs::pidfd;
 use crate::kernel::Kernel;
@@ -20,9 +27,6 @@ use crate::mm::MemoryManager;
 use crate::sync::Mutex;
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
-
-/// How deep pid namespaces can be nested: Linux's limit below that of the container.
-const MAX_PID_NS_LEVEL: usize = 33;
 
 /// The arguments of the clone family after their first check.
 #[derive(Clone, Debug)]
@@ -55,6 +59,7 @@ pub(crate) struct NewTask {
     pub(crate) files: Arc<FdTable>,
     pub(crate) fs: Arc<FsContext>,
     pub(crate) creds: Arc<Credentials>,
+    pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) comm: Vec<u8>,
     pub(crate) signals: TaskSignals,
     pub(crate) misc: super::TaskMisc,
@@ -90,10 +95,14 @@ impl Task {
             files: Mutex::new(new.files),
             fs: Mutex::new(new.fs),
             creds: Mutex::new(new.creds),
+            ptrace: super::ptrace::Ptrace::default(),
+            namespaces: Mutex::new(new.namespaces),
             seccomp: super::seccomp::Seccomp::default(),
             signals: Mutex::new(new.signals),
             attention: AtomicBool::new(true),
             facts_changed: AtomicBool::new(true),
+            has_fast_path: AtomicBool::new(false),
+            lends_mask: AtomicBool::new(false),
             comm: Mutex::new(new.comm),
             clear_child_tid: AtomicU64::new(0),
             has_left_futexes: AtomicBool::new(false),
@@ -116,7 +125,7 @@ impl Task {
 }
 
 /// Checks flags as `copy_process` does, in its order.
-fn check(clone: &Clone) -> SysResult<()> {
+fn check(current: &CurrentTask, clone: &Clone) -> SysResult<()> {
     let flags = clone.flags;
     let has = |bits: CloneFlags| flags.contains(bits);
     if has(CloneFlags::NEWNS | CloneFlags::FS) || has(CloneFlags::NEWUSER | CloneFlags::FS) {
@@ -140,16 +149,12 @@ fn check(clone: &Clone) -> SysResult<()> {
     if has(CloneFlags::PIDFD) && flags.intersects(CloneFlags::DETACHED) {
         return Err(Errno::EINVAL);
     }
-    let unsupported = CloneFlags::NEWUSER
-        | CloneFlags::NEWNET
-        | CloneFlags::NEWIPC
-        | CloneFlags::NEWCGROUP
-        | CloneFlags::NEWTIME
-        | CloneFlags::NEWNS
-        | CloneFlags::NEWUTS
-        | CloneFlags::INTO_CGROUP;
-    if flags.intersects(unsupported) {
-        crate::unsupported::note("clone(namespaces)", &[flags.bits(), 0, 0, 0, 0, 0]);
+    if flags.intersects(CloneFlags::INTO_CGROUP) {
+        crate::unsupported::note("clone(cgroup)", &[flags.bits(), 0, 0, 0, 0, 0]);
+        return Err(Errno::EINVAL);
+    }
+    let for_children = current.namespaces().pid_for_children.clone();
+    if has(CloneFlags::THREAD) && !Arc::ptr_eq(&for_children, &current.pid_namespace()) {
         return Err(Errno::EINVAL);
     }
     Ok(())
@@ -161,15 +166,13 @@ fn check(clone: &Clone) -> SysResult<()> {
 /// `EINVAL` for contradictory flags, `EPERM` for a pid namespace without the capability, `EAGAIN`
 /// and `ENOMEM` where a limit is reached.
 pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
-    if let Some(VforkWait { child_pid }) = current.recall::<VforkWait>() {
-        return wait_for_vfork(current, child_pid);
+    if let Some(made) = current.recall::<Made>() {
+        return go_on(current, made);
     }
-    check(clone)?;
+    check(current, clone)?;
     let flags = clone.flags;
-    if flags.contains(CloneFlags::NEWPID)
-        && !current.creds().has_capability(syscalls::abi::capability::CAP_SYS_ADMIN)
-    {
-        return Err(Errno::EPERM.into());
+    if !current.misc.lock().may_fork() {
+        return Err(Errno::EAGAIN.into());
     }
     if !flags.contains(CloneFlags::VM) {
         current.mm().before_fork(current)?;
@@ -180,7 +183,7 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
     let is_thread = flags.contains(CloneFlags::THREAD);
     let shares_memory = flags.contains(CloneFlags::VM);
 
-    let (child, pidfd) = match prepare(current, clone, is_thread, shares_memory) {
+    let (child, pidfd) = match prepare(current, clone, shares_memory) {
         Ok(prepared) => prepared,
         Err(errno) => {
             current.container().task_gone(&current.kernel);
@@ -188,7 +191,7 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
         }
     };
     if flags.contains(CloneFlags::SYSVSEM) {
-        let undo = current.container().ipc.sem.undo_list(current);
+        let undo = current.ipc().sem.undo_list(current);
         *child.sem_undo.lock() = Some(undo);
     }
     publish(current, &child, clone, is_thread);
@@ -209,12 +212,18 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
         child.set_tid_on_start(clone.child_tid, tid, shares_memory, current);
     }
     *current.pending_clone.lock() = Some(Arc::downgrade(&child));
-    if flags.contains(CloneFlags::VFORK) {
+    let is_vfork = flags.contains(CloneFlags::VFORK);
+    if is_vfork {
         *child.vfork_parent.lock() = Some(current.task().clone());
         *current.vfork_child.lock() = Some(Arc::downgrade(&child));
+    }
+    let event = link::clone_event(current, clone);
+    if is_vfork || event.is_some() {
+        let told_pid = told_pid(current, &child);
         run::start(&child);
-        current.remember(VforkWait { child_pid });
-        // The host's clone must happen before this thread can wait for the child.
+        current.remember(Made { child_pid, told_pid, is_vfork, next: AfterBirth::Check(event) });
+        // The host's clone must happen before this thread can wait for the child, or its tracer
+        // look at it.
         return Err(Control::HostCalls);
     }
     run::start(&child);
@@ -226,7 +235,6 @@ pub fn do_clone(current: &CurrentTask, clone: &Clone) -> HandlerResult<u64> {
 fn prepare(
     current: &CurrentTask,
     clone: &Clone,
-    is_thread: bool,
     shares_memory: bool,
 ) -> SysResult<(Arc<Task>, Option<i32>)> {
     let pidfd = if clone.flags.contains(CloneFlags::PIDFD) {
@@ -239,9 +247,17 @@ fn prepare(
     } else {
         None
     };
-    let child = allocate_pids(current, clone).and_then(|pids| {
-        let child = build(current, clone, &pids, is_thread, shares_memory);
-        child.inspect_err(|_| pid_namespace::free(&pids))
+    let child = namespaces::inherit(current, clone.flags).and_then(|mut inherited| {
+        let mut vdso = None;
+        if !shares_memory && let Some(new) = inherited.namespaces.in_time_for_children() {
+            vdso = time_namespace::remap(current, &new.time)?;
+            inherited.namespaces = new;
+        }
+        let pids = allocate_pids(current, clone, &inherited)?;
+        let child = build(current, clone, &pids, inherited, shares_memory);
+        let child = child.inspect_err(|_| pid_namespace::free(&pids))?;
+        child.host_calls.lock().extend(vdso);
+        Ok(child)
     });
     if let (Err(_), Some(fd)) = (&child, pidfd) {
         let _ = current.files().remove(fd);
@@ -249,18 +265,65 @@ fn prepare(
     Ok((child?, pidfd))
 }
 
-struct VforkWait {
+/// A child that has been made by a call that does not return at once.
+#[derive(Clone, Copy)]
+struct Made {
     child_pid: u32,
+    /// Its number as the caller's tracer knows it.
+    told_pid: u64,
+    is_vfork: bool,
+    next: AfterBirth,
 }
 
-fn wait_for_vfork(current: &CurrentTask, child_pid: u32) -> HandlerResult<u64> {
-    let failed =
-        current.context().host_call_results().values.iter().find_map(|v| v.as_ref().err()).copied();
-    if let Some(errno) = failed {
-        self::failed(current, errno);
-        return Err(errno.into());
+#[derive(Clone, Copy)]
+enum AfterBirth {
+    /// Look whether the host has made it, and tell the tracer.
+    Check(Option<i32>),
+    /// Wait for a vfork child.
+    Wait,
+    /// Return.
+    Return,
+}
+
+/// Returns the child's number as the caller's tracer knows it.
+fn told_pid(current: &CurrentTask, child: &Task) -> u64 {
+    current.ptrace.tracer().map_or(0, |tracer| child.tid_in(&tracer.pid_namespace()).into())
+}
+
+fn go_on(current: &CurrentTask, made: Made) -> HandlerResult<u64> {
+    match made.next {
+        AfterBirth::Check(event) => {
+            let results = current.context().host_call_results();
+            let failed = results.values.iter().find_map(|v| v.as_ref().err()).copied();
+            if let Some(errno) = failed {
+                self::failed(current, errno);
+                return Err(errno.into());
+            }
+            *current.pending_clone.lock() = None;
+            let next = if made.is_vfork { AfterBirth::Wait } else { AfterBirth::Return };
+            let made = Made { next, ..made };
+            match event {
+                Some(event) => {
+                    current.remember(made);
+                    Err(stop::event(current, event, made.told_pid))
+                }
+                None => go_on(current, made),
+            }
+        }
+        AfterBirth::Wait => {
+            let child_pid = wait_for_vfork(current, made)?;
+            if !current.ptrace.has_option(PtraceOptions::TRACEVFORKDONE) {
+                return Ok(child_pid);
+            }
+            current.remember(Made { next: AfterBirth::Return, ..made });
+            Err(stop::event(current, PTRACE_EVENT_VFORK_DONE, made.told_pid))
+        }
+        AfterBirth::Return => Ok(made.child_pid.into()),
     }
-    current.remember(VforkWait { child_pid });
+}
+
+fn wait_for_vfork(current: &CurrentTask, made: Made) -> HandlerResult<u64> {
+    current.remember(made);
     let waited = current.wait_for(
         None,
         Restart::NoIntr,
@@ -273,8 +336,8 @@ fn wait_for_vfork(current: &CurrentTask, child_pid: u32) -> HandlerResult<u64> {
     );
     match waited {
         Ok(_) => {
-            current.recall::<VforkWait>();
-            Ok(u64::from(child_pid))
+            current.recall::<Made>();
+            Ok(u64::from(made.child_pid))
         }
         // vfork(2): the parent cannot be interrupted but by a fatal signal.
         Err(Control::Restart(_)) if current.group.signals.lock().exit_status.is_none() => {
@@ -284,41 +347,42 @@ fn wait_for_vfork(current: &CurrentTask, child_pid: u32) -> HandlerResult<u64> {
     }
 }
 
-fn allocate_pids(current: &CurrentTask, clone: &Clone) -> SysResult<Vec<(Arc<PidNamespace>, u32)>> {
-    let own = current.pid_namespace();
-    let namespace = if clone.flags.contains(CloneFlags::NEWPID) {
-        if own.level >= MAX_PID_NS_LEVEL {
-            return Err(Errno::ENOSPC);
-        }
-        PidNamespace::new(Some(own), current.kernel.next_namespace_ino())
-    } else {
-        current.kernel.pid_namespace_for_children(current.task())
-    };
+fn allocate_pids(
+    current: &CurrentTask,
+    clone: &Clone,
+    inherited: &Inherited,
+) -> SysResult<Vec<(Arc<PidNamespace>, u32)>> {
+    let namespace = &inherited.namespaces.pid_for_children;
     // The outermost namespace is not one that anybody in a container knows of.
     if clone.set_tid.len() >= namespace.chain().len() {
         return Err(Errno::EINVAL);
     }
-    if !clone.set_tid.is_empty()
-        && !current.creds().has_capability(syscalls::abi::capability::CAP_SYS_ADMIN)
-    {
+    let creds = current.creds();
+    let may = |namespace: &Arc<PidNamespace>| creds.is_capable_in(&namespace.owner, CAP_SYS_ADMIN);
+    let named = namespace.chain().into_iter().rev().take(clone.set_tid.len());
+    if !named.into_iter().all(|namespace| may(&namespace)) {
         return Err(Errno::EPERM);
     }
-    pid_namespace::allocate(&namespace, &clone.set_tid)
+    pid_namespace::allocate(namespace, &clone.set_tid)
 }
 
 fn build(
     current: &CurrentTask,
     clone: &Clone,
     pids: &[(Arc<PidNamespace>, u32)],
-    is_thread: bool,
+    inherited: Inherited,
     shares_memory: bool,
 ) -> SysResult<Arc<Task>> {
     let flags = clone.flags;
+    let is_thread = flags.contains(CloneFlags::THREAD);
     let tid = pids.first().map_or(0, |(_, pid)| *pid);
     let mm = if shares_memory { current.mm() } else { current.mm().fork()? };
     let files =
         if flags.contains(CloneFlags::FILES) { current.files() } else { current.files().fork() };
     let fs = if flags.contains(CloneFlags::FS) { current.fs() } else { current.fs().fork() };
+    if flags.contains(CloneFlags::NEWNS) {
+        fs.unshare_namespace(&inherited.creds.user_ns)?;
+    }
     let group =
         if is_thread { current.group.clone() } else { new_group(current, clone, tid, pids) };
     if is_thread {
@@ -339,6 +403,7 @@ fn build(
     let mut misc = current.misc.lock().clone();
     misc.default_timer_slack_ns = misc.timer_slack_ns;
     misc.reset_on_fork();
+    misc.keyrings.on_clone(is_thread);
     misc.start_ns = current.kernel.clock.boot_ns();
     if shares_memory {
         misc.rseq = None;
@@ -351,7 +416,8 @@ fn build(
         mm,
         files,
         fs,
-        creds: current.creds(),
+        creds: inherited.creds,
+        namespaces: inherited.namespaces,
         comm: current.comm.lock().clone(),
         signals,
         misc,
@@ -402,8 +468,12 @@ fn new_group(
         Arc::new(Mutex::new(copy))
     };
     let keeps_parent = flags.contains(CloneFlags::PARENT);
-    let parent = if keeps_parent { own.tree.lock().parent.clone() } else { Arc::downgrade(own) };
-    let exit_signal = if keeps_parent { own.tree.lock().exit_signal } else { clone.exit_signal };
+    let (parent, parent_tid, exit_signal) = if keeps_parent {
+        let tree = own.tree.lock();
+        (tree.parent.clone(), tree.parent_tid, tree.exit_signal)
+    } else {
+        (Arc::downgrade(own), current.tid(), clone.exit_signal)
+    };
     let pid_namespace = pids.last().map_or_else(|| own.pid_namespace.clone(), |(ns, _)| ns.clone());
     let limits = *own.limits.lock();
     ThreadGroup::new(NewGroup {
@@ -412,13 +482,15 @@ fn new_group(
         pid,
         pid_namespace,
         parent,
-        parent_tid: current.tid(),
+        parent_tid,
         process_group: own.process_group(),
         exit_signal,
         actions,
         limits,
         oom_score_adj: own.oom_score_adj.load(Ordering::Relaxed),
         is_dumpable: own.is_dumpable.load(Ordering::Relaxed),
+        memory_owner: own.memory_owner.lock().clone(),
+        core_filter: own.core_filter.load(Ordering::Relaxed),
         borrows_memory: flags.contains(CloneFlags::VM),
     })
 }
@@ -426,11 +498,16 @@ fn new_group(
 /// Makes the child visible to the rest of the kernel.
 fn publish(current: &CurrentTask, child: &Arc<Task>, clone: &Clone, is_thread: bool) {
     let _guard = current.kernel.tree.lock();
+    link::inherit(current, child, clone);
     // Under this lock: a thread may be giving all of them a filter.
     child.seccomp.set(current.seccomp.mode());
     child.group.tree.lock().tasks.push(child.clone());
+    let mut is_late = false;
     for (namespace, pid) in child.pids.lock().iter() {
-        namespace.enter(*pid, child);
+        is_late |= namespace.enter(*pid, child);
+    }
+    if is_late {
+        kill_group(&child.group, status::signaled(SIGKILL, false));
     }
     if !is_thread {
         let parent = if clone.flags.contains(CloneFlags::PARENT) {

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use super::user_namespace::UserNamespace;
+use crate::config::IdMaps;
+use crate::landlock::Domain;
+
 /// The bit set of all capabilities that Linux 6.12 has: 0 to `CAP_CHECKPOINT_RESTORE`.
 pub const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
 
 /// The credentials of a task. Shared, and replaced as a whole when they change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Credentials {
     /// Real user id.
     pub uid: u32,
@@ -40,6 +44,10 @@ pub struct Credentials {
     pub securebits: u32,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
+    /// The user namespace in which the capabilities count.
+    pub user_ns: Arc<UserNamespace>,
+    /// The rights that have been taken away (`landlock(7)`).
+    pub(crate) landlock: Option<Arc<Domain>>,
 }
 
 impl Credentials {
@@ -62,12 +70,15 @@ impl Credentials {
             ambient: 0,
             securebits: 0,
             no_new_privs: false,
+            user_ns: UserNamespace::of_container(IdMaps::default()),
+            landlock: None,
         }
     }
 
-    /// Returns whether capability number `capability` is effective.
+    /// Returns whether capability number `capability` is effective for the container as a whole:
+    /// `capable`. In a further user namespace none is.
     pub fn has_capability(&self, capability: u32) -> bool {
-        self.effective.checked_shr(capability).unwrap_or(0) & 1 != 0
+        self.user_ns.is_initial() && self.has_own_capability(capability)
     }
 
     /// Returns whether the file group or one of the supplementary groups is `gid`.

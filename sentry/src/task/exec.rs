@@ -16,7 +16,7 @@ use syscalls::{Errno, SysResult};
 
 use super::exec_creds::{FileCapabilities, NewCredentials, after_exec};
 use super::{
-    Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, exit, run,
+    Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, exit, ptrace, run,
 };
 use crate::mm::MemoryManager;
 use crate::mm::loader::{self, Entry};
@@ -24,6 +24,7 @@ use crate::sync::Mutex;
 use crate::syscalls::dispatch;
 use crate::vfs::OpenFile;
 use crate::vfs::open::open_exec;
+use crate::vfs::path::Path;
 use crate::vfs::walk::{Walk, WalkFlags};
 
 /// The most bytes of a thread's name.
@@ -131,7 +132,10 @@ pub(crate) fn execute(
         return Err(Control::Block);
     }
     let task = current.task().clone();
+    let tracer = task.ptrace.tracer();
+    let old_tid = tracer.map_or(0, |tracer| task.tid_in(&tracer.pid_namespace()));
     commit(current, ready);
+    ptrace::stop::executed(&task, old_tid);
     current.set_in_call(false);
     current.end_block();
     dispatch::replaced(current);
@@ -199,11 +203,17 @@ fn comm(filename: &[u8]) -> Vec<u8> {
 fn new_creds(current: &CurrentTask, file: &OpenFile) -> SysResult<NewCredentials> {
     let old = current.creds();
     let attr = file.file.attr()?;
-    let nosuid =
-        file.path.as_ref().is_some_and(|path| path.mount.flags().contains(MountFlags::NOSUID));
+    let is_foreign = |path: &Path| {
+        // What somebody has mounted in a user namespace counts only in there.
+        path.mount.sb.owner().is_some_and(|owner| !old.user_ns.is_in(owner))
+    };
+    let nosuid = file
+        .path
+        .as_ref()
+        .is_some_and(|path| path.mount.flags().contains(MountFlags::NOSUID) || is_foreign(path));
     let caps = file.file.inode().and_then(|inode| inode.get_xattr(b"security.capability").ok());
     let caps = caps.and_then(|value| FileCapabilities::parse(&value));
-    after_exec(&old, &attr, caps, !nosuid)
+    after_exec(&old, &attr, caps, !nosuid && !ptrace::link::is_held_back(current))
 }
 
 fn may_read(creds: &Credentials, file: &OpenFile) -> bool {
@@ -271,7 +281,9 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
     ready.is_taken = true;
     let old_mm = std::mem::replace(&mut *task.mm.lock(), ready.mm.clone());
     task.host_calls.lock().clear();
-    ready.context.set_regs(&initial_regs(ready.entry));
+    // A tracer sees which call it was.
+    let orig_rax = current.call.lock().number;
+    ready.context.set_regs(&Regs { orig_rax, ..initial_regs(ready.entry) });
     group.account.change_space(&**current.context(), || {
         task.set_context(ready.context.clone());
     });
@@ -287,6 +299,7 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
         let mut misc = task.misc.lock();
         misc.rseq = None;
         misc.robust_list_len = 0;
+        misc.keyrings.on_exec();
     }
     task.robust_list.store(0, Ordering::Relaxed);
     *task.comm.lock() = std::mem::take(&mut ready.comm);
@@ -295,7 +308,13 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
     }
     let is_dumpable = !ready.creds.is_changed && !ready.creds.is_secure && ready.is_readable;
     group.is_dumpable.store(is_dumpable, Ordering::Relaxed);
+    let users = &ready.creds.creds.user_ns;
+    // As `would_dump()`: nobody gets at a program through its memory whom its file is closed to.
+    let owner = if ready.is_readable { users.clone() } else { users.outermost() };
+    let old = std::mem::replace(&mut *group.memory_owner.lock(), owner);
+    drop(old);
     *task.creds.lock() = Arc::new(ready.creds.creds.clone());
+    task.enter_time_for_children();
     group.has_execed.store(true, Ordering::Relaxed);
     group.signals.lock().exec_tid = None;
 }
@@ -318,9 +337,17 @@ fn become_leader(task: &Arc<Task>) {
         namespace.enter(*pid, task);
     }
     for (namespace, pid) in &own_pids {
-        namespace.leave(*pid);
+        // The leader, whose number this thread now has, is still there.
+        let _ = namespace.leave(*pid);
     }
     *leader.pids.lock() = own_pids;
+    for child in group.children() {
+        let mut tree = child.tree.lock();
+        if tree.parent_tid == own_tid {
+            tree.parent_tid = task.tid();
+        }
+    }
+    ptrace::link::unlink(&leader);
     group.signals.lock().exec_tid = Some(task.tid());
     task.container().task_gone(&task.kernel);
 }

@@ -19,7 +19,7 @@ pub(crate) struct FileCapabilities {
 }
 
 /// Credentials after an exec.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct NewCredentials {
     /// The credentials.
     pub(crate) creds: Credentials,
@@ -65,12 +65,16 @@ pub(crate) fn after_exec(
     honours_set_id: bool,
 ) -> SysResult<NewCredentials> {
     let mut new = old.clone();
-    let file = file.filter(|_| honours_set_id);
+    // Capabilities of files count in the user namespace of the file system: the container's.
+    let file = file.filter(|_| honours_set_id && old.user_ns.is_initial());
     if honours_set_id && !old.no_new_privs {
-        if attr.mode & S_ISUID != 0 {
+        // Nobody becomes a user whom the caller's user namespace does not know.
+        let is_known =
+            old.user_ns.uid_of(attr.uid).is_some() && old.user_ns.gid_of(attr.gid).is_some();
+        if attr.mode & S_ISUID != 0 && is_known {
             new.euid = attr.uid;
         }
-        if attr.mode & S_ISGID != 0 && attr.mode & S_IXGRP != 0 {
+        if attr.mode & S_ISGID != 0 && attr.mode & S_IXGRP != 0 && is_known {
             new.egid = attr.gid;
         }
     }
@@ -84,12 +88,14 @@ pub(crate) fn after_exec(
         }
     }
     let securebits = Securebits::from_bits_retain(old.securebits);
-    let is_root = new.euid == 0 || new.uid == 0;
-    let is_set_uid_root = new.uid != 0 && new.euid == 0;
+    let is_root_user = |uid| old.user_ns.is_root_user(uid);
+    let (is_real_root, is_effective_root) = (is_root_user(new.uid), is_root_user(new.euid));
+    let is_root = is_effective_root || is_real_root;
+    let is_set_uid_root = !is_real_root && is_effective_root;
     let file_counts_alone = file.is_some() && is_set_uid_root;
     if !securebits.contains(Securebits::NOROOT) && is_root && !file_counts_alone {
         new.permitted = old.bounding | old.inheritable;
-        effective |= new.euid == 0;
+        effective |= is_effective_root;
     }
     let is_set_id = new.euid != old.uid || new.egid != old.gid;
     let gains = new.permitted & !old.permitted != 0;
@@ -109,7 +115,7 @@ pub(crate) fn after_exec(
     new.effective = if effective { new.permitted } else { new.ambient };
     new.securebits &= !Securebits::KEEP_CAPS.bits();
     let grew = new.permitted & !new.ambient != 0;
-    let is_secure = is_set_id || (new.uid != 0 && (effective || grew));
+    let is_secure = is_set_id || (!is_real_root && (effective || grew));
     let is_changed =
         new.euid != old.euid || new.egid != old.egid || new.permitted & !old.permitted != 0;
     Ok(NewCredentials { creds: new, is_secure, is_changed })
@@ -171,7 +177,8 @@ mod tests {
         assert!(new.is_secure);
         let mut bounded = user(1);
         bounded.bounding = 0;
-        assert_eq!(after_exec(&bounded, &file(0o755), Some(caps), true), Err(Errno::EPERM));
+        let refused = after_exec(&bounded, &file(0o755), Some(caps), true);
+        assert_eq!(refused.map(|_| ()), Err(Errno::EPERM));
         assert_eq!(FileCapabilities::parse(&value[..19]), None);
     }
 

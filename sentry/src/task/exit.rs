@@ -9,7 +9,9 @@ use syscalls::abi::signal::{SIGCONT, SIGHUP, SIGKILL, Siginfo};
 use syscalls::abi::wait as status;
 use syscalls::{UserAddr, UserPtr};
 
-use super::{CurrentTask, Task, ThreadGroup, identity, run, signal, wait};
+use super::job::ProcessGroup;
+use super::pid_namespace::CONTAINER_LEVEL;
+use super::{CurrentTask, Task, ThreadGroup, coredump, identity, ptrace, run, signal, wait};
 use crate::sync::Events;
 use crate::vfs::fs_context::FsContext;
 
@@ -36,6 +38,14 @@ pub(crate) fn exit_group(current: &CurrentTask, status: i32) {
 /// one.
 pub(crate) fn exit_task(current: &CurrentTask, status: i32) {
     let task = current.task();
+    if coredump::holds(current, status) {
+        return;
+    }
+    if task.ptrace.is_on() && ptrace::stop::exits(current, status) {
+        // It ends when its tracer lets it.
+        run::stay(current);
+        return;
+    }
     if let_go_of_memory(current, status) {
         return;
     }
@@ -104,6 +114,10 @@ pub(crate) fn undo_clone(child: &Arc<Task>) {
         child.group.tree.lock().exit_signal = 0;
     }
     *child.vfork_parent.lock() = None;
+    {
+        let _guard = child.kernel.tree.lock();
+        ptrace::link::unlink(child);
+    }
     if !child.exiting.swap(true, Ordering::SeqCst) {
         leave(child, status::signaled(SIGKILL, false));
     }
@@ -136,7 +150,7 @@ fn leave(task: &Arc<Task>, status: i32) {
         let context = task.context.lock().clone();
         task.group.account.close(&*context);
     }
-    task.container().ipc.sem.leave_undo_list(task);
+    task.ipc().sem.leave_undo_list(task);
     task.seccomp.release();
     // Descriptors are closed before the parent learns of the exit, as on Linux.
     let files = std::mem::replace(&mut *task.files.lock(), crate::vfs::fd_table::FdTable::empty());
@@ -147,21 +161,25 @@ fn leave(task: &Arc<Task>, status: i32) {
     drop(fs);
     crate::mm::in_flight::leave(task);
     let guard = task.kernel.tree.lock();
+    ptrace::link::release_tracees(task);
     // Of threads that exit at the same time exactly one is the last.
     task.has_left.store(true, Ordering::SeqCst);
     let is_last = task.group.tasks().iter().all(|other| other.has_left.load(Ordering::SeqCst));
     if !task.is_leader() {
         task.group.tree.lock().tasks.retain(|other| !Arc::ptr_eq(other, task));
-        for (namespace, pid) in task.pids.lock().iter() {
-            namespace.leave(*pid);
+        if !ptrace::report::keep_zombie(task, status) {
+            leave_namespaces(task);
+            task.container().task_gone(&task.kernel);
         }
-        task.container().task_gone(&task.kernel);
     }
     if is_last {
         end_group(&task.group, status);
+    } else {
+        hand_over_children(task);
     }
     drop(guard);
     super::exec::thread_has_left(&task.group);
+    coredump::thread_has_left(&task.group);
     task.group.thread_events.notify(Events::READABLE);
 }
 
@@ -182,7 +200,29 @@ fn end_group(group: &Arc<ThreadGroup>, status: i32) {
     drop(watch);
     if group.is_namespace_init() {
         kill_namespace(group);
+        reparent_children(group);
+        // As `zap_pid_ns_processes()`: what the parent learns is that all are gone.
+        let namespace = &group.pid_namespace;
+        if namespace.level > CONTAINER_LEVEL && namespace.end_with_last(group, status) {
+            return;
+        }
     }
+    become_zombie(group, status);
+}
+
+/// Takes a thread's numbers from it, and ends the namespaces whose init has waited for that. The
+/// caller holds `Kernel::tree`.
+pub(super) fn leave_namespaces(task: &Task) {
+    let pids = task.pids.lock().clone();
+    for (namespace, pid) in pids {
+        if let Some((init, status)) = namespace.leave(pid) {
+            become_zombie(&init, status);
+        }
+    }
+}
+
+/// The second half of [`end_group`].
+fn become_zombie(group: &Arc<ThreadGroup>, status: i32) {
     reparent_children(group);
     let process_group = group.process_group();
     disassociate_terminal(group);
@@ -192,7 +232,9 @@ fn end_group(group: &Arc<ThreadGroup>, status: i32) {
         tree.unseen_stop = None;
         tree.has_unseen_continue = false;
     }
-    orphan_check(&process_group, Some(group));
+    if let Some(parent) = group.parent() {
+        hang_up_orphans(&process_group, &parent, Some(group));
+    }
     group.kernel.process_exited(group, status);
     let unwanted = wait::notify_parent_of_exit(group, status);
     group.exit_events.notify(Events::READABLE | Events::HUP);
@@ -224,18 +266,13 @@ fn reparent_children(group: &Arc<ThreadGroup>) {
         let is_zombie = {
             let mut tree = child.tree.lock();
             tree.parent = new_parent.as_ref().map(Arc::downgrade).unwrap_or_default();
+            tree.parent_tid = new_parent.as_ref().and_then(living_thread).unwrap_or_default();
             // A child given to another process reports with SIGCHLD, whatever it was made with.
             tree.exit_signal = syscalls::abi::signal::SIGCHLD;
             tree.zombie
         };
         identity::changed_for_all(&child);
-        for task in child.live_tasks() {
-            let signo = task.parent_death_signal.load(Ordering::Relaxed);
-            if signo != 0 {
-                let info = Siginfo::kill(i32::try_from(signo).unwrap_or(0), 0, 0, 0);
-                let _ = signal::send_to_task(&task, info);
-            }
-        }
+        send_death_signals(&child);
         match &new_parent {
             Some(parent) => {
                 parent.tree.lock().children.push(child.clone());
@@ -247,6 +284,37 @@ fn reparent_children(group: &Arc<ThreadGroup>) {
             }
             None if is_zombie.is_some() => wait::reap(&child),
             None => {}
+        }
+        hang_up_orphans(&child.process_group(), group, None);
+    }
+}
+
+/// Gives the children that an exiting thread has made to another of its process.
+fn hand_over_children(task: &Task) {
+    let Some(heir) = living_thread(&task.group) else { return };
+    let mut children = task.group.children();
+    children.retain(|child| child.tree.lock().parent_tid == task.tid());
+    for child in children {
+        child.tree.lock().parent_tid = heir;
+        send_death_signals(&child);
+    }
+}
+
+/// Returns the number of a thread that has not exited: the leader's, if it can be.
+fn living_thread(group: &Arc<ThreadGroup>) -> Option<u32> {
+    let tasks = group.live_tasks();
+    let leader = tasks.iter().find(|task| task.is_leader());
+    leader.or(tasks.first()).map(|task| task.tid())
+}
+
+/// Sends the signals that threads of a process want when their parent, a thread, has ended
+/// (`PR_SET_PDEATHSIG`).
+fn send_death_signals(child: &ThreadGroup) {
+    for task in child.live_tasks() {
+        let signo = task.parent_death_signal.load(Ordering::Relaxed);
+        if signo != 0 {
+            let info = Siginfo::kill(i32::try_from(signo).unwrap_or(0), 0, 0, 0);
+            let _ = signal::send_to_task(&task, info);
         }
     }
 }
@@ -264,7 +332,8 @@ fn find_reaper(group: &Arc<ThreadGroup>) -> Option<Arc<ThreadGroup>> {
         ancestor = candidate.parent();
     }
     let init = group.pid_namespace.group(1)?;
-    (!Arc::ptr_eq(&init, group) && !init.is_zombie()).then_some(init)
+    let may_reap = !init.is_zombie() && !group.pid_namespace.is_dead();
+    (!Arc::ptr_eq(&init, group) && may_reap).then_some(init)
 }
 
 /// The end of a session leader hangs up its terminal.
@@ -282,9 +351,16 @@ fn disassociate_terminal(group: &Arc<ThreadGroup>) {
     }
 }
 
-/// A process group that has just become orphaned and has stopped members gets SIGHUP and SIGCONT.
-fn orphan_check(process_group: &super::job::ProcessGroup, exiting: Option<&ThreadGroup>) {
-    if !process_group.is_orphaned(exiting) {
+/// A process group that has just become orphaned and has stopped members gets SIGHUP and SIGCONT. What
+/// has ended is the tie to `parent`: of `exiting`, which was its child, or else it is `parent` that exits.
+fn hang_up_orphans(
+    process_group: &ProcessGroup,
+    parent: &ThreadGroup,
+    exiting: Option<&ThreadGroup>,
+) {
+    let theirs = parent.process_group();
+    let was_tied = theirs.id != process_group.id && theirs.session.id == process_group.session.id;
+    if !was_tied || !process_group.is_orphaned(exiting) {
         return;
     }
     let stopped = process_group.members().iter().any(|member| member.signals.lock().stop.is_some());

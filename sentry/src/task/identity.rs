@@ -28,7 +28,8 @@ pub(crate) fn update(current: &CurrentTask) {
     if !current.facts_changed.swap(false, Ordering::SeqCst) {
         return;
     }
-    if current.kernel.strace || !current.seccomp.allows_fast_path() {
+    if !current.kernel.fast_path || current.ptrace.is_on() || !current.seccomp.allows_fast_path() {
+        current.has_fast_path.store(false, Ordering::Relaxed);
         current.context().set_fast_path(None);
         return;
     }
@@ -39,12 +40,13 @@ pub(crate) fn update(current: &CurrentTask) {
         pid: current.group.pid_in(&namespace),
         tid: current.tid_in(&namespace),
         ppid: current.group.parent().map_or(0, |parent| parent.pid_in(&namespace)),
-        uid: creds.uid,
-        euid: creds.euid,
-        gid: creds.gid,
-        egid: creds.egid,
+        uid: creds.user_ns.shown_uid(creds.uid),
+        euid: creds.user_ns.shown_uid(creds.euid),
+        gid: creds.user_ns.shown_gid(creds.gid),
+        egid: creds.user_ns.shown_gid(creds.egid),
         pgid: process_group.id_in(&namespace),
         sid: process_group.session.id_in(&namespace),
     };
+    current.has_fast_path.store(true, Ordering::Relaxed);
     current.context().set_fast_path(Some(facts));
 }

@@ -74,6 +74,10 @@ impl Context for NoContext {
 
     fn start_host_calls(&self, _calls: &[HostCall]) {}
 
+    fn start_fetch_xstate(&self) {}
+
+    fn start_load_xstate(&self, _frame: &[u8]) {}
+
     fn host_call_results(&self) -> HostCallResults {
         HostCallResults::default()
     }

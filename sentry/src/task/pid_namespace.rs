@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use syscalls::{Errno, SysResult};
 
+use super::user_namespace::{Counted, UserNamespace};
 use super::{Task, ThreadGroup};
 use crate::sync::Mutex;
 
@@ -14,6 +15,9 @@ pub const PID_MAX: u32 = 32_768 * 4;
 /// The first pid that is given again after a wrap-around: Linux's `RESERVED_PIDS`.
 const RESERVED_PIDS: u32 = 300;
 
+/// The level of the namespaces of containers.
+pub(crate) const CONTAINER_LEVEL: usize = 1;
+
 /// A pid namespace.
 pub struct PidNamespace {
     /// The namespace above, none for the root.
@@ -22,15 +26,23 @@ pub struct PidNamespace {
     pub level: usize,
     /// The inode number that `/proc/PID/ns/pid` shows.
     pub ino: u64,
+    /// The user namespace that it belongs to.
+    pub(crate) owner: Arc<UserNamespace>,
     state: Mutex<State>,
+    _counted: Option<Counted>,
 }
 
+#[derive(Default)]
 struct State {
     last: u32,
     /// Numbers in use: by threads, and by process groups and sessions that outlive their leader.
     tasks: BTreeMap<u32, Entry>,
     /// Set when the namespace's init has exited: nothing new may enter.
     is_dead: bool,
+    /// Whether the first number has been given.
+    has_init: bool,
+    /// The init that has exited and is a zombie only when nobody else is left, and its status.
+    ending: Option<(Arc<ThreadGroup>, i32)>,
 }
 
 #[derive(Default)]
@@ -41,11 +53,49 @@ struct Entry {
 }
 
 impl PidNamespace {
-    /// Creates a namespace below `parent`.
-    pub fn new(parent: Option<Arc<Self>>, ino: u64) -> Arc<Self> {
+    /// Creates the namespace above all, or that of a container below `parent`.
+    pub(crate) fn new(
+        parent: Option<Arc<Self>>,
+        ino: u64,
+        owner: &Arc<UserNamespace>,
+    ) -> Arc<Self> {
         let level = parent.as_ref().map_or(0, |parent| parent.level + 1);
-        let state = State { last: 0, tasks: BTreeMap::new(), is_dead: false };
-        Arc::new(Self { parent, level, ino, state: Mutex::new(state) })
+        let (owner, state) = (owner.clone(), Mutex::default());
+        Arc::new(Self { parent, level, ino, owner, state, _counted: None })
+    }
+
+    /// Creates a namespace below `parent` that a task has asked for.
+    pub(crate) fn below(
+        parent: &Arc<Self>,
+        ino: u64,
+        owner: &Arc<UserNamespace>,
+        counted: Counted,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            parent: Some(parent.clone()),
+            level: parent.level + 1,
+            ino,
+            owner: owner.clone(),
+            state: Mutex::default(),
+            _counted: Some(counted),
+        })
+    }
+
+    /// Returns whether this is `above` or below it.
+    pub(crate) fn is_in(self: &Arc<Self>, above: &Arc<Self>) -> bool {
+        let mut at = Some(self);
+        while let Some(namespace) = at {
+            if Arc::ptr_eq(namespace, above) {
+                return true;
+            }
+            at = namespace.parent.as_ref();
+        }
+        false
+    }
+
+    /// Returns whether there is or was a first process.
+    pub(crate) fn has_init(&self) -> bool {
+        self.state.lock().has_init
     }
 
     /// Returns this namespace and those above, outermost first.
@@ -69,6 +119,9 @@ impl PidNamespace {
         let mut state = self.state.lock();
         if state.is_dead {
             return Err(Errno::ENOMEM);
+        }
+        if !state.has_init && wanted.is_some_and(|wanted| wanted != 1) {
+            return Err(Errno::EINVAL);
         }
         let pid = match wanted {
             Some(pid) if pid == 0 || pid >= PID_MAX => return Err(Errno::EINVAL),
@@ -94,24 +147,44 @@ impl PidNamespace {
                 pid
             }
         };
+        state.has_init = true;
         state.tasks.insert(pid, Entry::default());
         Ok(pid)
     }
 
-    /// Enters a task under a number that `allocate` gave.
-    pub fn enter(&self, pid: u32, task: &Arc<Task>) {
-        self.state.lock().tasks.entry(pid).or_default().task = Some(Arc::downgrade(task));
+    /// Enters a task under a number that `allocate` gave. Returns whether the namespace's init has
+    /// exited meanwhile, with which the task is to end.
+    pub fn enter(&self, pid: u32, task: &Arc<Task>) -> bool {
+        let mut state = self.state.lock();
+        state.tasks.entry(pid).or_default().task = Some(Arc::downgrade(task));
+        state.is_dead
     }
 
-    /// Frees a task's number, unless a process group or session still carries it.
-    pub fn leave(&self, pid: u32) {
+    /// Lets the init of the namespace, which has exited, be a zombie only when it is the last one.
+    /// Returns whether there are others.
+    pub(super) fn end_with_last(&self, init: &Arc<ThreadGroup>, status: i32) -> bool {
         let mut state = self.state.lock();
+        let has_others = state.has_others();
+        if has_others {
+            state.ending = Some((init.clone(), status));
+        }
+        has_others
+    }
+
+    /// Frees a task's number, unless a process group or session still carries it. Returns the init
+    /// and its status, where it has waited for this task to go.
+    #[must_use]
+    pub(super) fn leave(&self, pid: u32) -> Option<(Arc<ThreadGroup>, i32)> {
+        let mut state = self.state.lock();
+        // Without its init a namespace that a task has made is over.
+        state.is_dead |= pid == 1 && self.level > CONTAINER_LEVEL;
         if let Some(entry) = state.tasks.get_mut(&pid) {
             entry.task = None;
             if entry.n_holds == 0 {
                 state.tasks.remove(&pid);
             }
         }
+        if state.ending.is_none() || state.has_others() { None } else { state.ending.take() }
     }
 
     /// Keeps a number in use for a process group or session.
@@ -165,6 +238,11 @@ impl PidNamespace {
         Ok(())
     }
 
+    /// Returns whether the init has exited.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state.lock().is_dead
+    }
+
     /// Returns the number last given, for `/proc/loadavg`.
     pub fn last_pid(&self) -> u32 {
         self.state.lock().last
@@ -198,7 +276,15 @@ pub(crate) fn allocate(
 /// Frees numbers that no task has got.
 pub(crate) fn free(pids: &[(Arc<PidNamespace>, u32)]) {
     for (namespace, pid) in pids {
-        namespace.leave(*pid);
+        // Nobody has entered under it.
+        let _ = namespace.leave(*pid);
+    }
+}
+
+impl State {
+    /// Returns whether there is a task beside the init.
+    fn has_others(&self) -> bool {
+        self.tasks.iter().any(|(pid, entry)| *pid != 1 && entry.task.is_some())
     }
 }
 

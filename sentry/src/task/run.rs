@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use sentry_platform::{Context, ContextOwner, Event, Work};
 use syscalls::Errno;
 
+use super::ptrace::stop::GoOn;
 use super::seccomp::{self, Verdict};
 use super::signal::deliver;
-use super::{Control, CurrentTask, Restart, Task, exit, identity, signal};
+use super::{Control, CurrentTask, Restart, Task, exit, identity, ptrace, signal};
 use crate::mm::{in_flight, patch};
 use crate::syscalls::dispatch;
 
@@ -40,11 +41,13 @@ pub(crate) fn initial_state() -> AtomicU8 {
 
 /// What a blocked task does when it is woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     /// Runs the present system call (again).
     Call,
     /// Looks for signals and goes back to the application.
     Return,
+    /// Looks whether its tracer lets it go on.
+    Traced,
 }
 
 /// The owner of one context of a task. Exec gives a task a new context; what the old one still
@@ -95,9 +98,16 @@ impl ContextOwner for Owner {
             return;
         }
         let current = CurrentTask::new(task.clone());
+        signal::lent::take_back(&current);
         // What its last call has planned has not been made.
         if exit::go_on_exiting(&current) {
             return;
+        }
+        if current.ptrace.has_phase() && ptrace::stop::end_errand(&current, &event) {
+            return step(&current, Step::Traced);
+        }
+        if current.ptrace.is_on() {
+            ptrace::stop::disarm(&current);
         }
         let promised = current.promised.load(Ordering::Relaxed);
         if promised {
@@ -115,13 +125,12 @@ impl ContextOwner for Owner {
                 let call = current.context().syscall();
                 *current.call.lock() = call;
                 dispatch::enter(&current, &call);
-                match seccomp::check(&current, &call) {
-                    Verdict::Serve => {}
-                    Verdict::Answered => return step(&current, Step::Return),
-                    Verdict::Ended => return,
+                if current.ptrace.is_on() && ptrace::stop::enter_call(&current) {
+                    return step(&current, Step::Traced);
                 }
-                patch::answer_clone(&current, &call);
-                step(&current, Step::Call);
+                if let Some(next) = admit(&current) {
+                    step(&current, next);
+                }
             }
             Event::Fault(fault) => {
                 if !crate::mm::fault::grow_stack(&current, &fault) {
@@ -158,7 +167,13 @@ impl Work for Task {
             }
             current.run_state.store(SERVING, Ordering::SeqCst);
         }
-        let next = if current.is_in_call() { Step::Call } else { Step::Return };
+        let next = if current.ptrace.has_phase() {
+            Step::Traced
+        } else if current.is_in_call() {
+            Step::Call
+        } else {
+            Step::Return
+        };
         step(&current, next);
     }
 }
@@ -233,10 +248,67 @@ fn cas(task: &Task, from: u8, to: u8) -> bool {
     task.run_state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
+/// Leaves a task alone until it is woken. Returns false where it has been already: the caller looks
+/// again.
+pub(crate) fn park(current: &CurrentTask) -> bool {
+    if cas(current, SERVING, BLOCKED) {
+        return true;
+    }
+    current.run_state.store(SERVING, Ordering::SeqCst);
+    false
+}
+
+/// Asks the filters about the present call. Returns what the task does next, unless it has ended.
+fn admit(current: &CurrentTask) -> Option<Step> {
+    let call = *current.call.lock();
+    match seccomp::check(current, &call) {
+        Verdict::Serve => {
+            patch::answer_clone(current, &call);
+            Some(Step::Call)
+        }
+        Verdict::Answered => Some(Step::Return),
+        Verdict::Traced => Some(Step::Traced),
+        Verdict::Ended => None,
+    }
+}
+
+/// Keeps a task stopped for its tracer, whose serving thread then leaves it alone. Returns what the
+/// task does next where it is not to stay.
+pub(crate) fn stay(current: &CurrentTask) -> Option<Step> {
+    loop {
+        match ptrace::stop::go_on(current) {
+            GoOn::Stay => {
+                if park(current) {
+                    ptrace::stop::announce(current.task());
+                    return None;
+                }
+            }
+            GoOn::Errand(errand) => {
+                current.run_state.store(GUEST, Ordering::SeqCst);
+                errand.start(&**current.context());
+                return None;
+            }
+            GoOn::Next(next) => return Some(next),
+            GoOn::Admit => return admit(current),
+            GoOn::Leave(status) => {
+                exit::exit_task(current, status);
+                return None;
+            }
+        }
+    }
+}
+
 /// Works on the task until it blocks, goes back to the application, or ends.
 fn step(current: &CurrentTask, mut next: Step) {
     let mut n_wakes = 0;
     loop {
+        if next == Step::Traced {
+            match stay(current) {
+                Some(after) => next = after,
+                None => return,
+            }
+            continue;
+        }
         if next == Step::Call {
             current.set_in_call(true);
             let outcome = dispatch::call(current);
@@ -264,6 +336,10 @@ fn step(current: &CurrentTask, mut next: Step) {
                     current.context().start_host_calls(&calls);
                     return;
                 }
+                Err(Control::Traced) => {
+                    next = Step::Traced;
+                    continue;
+                }
                 Err(Control::Detached) => return,
                 Err(Control::RegistersSet) => {}
                 Ok(value) => current.context().set_return(value),
@@ -280,6 +356,11 @@ fn step(current: &CurrentTask, mut next: Step) {
             current.end_block();
         }
         next = Step::Return;
+        current.set_in_call(false);
+        if current.ptrace.is_on() && ptrace::stop::leave_call(current) {
+            next = Step::Traced;
+            continue;
+        }
         match deliver::before_return(current) {
             deliver::Next::Application => {
                 current.set_restart(None);
@@ -288,11 +369,11 @@ fn step(current: &CurrentTask, mut next: Step) {
                 }
             }
             deliver::Next::Stopped => {
-                if cas(current, SERVING, BLOCKED) {
+                if park(current) {
                     return;
                 }
-                current.run_state.store(SERVING, Ordering::SeqCst);
             }
+            deliver::Next::Traced => next = Step::Traced,
             deliver::Next::Exited => return,
         }
     }
@@ -302,13 +383,22 @@ fn step(current: &CurrentTask, mut next: Step) {
 fn resume(current: &CurrentTask) -> bool {
     identity::update(current);
     patch::answer(current);
+    let is_traced = current.ptrace.is_on();
+    if is_traced {
+        ptrace::stop::arm(current);
+    }
     let calls = std::mem::take(&mut *current.host_calls.lock());
+    signal::lent::lend(current);
     current.run_state.store(GUEST, Ordering::SeqCst);
     // Whoever posts a signal stores it first and looks at the state then, so one side sees the
     // other; a spurious interrupt is harmless.
     let wants_attention = current.has_attention() || current.facts_changed.load(Ordering::SeqCst);
     if wants_attention && cas(current, GUEST, SERVING) {
+        signal::lent::take_back(current);
         *current.host_calls.lock() = calls;
+        if is_traced {
+            ptrace::stop::disarm(current);
+        }
         return false;
     }
     current.context().resume(&calls);
@@ -334,7 +424,7 @@ fn resume_with(current: &CurrentTask, value: u64) -> bool {
 
 /// A host call failed although the sentry had found the request good: the host is out of memory
 /// or of mappings. The present call fails with its error.
-fn host_call_failed(current: &CurrentTask, index: usize, errno: Errno) {
+pub(crate) fn host_call_failed(current: &CurrentTask, index: usize, errno: Errno) {
     crate::log::debug(format_args!("task {}: host call {index} failed: {errno}", current.tid()));
     let answer = if super::clone::failed(current, errno) {
         None
@@ -349,7 +439,10 @@ pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
     if task.exiting.load(Ordering::SeqCst) || task.group.is_zombie() {
         return ('Z', "zombie");
     }
-    if task.group.signals.lock().stop.is_some() {
+    if task.ptrace.is_stopped() {
+        return ('t', "tracing stop");
+    }
+    if task.group.signals.lock().stop.is_some() && !task.ptrace.ignores_stop() {
         return ('T', "stopped");
     }
     match task.run_state.load(Ordering::Relaxed) {

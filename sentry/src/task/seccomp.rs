@@ -16,6 +16,7 @@ use syscalls::abi::prctl::{
     SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG, SECCOMP_RET_TRACE,
     SECCOMP_RET_TRAP, SECCOMP_RET_USER_NOTIF, SeccompData, SockFilter,
 };
+use syscalls::abi::ptrace::PtraceOptions;
 use syscalls::abi::signal::{SIGKILL, SIGSYS, Siginfo};
 use syscalls::abi::wait as status;
 use syscalls::arch::x86_64::nr;
@@ -24,7 +25,7 @@ use syscalls::{Errno, SysResult};
 use zerocopy::IntoBytes;
 
 use self::listener::{Listener, Notice};
-use super::{Control, CurrentTask, HandlerResult, Task, exit, identity, signal};
+use super::{Control, CurrentTask, HandlerResult, Task, coredump, exit, identity, ptrace, signal};
 use crate::bpf::{Input, Program};
 use crate::config::BpfInstruction;
 use crate::sync::Mutex;
@@ -35,7 +36,7 @@ const FILTER_COST: usize = 4;
 /// The highest error that a filter can give.
 const MAX_ERRNO: u32 = 4095;
 /// The calls that the platform answers by itself.
-const FAST: [u64; 10] = [
+const FAST: [u64; 13] = [
     nr::GETPID,
     nr::GETTID,
     nr::GETPPID,
@@ -46,6 +47,9 @@ const FAST: [u64; 10] = [
     nr::GETPGRP,
     nr::GETPGID,
     nr::GETSID,
+    nr::SCHED_YIELD,
+    nr::FUTEX,
+    nr::RT_SIGPROCMASK,
 ];
 /// What a task in strict mode may do.
 const STRICT: [u64; 4] = [nr::READ, nr::WRITE, nr::EXIT, nr::RT_SIGRETURN];
@@ -101,6 +105,8 @@ pub(crate) enum Verdict {
     Serve,
     /// It is not served: what the task is to see instead has been arranged.
     Answered,
+    /// The task stops for its tracer, which decides.
+    Traced,
     /// The task has ended.
     Ended,
 }
@@ -283,6 +289,9 @@ pub(crate) fn check(current: &CurrentTask, call: &SyscallArgs) -> Verdict {
     if !current.seccomp.is_on.load(Ordering::Relaxed) {
         return Verdict::Serve;
     }
+    if current.ptrace.has_option(PtraceOptions::SUSPEND_SECCOMP) {
+        return Verdict::Serve;
+    }
     let number = u32::from_arg(call.number);
     match current.seccomp.mode() {
         Mode::Disabled => Verdict::Serve,
@@ -344,7 +353,7 @@ fn act(
             current.context().set_return(Errno::ENOSYS.to_return());
             Verdict::Answered
         }
-        // Nobody traces.
+        SECCOMP_RET_TRACE if ptrace::stop::ask(current, datum) => Verdict::Traced,
         SECCOMP_RET_TRACE => {
             current.context().set_return(Errno::ENOSYS.to_return());
             Verdict::Answered
@@ -362,7 +371,12 @@ fn act(
             Verdict::Ended
         }
         _ => {
-            exit::exit_group(current, status::signaled(SIGSYS, false));
+            let mut regs = current.context().regs();
+            regs.rax = regs.orig_rax;
+            current.context().set_regs(&regs);
+            let errno = datum.cast_signed();
+            let info = Siginfo::seccomp(errno, regs.rip, data.nr, data.arch);
+            coredump::end_process(current, &info);
             Verdict::Ended
         }
     }

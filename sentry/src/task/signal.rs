@@ -1,10 +1,12 @@
 //! Signals: what is pending, what is to be done about it, and who is told.
 //!
 //! [`queue`] holds pending signals, [`post`] puts them there, [`deliver`] takes them out on the
-//! way back to the application, [`frame`] is the stack frame of a handler.
+//! way back to the application, [`frame`] is the stack frame of a handler, [`lent`] the mask of a thread
+//! that may change it by itself.
 
 pub mod deliver;
 pub mod frame;
+pub(crate) mod lent;
 pub mod post;
 pub mod queue;
 
@@ -50,6 +52,8 @@ pub struct GroupSignals {
     pub(crate) n_stopped: usize,
     /// The wait status with which all threads are to exit.
     pub(crate) exit_status: Option<i32>,
+    /// Whether it ends by a fatal signal: nothing holds it up.
+    pub(crate) is_killed: bool,
     /// The thread that executes a program: all others exit.
     pub(crate) exec_tid: Option<u32>,
 }
@@ -187,6 +191,7 @@ pub(crate) fn force(current: &CurrentTask, info: Siginfo) {
         }
         signals.pending.push_forced(info);
     }
+    lent::announce(current);
     current.attention.store(true, Ordering::SeqCst);
 }
 
@@ -200,7 +205,8 @@ impl Task {
             let deliverable = signals.mask.difference(signals.waiting_for).complement();
             group.exit_status.is_some()
                 || group.exec_tid.is_some_and(|tid| tid != self.tid())
-                || group.stop.is_some()
+                || (group.stop.is_some() && !self.ptrace.ignores_stop())
+                || self.ptrace.wants_trap()
                 || !signals.pending.set().intersection(deliverable).is_empty()
                 || !group.pending.set().intersection(deliverable).is_empty()
         };

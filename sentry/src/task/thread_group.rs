@@ -1,6 +1,6 @@
 //! Thread groups: guest processes.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::resource;
@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::sync::{Mutex, WaitQueue, Waiter};
 use crate::task::pid_namespace::PidNamespace;
+use crate::task::user_namespace::UserNamespace;
 use crate::time::TimerHandle;
 use crate::time::posix_timer::ProcessTimers;
 
@@ -43,6 +44,8 @@ pub struct ThreadGroup {
     pub(crate) thread_events: WaitQueue,
     /// Kills the host's side of a process that is to end and does not.
     pub(crate) kill_watch: Mutex<Option<(Arc<dyn Waiter>, TimerHandle)>>,
+    /// The core dump that is being made.
+    pub(crate) core_dump: Mutex<Option<super::coredump::Dump>>,
     /// Resource limits.
     pub(crate) limits: Mutex<crate::task::limits::Limits>,
     /// `setitimer(2)`, `timer_create(2)`.
@@ -51,6 +54,10 @@ pub struct ThreadGroup {
     pub(crate) oom_score_adj: AtomicI32,
     /// `PR_SET_DUMPABLE`.
     pub(crate) is_dumpable: AtomicBool,
+    /// The user namespace to which the memory belongs: that in which the program was started.
+    pub(crate) memory_owner: Mutex<Arc<UserNamespace>>,
+    /// `/proc/PID/coredump_filter`.
+    pub(crate) core_filter: AtomicU32,
     /// `PR_SET_CHILD_SUBREAPER`.
     pub(crate) is_subreaper: AtomicBool,
     /// Whether `execve` has been called since the fork: `setpgid` by the parent then fails.
@@ -96,6 +103,8 @@ pub(crate) struct NewGroup {
     pub(crate) limits: crate::task::limits::Limits,
     pub(crate) oom_score_adj: i32,
     pub(crate) is_dumpable: bool,
+    pub(crate) memory_owner: Arc<UserNamespace>,
+    pub(crate) core_filter: u32,
     /// Whether it starts in its parent's address space.
     pub(crate) borrows_memory: bool,
 }
@@ -129,10 +138,13 @@ impl ThreadGroup {
             exit_events: WaitQueue::new(),
             thread_events: WaitQueue::new(),
             kill_watch: Mutex::new(None),
+            core_dump: Mutex::new(None),
             limits: Mutex::new(new.limits),
             timers: ProcessTimers::default(),
             oom_score_adj: AtomicI32::new(new.oom_score_adj),
             is_dumpable: AtomicBool::new(new.is_dumpable),
+            memory_owner: Mutex::new(new.memory_owner),
+            core_filter: AtomicU32::new(new.core_filter),
             is_subreaper: AtomicBool::new(false),
             has_execed: AtomicBool::new(false),
             account: Account::new(new.borrows_memory),

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use syscalls::abi::signal::{
-    self, CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIG_IGN, SIGCHLD,
-    SaFlags, Siginfo,
+    self, CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_TRAPPED, SIG_IGN,
+    SIGCHLD, SaFlags, Siginfo,
 };
 use syscalls::abi::wait::{self as status, WaitFlags};
 use syscalls::{Errno, SysResult};
 
 use super::account::Usage;
+use super::ptrace::link;
+use super::ptrace::report::{self, Report};
 use super::{CurrentTask, ThreadGroup};
 use crate::sync::Events;
 
@@ -55,13 +57,31 @@ pub fn poll_children(
 ) -> SysResult<Option<Found>> {
     let namespace = current.pid_namespace();
     let tree_guard = current.kernel.tree.lock();
-    let children = current.group.children();
     let mut any = false;
+    for tracee in report::tracees(current, which, flags) {
+        any = true;
+        let Some(Report { found, ended }) = report::look(current, &tracee, flags) else { continue };
+        if let Some(task) = ended.filter(|_| !flags.contains(WaitFlags::WNOWAIT)) {
+            link::end_zombie(&task, &current.group);
+            let parent = task.group.parent();
+            let is_child = parent.is_some_and(|parent| Arc::ptr_eq(&parent, &current.group));
+            if is_child && task.is_leader() {
+                account(&current.group, &task.group);
+                reap(&task.group);
+            }
+        }
+        return Ok(Some(found));
+    }
+    let children = current.group.children();
     for child in &children {
         if !matches(current, child, which, flags) {
             continue;
         }
-        any = true;
+        // A zombie is only there for those who wait for an exit.
+        any |= flags.contains(WaitFlags::WEXITED) || !child.is_zombie();
+        if report::is_traced_by_parent(child) {
+            continue;
+        }
         let found = look_at(child, &namespace, flags);
         let Some(found) = found else { continue };
         let is_exit = matches!(found.code, CLD_EXITED | CLD_KILLED | CLD_DUMPED);
@@ -117,6 +137,9 @@ fn look_at(
             return None;
         }
         drop(tree);
+        if report::is_traced_elsewhere(child) {
+            return None;
+        }
         let code = exit_code(exit);
         let usage = child.usage().and(child.account.children());
         return Some(Found { pid, uid, status: exit, code, usage });
@@ -161,6 +184,7 @@ pub fn si_status(found: i32, code: i32) -> i32 {
         CLD_EXITED => (found >> 8) & 0xff,
         CLD_KILLED | CLD_DUMPED => found & 0x7f,
         CLD_CONTINUED => signal::SIGCONT,
+        CLD_TRAPPED => found >> 8,
         _ => (found >> 8) & 0xff,
     }
 }
@@ -177,13 +201,14 @@ pub(crate) fn reap(group: &Arc<ThreadGroup>) {
         (tree.parent.upgrade(), std::mem::take(&mut tree.tasks), tree.process_group.clone())
     };
     process_group.remove(group);
+    for task in tasks.iter().filter(|task| task.ptrace.is_on()) {
+        link::unlink(task);
+    }
     if let Some(parent) = parent {
         parent.tree.lock().children.retain(|child| !Arc::ptr_eq(child, group));
     }
     for task in tasks {
-        for (namespace, pid) in task.pids.lock().iter() {
-            namespace.leave(*pid);
-        }
+        super::exit::leave_namespaces(&task);
         task.container().task_gone(&task.kernel);
     }
 }
@@ -195,9 +220,18 @@ pub(crate) fn notify_parent_of_exit(group: &Arc<ThreadGroup>, exit: i32) -> bool
         let tree = group.tree.lock();
         (tree.parent.upgrade(), tree.exit_signal)
     };
+    let leader = group.leader();
+    let tracer = leader.as_ref().and_then(|leader| leader.ptrace.tracer());
+    if let (Some(leader), Some(tracer)) = (&leader, &tracer)
+        && report::is_traced_elsewhere(group)
+    {
+        // The parent learns of it when the tracer has.
+        report::tell_tracer_of_exit(tracer, leader, exit);
+        return false;
+    }
     let Some(parent) = parent else { return true };
     let mut ignored = false;
-    if exit_signal == SIGCHLD {
+    if exit_signal == SIGCHLD && tracer.is_none() {
         let actions = parent.actions.lock().clone();
         let action = actions.lock().get(SIGCHLD);
         ignored = action.handler == SIG_IGN
@@ -246,6 +280,7 @@ fn child_info(
 ) -> Siginfo {
     let pid = i32::try_from(group.pid_in(&parent.pid_namespace)).unwrap_or(0);
     let uid = group.leader().map_or(0, |leader| leader.creds().uid);
+    let uid = parent.leader().map_or(uid, |parent| parent.creds().user_ns.shown_uid(uid));
     let (user, system) = group.cpu_ns();
     let ticks = |ns: u64| i64::try_from(ns / 10_000_000).unwrap_or(i64::MAX);
     let mut info = Siginfo::child(code, pid, uid, si_status, ticks(user), ticks(system));

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use sentry_host::clock::{self, Clock as HostClock};
 use syscalls::abi::signal::{SI_KERNEL, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, Siginfo};
 use syscalls::{Errno, SysResult};
 
@@ -31,8 +32,10 @@ const REPEAT_NS: u64 = 20_000;
 pub enum TimerClock {
     /// `CLOCK_REALTIME`: an absolute time follows changes of the host's clock only when it is set.
     Realtime,
-    /// `CLOCK_MONOTONIC`, `CLOCK_BOOTTIME` and everything else that does not jump.
+    /// `CLOCK_MONOTONIC`.
     Monotonic,
+    /// Another one of the host's.
+    Host(HostClock),
     /// User time of the process.
     ProcessUser,
     /// User and system time of the process.
@@ -138,6 +141,7 @@ impl Timer {
         match &self.clock {
             TimerClock::Realtime => u64::try_from(clock.realtime_ns()).unwrap_or(0),
             TimerClock::Monotonic => clock.monotonic_ns(),
+            TimerClock::Host(of) => u64::try_from(clock::now_ns(*of)).unwrap_or(0),
             TimerClock::ProcessUser => group().map_or(0, |group| group.cpu_ns().0),
             TimerClock::ProcessCpu => group().map_or(0, |group| {
                 let (user, system) = group.cpu_ns();
@@ -155,7 +159,7 @@ impl Timer {
         let left = expires_ns.saturating_sub(now_ns);
         let monotonic = self.kernel.clock.monotonic_ns();
         let wait = match &self.clock {
-            TimerClock::Realtime | TimerClock::Monotonic => left,
+            TimerClock::Realtime | TimerClock::Monotonic | TimerClock::Host(_) => left,
             TimerClock::ThreadCpu(_) => left.max(CPU_TICK_NS),
             TimerClock::ProcessUser | TimerClock::ProcessCpu => {
                 let n = self.group.upgrade().map_or(1, |group| group.live_tasks().len().max(1));
@@ -171,6 +175,16 @@ impl Timer {
             let deadline_ns = self.host_deadline_ns(expires_ns, now_ns);
             Some(self.kernel.timers.schedule(deadline_ns, &waiter, 0))
         });
+    }
+
+    /// Returns the clock of the host that the timer goes by, where it is one.
+    pub(crate) fn host_clock(&self) -> Option<HostClock> {
+        match &self.clock {
+            TimerClock::Realtime => Some(HostClock::Realtime),
+            TimerClock::Monotonic => Some(HostClock::Monotonic),
+            TimerClock::Host(of) => Some(*of),
+            TimerClock::ProcessUser | TimerClock::ProcessCpu | TimerClock::ThreadCpu(_) => None,
+        }
     }
 
     /// Returns the present setting.

@@ -1,6 +1,8 @@
 //! File attributes: what `stat(2)` shows and what `chmod(2)`, `chown(2)`, `truncate(2)` and
 //! `utimensat(2)` change.
 
+pub use syscalls::abi::fs::FileFlags;
+
 /// A time stamp with nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
@@ -106,6 +108,8 @@ pub struct Attr {
     pub ctime: Timestamp,
     /// Creation, where the file system knows it.
     pub btime: Option<Timestamp>,
+    /// What `chattr(1)` has set.
+    pub flags: FileFlags,
 }
 
 impl Attr {

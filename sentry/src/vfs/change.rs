@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use syscalls::abi::capability::{CAP_CHOWN, CAP_FSETID, CAP_SETFCAP, CAP_SYS_ADMIN};
 use syscalls::abi::fs::{S_ISGID, S_ISVTX, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX};
+use syscalls::abi::landlock::AccessFs;
 use syscalls::{Errno, SysResult};
 
-use super::attr::{Attr, FileType, SetAttr, SetTime};
+use super::attr::{Attr, FileFlags, FileType, SetAttr, SetTime};
 use super::inode::XattrFlags;
 use super::path::Path;
 use super::permission::{self, MAY_READ, MAY_WRITE};
@@ -20,7 +21,8 @@ use crate::task::Credentials;
 /// `EROFS`, `EPERM`, those of the file system.
 pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> SysResult<()> {
     path.mount.check_writable()?;
-    let attr = path.inode().attr()?;
+    let attr = path.inode().access_attr()?;
+    permission::may_change(&attr)?;
     if !is_owner(creds, &attr) {
         return Err(Errno::EPERM);
     }
@@ -28,7 +30,7 @@ pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> SysResult<()> {
         return Err(Errno::EOPNOTSUPP);
     }
     let mut mode = mode & 0o7777;
-    if !creds.is_in_group(attr.gid) && !creds.has_capability(CAP_FSETID) {
+    if !creds.is_in_group(attr.gid) && !creds.is_capable_over(attr.uid, attr.gid, CAP_FSETID) {
         mode &= !S_ISGID;
     }
     apply(path, &SetAttr { mode: Some(mode), ..SetAttr::default() })
@@ -45,8 +47,9 @@ pub fn chown(
     gid: Option<u32>,
 ) -> SysResult<()> {
     path.mount.check_writable()?;
-    let attr = path.inode().attr()?;
-    let may_chown = creds.has_capability(CAP_CHOWN);
+    let attr = path.inode().access_attr()?;
+    permission::may_change(&attr)?;
+    let may_chown = creds.is_capable_over(attr.uid, attr.gid, CAP_CHOWN);
     let is_own = creds.fsuid == attr.uid;
     let is_uid_fine = uid.is_none_or(|uid| is_own && uid == attr.uid);
     let is_gid_fine = gid.is_none_or(|gid| is_own && (gid == attr.gid || creds.is_in_group(gid)));
@@ -71,7 +74,11 @@ pub fn set_times(
     is_now: bool,
 ) -> SysResult<()> {
     path.mount.check_writable()?;
-    let attr = path.inode().attr()?;
+    let attr = path.inode().access_attr()?;
+    let is_append_only = attr.flags.contains(FileFlags::APPEND);
+    if attr.flags.contains(FileFlags::IMMUTABLE) || (is_append_only && !is_now) {
+        return Err(Errno::EPERM);
+    }
     if !is_owner(creds, &attr) {
         if !is_now {
             return Err(Errno::EPERM);
@@ -116,7 +123,12 @@ pub fn truncate_path(creds: &Credentials, path: &Path, size: u64) -> SysResult<(
         _ => return Err(Errno::EINVAL),
     }
     path.mount.check_writable()?;
-    permission::check(creds, &path.inode().attr()?, MAY_WRITE)?;
+    let attr = path.inode().attr()?;
+    permission::check(creds, &attr, MAY_WRITE)?;
+    permission::may_change(&attr)?;
+    if let Some(domain) = &creds.landlock {
+        domain.check(path, AccessFs::TRUNCATE)?;
+    }
     check_not_running(path)?;
     truncate(creds, path, size)
 }
@@ -124,7 +136,11 @@ pub fn truncate_path(creds: &Credentials, path: &Path, size: u64) -> SysResult<(
 /// Returns the mode of a file that has been written to by somebody who may not keep its set-id
 /// bits, where that differs.
 pub fn mode_after_write(creds: &Credentials, attr: &Attr) -> Option<u32> {
-    if creds.has_capability(CAP_FSETID) { None } else { permission::without_set_id(attr) }
+    if creds.is_capable_over(attr.uid, attr.gid, CAP_FSETID) {
+        None
+    } else {
+        permission::without_set_id(attr)
+    }
 }
 
 fn apply(path: &Path, change: &SetAttr) -> SysResult<()> {
@@ -142,6 +158,7 @@ fn check_xattr(creds: &Credentials, path: &Path, name: &[u8], mask: u32) -> SysR
     let is_write = mask & MAY_WRITE != 0;
     if is_write {
         path.mount.check_writable()?;
+        permission::may_change(&attr)?;
     }
     if name.starts_with(b"user.") {
         let is_kind_fine = matches!(attr.file_type(), FileType::Regular | FileType::Directory);

@@ -212,15 +212,21 @@ impl Dentry {
         self.cached(name)
     }
 
+    /// Returns whether the cache has an answer for `name`, right or not.
+    pub(super) fn knows(&self, name: &[u8]) -> bool {
+        self.children.read().contains_key(name)
+    }
+
     /// Returns whether the file system will be asked about `name`.
     pub(super) fn is_asked_about(&self, name: &[u8]) -> bool {
-        match self.inode.lookup_policy() {
-            LookupPolicy::Cache => !self.children.read().contains_key(name),
-            LookupPolicy::Revalidate => {
-                !self.inode.is_sure_of(name) || !self.children.read().contains_key(name)
-            }
-            LookupPolicy::Never => false,
-        }
+        let is_covered = match self.children.read().get(name) {
+            None => return self.inode.lookup_policy() != LookupPolicy::Never,
+            Some(Child::Positive(child)) => child.is_mount_point(),
+            Some(Child::Negative) => false,
+        };
+        self.inode.lookup_policy() == LookupPolicy::Revalidate
+            && !is_covered
+            && !self.inode.is_sure_of(name)
     }
 
     /// Looks up a child, in the cache first.
@@ -299,7 +305,7 @@ impl Dentry {
     }
 
     /// Creates a child with `make`, which is called with the directory locked and nothing of that
-    /// name there, and returns its dentry.
+    /// name there, as far as it does not find out itself, and returns its dentry.
     ///
     /// # Errors
     /// `EEXIST`; `ENOENT` in a removed directory; what `make` fails with.
@@ -310,10 +316,12 @@ impl Dentry {
         make: impl FnOnce(&Arc<dyn Inode>) -> SysResult<Arc<dyn Inode>>,
     ) -> SysResult<Arc<Self>> {
         let _ops = self.ops.lock();
-        match self.lookup_locked(name, cache) {
-            Ok(_) => return Err(Errno::EEXIST),
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
+        if self.knows(name) || !self.inode.refuses_existing() {
+            match self.lookup_locked(name, cache) {
+                Ok(_) => return Err(Errno::EEXIST),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
         }
         if self.is_removed() {
             return Err(Errno::ENOENT);

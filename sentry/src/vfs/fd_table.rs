@@ -9,8 +9,9 @@ use super::file::OpenFile;
 use super::lock;
 use crate::sync::RwLock;
 
-/// The most descriptors that a process may have, whatever its limit: `fs.nr_open`.
-pub const NR_OPEN: usize = 1 << 20;
+/// The most descriptors that a process may have, whatever its limit: the most that `fs.nr_open`,
+/// which bounds the limits, can be.
+pub const MAX_NR_OPEN: usize = 1 << 22;
 
 struct Slot {
     file: Arc<OpenFile>,
@@ -134,7 +135,7 @@ impl FdTable {
         is_cloexec: bool,
         limit: u64,
     ) -> SysResult<i32> {
-        let limit = usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN);
+        let limit = usize::try_from(limit).unwrap_or(MAX_NR_OPEN).min(MAX_NR_OPEN);
         let mut slots = self.slots.write();
         let index = slots.lowest_free(from);
         if index >= limit {
@@ -164,7 +165,7 @@ impl FdTable {
         is_cloexec: bool,
         limit: u64,
     ) -> SysResult<Option<Arc<OpenFile>>> {
-        let limit = usize::try_from(limit).unwrap_or(NR_OPEN).min(NR_OPEN);
+        let limit = usize::try_from(limit).unwrap_or(MAX_NR_OPEN).min(MAX_NR_OPEN);
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if index >= limit {
             return Err(Errno::EBADF);

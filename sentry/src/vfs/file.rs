@@ -3,9 +3,10 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use syscalls::abi::fs::OpenFlags;
+use syscalls::abi::landlock::AccessFs;
 use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType};
@@ -326,6 +327,8 @@ pub struct OpenFile {
     write_access: AtomicU8,
     /// Whether opening made the file.
     pub is_created: AtomicBool,
+    /// What of later uses of the file has been refused to whoever opened it (`landlock(7)`).
+    pub(crate) refused: AtomicU64,
     /// What watches the file for `O_ASYNC`.
     pub async_watch: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -379,6 +382,7 @@ impl OpenFile {
             may_have_locks: AtomicBool::new(false),
             write_access: AtomicU8::new(NO_CLAIM),
             is_created: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             async_watch: Mutex::new(None),
         })
     }
@@ -434,6 +438,15 @@ impl OpenFile {
         if let Some(inode) = self.file.inode() {
             inode.extras().n_writers.fetch_add(step, Ordering::AcqRel);
         }
+    }
+
+    /// Fails where this use of the file was refused when it was opened.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    pub(crate) fn check_not_refused(&self, access: AccessFs) -> SysResult<()> {
+        let refused = AccessFs::from_bits_retain(self.refused.load(Ordering::Relaxed));
+        if refused.intersects(access) { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// Returns access mode and status flags.

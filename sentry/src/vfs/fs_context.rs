@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use syscalls::SysResult;
+
 use super::mount::MountNamespace;
 use super::path::Path;
 use crate::sync::{Mutex, RwLock};
+use crate::task::user_namespace::UserNamespace;
 
 struct Places {
     root: Path,
@@ -95,12 +98,18 @@ impl FsContext {
         self.namespace.lock().clone()
     }
 
-    /// Copies the mount namespace for this context: `CLONE_NEWNS`.
-    pub fn unshare_namespace(&self) {
+    /// Copies the mount namespace for this context: `CLONE_NEWNS`. The copy belongs to `owner`.
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    pub fn unshare_namespace(&self, owner: &Arc<UserNamespace>) -> SysResult<()> {
         let (mut root, mut cwd) = self.root_and_cwd();
-        let copy = self.namespace().copy_for(&mut [&mut root, &mut cwd]);
-        *self.places.write() = Places { root, cwd };
-        *self.namespace.lock() = copy;
+        let copy = self.namespace().copy_for(owner, &mut [&mut root, &mut cwd])?;
+        let old = std::mem::replace(&mut *self.places.write(), Places { root, cwd });
+        drop(old);
+        let old = std::mem::replace(&mut *self.namespace.lock(), copy);
+        drop(old);
+        Ok(())
     }
 
     /// Enters another mount namespace, at its root.

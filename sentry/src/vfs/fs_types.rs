@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::{Errno, SysResult};
 
 use super::inode::FileSystem;
@@ -27,7 +28,8 @@ impl FileSystemTypes {
     /// Makes a file system.
     ///
     /// # Errors
-    /// `ENODEV` for an unknown type, `EINVAL` for unknown options.
+    /// `ENODEV` for an unknown type, `EINVAL` for unknown options, `EPERM` for a caller that is not
+    /// privileged over what the file system shows.
     pub fn make(
         &self,
         task: &CurrentTask,
@@ -36,6 +38,18 @@ impl FileSystemTypes {
     ) -> SysResult<Arc<dyn FileSystem>> {
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENODEV)?;
         let make = self.types.read().get(name).copied().ok_or(Errno::ENODEV)?;
+        let (creds, namespaces) = (task.creds(), task.namespaces());
+        let owner = match name {
+            "proc" => task.pid_namespace().owner.clone(),
+            "sysfs" => namespaces.net.owner.clone(),
+            "mqueue" => namespaces.ipc.owner.clone(),
+            // `FS_USERNS_MOUNT`
+            "devpts" | "ramfs" | "tmpfs" => creds.user_ns.clone(),
+            _ => creds.user_ns.outermost(),
+        };
+        if !creds.is_capable_in(&owner, CAP_SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
         make(task, options)
     }
 

@@ -172,6 +172,15 @@ pub trait Inode: Any + Send + Sync {
     /// `ESTALE`, `EIO` from the store.
     fn attr(&self) -> SysResult<Attr>;
 
+    /// Returns attributes of which type, mode and owners are right: what permissions go by. Where the others are dear, they
+    /// may be old.
+    ///
+    /// # Errors
+    /// As [`Inode::attr`].
+    fn access_attr(&self) -> SysResult<Attr> {
+        self.attr()
+    }
+
     /// Changes attributes.
     ///
     /// # Errors
@@ -243,6 +252,14 @@ pub trait Inode: Any + Send + Sync {
         let _ = (name, target);
         Err(Errno::EPERM)
     }
+
+    /// Returns whether [`Inode::create`] alone says that a name exists already, so that it need not be looked up before.
+    fn refuses_existing(&self) -> bool {
+        false
+    }
+
+    /// Is told that the file has been renamed.
+    fn renamed(&self) {}
 
     /// Is told that a name of this file has been removed: where it was the last, nothing should
     /// keep the file in being but whoever has it open.

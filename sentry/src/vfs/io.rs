@@ -1,5 +1,6 @@
 //! Where a read puts its data and where a write takes it from: guest memory, or memory of ours.
 
+use sentry_host::window::Part;
 use syscalls::SysResult;
 
 /// A destination of data with a limited size.
@@ -13,6 +14,12 @@ pub trait IoSink {
     /// # Errors
     /// `EFAULT` where nothing could be written.
     fn put(&mut self, data: &[u8]) -> SysResult<usize>;
+
+    /// Appends what `src` has, where the host's kernel can copy it without a copy of ours between;
+    /// `None` where it cannot, and nothing has happened. Otherwise as `put`.
+    fn put_part(&mut self, _src: &Part<'_>) -> Option<usize> {
+        None
+    }
 
     /// Appends `n` zero bytes.
     ///
@@ -50,6 +57,12 @@ pub trait IoSource {
     /// # Errors
     /// `EFAULT` where nothing could be read.
     fn get(&mut self, dst: &mut [u8]) -> SysResult<usize>;
+
+    /// Takes up to `dst.len()` bytes, where the host's kernel can copy them without a copy of ours
+    /// between; `None` where it cannot, and nothing has happened. Otherwise as `get`.
+    fn get_part(&mut self, _dst: &Part<'_>) -> Option<usize> {
+        None
+    }
 }
 
 /// A sink over a slice.
@@ -134,6 +147,40 @@ impl IoSink for LimitedSink<'_> {
         let n = self.dst.put(data.get(..self.left).unwrap_or(data))?;
         self.left -= n;
         Ok(n)
+    }
+
+    fn put_part(&mut self, src: &Part<'_>) -> Option<usize> {
+        let n = self.dst.put_part(&src.cut(0, self.left))?;
+        self.left -= n;
+        Some(n)
+    }
+}
+
+/// A sink that leaves out the first so many bytes.
+pub struct SkippingSink<'a> {
+    dst: &'a mut dyn IoSink,
+    left: usize,
+}
+
+impl<'a> SkippingSink<'a> {
+    /// Creates a sink for what follows `left` bytes.
+    pub fn new(dst: &'a mut dyn IoSink, left: usize) -> Self {
+        Self { dst, left }
+    }
+}
+
+impl IoSink for SkippingSink<'_> {
+    fn remaining(&self) -> usize {
+        self.dst.remaining().saturating_add(self.left)
+    }
+
+    fn put(&mut self, data: &[u8]) -> SysResult<usize> {
+        let skipped = data.len().min(self.left);
+        self.left -= skipped;
+        match data.get(skipped..) {
+            None | Some([]) => Ok(skipped),
+            Some(rest) => Ok(skipped + self.dst.put(rest)?),
+        }
     }
 }
 

@@ -222,7 +222,15 @@ pub fn set_notify(
 
 /// Is told of an event (`IN_*`) in a directory.
 pub(super) fn happened(extras: &InodeExtras, mask: u32) {
-    let events = dn_events(mask);
+    send(extras, dn_events(mask));
+}
+
+/// Is told that something has got another name within a directory.
+pub(super) fn renamed(extras: &InodeExtras) {
+    send(extras, DnFlags::RENAME);
+}
+
+fn send(extras: &InodeExtras, events: DnFlags) {
     let mut messengers = Vec::new();
     let mut gone = Vec::new();
     match extras.told.lock().as_mut() {
@@ -249,7 +257,6 @@ fn dn_events(mask: u32) -> DnFlags {
     events.set(DnFlags::MODIFY, mask & notify::IN_MODIFY != 0);
     events.set(DnFlags::CREATE, mask & (notify::IN_CREATE | notify::IN_MOVED_TO) != 0);
     events.set(DnFlags::DELETE, mask & (notify::IN_DELETE | notify::IN_MOVED_FROM) != 0);
-    events.set(DnFlags::RENAME, mask & notify::IN_MOVED_FROM != 0);
     events.set(DnFlags::ATTRIB, mask & notify::IN_ATTRIB != 0);
     events
 }

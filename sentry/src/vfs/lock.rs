@@ -128,6 +128,13 @@ pub fn test(extras: &InodeExtras, wanted: &Record) -> Option<Record> {
     extras.locks.lock().as_ref()?.conflict(wanted)
 }
 
+/// Returns the first lock in a range that its own owner has: `F_OFD_GETLK` with `F_UNLCK`.
+pub fn own(extras: &InodeExtras, range: &Record) -> Option<Record> {
+    let guard = extras.locks.lock();
+    let mut records = guard.as_ref()?.records.iter();
+    records.find(|held| held.owner == range.owner && held.overlaps(range)).copied()
+}
+
 /// Takes a record lock.
 ///
 /// # Errors

@@ -4,22 +4,28 @@
 //! its directories on, at a place. Which mount lies on a dentry is known to the mount in which the
 //! dentry was reached, so a walk asks only where the dentry says that it is a mount point at all.
 //!
-//! Locks, outermost first: `MountNamespace::lock` (every change of the tree), `Mount::children`,
+//! Locks, outermost first: `Family::lock` (every change of a tree), `Mount::children`,
 //! `Mount::place`.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod propagate;
+pub mod visible;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::fs::makedev;
 use syscalls::abi::mount::MountFlags;
 use syscalls::{Errno, SysResult};
 
+use self::propagate::Family;
+use super::attr::FileType;
 use super::dentry::{Dentry, DentryCache};
 use super::inode::FileSystem;
 use super::path::Path;
-use crate::sync::{Events, Mutex, MutexGuard, RwLock, WaitQueue};
+use crate::sync::{Mutex, MutexGuard, RwLock, WaitQueue};
+use crate::task::user_namespace::{Counted, Kind, UserNamespace};
 
-/// How many mounts one namespace may hold: the default of `fs.mount-max` is 100,000.
+/// How many mounts the namespaces of a container may hold: the default of `fs.mount-max`.
 const MOUNT_MAX: usize = 100_000;
 
 /// The flags that belong to a mount; the others belong to the file system or are commands.
@@ -31,6 +37,20 @@ pub const MOUNT_FLAGS: MountFlags = MountFlags::RDONLY
     .union(MountFlags::NODIRATIME)
     .union(MountFlags::RELATIME)
     .union(MountFlags::NOSYMFOLLOW);
+
+/// The flags about access times.
+const ATIME_FLAGS: MountFlags =
+    MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME);
+
+/// The flags that once set stay set in a namespace of others.
+const LOCKABLE_FLAGS: MountFlags =
+    MountFlags::RDONLY.union(MountFlags::NOSUID).union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+/// Returns a number for a new group of peers.
+fn next_group() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// Returns a device number for a file system without a device: major 0.
 pub fn next_anonymous_dev() -> u64 {
@@ -56,6 +76,10 @@ pub struct SuperBlock {
     /// Held while a directory moves, so that no two moves make a loop.
     pub(super) rename: Mutex<()>,
     is_readonly: AtomicU32,
+    /// The user namespace of whoever mounted it first; none for the container's.
+    owner: Option<Arc<UserNamespace>>,
+    /// Its files that have handles.
+    pub(super) handles: super::handle::Handles,
 }
 
 impl SuperBlock {
@@ -64,8 +88,17 @@ impl SuperBlock {
         Self::below(fs, b"")
     }
 
+    /// Takes a file system into use that was made in a user namespace.
+    pub fn owned(fs: Arc<dyn FileSystem>, owner: &Arc<UserNamespace>) -> Arc<Self> {
+        Self::make(fs, b"", Some(owner.clone()).filter(|owner| !owner.is_initial()))
+    }
+
     /// Takes a file system into use that is itself the part with the given name of another one.
     pub fn below(fs: Arc<dyn FileSystem>, name: &[u8]) -> Arc<Self> {
+        Self::make(fs, name, None)
+    }
+
+    fn make(fs: Arc<dyn FileSystem>, name: &[u8], owner: Option<Arc<UserNamespace>>) -> Arc<Self> {
         let root = Dentry::new_root(fs.root());
         Arc::new(Self {
             fs,
@@ -74,7 +107,14 @@ impl SuperBlock {
             cache: DentryCache::default(),
             rename: Mutex::new(()),
             is_readonly: AtomicU32::new(0),
+            owner,
+            handles: super::handle::Handles::default(),
         })
+    }
+
+    /// Returns the user namespace that may change the file system; none for the container's.
+    pub fn owner(&self) -> Option<&Arc<UserNamespace>> {
+        self.owner.as_ref()
     }
 
     /// Returns whether the file system as a whole is read-only.
@@ -123,6 +163,12 @@ pub struct Mount {
     /// The source as `/proc/PID/mountinfo` shows it.
     pub source: Vec<u8>,
     flags: AtomicU64,
+    /// The flags that nobody takes away: those that whoever is above the namespace has set.
+    locked_flags: AtomicU64,
+    /// Whether the mount is the kernel's own (`MNT_INTERNAL`): what nobody gets to by a name.
+    is_internal: bool,
+    /// Whether the mount stays where it is (`MNT_LOCKED`): it may hide something.
+    is_locked: AtomicBool,
     propagation: Mutex<Propagation>,
     place: Mutex<Option<Place>>,
     children: RwLock<Vec<(Arc<Dentry>, Arc<Mount>)>>,
@@ -132,27 +178,71 @@ impl Mount {
     /// Creates a mount of a whole file system that is not attached anywhere.
     pub fn new(sb: Arc<SuperBlock>, source: &[u8], flags: MountFlags) -> Arc<Self> {
         let root = sb.root.clone();
-        Self::of(sb, root, source, flags)
+        Arc::new(Self::of(sb, root, source, flags))
     }
 
-    fn of(sb: Arc<SuperBlock>, root: Arc<Dentry>, source: &[u8], flags: MountFlags) -> Arc<Self> {
-        Arc::new(Self {
+    /// Creates a mount of the kernel's own, which is never attached anywhere.
+    pub fn internal(sb: Arc<SuperBlock>, source: &[u8], flags: MountFlags) -> Arc<Self> {
+        let root = sb.root.clone();
+        let mut mount = Self::of(sb, root, source, flags);
+        mount.is_internal = true;
+        Arc::new(mount)
+    }
+
+    fn of(sb: Arc<SuperBlock>, root: Arc<Dentry>, source: &[u8], flags: MountFlags) -> Self {
+        Self {
             id: next_mount_id(),
             sb,
             root,
             source: source.to_vec(),
             flags: AtomicU64::new((flags & MOUNT_FLAGS).bits()),
+            locked_flags: AtomicU64::new(0),
+            is_internal: false,
+            is_locked: AtomicBool::new(false),
             propagation: Mutex::new(Propagation::default()),
             place: Mutex::new(None),
             children: RwLock::new(Vec::new()),
-        })
+        }
+    }
+
+    /// Returns whether the mount is the kernel's own.
+    pub fn is_internal(&self) -> bool {
+        self.is_internal
     }
 
     /// Returns another mount of what this one shows from `root` on.
     fn copy(&self, root: &Arc<Dentry>) -> Arc<Self> {
-        let copy = Self::of(self.sb.clone(), root.clone(), &self.source, self.flags());
+        let copy = Arc::new(Self::of(self.sb.clone(), root.clone(), &self.source, self.flags()));
         *copy.propagation.lock() = *self.propagation.lock();
+        copy.locked_flags.store(self.locked_flags.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy.set_locked(self.is_locked());
         copy
+    }
+
+    /// Returns whether the mount stays where it is.
+    pub fn is_locked(&self) -> bool {
+        self.is_locked.load(Ordering::Relaxed)
+    }
+
+    fn set_locked(&self, is_locked: bool) {
+        self.is_locked.store(is_locked, Ordering::Relaxed);
+    }
+
+    /// Locks place and flags of a copy in a namespace of others: `lock_mnt_tree`,
+    /// `CL_UNPRIVILEGED`.
+    fn lock_for_others(&self) {
+        let kept = self.flags() & LOCKABLE_FLAGS;
+        self.locked_flags.fetch_or((kept | ATIME_FLAGS).bits(), Ordering::Relaxed);
+        self.set_locked(true);
+    }
+
+    /// Returns whether the flags may become `new` (`can_change_locked_flags`).
+    pub fn may_set_flags(&self, new: MountFlags) -> bool {
+        let locked = MountFlags::from_bits_retain(self.locked_flags.load(Ordering::Relaxed));
+        let keeps_all = new.contains(locked & LOCKABLE_FLAGS);
+        let keeps_atime =
+            !locked.intersects(ATIME_FLAGS) || new & ATIME_FLAGS == self.flags() & ATIME_FLAGS;
+        keeps_all && keeps_atime
     }
 
     /// Returns the mount's flags: those of [`MOUNT_FLAGS`].
@@ -237,24 +327,40 @@ impl Drop for Mount {
 pub struct MountNamespace {
     /// The inode number in `/proc/PID/ns/mnt`.
     pub id: u64,
+    /// The user namespace that it belongs to.
+    pub(crate) owner: Arc<UserNamespace>,
     root: Mutex<Arc<Mount>>,
-    lock: Mutex<()>,
+    family: Arc<Family>,
     changes: AtomicU64,
     /// Notified when the tree changes: `poll` of `/proc/PID/mounts`.
     pub events: WaitQueue,
+    _counted: Option<Counted>,
 }
 
 impl MountNamespace {
-    /// Creates a namespace with `root` at its root.
-    pub fn new(root: Arc<Mount>) -> Arc<Self> {
+    /// Creates a container's namespace with `root` at its root.
+    pub fn new(root: Arc<Mount>, owner: &Arc<UserNamespace>) -> Arc<Self> {
+        Self::in_family(root, owner, &Arc::default(), None)
+    }
+
+    fn in_family(
+        root: Arc<Mount>,
+        owner: &Arc<UserNamespace>,
+        family: &Arc<Family>,
+        counted: Option<Counted>,
+    ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0xf100_0000);
-        Arc::new(Self {
+        let namespace = Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            owner: owner.clone(),
             root: Mutex::new(root),
-            lock: Mutex::new(()),
+            family: family.clone(),
             changes: AtomicU64::new(0),
             events: WaitQueue::new(),
-        })
+            _counted: counted,
+        });
+        family.add(&namespace);
+        namespace
     }
 
     /// Returns the root of the tree, with what is mounted on it.
@@ -285,7 +391,7 @@ impl MountNamespace {
     }
 
     fn change(&self) -> Change<'_> {
-        Change { _guard: self.lock.lock(), namespace: self }
+        Change { _guard: self.family.lock.lock(), namespace: self }
     }
 
     /// Returns whether `mount` is part of this tree.
@@ -317,15 +423,17 @@ impl MountNamespace {
         if !self.contains(&at.mount) {
             return Err(Errno::EINVAL);
         }
-        if at.dentry.is_removed() {
+        // The links of processes are as short-lived as these.
+        let is_ephemeral =
+            at.dentry.inode().file_type() == FileType::Symlink && at.mount.sb.fs.kind() == "proc";
+        if at.dentry.is_removed() || is_ephemeral {
             return Err(Errno::ENOENT);
         }
         if mount.root.is_dir() != at.dentry.is_dir() {
             return Err(Errno::ENOTDIR);
         }
-        if self.mounts().len() + Self::tree(mount).len() > MOUNT_MAX {
-            return Err(Errno::ENOSPC);
-        }
+        self.family.check_room(Self::tree(mount).len())?;
+        self.family.mounted(&at.mount, &at.dentry, mount, &self.owner)?;
         at.mount.attach(&at.dentry, mount);
         Ok(())
     }
@@ -336,7 +444,29 @@ impl MountNamespace {
     /// As [`MountNamespace::mount`]; `EINVAL` for an unbindable source.
     pub fn bind(&self, source: &Path, at: &Path, recursive: bool) -> SysResult<()> {
         let _change = self.change();
-        if source.mount.propagation().is_unbindable || !self.contains(&source.mount) {
+        if !self.contains(&source.mount) {
+            return Err(Errno::EINVAL);
+        }
+        let copy = Self::copy_for_bind(source, recursive)?;
+        self.attach(&copy, at)
+    }
+
+    /// Makes a file visible at `at` that is in no tree: a namespace.
+    ///
+    /// # Errors
+    /// As [`MountNamespace::mount`].
+    pub fn bind_nameless(&self, source: &Path, at: &Path) -> SysResult<()> {
+        let _change = self.change();
+        self.attach(&source.mount.copy(&source.dentry), at)
+    }
+
+    fn copy_for_bind(source: &Path, recursive: bool) -> SysResult<Arc<Mount>> {
+        let is_below = |point: &Arc<Dentry>| point.is_below(&source.dentry);
+        let hides =
+            |(point, child): &(Arc<Dentry>, Arc<Mount>)| child.is_locked() && is_below(point);
+        if source.mount.propagation().is_unbindable
+            || (!recursive && source.mount.children.read().iter().any(hides))
+        {
             return Err(Errno::EINVAL);
         }
         let copy = if recursive {
@@ -344,7 +474,8 @@ impl MountNamespace {
         } else {
             source.mount.copy(&source.dentry)
         };
-        self.attach(&copy, at)
+        copy.set_locked(false);
+        Ok(copy)
     }
 
     /// Copies a mount from `root` on and the mounts below; returns the copy and which mount was
@@ -373,19 +504,39 @@ impl MountNamespace {
         (top, copies)
     }
 
-    /// Copies the whole tree into a new namespace, and translates `paths` (root and working
-    /// directory of the caller) into it.
-    pub fn copy_for(&self, paths: &mut [&mut Path]) -> Arc<Self> {
-        let guard = self.lock.lock();
+    /// Copies the whole tree into a new namespace of `owner`, and translates `paths` (root and
+    /// working directory of the caller) into it.
+    ///
+    /// # Errors
+    /// `ENOSPC` for too many namespaces or mounts.
+    pub fn copy_for(
+        &self,
+        owner: &Arc<UserNamespace>,
+        paths: &mut [&mut Path],
+    ) -> SysResult<Arc<Self>> {
+        let counted = owner.count(Kind::Mnt)?;
+        let guard = self.family.lock.lock();
         let root = self.root.lock().clone();
+        self.family.check_room(Self::tree(&root).len())?;
         let (top, copies) = Self::copy_tree(&root, &root.root, true);
+        if !self.owner.is(owner) {
+            for (_, copy) in &copies {
+                copy.lock_for_others();
+                let mut propagation = copy.propagation.lock();
+                if let Some(group) = propagation.shared.take() {
+                    propagation.master = Some(group);
+                }
+            }
+            top.set_locked(false);
+        }
+        let namespace = Self::in_family(top, owner, &self.family, Some(counted));
         drop(guard);
         for path in paths {
             if let Some((_, copy)) = copies.iter().find(|(old, _)| Arc::ptr_eq(old, &path.mount)) {
                 path.mount = copy.clone();
             }
         }
-        Self::new(top)
+        Ok(namespace)
     }
 
     /// Moves the mount whose root is `source` to `at`.
@@ -400,6 +551,10 @@ impl MountNamespace {
         let Some(old) = mount.point().filter(|_| is_root && self.contains(mount)) else {
             return Err(Errno::EINVAL);
         };
+        let is_shared = |mount: &Mount| mount.propagation().shared.is_some();
+        if mount.is_locked() || is_shared(&old.mount) {
+            return Err(Errno::EINVAL);
+        }
         let at = at.clone().topmost();
         let mut above = Some(at.clone());
         while let Some(path) = above {
@@ -407,6 +562,10 @@ impl MountNamespace {
                 return Err(Errno::ELOOP);
             }
             above = path.mount.point();
+        }
+        let is_unbindable = |mount: &Arc<Mount>| mount.propagation().is_unbindable;
+        if is_shared(&at.mount) && Self::tree(mount).iter().any(is_unbindable) {
+            return Err(Errno::EINVAL);
         }
         mount.detach();
         let result = self.attach(mount, &at);
@@ -428,9 +587,12 @@ impl MountNamespace {
         if !Arc::ptr_eq(&dentry, &mount.root) || !self.contains(&mount) {
             return Err(Errno::EINVAL);
         }
-        if mount.point().is_none() {
-            return Err(if detach { Errno::EINVAL } else { Errno::EBUSY });
+        if mount.is_locked() {
+            return Err(Errno::EINVAL);
         }
+        let Some(place) = mount.point() else {
+            return Err(if detach { Errno::EINVAL } else { Errno::EBUSY });
+        };
         if !detach {
             // One count is the parent mount's, one the caller's.
             if !mount.children.read().is_empty() || Arc::strong_count(&mount) > 2 {
@@ -438,10 +600,15 @@ impl MountNamespace {
             }
             mount.sb.fs.sync()?;
             mount.detach();
+            self.family.unmounted(&place.mount, &place.dentry);
             return Ok(());
         }
         for mount in Self::tree(&mount).iter().rev() {
+            let place = mount.point();
             mount.detach();
+            if let Some(place) = place {
+                self.family.unmounted(&place.mount, &place.dentry);
+            }
         }
         Ok(())
     }
@@ -451,21 +618,25 @@ impl MountNamespace {
     /// # Errors
     /// `EINVAL` where `path` is no mount's root.
     pub fn set_propagation(&self, path: &Path, kind: MountFlags, recursive: bool) -> SysResult<()> {
-        static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
         let _change = self.change();
         if !Arc::ptr_eq(&path.dentry, &path.mount.root) {
             return Err(Errno::EINVAL);
         }
         let mounts = if recursive { Self::tree(&path.mount) } else { vec![path.mount.clone()] };
         for mount in mounts {
+            let has_peer = |group| self.family.has_peer(group, &mount);
+            let peer_is_master = match mount.propagation() {
+                Propagation { shared: Some(group), master: Some(_), .. } => has_peer(group),
+                _ => true,
+            };
             let mut propagation = mount.propagation.lock();
             if kind.contains(MountFlags::SHARED) {
                 propagation.is_unbindable = false;
                 if propagation.shared.is_none() {
-                    propagation.shared = Some(NEXT_GROUP.fetch_add(1, Ordering::Relaxed));
+                    propagation.shared = Some(next_group());
                 }
             } else if kind.contains(MountFlags::SLAVE) {
-                if let Some(group) = propagation.shared.take() {
+                if let Some(group) = propagation.shared.take().filter(|_| peer_is_master) {
                     propagation.master = Some(group);
                 }
                 propagation.is_unbindable = false;
@@ -475,6 +646,31 @@ impl MountNamespace {
                     ..Propagation::default()
                 };
             }
+        }
+        Ok(())
+    }
+
+    /// Gives the mount at `path` other flags, with `recursive` also the mounts below it: all or none.
+    ///
+    /// # Errors
+    /// `EINVAL` where `path` is no mount's root or lies in another namespace, `EPERM` for flags that
+    /// are locked.
+    pub fn change_flags(
+        &self,
+        path: &Path,
+        recursive: bool,
+        change: impl Fn(MountFlags) -> MountFlags,
+    ) -> SysResult<()> {
+        let _change = self.change();
+        if !path.is_mount_root() || !self.contains(&path.mount) {
+            return Err(Errno::EINVAL);
+        }
+        let mounts = if recursive { Self::tree(&path.mount) } else { vec![path.mount.clone()] };
+        if !mounts.iter().all(|mount| mount.may_set_flags(change(mount.flags()))) {
+            return Err(Errno::EPERM);
+        }
+        for mount in mounts {
+            mount.set_flags(change(mount.flags()));
         }
         Ok(())
     }
@@ -496,14 +692,23 @@ impl MountNamespace {
             return Err(Errno::EBUSY);
         }
         let new_point = new_root.mount.point();
-        let (true, true, Some(_)) = (is_mount_root(root), is_mount_root(new_root), new_point)
-        else {
+        if !is_mount_root(root) || !is_mount_root(new_root) || new_point.is_none() {
             return Err(Errno::EINVAL);
-        };
+        }
         if !put_old.is_below(new_root) || !new_root.is_below(root) {
             return Err(Errno::EINVAL);
         }
         let old_point = root.mount.point();
+        let is_shared = |mount: &Mount| mount.propagation().shared.is_some();
+        let parents = [&new_point, &old_point];
+        if is_shared(&put_old.mount)
+            || parents.iter().any(|point| point.as_ref().is_some_and(|at| is_shared(&at.mount)))
+            || new_root.mount.is_locked()
+        {
+            return Err(Errno::EINVAL);
+        }
+        new_root.mount.set_locked(root.mount.is_locked());
+        root.mount.set_locked(false);
         new_root.mount.detach();
         if let Some(point) = &old_point {
             root.mount.detach();
@@ -525,7 +730,6 @@ struct Change<'a> {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        self.namespace.changes.fetch_add(1, Ordering::Relaxed);
-        self.namespace.events.notify(Events::ERR | Events::PRI);
+        self.namespace.announce();
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use syscalls::abi::capability::CAP_MKNOD;
 use syscalls::abi::fs::{RenameFlags, S_IFMT};
+use syscalls::abi::landlock::AccessFs;
 use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType};
@@ -14,6 +15,7 @@ use super::notify;
 use super::path::Path;
 use super::permission;
 use super::walk::{Last, Step, Walk};
+use crate::landlock::{self, Moved};
 
 /// Creates a directory, a special file, a symbolic link or a regular file at `path`. `mode` has
 /// been put through the umask.
@@ -24,6 +26,9 @@ pub fn create(walk: &mut Walk<'_>, path: &[u8], kind: NodeKind, mode: u32) -> Sy
     let step = walk.begin(path)?;
     let Last::Name { name, has_slash } = &step.last else { return Err(Errno::EEXIST) };
     let is_dir = kind == NodeKind::Directory;
+    if let Some(result) = create_unseen(walk, &step, &kind, mode) {
+        return result;
+    }
     match walk.child(&step.dir, name) {
         Ok(_) => return Err(Errno::EEXIST),
         Err(Errno::ENOENT) if *has_slash && !is_dir => return Err(Errno::ENOENT),
@@ -33,10 +38,32 @@ pub fn create(walk: &mut Walk<'_>, path: &[u8], kind: NodeKind, mode: u32) -> Sy
     step.dir.mount.check_writable()?;
     let is_device = matches!(kind, NodeKind::CharDevice(_) | NodeKind::BlockDevice(_));
     if is_device && !walk.creds().has_capability(CAP_MKNOD) {
-        permission::may_create(walk.creds(), &step.dir.inode().attr()?)?;
+        permission::may_create(walk.creds(), &step.dir.inode().access_attr()?)?;
         return Err(Errno::EPERM);
     }
     create_in(walk, &step.dir, name, kind, mode)
+}
+
+/// Creates a node without looking at first what is there, where nothing is known of the name and that saves something. Returns
+/// nothing where that is not so, or where the usual order of checks decides which error it is.
+pub(super) fn create_unseen(
+    walk: &Walk<'_>,
+    step: &Step,
+    kind: &NodeKind,
+    mode: u32,
+) -> Option<SysResult<Path>> {
+    let Last::Name { name, has_slash } = &step.last else { return None };
+    let is_device = matches!(kind, NodeKind::CharDevice(_) | NodeKind::BlockDevice(_));
+    let is_usual = !is_device && (!*has_slash || *kind == NodeKind::Directory);
+    if !is_usual || !walk.may_create_unseen(&step.dir, name) {
+        return None;
+    }
+    step.dir.mount.check_writable().ok()?;
+    match create_in(walk, &step.dir, name, kind.clone(), mode) {
+        Ok(path) => Some(Ok(path)),
+        Err(Errno::EEXIST) => Some(Err(Errno::EEXIST)),
+        Err(_) => None,
+    }
 }
 
 /// Creates a node in a directory, which has been checked for read-only mounts.
@@ -54,7 +81,8 @@ pub fn create_in(
     if dir.inode().lookup_policy() == LookupPolicy::Never {
         return Err(Errno::ENOENT);
     }
-    let dir_attr = dir.inode().attr()?;
+    check_right(walk, dir, landlock::to_make(&kind))?;
+    let dir_attr = dir.inode().access_attr()?;
     permission::may_create(walk.creds(), &dir_attr)?;
     let node = new_node(walk, &dir_attr, kind, mode);
     let dentry =
@@ -87,8 +115,15 @@ pub fn link(walk: &mut Walk<'_>, target: &Path, path: &[u8]) -> SysResult<()> {
     if !Arc::ptr_eq(&target.mount, &step.dir.mount) {
         return Err(Errno::EXDEV);
     }
-    permission::may_link(walk.creds(), &target.inode().attr()?)?;
-    permission::may_create(walk.creds(), &step.dir.inode().attr()?)?;
+    if let Some(domain) = &walk.creds().landlock {
+        let dentry = target.dentry.parent().unwrap_or_else(|| target.dentry.clone());
+        let from = Path { mount: target.mount.clone(), dentry };
+        let moved =
+            Moved { file: &target.dentry, target: None, is_rename: false, is_exchange: false };
+        domain.check_move(&from, &step.dir, &moved)?;
+    }
+    permission::may_link(walk.creds(), &target.inode().access_attr()?)?;
+    permission::may_create(walk.creds(), &step.dir.inode().access_attr()?)?;
     if target.dentry.is_dir() {
         return Err(Errno::EPERM);
     }
@@ -115,6 +150,7 @@ pub fn unlink(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
         if *has_slash {
             return Err(if child.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
         }
+        check_right(walk, &step.dir, AccessFs::REMOVE_FILE)?;
         check_delete(walk, &step.dir, child)?;
         if child.is_dir() {
             return Err(Errno::EISDIR);
@@ -142,6 +178,7 @@ pub fn rmdir(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
     step.dir.mount.check_writable()?;
     check_name(name)?;
     let child = step.dir.dentry.remove_child(name, &step.dir.mount.sb.cache, |child| {
+        check_right(walk, &step.dir, AccessFs::REMOVE_DIR)?;
         check_delete(walk, &step.dir, child)?;
         if !child.is_dir() {
             return Err(Errno::ENOTDIR);
@@ -149,6 +186,7 @@ pub fn rmdir(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
         check_not_mounted(child)?;
         step.dir.inode().rmdir(name)
     })?;
+    child.inode().name_removed();
     notify::removed(&step.dir.dentry, name, &child);
     Ok(())
 }
@@ -203,9 +241,11 @@ pub fn rename(
         },
     )?;
     if let Some((child, target)) = moved {
+        child.inode().renamed();
         notify::moved((&from.dir.dentry, old_name), (&to.dir.dentry, new_name), &child);
         match target {
             Some(target) if is_exchange => {
+                target.inode().renamed();
                 notify::moved((&to.dir.dentry, new_name), (&from.dir.dentry, old_name), &target);
             }
             Some(target) => {
@@ -249,12 +289,16 @@ fn check_rename(
     {
         return Err(if is_exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
     }
+    if let Some(domain) = &walk.creds().landlock {
+        let moved = Moved { file: child, target, is_rename: true, is_exchange };
+        domain.check_move(&from.dir, &to.dir, &moved)?;
+    }
     if target.is_some_and(|target| Arc::ptr_eq(target.inode(), child.inode())) {
         return Ok(());
     }
     check_delete(walk, &from.dir, child)?;
     match target {
-        None => permission::may_create(walk.creds(), &to.dir.inode().attr()?)?,
+        None => permission::may_create(walk.creds(), &to.dir.inode().access_attr()?)?,
         Some(target) => {
             check_delete(walk, &to.dir, target)?;
             if !is_exchange && child.is_dir() && !target.is_dir() {
@@ -269,15 +313,19 @@ fn check_rename(
         // A directory that gets another parent has its `..` written.
         let moving = [Some(child), target.filter(|_| is_exchange)];
         for dentry in moving.into_iter().flatten().filter(|dentry| dentry.is_dir()) {
-            permission::check(walk.creds(), &dentry.inode().attr()?, permission::MAY_WRITE)?;
+            permission::check(walk.creds(), &dentry.inode().access_attr()?, permission::MAY_WRITE)?;
         }
     }
     check_not_mounted(child)?;
     target.map_or(Ok(()), check_not_mounted)
 }
 
+fn check_right(walk: &Walk<'_>, dir: &Path, access: AccessFs) -> SysResult<()> {
+    walk.creds().landlock.as_ref().map_or(Ok(()), |domain| domain.check(dir, access))
+}
+
 fn check_delete(walk: &Walk<'_>, dir: &Path, child: &Arc<Dentry>) -> SysResult<()> {
-    permission::may_delete(walk.creds(), &dir.inode().attr()?, &child.inode().attr()?)
+    permission::may_delete(walk.creds(), &dir.inode().access_attr()?, &child.inode().access_attr()?)
 }
 
 fn check_not_mounted(dentry: &Arc<Dentry>) -> SysResult<()> {

@@ -113,5 +113,8 @@ pub fn moved(from: (&Arc<Dentry>, &[u8]), to: (&Arc<Dentry>, &[u8]), child: &Arc
     let cookie = NEXT_COOKIE.fetch_add(1, Ordering::Relaxed);
     tell(from.0.inode(), IN_MOVED_FROM | dir_bit(child), cookie, Some(from.1));
     tell(to.0.inode(), IN_MOVED_TO | dir_bit(child), cookie, Some(to.1));
+    if Arc::ptr_eq(from.0.inode(), to.0.inode()) {
+        super::lease::renamed(to.0.inode().extras());
+    }
     tell(child.inode(), IN_MOVE_SELF, 0, None);
 }

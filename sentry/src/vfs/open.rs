@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use syscalls::abi::fs::OpenFlags;
+use syscalls::abi::landlock::AccessFs;
 use syscalls::abi::mount::MountFlags;
 use syscalls::{Errno, SysResult};
 
-use super::attr::FileType;
+use super::attr::{FileFlags, FileType};
 use super::dentry::Dentry;
 use super::file::OpenFile;
 use super::inode::NodeKind;
@@ -16,6 +17,7 @@ use super::notify;
 use super::path::Path;
 use super::permission::{self, MAY_EXEC, MAY_READ, MAY_WRITE};
 use super::walk::{Last, Walk};
+use crate::landlock;
 use crate::task::CurrentTask;
 
 /// The flags that act when a file is opened and are not kept.
@@ -58,6 +60,16 @@ pub fn open(
         if is_creating && *has_slash {
             return Err(Errno::EISDIR);
         }
+        if is_creating && flags.contains(OpenFlags::EXCL) {
+            match names::create_unseen(walk, &step, &NodeKind::Regular, mode) {
+                Some(Ok(child)) => {
+                    is_created = true;
+                    break child;
+                }
+                Some(Err(errno)) => return Err(errno),
+                None => {}
+            }
+        }
         let child = match walk.child(&step.dir, name) {
             Ok(child) => child,
             Err(Errno::ENOENT) if is_creating => {
@@ -89,8 +101,8 @@ pub fn open(
             if child.dentry.is_dir() {
                 return Err(Errno::EISDIR);
             }
-            let dir = step.dir.inode().attr()?;
-            permission::may_create_in_sticky(walk.creds(), &dir, &child.inode().attr()?)?;
+            let dir = step.dir.inode().access_attr()?;
+            permission::may_create_in_sticky(walk.creds(), &dir, &child.inode().access_attr()?)?;
         }
         break child;
     };
@@ -121,7 +133,15 @@ pub fn open_path(
     if !is_created {
         check_open(task, &path, flags)?;
     }
+    let domain = task.creds().landlock.clone();
+    let refused = match &domain {
+        Some(domain) => landlock::LATER - domain.check_open(&path, flags, false)?,
+        None => AccessFs::empty(),
+    };
     if must_truncate {
+        if let Some(domain) = &domain {
+            domain.check(&path, AccessFs::TRUNCATE)?;
+        }
         super::change::check_not_running(&path)?;
         super::change::truncate(&task.creds(), &path, 0)?;
     }
@@ -130,6 +150,7 @@ pub fn open_path(
     notify::file(&path.dentry, notify::IN_OPEN);
     let open = OpenFile::new(file, Some(path), kept.bits());
     open.is_created.store(is_created, Ordering::Relaxed);
+    open.refused.store(refused.bits(), Ordering::Relaxed);
     if kind == FileType::Regular {
         if open.is_writable() {
             open.claim_write()?;
@@ -161,9 +182,13 @@ fn check_open(task: &CurrentTask, path: &Path, flags: OpenFlags) -> SysResult<()
         FileType::Regular if wanted & MAY_WRITE != 0 => path.mount.check_writable()?,
         _ => {}
     }
-    let attr = path.inode().attr()?;
+    let attr = path.inode().access_attr()?;
     let creds = task.creds();
     permission::check(&creds, &attr, wanted)?;
+    let appends = flags.contains(OpenFlags::APPEND) && !flags.contains(OpenFlags::TRUNC);
+    if attr.flags.contains(FileFlags::APPEND) && wanted & MAY_WRITE != 0 && !appends {
+        return Err(Errno::EPERM);
+    }
     if flags.contains(OpenFlags::NOATIME) && !permission::is_owner(&creds, &attr) {
         return Err(Errno::EPERM);
     }
@@ -207,7 +232,11 @@ pub fn open_exec(task: &CurrentTask, path: Path) -> SysResult<Arc<OpenFile>> {
     if path.mount.flags().contains(MountFlags::NOEXEC) {
         return Err(Errno::EACCES);
     }
-    permission::check(&task.creds(), &path.inode().attr()?, MAY_EXEC)?;
+    let creds = task.creds();
+    permission::check(&creds, &path.inode().access_attr()?, MAY_EXEC)?;
+    if let Some(domain) = &creds.landlock {
+        domain.check_open(&path, OpenFlags::RDONLY, true)?;
+    }
     let file = path.inode().clone().open(task, OpenFlags::RDONLY.bits())?;
     let open = OpenFile::new(file, Some(path), OpenFlags::LARGEFILE.bits());
     open.deny_write()?;

@@ -4,7 +4,7 @@ use syscalls::abi::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNE
 use syscalls::abi::fs::{S_ISGID, S_ISUID, S_ISVTX, S_IXGRP, S_IXUGO};
 use syscalls::{Errno, SysResult};
 
-use super::attr::{Attr, FileType};
+use super::attr::{Attr, FileFlags, FileType};
 use crate::task::Credentials;
 
 /// Permission to execute, or to search a directory.
@@ -17,8 +17,11 @@ pub const MAY_READ: u32 = 4;
 /// Checks `mask` against mode, owner and group, then against capabilities.
 ///
 /// # Errors
-/// `EACCES`.
+/// `EACCES`; `EPERM` for writing to an immutable file.
 pub fn check(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
+    if mask & MAY_WRITE != 0 && attr.flags.contains(FileFlags::IMMUTABLE) {
+        return Err(Errno::EPERM);
+    }
     let shift = if creds.fsuid == attr.uid {
         6
     } else if attr.mode & 0o070 != (attr.mode & 0o007) << 3 && creds.is_in_group(attr.gid) {
@@ -32,11 +35,11 @@ pub fn check(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
     }
     let is_dir = attr.file_type() == FileType::Directory;
     let is_reading = mask & MAY_WRITE == 0 && (is_dir || mask & MAY_EXEC == 0);
-    if is_reading && creds.has_capability(CAP_DAC_READ_SEARCH) {
+    if is_reading && creds.is_capable_over(attr.uid, attr.gid, CAP_DAC_READ_SEARCH) {
         return Ok(());
     }
     let may_override = is_dir || mask & MAY_EXEC == 0 || attr.mode & S_IXUGO != 0;
-    if may_override && creds.has_capability(CAP_DAC_OVERRIDE) {
+    if may_override && creds.is_capable_over(attr.uid, attr.gid, CAP_DAC_OVERRIDE) {
         return Ok(());
     }
     Err(Errno::EACCES)
@@ -44,7 +47,19 @@ pub fn check(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
 
 /// Returns whether the caller counts as the file's owner.
 pub fn is_owner(creds: &Credentials, attr: &Attr) -> bool {
-    creds.fsuid == attr.uid || creds.has_capability(CAP_FOWNER)
+    creds.fsuid == attr.uid || creds.is_capable_over(attr.uid, attr.gid, CAP_FOWNER)
+}
+
+/// Checks that attributes or content of a file may be changed other than by appending to it.
+///
+/// # Errors
+/// `EPERM` for an immutable file, and one that may only be appended to.
+pub fn may_change(attr: &Attr) -> SysResult<()> {
+    if attr.flags.intersects(FileFlags::IMMUTABLE | FileFlags::APPEND) {
+        Err(Errno::EPERM)
+    } else {
+        Ok(())
+    }
 }
 
 /// Checks that an entry may be added to a directory.
@@ -58,12 +73,16 @@ pub fn may_create(creds: &Credentials, dir: &Attr) -> SysResult<()> {
 /// Checks that `victim` may be removed from a directory, or renamed.
 ///
 /// # Errors
-/// `EACCES`; `EPERM` in a sticky directory.
+/// `EACCES`; `EPERM` in a sticky directory, and for what may not be changed.
 pub fn may_delete(creds: &Credentials, dir: &Attr, victim: &Attr) -> SysResult<()> {
     check(creds, dir, MAY_WRITE | MAY_EXEC)?;
+    if dir.flags.contains(FileFlags::APPEND) {
+        return Err(Errno::EPERM);
+    }
+    may_change(victim)?;
     let is_protected =
         dir.mode & S_ISVTX != 0 && creds.fsuid != victim.uid && creds.fsuid != dir.uid;
-    if is_protected && !creds.has_capability(CAP_FOWNER) {
+    if is_protected && !creds.is_capable_over(victim.uid, victim.gid, CAP_FOWNER) {
         return Err(Errno::EPERM);
     }
     Ok(())
@@ -87,6 +106,7 @@ pub fn may_follow_link(creds: &Credentials, dir: &Attr, link: &Attr) -> SysResul
 /// # Errors
 /// `EPERM`.
 pub fn may_link(creds: &Credentials, target: &Attr) -> SysResult<()> {
+    may_change(target)?;
     if is_owner(creds, target) {
         return Ok(());
     }
@@ -124,7 +144,7 @@ pub fn inherit(creds: &Credentials, dir: &Attr, mode: u32, is_dir: bool) -> (u32
     }
     let is_foreign_group = mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP
         && !creds.is_in_group(dir.gid)
-        && !creds.has_capability(CAP_FSETID);
+        && !creds.is_capable_over(dir.uid, dir.gid, CAP_FSETID);
     (if is_foreign_group { mode & !S_ISGID } else { mode }, dir.gid)
 }
 

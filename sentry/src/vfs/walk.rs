@@ -184,8 +184,11 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// As [`Walk::resolve`].
     pub fn follow(&mut self, dir: &Path, link: &Path, has_slash: bool) -> SysResult<Step> {
-        let is_permitted =
-            permission::may_follow_link(&self.creds, &dir.inode().attr()?, &link.inode().attr()?);
+        let is_permitted = permission::may_follow_link(
+            &self.creds,
+            &dir.inode().access_attr()?,
+            &link.inode().access_attr()?,
+        );
         is_permitted?;
         match self.read_link(link)? {
             Target::Jump(path) if has_slash && !path.dentry.is_dir() => Err(Errno::ENOTDIR),
@@ -210,6 +213,15 @@ impl<'a> Walk<'a> {
         if child.dentry.is_mount_point() { self.cross(child) } else { Ok(child) }
     }
 
+    /// Returns whether a name may be created before it is looked up: nothing is known of it, and the file system says itself
+    /// where it exists.
+    pub(super) fn may_create_unseen(&self, dir: &Path, name: &[u8]) -> bool {
+        !self.flags.contains(WalkFlags::CACHED)
+            && name.len() <= NAME_MAX
+            && dir.inode().refuses_existing()
+            && !dir.dentry.knows(name)
+    }
+
     fn lookup(&self, dir: &Path, name: &[u8]) -> SysResult<Arc<Dentry>> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
@@ -228,7 +240,7 @@ impl<'a> Walk<'a> {
         if self.may_search_all {
             return Ok(());
         }
-        permission::check(&self.creds, &dir.inode().attr()?, permission::MAY_EXEC)
+        permission::check(&self.creds, &dir.inode().access_attr()?, permission::MAY_EXEC)
     }
 
     fn absolute(&self) -> SysResult<Path> {

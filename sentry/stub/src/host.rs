@@ -108,6 +108,7 @@ pub(crate) fn dup2(old: u64, new: u64) -> i64 {
 }
 
 /// `sched_yield`.
+#[inline(never)]
 pub(crate) fn sched_yield() {
     call!(24, 0);
 }

@@ -10,6 +10,7 @@
 
 mod doorbell;
 mod entry;
+mod fast;
 mod frame;
 mod host;
 mod marshal;

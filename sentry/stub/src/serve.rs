@@ -13,8 +13,8 @@ use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
     CALL_REFUSED, CALL_STORE, CALL_WHOLE, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE,
     KIND_INTERRUPTED, KIND_SYSCALL, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK,
-    REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_THREAD, REPLY_XRESTORE,
-    REPLY_XSAVE, Renew as _, START_SPINS, Slot, WATCHED_ANYWHERE,
+    REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_SLEEP, REPLY_THREAD, REPLY_XLOAD,
+    REPLY_XRESTORE, REPLY_XSAVE, Renew as _, START_SPINS, Slot, WATCHED_ANYWHERE,
 };
 
 use crate::frame::{G_RAX, Ucontext};
@@ -230,6 +230,12 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
     if reply & REPLY_EXIT != 0 {
         entry::exit();
     }
+    if reply & REPLY_SLEEP != 0 {
+        loop {
+            let done = slot.turn.done.load(Relaxed);
+            host::futex_wait(core::ptr::from_ref(&slot.turn.done).addr() as u64, done);
+        }
+    }
     // SAFETY: the frame is this thread's, and no other reference to it is alive.
     let context = unsafe { &mut *frame };
     // In this order: where a signal is pending when a handler returns, the state that the next
@@ -245,6 +251,9 @@ fn act(frame: *mut Ucontext, slot: &'static Slot, reply: u32) -> u32 {
                 return fail(slot, EFAULT);
             }
         }
+    }
+    if reply & REPLY_XLOAD != 0 && !load_xstate(context, slot) {
+        return fail(slot, EFAULT);
     }
     if reply & REPLY_REGS != 0 {
         context.load(slot);
@@ -374,6 +383,17 @@ fn save_xstate(context: &Ucontext, to: u64) -> bool {
     let Some(len) = xstate_len(context.fpstate) else { return false };
     // SAFETY: the routine survives any address.
     unsafe { entry::stub_copy(to, context.fpstate, len) == 0 }
+}
+
+/// Copies the extended state of the slot's data to the frame, where that has as much room for it.
+fn load_xstate(context: &Ucontext, slot: &Slot) -> bool {
+    let len = slot.xrestore_addr.load(Relaxed);
+    let from = slot.data.as_ptr().addr() as u64;
+    if len > DATA_LEN as u64 || xstate_len(context.fpstate) != Some(len) {
+        return false;
+    }
+    // SAFETY: the routine survives any address.
+    unsafe { entry::stub_copy(context.fpstate, from, len) == 0 }
 }
 
 /// Makes a thread with a copy of this one's frame on a new stack.

@@ -17,8 +17,15 @@ pub const SLOT_BASE: u64 = 0x7e90_0000_0000;
 pub const SLOT_SIZE: u64 = 0x4000;
 /// How many threads a process may have.
 pub const MAX_THREADS: u32 = 8192;
-/// The size of all slots of a process. The memory is sparse: only used slots take pages.
-pub const REGION_LEN: u64 = SLOT_SIZE * MAX_THREADS as u64;
+/// Where a process maps what it shares with the sentry as a whole: `Process`.
+pub const PROCESS_BASE: u64 = SLOT_BASE + PROCESS_OFFSET;
+/// Where that lies behind the slots.
+pub const PROCESS_OFFSET: u64 = SLOT_SIZE * MAX_THREADS as u64;
+/// Its size.
+pub const PROCESS_LEN: u64 = 4096;
+/// The size of all that a process shares with the sentry. The memory is sparse: only used slots take
+/// pages.
+pub const REGION_LEN: u64 = PROCESS_OFFSET + PROCESS_LEN;
 
 /// Where the stub's stacks lie; the stack of thread `i` is at `STACK_BASE + i * STACK_STRIDE`.
 pub const STACK_BASE: u64 = 0x7ea0_0000_0000;

@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 
 pub mod layout;
+pub mod process;
 pub mod slot;
 
+pub use process::Process;
 pub use slot::{CallEntry, Slot};

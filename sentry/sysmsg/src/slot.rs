@@ -57,10 +57,15 @@ pub const REPLY_FORK: u32 = 1 << 5;
 pub const REPLY_THREAD: u32 = 1 << 6;
 /// With [`REPLY_THREAD`]: the index has not had a thread before, its stack must be mapped.
 pub const REPLY_MAP_STACK: u32 = 1 << 9;
+/// Replace the extended state of the frame by what is in [`Slot::data`], whose length is
+/// [`Slot::xrestore_addr`].
+pub const REPLY_XLOAD: u32 = 1 << 10;
 /// End this thread.
 pub const REPLY_EXIT: u32 = 1 << 7;
 /// End this process.
 pub const REPLY_EXIT_GROUP: u32 = 1 << 8;
+/// Sleep until the process ends: its first thread, by whose id the sentry reaches its memory.
+pub const REPLY_SLEEP: u32 = 1 << 11;
 
 /// A pseudo call number: `HostCall::AtomicUpdate` (address, and, xor, add).
 pub const CALL_ATOMIC_UPDATE: u32 = 0x1_0000;
@@ -216,6 +221,12 @@ pub struct Slot {
     /// What the identity calls return: `getpid`, `gettid`, `getppid`, `getuid`, `geteuid`, `getgid`,
     /// `getegid`, `getpgrp`, each with [`FACT_VALID`]; zero where the sentry answers itself.
     pub facts: [AtomicU64; N_FACTS],
+    /// Whether the stub may answer other calls as well without the sentry.
+    pub fast: AtomicU32,
+    /// Whether signals may be pending, so that the mask is not the stub's to change.
+    pub signals_pending: AtomicU32,
+    /// The blocked signals, while the application runs.
+    pub signal_mask: AtomicU64,
     /// The zygote only: where the host has mapped its vDSO, zero for nowhere.
     pub host_vdso: AtomicU64,
     /// The zygote only: the number of the listener plus one, once there is one (or the filter, where

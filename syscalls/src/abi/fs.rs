@@ -370,6 +370,16 @@ flags! {
 }
 
 flags! {
+    /// What `FS_IOC_SETFLAGS` can change of a file of a `tmpfs`.
+    pub struct FileFlags: u32 as "FS_" {
+        IMMUTABLE = 0x10;
+        APPEND = 0x20;
+        NODUMP = 0x40;
+        NOATIME = 0x80;
+    }
+}
+
+flags! {
     /// Flags of `memfd_create(2)`; the size of huge pages is in bits 26 to 31.
     pub struct MemfdFlags: u32 as "MFD_" {
         CLOEXEC = 1;
@@ -482,6 +492,25 @@ pub struct Statx {
     pub spare3: [u64; 11],
 }
 
+/// Corresponds to `struct ustat`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Ustat {
+    pub f_tfree: i32,
+    pub pad: u32,
+    pub f_tinode: u64,
+    pub f_fname: [u8; 6],
+    pub f_fpack: [u8; 6],
+    pub end_pad: u32,
+}
+
+/// Returns the device number that 32 bits stand for.
+pub const fn new_decode_dev(dev: u32) -> u64 {
+    makedev((dev >> 8) & 0xfff, (dev & 0xff) | ((dev >> 12) & 0xf_ff00))
+}
+
 /// Corresponds to `struct statfs`.
 #[repr(C)]
 #[derive(
@@ -579,6 +608,17 @@ pub struct Utimbuf {
 pub struct FileHandle {
     pub handle_bytes: u32,
     pub handle_type: i32,
+}
+
+flags! {
+    /// Flags of `name_to_handle_at(2)`.
+    pub struct HandleFlags: u32 as "AT_" {
+        MNT_ID_UNIQUE = 1;
+        CONNECTABLE = 2;
+        FID = 0x200;
+        SYMLINK_FOLLOW = 0x400;
+        EMPTY_PATH = 0x1000;
+    }
 }
 
 /// Builds a device number as user space sees it in `st_dev` (64 bits).

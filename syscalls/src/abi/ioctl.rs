@@ -63,6 +63,8 @@ constants! {
         FIONCLEX = 0x5450;
         FIOCLEX = 0x5451;
         FIOASYNC = 0x5452;
+        TIOCGLCKTRMIOS = 0x5456;
+        TIOCSLCKTRMIOS = 0x5457;
         FIOQSIZE = 0x5460;
         FIOSETOWN = 0x8901;
         FIOGETOWN = 0x8903;
@@ -73,10 +75,13 @@ constants! {
         SIOCGIFADDR = 0x8915;
         SIOCGIFINDEX = 0x8933;
         SIOCGIFMTU = 0x8921;
+        SIOCSIFMTU = 0x8922;
         SIOCGIFHWADDR = 0x8927;
         SIOCGIFNETMASK = 0x891b;
         SIOCGSTAMP = 0x8906;
         SIOCSIFFLAGS = 0x8914;
+        SIOCSIFADDR = 0x8916;
+        SIOCSIFNETMASK = 0x891c;
         SIOCGIFDSTADDR = 0x8917;
         SIOCGIFBRDADDR = 0x8919;
         SIOCGIFMETRIC = 0x891d;
@@ -109,6 +114,10 @@ constants! {
         NS_GET_PARENT = 0xb702;
         NS_GET_NSTYPE = 0xb703;
         NS_GET_OWNER_UID = 0xb704;
+        NS_GET_PID_FROM_PIDNS = 0x8004_b706;
+        NS_GET_TGID_FROM_PIDNS = 0x8004_b707;
+        NS_GET_PID_IN_PIDNS = 0x8004_b708;
+        NS_GET_TGID_IN_PIDNS = 0x8004_b709;
     }
 }
 

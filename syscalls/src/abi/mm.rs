@@ -133,6 +133,43 @@ constants! {
     }
 }
 
+/// One more than the largest number that a node can have.
+pub const MAX_NUMNODES: u64 = 64;
+
+flags! {
+    /// Flags or'ed to a memory policy.
+    pub struct MpolFlags: u32 as "MPOL_F_" {
+        NUMA_BALANCING = 1 << 13;
+        RELATIVE_NODES = 1 << 14;
+        STATIC_NODES = 1 << 15;
+    }
+}
+
+impl MpolFlags {
+    /// Returns all of them.
+    pub fn all_known() -> Self {
+        Self::NUMA_BALANCING | Self::RELATIVE_NODES | Self::STATIC_NODES
+    }
+}
+
+flags! {
+    /// Flags of `get_mempolicy(2)`.
+    pub struct MpolGetFlags: u32 as "MPOL_F_" {
+        NODE = 1;
+        ADDR = 2;
+        MEMS_ALLOWED = 4;
+    }
+}
+
+flags! {
+    /// Flags of `mbind(2)`.
+    pub struct MpolMoveFlags: u32 as "MPOL_MF_" {
+        STRICT = 1;
+        MOVE = 2;
+        MOVE_ALL = 4;
+    }
+}
+
 /// Corresponds to `struct cachestat_range`.
 #[repr(C)]
 #[derive(

@@ -132,6 +132,78 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
+/// The smallest `struct mnt_id_req`.
+pub const MNT_ID_REQ_SIZE_VER0: usize = 24;
+
+/// What the unique ids of mounts are greater than.
+pub const MNT_UNIQUE_ID_OFFSET: u64 = 1 << 31;
+
+/// The mount of the caller's root, for `listmount(2)`.
+pub const LSMT_ROOT: u64 = u64::MAX;
+
+/// Newer mounts come first.
+pub const LISTMOUNT_REVERSE: u32 = 1;
+
+/// Corresponds to `struct mnt_id_req`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct MntIdReq {
+    pub size: u32,
+    pub spare: u32,
+    pub mnt_id: u64,
+    pub param: u64,
+    pub mnt_ns_id: u64,
+}
+
+flags! {
+    /// What `statmount(2)` is asked for, and tells.
+    pub struct StatmountMask: u64 as "STATMOUNT_" {
+        SB_BASIC = 1;
+        MNT_BASIC = 2;
+        PROPAGATE_FROM = 4;
+        MNT_ROOT = 8;
+        MNT_POINT = 0x10;
+        FS_TYPE = 0x20;
+        MNT_NS_ID = 0x40;
+        MNT_OPTS = 0x80;
+    }
+}
+
+/// Corresponds to `struct statmount`, without the texts at its end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Statmount {
+    pub size: u32,
+    pub mnt_opts: u32,
+    pub mask: u64,
+    pub sb_dev_major: u32,
+    pub sb_dev_minor: u32,
+    pub sb_magic: u64,
+    pub sb_flags: u32,
+    pub fs_type: u32,
+    pub mnt_id: u64,
+    pub mnt_parent_id: u64,
+    pub mnt_id_old: u32,
+    pub mnt_parent_id_old: u32,
+    pub mnt_attr: u64,
+    pub mnt_propagation: u64,
+    pub mnt_peer_group: u64,
+    pub mnt_master: u64,
+    pub propagate_from: u64,
+    pub mnt_root: u32,
+    pub mnt_point: u32,
+    pub mnt_ns_id: u64,
+    pub spare: [u64; 49],
+}
+
+impl Default for Statmount {
+    fn default() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
+}
+
 constants! {
     /// Values of `f_type`.
     FS_MAGIC_NAMES: i64 {

@@ -3,6 +3,62 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// `PTRACE_GETEVENTMSG` at a stop at a system call.
+pub const PTRACE_EVENTMSG_SYSCALL_ENTRY: u64 = 1;
+pub const PTRACE_EVENTMSG_SYSCALL_EXIT: u64 = 2;
+/// `op` of [`PtraceSyscallInfo`].
+pub const PTRACE_SYSCALL_INFO_NONE: u8 = 0;
+pub const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
+pub const PTRACE_SYSCALL_INFO_EXIT: u8 = 2;
+pub const PTRACE_SYSCALL_INFO_SECCOMP: u8 = 3;
+/// A flag of `PTRACE_PEEKSIGINFO`.
+pub const PTRACE_PEEKSIGINFO_SHARED: u32 = 1;
+/// Register sets (`linux/elf.h`).
+pub const NT_PRSTATUS: u64 = 1;
+pub const NT_PRFPREG: u64 = 2;
+pub const NT_X86_XSTATE: u64 = 0x202;
+/// The size of `struct user`, and where it has the debug registers.
+pub const USER_LEN: u64 = 912;
+pub const USER_DEBUGREG: u64 = 848;
+
+/// Corresponds to `struct ptrace_syscall_info`, with the longest of its variants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PtraceSyscallInfo {
+    pub op: u8,
+    pub pad: [u8; 3],
+    pub arch: u32,
+    pub instruction_pointer: u64,
+    pub stack_pointer: u64,
+    /// Entry, filter: the number; exit: the value.
+    pub nr_or_rval: u64,
+    /// Entry, filter: the arguments; exit: `is_error` in the first byte.
+    pub args: [u64; 6],
+    /// Filter: its data.
+    pub ret_data: u32,
+    pub end: u32,
+}
+
+/// Corresponds to `struct ptrace_peeksiginfo_args`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PtracePeeksiginfoArgs {
+    pub off: u64,
+    pub flags: u32,
+    pub nr: i32,
+}
+
+/// Corresponds to `struct ptrace_rseq_configuration`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PtraceRseqConfiguration {
+    pub rseq_abi_pointer: u64,
+    pub rseq_abi_size: u32,
+    pub signature: u32,
+    pub flags: u32,
+    pub pad: u32,
+}
+
 constants! {
     /// Requests.
     PTRACE_NAMES: i32 {

@@ -104,6 +104,44 @@ flags! {
     }
 }
 
+/// The request `PIDFD_GET_INFO` without the size of its structure.
+pub const PIDFD_GET_INFO: u32 = 0xc000_ff0b;
+
+/// The bits of a request that are not the size of its structure.
+pub const IOC_WITHOUT_SIZE: u32 = 0xc000_ffff;
+
+flags! {
+    /// What `PIDFD_GET_INFO` is asked for, and tells.
+    pub struct PidfdInfoMask: u64 as "PIDFD_INFO_" {
+        PID = 1;
+        CREDS = 2;
+        CGROUPID = 4;
+        EXIT = 8;
+    }
+}
+
+/// Corresponds to the first version of `struct pidfd_info`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct PidfdInfo {
+    pub mask: u64,
+    pub cgroupid: u64,
+    pub pid: u32,
+    pub tgid: u32,
+    pub ppid: u32,
+    pub ruid: u32,
+    pub rgid: u32,
+    pub euid: u32,
+    pub egid: u32,
+    pub suid: u32,
+    pub sgid: u32,
+    pub fsuid: u32,
+    pub fsgid: u32,
+    pub exit_code: i32,
+}
+
 flags! {
     /// Flags of `pidfd_send_signal(2)`.
     pub struct PidfdSignalFlags: u32 as "PIDFD_SIGNAL_" {

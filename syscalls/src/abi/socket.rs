@@ -50,6 +50,7 @@ constants! {
         SOL_TCP = 6;
         SOL_UDP = 17;
         SOL_IPV6 = 41;
+        SOL_ICMPV6 = 58;
         SOL_UDPLITE = 136;
         SOL_RAW = 255;
         SOL_PACKET = 263;
@@ -201,6 +202,8 @@ constants! {
 constants! {
     /// Options of [`SOL_IPV6`].
     IPV6_NAMES: i32 {
+        IPV6_ADDRFORM = 1;
+        IPV6_CHECKSUM = 7;
         IPV6_UNICAST_HOPS = 16;
         IPV6_MULTICAST_IF = 17;
         IPV6_MULTICAST_HOPS = 18;
@@ -211,6 +214,7 @@ constants! {
         IPV6_MTU = 24;
         IPV6_RECVERR = 25;
         IPV6_V6ONLY = 26;
+        IPV6_HDRINCL = 36;
         IPV6_RECVPKTINFO = 49;
         IPV6_PKTINFO = 50;
         IPV6_RECVHOPLIMIT = 51;
@@ -230,6 +234,31 @@ constants! {
         IPV6_ADDR_PREFERENCES = 72;
         IPV6_TRANSPARENT = 75;
         IPV6_FREEBIND = 78;
+    }
+}
+
+constants! {
+    /// Options of [`SOL_PACKET`].
+    PACKET_NAMES: i32 {
+        PACKET_ADD_MEMBERSHIP = 1;
+        PACKET_DROP_MEMBERSHIP = 2;
+        PACKET_RX_RING = 5;
+        PACKET_STATISTICS = 6;
+        PACKET_COPY_THRESH = 7;
+        PACKET_AUXDATA = 8;
+        PACKET_ORIGDEV = 9;
+        PACKET_VERSION = 10;
+        PACKET_HDRLEN = 11;
+        PACKET_RESERVE = 12;
+        PACKET_TX_RING = 13;
+        PACKET_LOSS = 14;
+        PACKET_VNET_HDR = 15;
+        PACKET_TX_TIMESTAMP = 16;
+        PACKET_TIMESTAMP = 17;
+        PACKET_FANOUT = 18;
+        PACKET_TX_HAS_OFF = 19;
+        PACKET_QDISC_BYPASS = 20;
+        PACKET_IGNORE_OUTGOING = 23;
     }
 }
 
@@ -296,6 +325,36 @@ constants! {
 }
 /// The longest queue of `listen(2)` unless configured otherwise.
 pub const SOMAXCONN: i32 = 4096;
+
+/// Corresponds to `struct sockaddr_ll`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct SockaddrLl {
+    pub sll_family: u16,
+    pub sll_protocol: [u8; 2],
+    pub sll_ifindex: i32,
+    pub sll_hatype: u16,
+    pub sll_pkttype: u8,
+    pub sll_halen: u8,
+    pub sll_addr: [u8; 8],
+}
+
+/// Corresponds to `struct tpacket_auxdata`.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct TpacketAuxdata {
+    pub tp_status: u32,
+    pub tp_len: u32,
+    pub tp_snaplen: u32,
+    pub tp_mac: u16,
+    pub tp_net: u16,
+    pub tp_vlan_tci: u16,
+    pub tp_vlan_tpid: u16,
+}
 
 /// Corresponds to `struct iovec`.
 #[repr(C)]

@@ -95,6 +95,7 @@ constants! {
     PERSONALITY_NAMES: u32 {
         PER_LINUX = 0;
         PER_LINUX32 = 8;
+        UNAME26 = 0x0002_0000;
         ADDR_NO_RANDOMIZE = 0x0004_0000;
         FDPIC_FUNCPTRS = 0x0008_0000;
         MMAP_PAGE_ZERO = 0x0010_0000;

@@ -70,7 +70,9 @@ pub fn pages_above() -> Vec<usize> {
     while let Some(start) = wanted.pop() {
         let mut page = start & !(PAGE - 1);
         let mut gaps = 0;
-        while gaps < 8 && page < TOP && found.len() < 4096 {
+        // Some of what is there may be large.
+        let end = TOP.min(page + 128 * PAGE);
+        while gaps < 8 && page < end && found.len() < 4096 {
             if !tried.insert(page) {
                 break;
             }

@@ -15,6 +15,8 @@ pub mod proc;
 pub mod rng;
 pub mod runner;
 pub mod sig;
+pub mod team;
+pub mod trace;
 
 /// What a case returns: nothing, or why it failed.
 pub type Outcome = Result<(), String>;

@@ -144,13 +144,16 @@ fn bad_names_are_refused() {
 }
 
 #[test]
-fn unknown_flags_and_descriptors_in_a_request_are_refused() {
+fn unknown_flags_and_an_error_in_a_request_are_refused() {
     let mut buffer = Vec::new();
     Request::Open { fid: 1, flags: OpenFlags::READ }.encode(0, &mut buffer).expect("encode");
     let mut bad = buffer.clone();
     *bad.get_mut(23).expect("flags") = 0x80;
     assert_eq!(Request::decode(&bad).err(), Some(WireError::BadFlags));
-    *buffer.get_mut(12).expect("n_fds") = 1;
+    Header::set_cpu(&mut buffer, 5);
+    let (header, _) = Request::decode(&buffer).expect("decode");
+    assert_eq!(header.cpu(), Some(5));
+    *buffer.get_mut(6).expect("errno") = 1;
     assert_eq!(Request::decode(&buffer).err(), Some(WireError::BadFlags));
 }
 

@@ -43,6 +43,8 @@ enum AtBirth {
     RestoreXstate(UserAddr),
     Resume(Vec<HostCall>),
     Start(Vec<HostCall>),
+    FetchXstate,
+    LoadXstate(Vec<u8>),
     Exit,
 }
 
@@ -160,6 +162,14 @@ impl Thread {
                 }
                 AtBirth::Start(calls) => {
                     self.start_now(&calls);
+                    Ok(())
+                }
+                AtBirth::FetchXstate => {
+                    self.fetch_xstate_now();
+                    Ok(())
+                }
+                AtBirth::LoadXstate(frame) => {
+                    self.load_xstate_now(&frame);
                     Ok(())
                 }
                 AtBirth::Exit => {
@@ -455,6 +465,45 @@ impl Thread {
         if self.space.write(addr, &frame)? == frame.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
+    fn fetch_xstate_now(&self) {
+        if self.phase() != Phase::Stopped {
+            return;
+        }
+        let mut area = vec![0; XSTATE_MAX];
+        let mut results = HostCallResults::default();
+        match sys::xstate(self.tid(), &mut area) {
+            Ok(len) => {
+                let area = area.get(..len).unwrap_or_default();
+                results.data = xstate::to_frame(area, xstate::layout());
+            }
+            Err(errno) => results.values.push(Err(errno)),
+        }
+        self.report(results);
+    }
+
+    fn load_xstate_now(&self, frame: &[u8]) {
+        if self.phase() != Phase::Stopped {
+            return;
+        }
+        let mut area = vec![0; XSTATE_MAX];
+        let loaded = sys::xstate(self.tid(), &mut area).and_then(|len| {
+            let area = area.get_mut(..len).unwrap_or_default();
+            xstate::from_frame(area, frame, xstate::layout())?;
+            sys::set_xstate(self.tid(), area)
+        });
+        self.report(HostCallResults { values: vec![loaded.map(|()| 0)], data: Vec::new() });
+    }
+
+    /// Reports that something has been done without going back to the application.
+    fn report(&self, results: HostCallResults) {
+        if results.values.last() == Some(&Err(Errno::ESRCH)) {
+            // Its end is reported when it is reaped.
+            return;
+        }
+        lock(&self.state).results = results;
+        self.push_event(Event::HostCallsDone);
+    }
+
     fn restore_xstate_now(&self, addr: UserAddr) -> SysResult<()> {
         let layout = xstate::layout();
         let mut area = vec![0; XSTATE_MAX];
@@ -482,6 +531,8 @@ impl Thread {
         let run = move || match action {
             AtBirth::Resume(calls) => me.resume_now(&calls),
             AtBirth::Start(calls) => me.start_now(&calls),
+            AtBirth::FetchXstate => me.fetch_xstate_now(),
+            AtBirth::LoadXstate(frame) => me.load_xstate_now(&frame),
             AtBirth::Exit => me.exit_now(),
             AtBirth::Write(..) | AtBirth::SaveXstate(_) | AtBirth::RestoreXstate(_) => {}
         };
@@ -604,6 +655,14 @@ impl Context for Thread {
 
     fn start_host_calls(&self, calls: &[HostCall]) {
         self.act(AtBirth::Start(calls.to_vec()));
+    }
+
+    fn start_fetch_xstate(&self) {
+        self.act(AtBirth::FetchXstate);
+    }
+
+    fn start_load_xstate(&self, frame: &[u8]) {
+        self.act(AtBirth::LoadXstate(frame.to_vec()));
     }
 
     fn host_call_results(&self) -> HostCallResults {

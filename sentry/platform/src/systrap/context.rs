@@ -7,6 +7,7 @@
 //! Lock order: a context's `state`, then its space's locks, then the platform's tables.
 
 mod interface;
+mod xcopy;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -17,6 +18,7 @@ use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, Renew as _, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use self::xcopy::XCopy;
 use super::messages::Messages;
 use super::patch::{Look, QuietCall, Site};
 use super::region::SlotMapping;
@@ -67,6 +69,8 @@ struct State {
     in_syscall: bool,
     xsave: Vec<u64>,
     xrestore: Option<u64>,
+    /// What the next list of host calls does with the extended state.
+    xcopy: Option<XCopy>,
     /// The contexts to be born with the next replies, one with each.
     births: VecDeque<Arc<SystrapContext>>,
     /// The one that is born with the current reply.
@@ -100,6 +104,9 @@ pub(super) struct SystrapContext {
     tid: AtomicU32,
     /// Whether the application may be running; only a hint for `interrupt`.
     running: AtomicBool,
+    /// When the host thread was last sent a signal that it has not answered by an event, in
+    /// nanoseconds; zero where there is none.
+    pub(super) interrupted_ns: AtomicU64,
     /// What the slot says of being watched from the next reply on, and whether a reply has said so.
     watch: AtomicU32,
     announced: AtomicBool,
@@ -107,6 +114,10 @@ pub(super) struct SystrapContext {
     taken: AtomicU32,
     /// When the application was last resumed, and how many calls in turn came soon after that.
     resumed_at: AtomicU64,
+    /// When its last request was taken.
+    taken_at: AtomicU64,
+    /// For how many ticks its thread has watched for answers: what the host takes for its own work.
+    spun: AtomicU64,
     streak: AtomicU32,
     state: Mutex<State>,
 }
@@ -130,6 +141,9 @@ impl SystrapContext {
         slot.space.store(space.token, Relaxed);
         slot.index.store(index, Relaxed);
         slot.interrupt.store(0, Relaxed);
+        slot.fast.store(0, Relaxed);
+        // Until the owner has looked.
+        slot.signals_pending.store(1, Relaxed);
         slot.in_use.store(1, Relaxed);
         slot.turn.watched.store(0, Relaxed);
         slot.followed.store(0, Relaxed);
@@ -143,10 +157,13 @@ impl SystrapContext {
             owner: Mutex::new(owner),
             tid: AtomicU32::new(0),
             running: AtomicBool::new(false),
+            interrupted_ns: AtomicU64::new(0),
             watch: AtomicU32::new(0),
             announced: AtomicBool::new(false),
             taken: AtomicU32::new(1),
             resumed_at: AtomicU64::new(0),
+            taken_at: AtomicU64::new(0),
+            spun: AtomicU64::new(0),
             streak: AtomicU32::new(0),
             state: Mutex::new(State {
                 phase: Phase::Stopped,
@@ -160,6 +177,7 @@ impl SystrapContext {
                 in_syscall: true,
                 xsave: Vec::new(),
                 xrestore: None,
+                xcopy: None,
                 births: VecDeque::new(),
                 birth: None,
                 todo: VecDeque::new(),
@@ -297,6 +315,7 @@ impl SystrapContext {
     /// ended is credible: what the host takes to wake threads is not the application's.
     fn gap(&self) -> u64 {
         let (resumed, now) = (self.resumed_at.load(Relaxed), spin::ticks());
+        self.taken_at.store(now, Relaxed);
         let end = Some(self.slot.rang.load(Relaxed)).filter(|at| (resumed..now).contains(at));
         let end = end.unwrap_or(now);
         let woke = Some(self.slot.woke.load(Relaxed)).filter(|at| (resumed..end).contains(at));
@@ -433,6 +452,8 @@ impl SystrapContext {
         if outcome {
             return self.take_outcome(state, kind == slot::KIND_CALL_FAILED);
         }
+        // In this order: an interrupt that comes in between sends its signal.
+        self.interrupted_ns.store(0, SeqCst);
         if self.slot.interrupt.load(SeqCst) != 0 {
             self.slot.interrupt.store(0, SeqCst);
         }
@@ -598,18 +619,15 @@ impl SystrapContext {
             }
         }
         let last = state.todo.is_empty() && state.births.is_empty();
-        if last && let [addr, more @ ..] = &*std::mem::take(&mut state.xsave) {
-            slot.xsave_addr.store(*addr, Relaxed);
-            for (word, addr) in slot.xsave_more.iter().zip(more) {
-                word.store(*addr, Relaxed);
-            }
-            slot.n_xsave_more.store(u32::try_from(more.len()).unwrap_or(0), Relaxed);
-            reply |= slot::REPLY_XSAVE;
+        if last && let Some(copy) = state.xcopy.take() {
+            reply |= self.fill_xcopy(copy, state);
+        } else if last {
+            reply |= self.fill_xsave(state);
         }
         state.expects_outcome = !(last && state.then == Then::Resume);
         if last && state.then == Then::Resume {
             reply |= self.fill_resume(state);
-            self.resumed_at.store(spin::ticks(), Relaxed);
+            self.note_resumed(state.ring.is_none());
             self.set_running(true);
         }
         slot.reply.renew(reply);
@@ -757,16 +775,20 @@ impl SystrapContext {
 }
 
 impl SystrapContext {
-    /// Tells the stub to end the thread (`whole`: the process).
-    pub(super) fn send_exit(&self, whole: bool) -> SysResult<()> {
+    /// Tells the stub to end the thread: `last` with the process. The first thread sleeps until then: the
+    /// host forgets the memory of a process under the id of a thread that has ended.
+    pub(super) fn send_exit(&self, last: bool) -> SysResult<()> {
+        let reply = match last {
+            true => slot::REPLY_EXIT_GROUP,
+            false if self.tid().cast_signed() == self.space.pid() => slot::REPLY_SLEEP,
+            false => slot::REPLY_EXIT,
+        };
         let mut state = lock(&self.state);
         if state.phase != Phase::Stopped {
             return Err(Errno::ESRCH);
         }
         self.slot.n_calls.store(0, Relaxed);
-        self.slot
-            .reply
-            .store(if whole { slot::REPLY_EXIT_GROUP } else { slot::REPLY_EXIT }, Relaxed);
+        self.slot.reply.store(reply, Relaxed);
         state.phase = Phase::Running;
         state.expects_outcome = true;
         self.slot.turn.done.store(state.taken, SeqCst);

@@ -2,8 +2,8 @@
 //!
 //! Most sites are `mov $nr, %eax; syscall` (five and two bytes): the `mov` becomes
 //! `jmp trampoline`; the `syscall` stays, so that a thread between the two instructions, or one that
-//! restarts the call, still finds it. Another `mov` of a constant before the `syscall` is moved to
-//! the trampoline. The trampoline jumps to the stub. The five bytes change by one
+//! restarts the call, still finds it. Another `mov` of a constant before the `syscall`, or the last
+//! instruction before that of `syscall(3)`, is moved to the trampoline. The trampoline jumps to the stub. The five bytes change by one
 //! compare-and-exchange of eight bytes within a cache line, so no processor ever sees half of a
 //! jump; a site in two cache lines is changed only where the process has a single thread.
 //!
@@ -40,6 +40,8 @@ const SEARCH_LEN: u64 = 4 << 20;
 const SEARCH_STEP: u64 = 64 << 10;
 /// What two pieces of the search share: more than any displacement has.
 const OVERLAP: u64 = 8;
+/// How many sites are put back at once.
+const MAX_UNPATCHED: usize = 16;
 const TRAMPOLINE_LEN: u64 = 64;
 const CACHE_LINE: u64 = 64;
 const PAGE: u64 = 4096;
@@ -85,6 +87,10 @@ pub(super) struct Sites {
     rooms: Vec<Room>,
     /// Covered sites: where each starts and where its trampoline continues after the call.
     covered: BTreeMap<u64, u64>,
+    /// Where the text has been changed: the eight bytes at each place before and after.
+    changed: BTreeMap<u64, (u64, u64)>,
+    /// Whether no more sites are to be patched.
+    is_closed: bool,
 }
 
 /// A site whose bytes have been read.
@@ -114,7 +120,7 @@ impl Sites {
     /// Counts a trap at the `syscall` before `rip`; returns how often to look for a site there:
     /// not at all, for one that is easily found, or for any.
     pub(super) fn count(&mut self, rip: u64) -> Look {
-        if self.traps.len() >= MAX_SITES && !self.traps.contains_key(&rip) {
+        if self.is_closed || self.traps.len() >= MAX_SITES && !self.traps.contains_key(&rip) {
             return Look::Not;
         }
         let traps = self.traps.entry(rip).or_insert(0);
@@ -140,6 +146,9 @@ impl Sites {
 
     /// Forgets the sites in text that is replaced or taken away.
     pub(super) fn forget(&mut self, range: std::ops::Range<u64>) {
+        if self.changed.range(range.clone()).next().is_some() {
+            self.changed.retain(|window, _| !range.contains(window));
+        }
         if self.covered.range(range.clone()).next().is_some() {
             self.covered.retain(|site, _| !range.contains(site));
         }
@@ -173,8 +182,8 @@ impl Sites {
                 [base, PATCH_ROOM_LEN, int(prot), int(flags), u64::MAX, 0],
             ));
         }
-        if site.is_split && !alone {
-            return Vec::new();
+        if self.is_closed || site.is_split && !alone {
+            return calls;
         }
         let Some(room) = self.room(site.addr) else { return Vec::new() };
         let Some(room) = self.rooms.get_mut(room) else { return Vec::new() };
@@ -190,6 +199,7 @@ impl Sites {
         for (i, word) in (0..).zip(trampoline) {
             calls.push((CALL_STORE, [at + 8 * i, 0, word, 0, 0, 0]));
         }
+        self.changed.insert(site.window, (site.old, jump));
         let page = site.window & !(PAGE - 1);
         let writable = permit.prot | libc::PROT_WRITE;
         if !alone {
@@ -203,6 +213,23 @@ impl Sites {
             calls.push(quiet(libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0]));
         }
         calls
+    }
+
+    /// Returns the calls that put some patched sites back, and whether there are more. Where `prot` gives
+    /// no protection, the text is not what it was. The trampolines stay, for threads that are in them.
+    pub(super) fn unpatch(&mut self, prot: &dyn Fn(u64) -> Option<i32>) -> (Vec<QuietCall>, bool) {
+        self.is_closed = true;
+        let mut calls = Vec::new();
+        for _ in 0..MAX_UNPATCHED {
+            let Some((window, (old, jump))) = self.changed.pop_first() else { break };
+            let Some(prot) = prot(window) else { continue };
+            let page = window & !(PAGE - 1);
+            let writable = prot | libc::PROT_WRITE;
+            calls.push(quiet(libc::SYS_mprotect, [page, PAGE, int(writable), 0, 0, 0]));
+            calls.push((CALL_STORE, [window, jump, old, 0, 0, 0]));
+            calls.push(quiet(libc::SYS_mprotect, [page, PAGE, int(prot), 0, 0, 0]));
+        }
+        (calls, !self.changed.is_empty())
     }
 
     /// Returns what the application should see instead of `rip`: an address in its own text.
@@ -225,6 +252,9 @@ impl Sites {
 
     /// Returns where execution goes on that should go on at `rip`.
     pub(super) fn to_trampoline(&self, rip: u64) -> u64 {
+        if self.is_closed {
+            return rip;
+        }
         match self.covered.range(..rip).next_back() {
             Some((site, back)) if rip == site + COVERED_RETURN => *back,
             Some((site, back)) if rip == site + COVERED_RETURN - 2 => back - 2,
@@ -270,6 +300,10 @@ impl Site {
             [_, 0x40..=0x4f, ..] => return None,
             [_, _, 0xb8, n0, n1, n2, n3, 0x0f, 0x05] => {
                 Shape::Number(u32::from_le_bytes([n0, n1, n2, n3]))
+            }
+            // What the C library's syscall() does last: `mov %r9, %r8; mov 8(%rsp), %r9; syscall`.
+            [0x89, 0xc8, 0x4c, 0x8b, 0x4c, 0x24, 0x08, 0x0f, 0x05] => {
+                Shape::Moved([0x4c, 0x8b, 0x4c, 0x24, 0x08])
             }
             [p0, p1, op @ 0xb9..=0xbf, n0, n1, n2, n3, 0x0f, 0x05] if !takes_operand(p0, p1) => {
                 Shape::Moved([op, n0, n1, n2, n3])

@@ -283,7 +283,7 @@ impl Inner {
                 return;
             }
             // SAFETY: passes numbers; the signal has a handler.
-            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), receiver, STOP_SIGNAL) };
+            unsafe { libc::syscall(libc::SYS_tgkill, self.own_pid, receiver, STOP_SIGNAL) };
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -339,18 +339,15 @@ impl Inner {
                 tasks.remove(&tid);
             }
         }
-        context.space.remove_thread(context.index);
+        context.space.remove_thread(context);
     }
 
     /// Ends the host thread of a stopped context.
     pub(super) fn exit(&self, context: &SystrapContext) {
-        let threads = context.space.threads();
-        let own = threads.iter().find(|thread| std::ptr::eq(Arc::as_ptr(thread), context));
-        let whole = threads.len() <= 1;
-        if context.send_exit(whole).is_err() || whole {
-            return;
-        }
-        if let Some(own) = own {
+        let own = context.space.thread(u64::from(context.index));
+        let Some(own) = own.filter(|own| std::ptr::eq(Arc::as_ptr(own), context)) else { return };
+        let last = !context.space.leave(&own);
+        if context.send_exit(last).is_ok() && !last {
             own.die(0);
         }
     }

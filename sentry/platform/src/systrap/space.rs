@@ -5,19 +5,22 @@
 #![expect(unsafe_code, reason = "process_vm_readv and signals")]
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use sentry_host::usage::{self, ProcessUsage, ThreadUsage};
+use sentry_host::window::Part;
 use sentry_host::{Rule, clock};
-use sentry_sysmsg::layout;
+use sentry_sysmsg::{Process, layout, process};
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::context::SystrapContext;
 use super::doorbell::{self, Channel};
 use super::fds::FdCache;
 use super::patch::Sites;
-use super::{last_errno, lock, region};
+use super::region::{self, Mapping};
+use super::spin::{self, Rate};
+use super::{last_errno, lock};
 use crate::{AddressSpace, USER_ADDRESS_LIMIT};
 
 /// The host calls of this module.
@@ -69,8 +72,13 @@ pub(super) struct Space {
     stacks: AtomicU32,
     /// User and system time of the process when it ended.
     last_cpu_ns: Mutex<(u64, u64)>,
+    /// For how many ticks its threads have watched for answers.
+    spun: AtomicU64,
+    rate: Rate,
     sites: Mutex<Sites>,
     fds: Mutex<FdCache>,
+    /// What the process shares besides slots, once that is needed.
+    shared: OnceLock<Mapping<Process>>,
     /// Until the birth: the channel, where there are channels, and until its parent has it, the
     /// process's end.
     channel: Mutex<Option<Channel>>,
@@ -92,8 +100,11 @@ impl Space {
             killed: AtomicBool::new(false),
             stacks: AtomicU32::new(1),
             last_cpu_ns: Mutex::new((0, 0)),
+            spun: AtomicU64::new(0),
+            rate: Rate::new(),
             sites: Mutex::new(Sites::default()),
             fds: Mutex::new(FdCache::default()),
+            shared: OnceLock::new(),
             channel: Mutex::new(channel),
             far_end: Mutex::new(far_end.map(Arc::new)),
             at_birth: Mutex::new(Some(Vec::new())),
@@ -199,13 +210,32 @@ impl Space {
     }
 
     /// Frees the place of a thread as soon as its host thread has left it.
-    pub(super) fn remove_thread(&self, index: u32) {
+    pub(super) fn remove_thread(&self, context: &Arc<SystrapContext>) {
         let mut threads = lock(&self.threads);
-        if let Some(place) = usize::try_from(index).ok().and_then(|i| threads.get_mut(i))
-            && let Place::Used(context) = std::mem::replace(place, Place::Free)
-        {
-            *place = Place::Left(context);
+        if let Some(place) = Self::place_of(&mut threads, context) {
+            *place = Place::Left(Arc::clone(context));
         }
+    }
+
+    /// Does the same, unless this is the last thread; returns whether it was not.
+    pub(super) fn leave(&self, context: &Arc<SystrapContext>) -> bool {
+        let mut threads = lock(&self.threads);
+        if threads.iter().filter(|place| matches!(place, Place::Used(_))).count() <= 1 {
+            return false;
+        }
+        if let Some(place) = Self::place_of(&mut threads, context) {
+            *place = Place::Left(Arc::clone(context));
+        }
+        true
+    }
+
+    /// Returns the place that `context` has, if it has not left it.
+    fn place_of<'a>(
+        threads: &'a mut [Place],
+        context: &Arc<SystrapContext>,
+    ) -> Option<&'a mut Place> {
+        let place = threads.get_mut(usize::try_from(context.index).ok()?)?;
+        matches!(place, Place::Used(used) if Arc::ptr_eq(used, context)).then_some(place)
     }
 
     /// Forgets all threads, which breaks the circle of references.
@@ -282,11 +312,18 @@ impl Space {
         }
     }
 
-    /// Returns what thread `tid` of this process has used.
-    pub(super) fn thread_usage(&self, tid: u32) -> Option<ThreadUsage> {
+    /// Returns what thread `tid` of this process has used, which has watched for answers for `spun`
+    /// ticks.
+    pub(super) fn thread_usage(&self, tid: u32, spun: u64) -> Option<ThreadUsage> {
         let tid = tid.cast_signed();
         let used = self.with_pid(|pid| usage::thread(pid, tid).ok_or(Errno::ESRCH));
-        used.ok().filter(|_| tid > 0)
+        let used = used.ok().filter(|_| tid > 0)?;
+        Some(ThreadUsage { cpu_ns: spin::as_system(used.cpu_ns, self.rate.to_ns(spun)), ..used })
+    }
+
+    /// Counts for how many ticks a thread has watched for an answer.
+    pub(super) fn note_spun(&self, ticks: u64) {
+        self.spun.fetch_add(ticks, Ordering::Relaxed);
     }
 
     /// Copies between `local` and the process.
@@ -306,7 +343,8 @@ impl Space {
             let local = libc::iovec { iov_base: local.cast(), iov_len: len };
             let remote = libc::iovec { iov_base: addr.0 as *mut libc::c_void, iov_len: len };
             // SAFETY: the callers pass a buffer of at least `len` bytes, exclusive where it is
-            // written; the kernel checks the remote side.
+            // written, or a part of a window, to which nothing refers; the kernel checks the
+            // remote side.
             let n = unsafe {
                 libc::syscall(nr, pid, &raw const local, 1_u64, &raw const remote, 1_u64, 0_u64)
             };
@@ -322,6 +360,29 @@ impl AddressSpace for Space {
 
     fn write(&self, addr: UserAddr, src: &[u8]) -> SysResult<usize> {
         self.transfer(libc::SYS_process_vm_writev, addr, src.as_ptr().cast_mut(), src.len())
+    }
+
+    fn read_to(&self, addr: UserAddr, dst: &Part<'_>) -> SysResult<usize> {
+        self.transfer(libc::SYS_process_vm_readv, addr, dst.as_mut_ptr(), dst.len())
+    }
+
+    fn write_from(&self, addr: UserAddr, src: &Part<'_>) -> SysResult<usize> {
+        self.transfer(libc::SYS_process_vm_writev, addr, src.as_mut_ptr(), src.len())
+    }
+
+    fn count_futex_waiter(&self, addr: UserAddr, more: bool) -> SysResult<()> {
+        let shared = match self.shared.get() {
+            Some(shared) => shared,
+            None => {
+                let mapping = Mapping::of_process(&self.region)?;
+                self.shared.get_or_init(|| mapping)
+            }
+        };
+        if let Some(count) = shared.futex_waiters.get(process::futex_count(addr.0)) {
+            // Before the caller looks at the word.
+            count.fetch_add(if more { 1 } else { u32::MAX }, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn kill(&self) {
@@ -342,7 +403,8 @@ impl AddressSpace for Space {
     }
 
     fn cpu_time_ns(&self) -> (u64, u64) {
-        self.with_pid(|pid| clock::process_time_ns(pid).ok_or(Errno::ESRCH))
-            .unwrap_or_else(|_| *lock(&self.last_cpu_ns))
+        let told = self.with_pid(|pid| clock::process_time_ns(pid).ok_or(Errno::ESRCH));
+        let told = told.unwrap_or_else(|_| *lock(&self.last_cpu_ns));
+        spin::as_system(told, self.rate.to_ns(self.spun.load(Ordering::Relaxed)))
     }
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use sentry_host::Rule;
+use sentry_host::clock::{self, Clock};
 use sentry_sysmsg::slot::{START_SPINS, Slot};
 
 use super::Inner;
@@ -69,6 +70,39 @@ fn has_rdtscp() -> bool {
 pub(super) fn ticks() -> u64 {
     // SAFETY: no memory is involved.
     unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Returns for how long a stub whose request was taken at `taken` has watched for the answer of now.
+pub(super) fn watched_since(taken: u64, now: u64) -> u64 {
+    now.saturating_sub(taken).min(SPIN_TICKS)
+}
+
+/// Counts what a thread has spent watching for answers as system time, which it is to the application:
+/// the host cannot tell.
+pub(super) fn as_system((user, system): (u64, u64), spun_ns: u64) -> (u64, u64) {
+    let spun_ns = spun_ns.min(user);
+    (user - spun_ns, system.saturating_add(spun_ns))
+}
+
+/// The rate of the time-stamp counter, measured over the life of the sandbox.
+#[derive(Debug)]
+pub(super) struct Rate {
+    ticks: u64,
+    ns: i64,
+}
+
+impl Rate {
+    /// Begins to measure.
+    pub(super) fn new() -> Self {
+        Self { ticks: ticks(), ns: clock::now_ns(Clock::Monotonic) }
+    }
+
+    /// Returns how many nanoseconds a number of ticks is.
+    pub(super) fn to_ns(&self, n: u64) -> u64 {
+        let ticks = ticks().saturating_sub(self.ticks).max(1);
+        let ns = clock::now_ns(Clock::Monotonic).saturating_sub(self.ns).unsigned_abs();
+        u64::try_from(u128::from(n) * u128::from(ns) / u128::from(ticks)).unwrap_or(u64::MAX)
+    }
 }
 
 /// Starts to fetch what the stub's CPU has of a request, all at once and not line by line as the

@@ -6,14 +6,13 @@
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use sentry_sysmsg::{Slot, layout};
 use syscalls::{Errno, SysResult};
 
 use super::doorbell::{Doorbell, Kind};
-use super::region::{SlotMapping, memory_file};
+use super::region::{self, SlotMapping};
 use super::space::Space;
 use super::{DoorbellChoice, filter, last_errno, messages};
 
@@ -71,9 +70,7 @@ impl Zygote {
         let space = Space::new(random()?, kind)?;
         let slot = SlotMapping::new(&space.region, 0)?;
         fill_filter(&slot, kind, flags)?;
-        let config = std::fs::File::from(memory_file(c"config", layout::CONFIG_LEN)?);
-        config.write_all_at(&config_bytes, 0).map_err(|_| Errno::ENOMEM)?;
-        let config = OwnedFd::from(config);
+        let config = region::constant_file(c"config", layout::CONFIG_LEN, &config_bytes)?;
         let stub = stub_file()?;
         let far_end = space.far_end().take();
         let channels = doorbell.as_ref().and_then(Doorbell::far_end).zip(far_end.as_deref());

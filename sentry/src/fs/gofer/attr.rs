@@ -1,9 +1,11 @@
 //! Attributes of the wire and of the host, translated to those of the VFS.
 
+use std::time::{Duration, SystemTime};
+
 use gofer_wire as wire;
 use syscalls::abi::fs::{Stat, Statfs};
 
-use crate::vfs::{Attr, SetAttr, SetTime, Timestamp};
+use crate::vfs::{Attr, FileFlags, SetAttr, SetTime, Timestamp};
 
 /// Composes a device number as the kernel does for user space (`makedev(3)`).
 pub(super) fn device(major: u32, minor: u32) -> u64 {
@@ -35,6 +37,7 @@ pub(super) fn from_wire(attr: &wire::Attr) -> Attr {
         mtime: timestamp(attr.mtime),
         ctime: timestamp(attr.ctime),
         btime: (attr.btime != wire::Timespec::default()).then(|| timestamp(attr.btime)),
+        flags: FileFlags::empty(),
     }
 }
 
@@ -60,6 +63,14 @@ pub(super) fn refresh(attr: &mut Attr, stat: &Stat) -> bool {
     attr.mtime = time(stat.st_mtime);
     attr.ctime = time(stat.st_ctime);
     owners_may_differ
+}
+
+/// Returns whether the last change of a directory is at least so long ago, by the host's clock.
+pub(super) fn is_settled(attr: &Attr, at_least: Duration) -> bool {
+    let last = attr.mtime.max(attr.ctime);
+    let since_epoch = Duration::new(u64::try_from(last.sec).unwrap_or(0), last.nsec);
+    let Some(then) = SystemTime::UNIX_EPOCH.checked_add(since_epoch) else { return false };
+    SystemTime::now().duration_since(then).is_ok_and(|ago| ago >= at_least)
 }
 
 /// Translates a change.

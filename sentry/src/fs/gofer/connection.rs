@@ -2,9 +2,10 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use gofer_wire::codec::Header;
 use gofer_wire::request::Fids;
 use gofer_wire::{Fid, MAX_MESSAGE, Request, WireError, reply};
-use sentry_host::packet;
+use sentry_host::{cpu, packet};
 use syscalls::{Errno, SysResult};
 use zerocopy::FromBytes;
 
@@ -62,9 +63,15 @@ impl Connection {
         let exchange = &mut *guard;
         exchange.tag = exchange.tag.wrapping_add(1);
         request.encode(exchange.tag, &mut exchange.request)?;
+        // The gofer comes to the same CPU: nobody has to be woken on an idle one.
+        let stay = cpu::stay();
+        if let Some(cpu) = stay.cpu() {
+            Header::set_cpu(&mut exchange.request, cpu);
+        }
         packet::send(self.socket.as_fd(), &exchange.request).map_err(|_| Errno::EIO)?;
         let (length, descriptors) =
             packet::receive(self.socket.as_fd(), &mut exchange.reply).map_err(|_| Errno::EIO)?;
+        drop(stay);
         let message = exchange.reply.get(..length).ok_or(Errno::EIO)?;
         let (body, n_fds) =
             reply::body(message, request.opcode(), exchange.tag).map_err(|_| Errno::EIO)??;

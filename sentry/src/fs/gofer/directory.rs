@@ -60,12 +60,15 @@ impl GoferDirectory {
     pub(super) fn list(&self, offset: u64, sink: &mut dyn DirSink) -> SysResult<()> {
         let listing = self.listing(offset)?;
         let ino = self.inode.attr()?.ino;
-        let dots = [&b"."[..], b".."].map(|name| (name, ino, FileType::Directory));
-        let listed = listing.iter().map(|entry| (&*entry.name, entry.ino, entry.file_type));
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for ((name, ino, file_type), next_offset) in
-            dots.into_iter().chain(listed).zip(1..).skip(start)
-        {
+        let dots = [&b"."[..], b".."].map(|name| (name, ino, FileType::Directory));
+        let dots = dots.into_iter().skip(start);
+        // Not by skipping: a large directory is read in many pieces.
+        let rest = listing.get(start.saturating_sub(2)..).unwrap_or_default();
+        let listed = rest.iter().map(|entry| (&*entry.name, entry.ino, entry.file_type));
+        let mut next_offset = offset;
+        for (name, ino, file_type) in dots.chain(listed) {
+            next_offset = next_offset.saturating_add(1);
             if !sink.entry(&DirEntry { name, ino, file_type, next_offset }) {
                 break;
             }

@@ -1,7 +1,7 @@
 //! [`GoferFile`]: an open regular file, which is a host descriptor.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sentry_host::file::{self as host, Seek};
 use syscalls::abi::fs::OpenFlags;
@@ -16,6 +16,8 @@ pub(super) struct GoferFile {
     inode: Arc<GoferInode>,
     /// Read-only, or for reading and writing: the guest's access mode is the caller's to check.
     descriptor: Arc<OwnedFd>,
+    /// A read-only one beside the other, made when it is first needed.
+    read_only: OnceLock<Arc<OwnedFd>>,
     /// The flags of `open(2)`, for `O_SYNC` and `O_DSYNC`, which `F_SETFL` does not change.
     flags: OpenFlags,
 }
@@ -31,7 +33,8 @@ impl GoferFile {
         } else {
             inode.write_descriptor()?
         };
-        Ok(Self { inode, descriptor, flags: OpenFlags::from_bits_retain(flags) })
+        let flags = OpenFlags::from_bits_retain(flags);
+        Ok(Self { inode, descriptor, read_only: OnceLock::new(), flags })
     }
 
     pub(super) fn read_to(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
@@ -101,7 +104,15 @@ impl File for GoferFile {
 
     fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
         let is_read_only = self.flags.bits() & OpenFlags::ACCMODE == 0;
-        is_read_only.then(|| Some((self.descriptor.clone(), self.attr().ok()?.size)))?
+        let source = match self.read_only.get() {
+            _ if is_read_only => self.descriptor.clone(),
+            Some(source) => source.clone(),
+            None => {
+                let source = self.inode.read_descriptor().ok()?;
+                self.read_only.get_or_init(|| source).clone()
+            }
+        };
+        Some((source, self.attr().ok()?.size))
     }
 
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {

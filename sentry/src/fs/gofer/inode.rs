@@ -1,6 +1,7 @@
 //! [`GoferInode`]: a file that the gofer knows by a fid.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -8,11 +9,11 @@ use gofer_wire::request::{self, Ownership};
 use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
 use syscalls::{Errno, SysResult};
 
-use super::ahead::{self, Ahead, Scan};
+use super::ahead::{self, Ahead, Results, Scan};
 use super::directory::{GoferDirectory, Listing};
 use super::file::GoferFile;
 use super::names::{BELIEF, Names};
-use super::{Caching, Identity, Store, attr};
+use super::{Caching, Identity, SETTLED, Store, attr};
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::inode;
@@ -56,10 +57,30 @@ struct State {
     ahead: Option<Ahead>,
     /// Who looks at the names of this directory one after the other, where others hardly change them.
     scan: Option<Box<Scan>>,
-    /// The entries of a directory, under [`Caching::Exclusive`].
-    listing: Option<(u64, Listing)>,
+    /// The entries of a directory, as long as [`ahead::Ring`] has them.
+    listing: Option<KnownListing>,
     /// How good the names below a directory are, under [`Caching::Own`].
     names: Option<Names>,
+}
+
+/// What the entries of a directory were.
+struct KnownListing {
+    listing: Weak<[ListEntry]>,
+    /// `Store::epoch`, and [`Names::n_changes`] under [`Caching::Own`].
+    epoch: u64,
+    n_changes: Option<u64>,
+}
+
+impl State {
+    /// Returns the entries of the directory, where they are known and right, and how often it has changed.
+    fn known_listing(&self, epoch: u64, round: u64) -> (Option<Listing>, Option<u64>) {
+        let n_changes = self.names.as_ref().map(Names::n_changes);
+        let known = self.listing.as_ref().filter(|known| match &self.names {
+            Some(names) => names.is_fresh(round) && known.n_changes == n_changes,
+            None => known.epoch == epoch,
+        });
+        (known.and_then(|known| known.listing.upgrade()), n_changes)
+    }
 }
 
 impl GoferInode {
@@ -114,9 +135,12 @@ impl GoferInode {
         let mut state = self.state.lock();
         state.is_stale = true;
         state.listing = None;
-        let ahead = (state.ahead.take(), state.scan.take());
+        let (ahead, scan) = (state.ahead.take(), state.scan.take());
         drop(state);
         drop(ahead);
+        if let Some(results) = scan.and_then(|scan| scan.results()) {
+            results.clear();
+        }
     }
 
     /// Keeps the result of a lookup for the moment that follows.
@@ -130,10 +154,12 @@ impl GoferInode {
     fn take_ahead(&self, name: &[u8]) -> Option<SysResult<Arc<Self>>> {
         let round = self.store.round();
         let mut state = self.state.lock();
-        if let Some((found, is_good)) = state.scan.as_mut().and_then(|scan| scan.take(name, round))
-        {
+        if let Some(results) = state.scan.as_ref().and_then(|scan| scan.results()) {
             drop(state);
-            return is_good.then_some(found);
+            if let Some((found, is_good)) = results.take(name, round) {
+                return is_good.then_some(found);
+            }
+            state = self.state.lock();
         }
         let ahead = state.ahead.take()?;
         drop(state);
@@ -222,7 +248,7 @@ impl GoferInode {
     /// Looks up names that stand one after the other in the listing. Returns what the first one is, and keeps the others for
     /// the lookups that follow.
     fn look_up_all(&self, planned: Vec<Box<[u8]>>) -> Option<SysResult<Arc<Self>>> {
-        let (epoch, round) = (self.store.epoch(), self.store.round());
+        let (changes, round) = (self.store.changes(), self.store.round());
         let names = ahead::names(&planned).ok()?;
         let request = Request::Lookup { dir: self.fid, names: request::Names::new(&names) };
         // Where that is impossible, the single lookup says why.
@@ -234,12 +260,14 @@ impl GoferInode {
         let adopted = results.into_iter().map(|node| Ok(self.store.adopt(node?, None)));
         let mut found = planned.into_iter().zip(adopted).collect::<Vec<_>>().into_iter();
         let (_, first) = found.next()?;
+        let results = Results::new(found, round);
         let mut state = self.state.lock();
         // What this sandbox has changed meanwhile may not be what was found.
-        if let Some(scan) = state.scan.as_mut().filter(|_| epoch == self.store.epoch()) {
-            let old = scan.keep(found, round);
+        if let Some(scan) = state.scan.as_mut().filter(|_| changes == self.store.changes()) {
+            let old = scan.results();
+            scan.keep(&results);
             drop(state);
-            drop(old);
+            self.store.remember_results(old, results);
         }
         Some(first)
     }
@@ -250,16 +278,39 @@ impl GoferInode {
     /// Those of the gofer.
     pub(super) fn listing(&self) -> SysResult<Listing> {
         let epoch = self.store.epoch();
-        if let Some((fetched, listing)) = &self.state.lock().listing
-            && *fetched == epoch
-        {
-            return Ok(listing.clone());
+        let own = self.store.caching == Caching::Own;
+        if own {
+            // Where it cannot be looked at, reading it says why.
+            self.check_names();
         }
+        let mut state = self.state.lock();
+        let (listing, n_changes) = state.known_listing(epoch, self.store.round());
+        if let Some(listing) = listing {
+            if let Some(scan) = &mut state.scan {
+                scan.rewind();
+            }
+            return Ok(listing);
+        }
+        let is_settled = !own || (!state.is_stale && attr::is_settled(&state.attr, SETTLED));
+        drop(state);
+        self.fetch_listing(epoch, n_changes, is_settled)
+    }
+
+    /// Reads the whole directory, of which the caller knows how often it had changed before.
+    fn fetch_listing(
+        &self,
+        epoch: u64,
+        n_changes: Option<u64>,
+        is_settled: bool,
+    ) -> SysResult<Listing> {
+        let changes = self.store.changes();
         let listing = super::directory::fetch(&self.store.connection, self.fid)?;
         if self.store.caching != Caching::Shared {
+            let known = KnownListing { listing: Arc::downgrade(&listing), epoch, n_changes };
             let mut state = self.state.lock();
-            if self.store.caching == Caching::Exclusive {
-                state.listing = Some((epoch, listing.clone()));
+            // What this sandbox has changed meanwhile may be listed or not.
+            if is_settled && changes == self.store.changes() {
+                state.listing = Some(known);
             }
             let old = state.scan.replace(Box::new(Scan::new(&listing)));
             drop(state);
@@ -309,20 +360,29 @@ impl GoferInode {
             kind,
         };
         let (node, socket) = self.store.connection.call_with_descriptor(&request)?;
-        self.changed();
+        self.changed(name);
         Ok((self.store.adopt(node, None), socket))
     }
 
-    /// Is told that names below this directory have changed.
-    fn changed(&self) {
-        self.store.advance_epoch();
-        self.set_stale();
+    /// Is told that a name below this directory has changed.
+    fn changed(&self, name: &[u8]) {
+        self.store.n_changes.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.is_stale = true;
+        state.listing = None;
+        let ahead = state.ahead.take_if(|ahead| *ahead.name == *name);
+        let results = state.scan.as_ref().and_then(|scan| scan.results());
+        drop(state);
+        drop(ahead);
+        if let Some(results) = results {
+            results.forget(name);
+        }
     }
 
     fn remove(&self, name: &[u8], flags: UnlinkFlags) -> SysResult<()> {
         let request = Request::Unlink { dir: self.fid, name: Name::new(name)?, flags };
         self.store.connection.call_status(&request)?;
-        self.changed();
+        self.changed(name);
         Ok(())
     }
 
@@ -348,12 +408,16 @@ impl GoferInode {
         if state.is_stale || state.epoch != self.store.epoch() {
             return None;
         }
-        let is_good = match self.store.caching {
+        self.is_believed(&state).then_some(state.attr)
+    }
+
+    /// Returns whether attributes were fetched so lately that nobody else will have changed them.
+    fn is_believed(&self, state: &State) -> bool {
+        match self.store.caching {
             Caching::Exclusive => true,
             Caching::Own => state.fetched.elapsed() < BELIEF,
             Caching::Shared => state.fetched.elapsed() < self.store.fresh,
-        };
-        is_good.then_some(state.attr)
+        }
     }
 
     /// Looks at this directory where that is due, under [`Caching::Own`]. Returns whether it could.
@@ -416,6 +480,15 @@ impl Inode for GoferInode {
             self.store.connection.call_fixed(&Request::Getattr { fid: self.fid })?;
         self.update(&new);
         Ok(attr::from_wire(&new))
+    }
+
+    fn access_attr(&self) -> SysResult<Attr> {
+        let state = self.state.lock();
+        // What this sandbox does to names and content leaves mode and owners alone.
+        let is_good = state.epoch == self.store.epoch() && self.is_believed(&state);
+        let attr = state.attr;
+        drop(state);
+        if is_good { Ok(attr) } else { self.attr() }
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
@@ -518,7 +591,7 @@ impl Inode for GoferInode {
                 let flags = OpenFlags::READ | OpenFlags::WRITE;
                 let request = Request::Create { dir, name, flags, ownership };
                 let (new, file) = connection.call_with_descriptor(&request)?;
-                self.changed();
+                self.changed(name.as_bytes());
                 self.verified(name.as_bytes());
                 let inode = self.store.adopt(new, None);
                 let file = Arc::new(file);
@@ -535,7 +608,7 @@ impl Inode for GoferInode {
             NodeKind::CharDevice(device) => special(FileType::CharDevice, *device),
             NodeKind::BlockDevice(device) => special(FileType::BlockDevice, *device),
         }?;
-        self.changed();
+        self.changed(name.as_bytes());
         self.verified(name.as_bytes());
         Ok(self.store.adopt(new, None))
     }
@@ -544,13 +617,25 @@ impl Inode for GoferInode {
         let target = self.sibling(target)?;
         let request = Request::Link { fid: target.fid, dir: self.fid, name: Name::new(name)? };
         let new = self.store.connection.call_fixed(&request)?;
-        self.changed();
+        self.changed(name);
         target.update(&new);
         Ok(())
     }
 
+    fn refuses_existing(&self) -> bool {
+        true
+    }
+
+    fn renamed(&self) {
+        self.state.lock().is_stale = true;
+    }
+
     fn name_removed(&self) {
         let mut state = self.state.lock();
+        state.is_stale = true;
+        if self.file_type == FileType::Directory {
+            return;
+        }
         state.is_unnamed = true;
         let open = [state.read.upgrade(), state.write.upgrade()];
         drop(state);
@@ -583,8 +668,8 @@ impl Inode for GoferInode {
             flags: gofer_wire::RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?,
         };
         self.store.connection.call_status(&request)?;
-        self.changed();
-        new_dir.set_stale();
+        self.changed(name);
+        new_dir.changed(new_name);
         new_dir.verified(new_name);
         Ok(())
     }

@@ -166,6 +166,7 @@ fn nodes_are_created_linked_moved_and_removed() {
         // Both names are one inode.
         assert!(Arc::ptr_eq(&dir.lookup(b"second").expect("lookup"), &new));
         root.unlink(b"new").expect("unlink");
+        new.name_removed();
         assert_eq!(new.attr().expect("attr").nlink, 1);
         assert_eq!(root.lookup(b"new").err(), Some(Errno::ENOENT));
         dir.rename(b"second", &root, b"third", 0).expect("rename");
@@ -207,6 +208,7 @@ fn directories_are_listed_from_any_entry() {
         let (rest, end) = list(&open, next, 5000);
         assert_eq!(rest.len(), 1000);
         assert!(list(&open, end, 10).0.is_empty());
+        assert!(list(&open, u64::MAX, 10).0.is_empty());
         // From the beginning, it is gone.
         let (all, _) = list(&open, 0, 5000);
         assert_eq!(all.len(), 1002);
@@ -383,6 +385,64 @@ fn names_are_looked_up_together_in_the_order_of_the_listing() {
     // What this sandbox changes is never served from before.
     many.unlink(&names[4]).expect("unlink");
     assert_eq!(many.lookup(&names[4]).err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn what_nobody_asks_for_is_kept_of_few_directories() {
+    let rig = Rig::writable(Caching::Exclusive);
+    let dirs: Vec<_> = (0..20)
+        .map(|index| {
+            let dir = rig.dir.join(format!("d{index}"));
+            fs::create_dir(&dir).expect("mkdir");
+            for index in 0..20 {
+                fs::write(dir.join(format!("{index}")), "").expect("write");
+            }
+            let dir = rig.inode(&format!("d{index}"));
+            let listing = dir.listing().expect("list");
+            for entry in &listing[..2] {
+                dir.lookup(&entry.name).expect("lookup");
+            }
+            dir
+        })
+        .collect();
+    let n_kept = |rig: &Rig| {
+        let inodes = rig.fs().store.inodes.lock();
+        inodes.values().filter(|inode| inode.strong_count() > 0).count()
+    };
+    // The root, the directories, and 18 names in each of eight.
+    assert_eq!(n_kept(&rig), 1 + 20 + 8 * 18);
+    dirs[19].set_stale();
+    assert_eq!(n_kept(&rig), 1 + 20 + 7 * 18);
+    // The gofer ends although something is kept.
+    drop(dirs);
+}
+
+#[test]
+fn an_own_root_lists_a_directory_once_until_it_changes() {
+    let rig = Rig::writable(Caching::Own);
+    let names = |dir: &GoferInode| dir.listing().expect("list").len();
+    // A directory that has just changed may change again without having other times.
+    fs::create_dir(rig.dir.join("new")).expect("mkdir");
+    let new = rig.inode("new");
+    assert_eq!(names(&new), 0);
+    fs::write(rig.dir.join("new/file"), "").expect("write");
+    assert_eq!(names(&new), 1);
+
+    let path = rig.dir.join("old");
+    fs::create_dir(&path).expect("mkdir");
+    fs::write(path.join("one"), "").expect("write");
+    std::thread::sleep(SETTLED * 2);
+    let old = rig.inode("old");
+    assert_eq!(names(&old), 1);
+    assert!(Arc::ptr_eq(&old.listing().expect("list"), &old.listing().expect("list")));
+    // What others change is seen after a message from outside, what this sandbox changes at once.
+    fs::write(path.join("two"), "").expect("write");
+    rig.fs().distrust();
+    assert_eq!(names(&old), 2);
+    old.create(b"three", &node(NodeKind::Regular, 0o600)).expect("create");
+    assert_eq!(names(&old), 3);
+    old.unlink(b"three").expect("unlink");
+    assert_eq!(names(&old), 2);
 }
 
 #[test]

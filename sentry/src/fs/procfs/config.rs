@@ -28,16 +28,17 @@ IKCONFIG_PROC=y
 NUMA_BALANCING is not set
 CGROUPS=y
 NAMESPACES=y
-UTS_NS is not set
-IPC_NS is not set
-USER_NS is not set
+UTS_NS=y
+IPC_NS=y
+TIME_NS=y
+USER_NS=y
 PID_NS=y
-NET_NS is not set
+NET_NS=y
 CHECKPOINT_RESTORE=y
 SCHED_AUTOGROUP is not set
 SYSCTL=y
 MULTIUSER=y
-SYSFS_SYSCALL is not set
+SYSFS_SYSCALL=y
 POSIX_TIMERS=y
 PRINTK=y
 FUTEX=y
@@ -64,7 +65,7 @@ X86=y
 MMU=y
 SMP=y
 NR_CPUS=64
-NUMA is not set
+NUMA=y
 HZ=250
 IA32_EMULATION is not set
 X86_X32_ABI is not set
@@ -76,9 +77,11 @@ SECCOMP_FILTER=y
 MODULES is not set
 BLOCK is not set
 BINFMT_ELF=y
+ELFCORE=y
+CORE_DUMP_DEFAULT_ELF_HEADERS=y
 BINFMT_SCRIPT=y
 BINFMT_MISC is not set
-COREDUMP is not set
+COREDUMP=y
 TRANSPARENT_HUGEPAGE=y
 KSM is not set
 MEMORY_FAILURE is not set
@@ -121,7 +124,11 @@ TMPFS_POSIX_ACL is not set
 TMPFS_XATTR=y
 HUGETLBFS is not set
 MEMFD_CREATE=y
-KEYS is not set
+KEYS=y
+PERSISTENT_KEYRINGS is not set
+BIG_KEYS=y
+TRUSTED_KEYS is not set
+ENCRYPTED_KEYS is not set
 SECURITY is not set
 SECURITY_LANDLOCK is not set
 CRYPTO is not set
@@ -138,7 +145,7 @@ pub(super) fn compressed() -> Vec<u8> {
 }
 
 fn text() -> String {
-    let mut out = String::from("#\n# Linux/x86 6.12.0 Kernel Configuration\n#\n");
+    let mut out = String::from("#\n# Linux/x86 Kernel Configuration\n#\n");
     for line in OPTIONS.lines() {
         let is_unset = line.ends_with(" is not set");
         out.push_str(if is_unset { "# CONFIG_" } else { "CONFIG_" });

@@ -13,7 +13,7 @@ use syscalls::SysResult;
 
 use super::super::pseudo::{Named, Numbers, Text};
 use crate::net::inet::udp::UdpSocket;
-use crate::net::stack::Nic;
+use crate::net::stack::{Nic, Stack};
 use crate::task::CurrentTask;
 
 const DEV: &str = "\
@@ -31,6 +31,8 @@ const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm
 const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
 
 const RAW: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
+
+const RAW6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
 
 const UNIX: &str = "Num       RefCount Protocol Flags    Type St Inode Path\n";
 
@@ -66,10 +68,8 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
     [
         ("ipv6_route", IPV6_ROUTE),
         ("netlink", NETLINK),
-        ("packet", PACKET),
         ("psched", PSCHED),
         ("ptype", PTYPE),
-        ("raw", RAW),
         ("snmp", SNMP),
     ]
     .into_iter()
@@ -82,11 +82,14 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         table(numbers, "sockstat", sockstat),
         table(numbers, "tcp", |task| tcp(task, false)),
         table(numbers, "tcp6", |task| tcp(task, true)),
-        table(numbers, "udp", |task| udp(&task.kernel.inet.udp_sockets(), false)),
-        table(numbers, "udp6", |task| udp(&task.kernel.inet.udp_sockets(), true)),
-        table(numbers, "udplite", |task| udp(&task.kernel.inet.udplite_sockets(), false)),
-        table(numbers, "udplite6", |task| udp(&task.kernel.inet.udplite_sockets(), true)),
-        numbers.text("unix", 0o444, unix),
+        table(numbers, "udp", |task| udp(&task.inet().udp_sockets(), false)),
+        table(numbers, "udp6", |task| udp(&task.inet().udp_sockets(), true)),
+        table(numbers, "udplite", |task| udp(&task.inet().udplite_sockets(), false)),
+        table(numbers, "udplite6", |task| udp(&task.inet().udplite_sockets(), true)),
+        table(numbers, "packet", packet),
+        table(numbers, "raw", |task| raw(task, false)),
+        table(numbers, "raw6", |task| raw(task, true)),
+        numbers.text("unix", 0o444, Unix),
     ])
     .collect()
 }
@@ -107,7 +110,8 @@ struct Table<F> {
 
 impl<F: Fn(&CurrentTask) -> String + Send + Sync + 'static> Text for Table<F> {
     fn show(&self, current: &CurrentTask) -> SysResult<Vec<u8>> {
-        let of_host = current.kernel.host_network.as_ref();
+        let of_host =
+            current.kernel.host_network.as_ref().filter(|_| !current.inet().is_isolated());
         match of_host.and_then(|network| network.tables.read(self.name)) {
             Some(content) => content,
             None => Ok((self.own)(current).into_bytes()),
@@ -183,13 +187,14 @@ fn endpoint((ip, port): (IpAddr, u16), is_v6: bool) -> String {
 }
 
 /// Returns the interfaces that the sandbox has taken over.
-fn nics(task: &CurrentTask) -> &[Nic] {
-    task.kernel.inet.stack().map(|stack| stack.nics()).unwrap_or_default()
+fn nics(stack: Option<&Arc<Stack>>) -> &[Nic] {
+    stack.map(|stack| stack.nics()).unwrap_or_default()
 }
 
 fn dev(task: &CurrentTask) -> String {
+    let inet = task.inet();
     let mut text = String::from(DEV);
-    for nic in nics(task) {
+    for nic in nics(inet.stack()) {
         let [received_bytes, received, useless] =
             [0, 1, 2].map(|at| nic.counters.received.get(at).map_or(0, |n| n.load(Relaxed)));
         let [sent_bytes, sent, lost] =
@@ -205,9 +210,10 @@ fn dev(task: &CurrentTask) -> String {
 }
 
 fn if_inet6(task: &CurrentTask) -> String {
+    let inet = task.inet();
     const PERMANENT: u8 = 0x80;
     let mut text = String::from(IF_INET6);
-    for nic in nics(task) {
+    for nic in nics(inet.stack()) {
         for addr in &nic.config.addrs {
             let IpAddr::V6(ip) = addr.ip else { continue };
             let scope = if ip.is_unicast_link_local() { 0x20 } else { 0 };
@@ -225,11 +231,12 @@ fn if_inet6(task: &CurrentTask) -> String {
 }
 
 fn route(task: &CurrentTask) -> String {
+    let inet = task.inet();
     let mut text = String::from(ROUTE);
-    let routes = task.kernel.inet.stack().map(|stack| &stack.config().routes);
+    let routes = inet.stack().map(|stack| &stack.config().routes);
     for route in routes.into_iter().flatten() {
         let IpAddr::V4(to) = route.to else { continue };
-        let nic = nics(task).iter().find(|nic| nic.config.index == route.interface);
+        let nic = nics(inet.stack()).iter().find(|nic| nic.config.index == route.interface);
         let Some(nic) = nic else { continue };
         let gateway = match route.gateway {
             Some(IpAddr::V4(gateway)) => gateway,
@@ -249,10 +256,11 @@ fn route(task: &CurrentTask) -> String {
 }
 
 fn arp(task: &CurrentTask) -> String {
+    let inet = task.inet();
     let mut text = String::from(ARP);
-    let known = task.kernel.inet.stack().map(|stack| stack.neighbors());
+    let known = inet.stack().map(|stack| stack.neighbors());
     for (interface, ip, mac) in known.into_iter().flatten().filter(|(_, ip, _)| ip.is_ipv4()) {
-        let nic = nics(task).iter().find(|nic| nic.config.index == interface);
+        let nic = nics(inet.stack()).iter().find(|nic| nic.config.index == interface);
         let name = nic.map_or("", |nic| &nic.config.name);
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         let ip = ip.to_string();
@@ -263,7 +271,7 @@ fn arp(task: &CurrentTask) -> String {
 
 fn tcp(task: &CurrentTask, is_v6: bool) -> String {
     let mut text = String::from(if is_v6 { TCP6 } else { TCP });
-    let sockets = task.kernel.inet.tcp_sockets();
+    let sockets = task.inet().tcp_sockets();
     let entries = sockets.iter().filter(|socket| socket.is_v6() == is_v6);
     for (index, entry) in entries.filter_map(|socket| socket.entry()).enumerate() {
         let (local, remote) = (endpoint(entry.local, is_v6), endpoint(entry.remote, is_v6));
@@ -295,26 +303,65 @@ fn udp(sockets: &[Arc<UdpSocket>], is_v6: bool) -> String {
     text
 }
 
-fn unix(task: &CurrentTask) -> String {
-    let mut text = String::from(UNIX);
-    for entry in task.kernel.unix_sockets.entries() {
-        const ACCEPTS: u32 = 0x1_0000;
-        let flags = if entry.is_listening { ACCEPTS } else { 0 };
-        let state = if entry.is_connected { 3 } else { 1 };
-        let name = String::from_utf8_lossy(&entry.name).replace('\0', "@");
-        let space = if name.is_empty() { "" } else { " " };
+fn raw(task: &CurrentTask, is_v6: bool) -> String {
+    let mut text = String::from(if is_v6 { RAW6 } else { RAW });
+    for entry in task.inet().raw_entries(is_v6) {
+        let (local, remote) = (endpoint(entry.local, is_v6), endpoint(entry.remote, is_v6));
+        // The number of a line is the protocol.
+        let line = format!(
+            "{:4}: {local} {remote} {:02X} 00000000:{:08X} 00:00000000 00000000 \
+             {:5} {:8} {} 2 0000000000000000 {}",
+            entry.local.1, entry.state, entry.n_bytes, entry.uid, 0, entry.ino, entry.n_dropped
+        );
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+fn packet(task: &CurrentTask) -> String {
+    let mut text = String::from(PACKET);
+    for entry in task.inet().packet_entries() {
         let _ = writeln!(
             text,
-            "0000000000000000: 00000002 00000000 {flags:08X} {:04X} {state:02X} {:5}{space}{name}",
-            entry.kind, entry.ino
+            "0000000000000000 {:<6} {:<4} {:04x}   {:<5} {:1} {:<6} {:<6} {:<6}",
+            3, entry.kind, entry.protocol, entry.interface, 1, entry.n_bytes, entry.uid, entry.ino
         );
     }
     text
 }
 
+/// `/proc/PID/net/unix`: names are any bytes.
+struct Unix;
+
+impl Text for Unix {
+    fn show(&self, current: &CurrentTask) -> SysResult<Vec<u8>> {
+        Ok(unix(current))
+    }
+}
+
+fn unix(task: &CurrentTask) -> Vec<u8> {
+    let mut text = UNIX.as_bytes().to_vec();
+    for entry in task.kernel.unix_sockets.entries(task.inet().id()) {
+        const ACCEPTS: u32 = 0x1_0000;
+        let flags = if entry.is_listening { ACCEPTS } else { 0 };
+        let state = if entry.is_connected { 3 } else { 1 };
+        let line = format!(
+            "0000000000000000: 00000002 00000000 {flags:08X} {:04X} {state:02X} {:5}",
+            entry.kind, entry.ino
+        );
+        text.extend_from_slice(line.as_bytes());
+        if !entry.name.is_empty() {
+            text.push(b' ');
+            text.extend(entry.name.iter().map(|byte| if *byte == 0 { b'@' } else { *byte }));
+        }
+        text.push(b'\n');
+    }
+    text
+}
+
 fn sockstat(task: &CurrentTask) -> String {
-    let n_tcp = task.kernel.inet.tcp_sockets().len();
-    let n_udp = task.kernel.inet.udp_sockets().len();
+    let n_tcp = task.inet().tcp_sockets().len();
+    let n_udp = task.inet().udp_sockets().len();
     format!(
         "sockets: used {}\nTCP: inuse {n_tcp} orphan 0 tw 0 alloc {n_tcp} mem 0\n\
          UDP: inuse {n_udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",

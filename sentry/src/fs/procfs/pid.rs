@@ -4,7 +4,9 @@
 //! alive, and says `ESRCH` once it has gone.
 
 mod fd;
+mod id_maps;
 mod links;
+mod map_query;
 mod maps;
 mod memory;
 mod ns;
@@ -15,6 +17,7 @@ mod table;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use syscalls::abi::procmap::PROCMAP_QUERY;
 use syscalls::{Errno, SysResult};
 
 use super::super::pseudo::{self, DirFile, DirSource, FIRST_OFFSET, Listed, Text, TextFile};
@@ -22,7 +25,7 @@ use super::mounts::{Format, MountsFile};
 use super::{Shared, parse_number};
 use crate::mm::MemoryManager;
 use crate::task::pid_namespace::PidNamespace;
-use crate::task::{CurrentTask, Task, ThreadGroup, access};
+use crate::task::{Credentials, CurrentTask, HandlerResult, Task, ThreadGroup, access};
 use crate::vfs::path::Path;
 use crate::vfs::{
     Attr, File, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, SetAttr, Timestamp,
@@ -30,11 +33,14 @@ use crate::vfs::{
 
 use table::{Entry, Kind, TASK_ENTRIES, THREAD_ENTRIES};
 
-/// Inode numbers of processes start here: above those of the fixed files.
+/// Inode numbers of processes start here: above those of the fixed files. Each pid has as many.
 const FIRST_INO: u64 = 1 << 32;
 
 /// How many inode numbers a thread has for its files.
 const INOS_PER_TASK: u64 = 1 << 8;
+
+/// How many processes with the same pid are told apart, also by programs that look at 32 bits.
+const N_BIRTHS: u64 = 1 << 24;
 
 /// A task as one proc file system names it.
 #[derive(Clone)]
@@ -110,21 +116,20 @@ fn mm_of(task: &Task) -> Option<Arc<MemoryManager>> {
     (!task.exiting.load(Ordering::SeqCst)).then(|| task.mm())
 }
 
-/// Returns the inode number of a task's directory.
-pub(super) fn directory_ino(number: u32, is_thread: bool) -> u64 {
+/// Returns the inode number of a task's directory, which tells a process from a later one that has
+/// got the same number.
+pub(super) fn directory_ino(group: &ThreadGroup, number: u32, is_thread: bool) -> u64 {
     let half = if is_thread { INOS_PER_TASK / 2 } else { 0 };
-    FIRST_INO + u64::from(number) * INOS_PER_TASK + half
+    let birth = group.start_ns / 1024 % N_BIRTHS * INOS_PER_TASK;
+    FIRST_INO * (1 + u64::from(number)) + birth + half
 }
 
 /// Returns the directory of a task.
 pub(super) fn directory(seen: Seen) -> Arc<dyn Inode> {
     let entries = if seen.is_thread { THREAD_ENTRIES } else { TASK_ENTRIES };
-    Arc::new(TaskDir {
-        ino: directory_ino(seen.number, seen.is_thread),
-        seen,
-        entries,
-        extras: InodeExtras::default(),
-    })
+    let group = seen.group.upgrade();
+    let ino = group.map_or(0, |group| directory_ino(&group, seen.number, seen.is_thread));
+    Arc::new(TaskDir { ino, seen, entries, extras: InodeExtras::default() })
 }
 
 /// Returns the attributes of an inode that belongs to a task.
@@ -137,7 +142,12 @@ fn attr(seen: &Seen, ino: u64, mode: u32) -> SysResult<Attr> {
     // A process whose memory nobody may look at belongs to root, but for its open directories.
     let is_open_dir = mode == FileType::Directory.mode_bits() | 0o555;
     let is_own = is_open_dir || task.group.is_dumpable.load(Ordering::Relaxed);
-    let (uid, gid) = if is_own { (creds.euid, creds.egid) } else { (0, 0) };
+    let (uid, gid) = if is_own {
+        (creds.euid, creds.egid)
+    } else {
+        let owner = task.group.memory_owner.lock().clone();
+        (owner.kuid(0).unwrap_or(0), owner.kgid(0).unwrap_or(0))
+    };
     let start = i64::try_from(task.group.start_ns).unwrap_or(0);
     let clock = &task.kernel.clock;
     let boot = clock.realtime_ns().saturating_sub(i64::try_from(clock.boot_ns()).unwrap_or(0));
@@ -234,7 +244,7 @@ fn make(seen: &Seen, entry: &'static Entry, ino: u64) -> Arc<dyn Inode> {
         Kind::Fd => Arc::new(fd::FdDir { extras, seen, ino, is_info: false }),
         Kind::FdInfo => Arc::new(fd::FdDir { extras, seen, ino, is_info: true }),
         Kind::Ns => Arc::new(ns::NsDir { extras, seen, ino }),
-        Kind::Text { .. } | Kind::Mounts(_) | Kind::Mem => {
+        Kind::Text { .. } | Kind::AsOpened { .. } | Kind::Mounts(_) | Kind::Mem => {
             Arc::new(Node { extras, seen, ino, entry })
         }
     }
@@ -278,7 +288,13 @@ impl Inode for Node {
                 if *is_private {
                     look.check_inspect()?;
                 }
-                let text = TaskText { seen: self.seen.clone(), entry: self.entry };
+                let opener = current.creds();
+                let text = TaskText { seen: self.seen.clone(), entry: self.entry, opener };
+                Ok(Arc::new(TextFile::new(self.clone(), Arc::new(text))))
+            }
+            Kind::AsOpened { .. } => {
+                let opener = current.creds();
+                let text = TaskText { seen: self.seen.clone(), entry: self.entry, opener };
                 Ok(Arc::new(TextFile::new(self.clone(), Arc::new(text))))
             }
             _ => Err(Errno::EINVAL),
@@ -297,12 +313,15 @@ fn mounts_file(look: &Look<'_>, format: Format, node: Arc<Node>) -> SysResult<Ar
 struct TaskText {
     seen: Seen,
     entry: &'static Entry,
+    opener: Arc<Credentials>,
 }
 
 impl Text for TaskText {
     fn show(&self, current: &CurrentTask) -> SysResult<Vec<u8>> {
         match &self.entry.kind {
-            Kind::Text { show, .. } => show(&self.seen.look(current)?),
+            Kind::Text { show, .. } | Kind::AsOpened { show, .. } => {
+                show(&self.seen.look(current)?)
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -310,8 +329,16 @@ impl Text for TaskText {
     fn store(&self, current: &CurrentTask, data: &[u8]) -> SysResult<()> {
         match &self.entry.kind {
             Kind::Text { store: Some(store), .. } => store(&self.seen.look(current)?, data),
+            Kind::AsOpened { store, .. } => store(&self.seen.look(current)?, data, &self.opener),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    fn ioctl(&self, current: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
+        if self.entry.name == "maps" && request == PROCMAP_QUERY {
+            return map_query::query(&self.seen.look(current)?, arg);
+        }
+        Err(Errno::ENOTTY.into())
     }
 }
 
@@ -369,7 +396,7 @@ impl DirSource for Threads {
         let list = numbers.into_iter().filter(|number| *number != 0).map(|number| {
             let entry = ListEntry {
                 name: number.to_string().into_bytes(),
-                ino: directory_ino(number, true),
+                ino: directory_ino(&task.group, number, true),
                 file_type: FileType::Directory,
             };
             (FIRST_OFFSET + u64::from(number), entry)

@@ -5,18 +5,27 @@
 
 use std::collections::BTreeMap;
 
-use syscalls::abi::capability::CAP_SYS_ADMIN;
+use syscalls::abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use syscalls::{Errno, SysResult};
 
 use super::super::pseudo::{Named, Numbers, Text};
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
+use crate::net::inet::Inet;
 use crate::sync::Mutex;
-use crate::syscalls::info::{RELEASE, VERSION};
+use crate::syscalls::info::VERSION;
 use crate::task::CurrentTask;
 use crate::task::creds::ALL_CAPABILITIES;
+use crate::task::namespaces::Uts;
 use crate::task::pid_namespace::PID_MAX;
-use crate::vfs::fd_table::NR_OPEN;
+use crate::task::user_namespace::{Kind, UserNamespace};
+use crate::vfs::fd_table;
+
+/// What `fs.nr_open` can at most be.
+const MAX_NR_OPEN: i128 = fd_table::MAX_NR_OPEN as i128;
+
+/// What `fs.pipe-max-size` can at most be.
+const MAX_PIPE_SIZE: u32 = 1 << 26;
 
 /// The longest host name.
 const UTS_LEN: usize = 64;
@@ -33,7 +42,9 @@ impl Sysctls {
         }
         let known = TABLE.iter().find(|(known, _)| *known == path);
         match known {
-            Some((_, Tunable(value) | Words(value) | Fixed(value))) => (*value).to_owned(),
+            Some((_, Tunable(value) | Checked(value, _) | Words(value) | Fixed(value))) => {
+                (*value).to_owned()
+            }
             _ => String::new(),
         }
     }
@@ -41,6 +52,11 @@ impl Sysctls {
     /// Returns one number of a sysctl that is a list of them, where it has been changed.
     pub fn changed_number(&self, path: &str, index: usize) -> Option<i128> {
         self.0.lock().get(path)?.split('\t').nth(index)?.parse().ok()
+    }
+
+    /// Returns the number of a sysctl that has been changed, and lets it have its default again.
+    pub fn take_number(&self, path: &str) -> Option<i128> {
+        self.0.lock().remove(path)?.parse().ok()
     }
 
     /// Returns one number of a sysctl that is a list of them.
@@ -60,14 +76,31 @@ enum Value {
     LastPid,
     /// A list of numbers that can be written, with its default.
     Numbers(&'static str),
+    /// A number that can be written, with its default and what a new one becomes: `None` where it
+    /// is refused.
+    Checked(&'static str, fn(i128) -> Option<i128>),
     /// A text that can be written, with its default.
     Words(&'static str),
     /// The host name or the NIS domain name.
     HostName,
     DomainName,
+    /// A number without a meaning, that of the reader's network namespace.
+    Tag,
+    /// How many namespaces of a kind the reader's user namespace may have.
+    MaxNamespaces(Kind),
 }
 
-use Value::{DomainName, Fixed, HostName, LastPid, Numbers as Tunable, Shown, Words};
+/// The namespaces that a change concerns.
+struct Scope<'a> {
+    uts: &'a Uts,
+    users: &'a UserNamespace,
+    inet: &'a Inet,
+}
+
+use Value::{
+    Checked, DomainName, Fixed, HostName, LastPid, MaxNamespaces, Numbers as Tunable, Shown, Tag,
+    Words,
+};
 
 /// All sysctls, by path.
 const TABLE: &[(&str, Value)] = &[
@@ -91,10 +124,10 @@ const TABLE: &[(&str, Value)] = &[
     ("fs/mqueue/msgsize_default", Tunable("8192")),
     ("fs/mqueue/msgsize_max", Tunable("8192")),
     ("fs/mqueue/queues_max", Tunable("256")),
-    ("fs/nr_open", Shown(|_| NR_OPEN.to_string())),
+    ("fs/nr_open", Checked("1048576", |new| (64..=MAX_NR_OPEN).contains(&new).then_some(new))),
     ("fs/overflowgid", Fixed("65534")),
     ("fs/overflowuid", Fixed("65534")),
-    ("fs/pipe-max-size", Fixed("1048576")),
+    ("fs/pipe-max-size", Checked("1048576", pipe_size)),
     ("fs/pipe-user-pages-hard", Fixed("0")),
     ("fs/pipe-user-pages-soft", Fixed("16384")),
     ("fs/protected_fifos", Fixed("1")),
@@ -106,25 +139,28 @@ const TABLE: &[(&str, Value)] = &[
     ("kernel/arch", Fixed("x86_64")),
     ("kernel/auto_msgmni", Fixed("0")),
     ("kernel/cap_last_cap", Shown(|_| (63 - ALL_CAPABILITIES.leading_zeros()).to_string())),
-    ("kernel/core_pattern", Fixed("core")),
+    ("kernel/core_pattern", Words("core")),
     ("kernel/core_pipe_limit", Fixed("0")),
-    ("kernel/core_uses_pid", Fixed("0")),
+    ("kernel/core_uses_pid", Tunable("0")),
     ("kernel/ctrl-alt-del", Fixed("0")),
     ("kernel/dmesg_restrict", Fixed("1")),
     ("kernel/domainname", DomainName),
     ("kernel/hostname", HostName),
     ("kernel/io_uring_disabled", Fixed("2")),
-    ("kernel/keys/maxbytes", Fixed("20000")),
-    ("kernel/keys/maxkeys", Fixed("200")),
+    ("kernel/keys/gc_delay", Checked("300", not_negative)),
+    ("kernel/keys/maxbytes", Checked("20000", not_negative)),
+    ("kernel/keys/maxkeys", Checked("200", not_negative)),
+    ("kernel/keys/root_maxbytes", Checked("25000000", not_negative)),
+    ("kernel/keys/root_maxkeys", Checked("1000000", not_negative)),
     ("kernel/kptr_restrict", Fixed("1")),
-    ("kernel/msg_next_id", Fixed("-1")),
+    ("kernel/msg_next_id", Checked("-1", not_negative)),
     ("kernel/msgmax", Tunable("8192")),
     ("kernel/msgmnb", Tunable("16384")),
     ("kernel/msgmni", Tunable("32000")),
     ("kernel/ngroups_max", Fixed("65536")),
     ("kernel/ns_last_pid", LastPid),
     ("kernel/numa_balancing", Fixed("0")),
-    ("kernel/osrelease", Fixed(RELEASE)),
+    ("kernel/osrelease", Shown(|kernel| kernel.release.clone())),
     ("kernel/ostype", Fixed("Linux")),
     ("kernel/overflowgid", Fixed("65534")),
     ("kernel/overflowuid", Fixed("65534")),
@@ -133,10 +169,10 @@ const TABLE: &[(&str, Value)] = &[
     ("kernel/perf_event_paranoid", Fixed("4")),
     ("kernel/pid_max", Shown(|_| PID_MAX.to_string())),
     ("kernel/print-fatal-signals", Fixed("0")),
-    ("kernel/printk", Fixed("4\t4\t1\t7")),
-    ("kernel/printk_delay", Fixed("0")),
-    ("kernel/printk_ratelimit", Fixed("5")),
-    ("kernel/printk_ratelimit_burst", Fixed("10")),
+    ("kernel/printk", Tunable("4\t4\t1\t7")),
+    ("kernel/printk_delay", Tunable("0")),
+    ("kernel/printk_ratelimit", Tunable("5")),
+    ("kernel/printk_ratelimit_burst", Tunable("10")),
     ("kernel/pty/max", Fixed("4096")),
     ("kernel/pty/reserve", Fixed("1024")),
     ("kernel/random/boot_id", Shown(boot_id)),
@@ -151,8 +187,8 @@ const TABLE: &[(&str, Value)] = &[
     ("kernel/sched_rt_period_us", Fixed("1000000")),
     ("kernel/sched_rt_runtime_us", Fixed("950000")),
     ("kernel/sem", Tunable("32000\t1024000000\t500\t32000")),
-    ("kernel/sem_next_id", Fixed("-1")),
-    ("kernel/shm_next_id", Fixed("-1")),
+    ("kernel/sem_next_id", Checked("-1", not_negative)),
+    ("kernel/shm_next_id", Checked("-1", not_negative)),
     ("kernel/shm_rmid_forced", Tunable("0")),
     ("kernel/shmall", Tunable("18446744073692774399")),
     ("kernel/shmmax", Tunable("18446744073692774399")),
@@ -171,8 +207,11 @@ const TABLE: &[(&str, Value)] = &[
     ("net/core/wmem_default", Fixed("212992")),
     ("net/core/wmem_max", Fixed("212992")),
     ("net/ipv4/conf/all/forwarding", Tunable("0")),
+    ("net/ipv4/conf/all/tag", Tag),
     ("net/ipv4/conf/default/forwarding", Tunable("0")),
+    ("net/ipv4/conf/default/tag", Tag),
     ("net/ipv4/conf/lo/forwarding", Tunable("0")),
+    ("net/ipv4/conf/lo/tag", Tag),
     ("net/ipv4/icmp_echo_ignore_all", Tunable("0")),
     ("net/ipv4/ip_default_ttl", Tunable("64")),
     ("net/ipv4/ip_forward", Tunable("0")),
@@ -202,6 +241,14 @@ const TABLE: &[(&str, Value)] = &[
     ("net/ipv6/conf/default/disable_ipv6", Tunable("0")),
     ("net/ipv6/conf/lo/disable_ipv6", Tunable("0")),
     ("net/unix/max_dgram_qlen", Tunable("512")),
+    ("user/max_cgroup_namespaces", MaxNamespaces(Kind::Cgroup)),
+    ("user/max_ipc_namespaces", MaxNamespaces(Kind::Ipc)),
+    ("user/max_mnt_namespaces", MaxNamespaces(Kind::Mnt)),
+    ("user/max_net_namespaces", MaxNamespaces(Kind::Net)),
+    ("user/max_pid_namespaces", MaxNamespaces(Kind::Pid)),
+    ("user/max_time_namespaces", MaxNamespaces(Kind::Time)),
+    ("user/max_user_namespaces", MaxNamespaces(Kind::User)),
+    ("user/max_uts_namespaces", MaxNamespaces(Kind::Uts)),
     ("vm/admin_reserve_kbytes", Fixed("8192")),
     ("vm/compaction_proactiveness", Fixed("20")),
     ("vm/dirty_background_bytes", Fixed("0")),
@@ -230,6 +277,16 @@ const TABLE: &[(&str, Value)] = &[
     ("vm/vfs_cache_pressure", Fixed("100")),
     ("vm/zone_reclaim_mode", Fixed("0")),
 ];
+
+fn not_negative(new: i128) -> Option<i128> {
+    (0..=i128::from(i32::MAX)).contains(&new).then_some(new)
+}
+
+/// As `round_pipe_size()` of Linux, with a smaller limit: the memory is the sentry's.
+fn pipe_size(new: i128) -> Option<i128> {
+    let new = u32::try_from(new).ok().filter(|new| (1..=MAX_PIPE_SIZE).contains(new))?;
+    Some(new.max(4096).next_power_of_two().into())
+}
 
 fn n_files(kernel: &Kernel) -> usize {
     let leaders =
@@ -274,15 +331,20 @@ impl Value {
             Fixed(value) => value.into(),
             Shown(show) => show(&current.kernel).into(),
             LastPid => current.pid_namespace().last_pid().to_string().into(),
-            Tunable(default) | Words(default) => {
+            Tunable(default) | Checked(default, _) | Words(default) => {
                 let changed = current.kernel.sysctls.0.lock();
                 changed.get(path).map_or(default, String::as_str).into()
             }
-            HostName => current.container().uts.lock().host.clone(),
+            Tag => {
+                let tag = current.inet().tags.lock().get(path).copied().unwrap_or(0);
+                tag.to_string().into()
+            }
+            HostName => current.namespaces().uts.lock().host.clone(),
             DomainName => {
-                let name = current.container().uts.lock().domain.clone();
+                let name = current.namespaces().uts.lock().domain.clone();
                 if name.is_empty() { b"(none)".to_vec() } else { name }
             }
+            MaxNamespaces(kind) => current.creds().user_ns.limit(kind).to_string().into(),
         }
     }
 
@@ -290,7 +352,7 @@ impl Value {
         self,
         path: &'static str,
         kernel: &Kernel,
-        container: &Container,
+        scope: &Scope<'_>,
         data: &[u8],
     ) -> SysResult<()> {
         let end = data.iter().position(|byte| matches!(byte, 0 | b'\n')).unwrap_or(data.len());
@@ -301,15 +363,34 @@ impl Value {
             LastPid => return Err(Errno::EACCES),
             HostName | DomainName => {
                 let name = data.get(..data.len().min(UTS_LEN)).unwrap_or_default().to_vec();
-                let mut names = container.uts.lock();
+                let mut names = scope.uts.lock();
                 match self {
                     HostName => names.host = name,
                     _ => names.domain = name,
                 }
             }
+            MaxNamespaces(kind) => {
+                let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+                let limit: i32 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+                let limit = usize::try_from(limit).map_err(|_| Errno::EINVAL)?;
+                scope.users.set_limit(kind, limit);
+            }
+            Tag => {
+                let tag = change_numbers("0", data)?.parse().map_err(|_| Errno::EINVAL)?;
+                scope.inet.tags.lock().insert(path, tag);
+            }
             Words(_) => {
                 let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+                if path == "kernel/core_pattern" && text.starts_with('|') {
+                    // Nobody is there to run the program.
+                    return Err(Errno::EINVAL);
+                }
                 kernel.sysctls.0.lock().insert(path, text.trim().to_owned());
+            }
+            Checked(_, check) => {
+                let number = change_numbers("0", data)?.parse().map_err(|_| Errno::EINVAL)?;
+                let number = check(number).ok_or(Errno::EINVAL)?;
+                kernel.sysctls.0.lock().insert(path, number.to_string());
             }
             Tunable(default) => {
                 let mut changed = kernel.sysctls.0.lock();
@@ -352,7 +433,8 @@ pub(crate) fn set(
 ) -> SysResult<()> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let (path, known) = TABLE.iter().find(|(known, _)| *known == path).ok_or(Errno::ENOENT)?;
-    known.store(path, kernel, container, value.as_bytes())
+    let scope = Scope { uts: &container.uts, users: &container.user_ns, inet: &kernel.inet };
+    known.store(path, kernel, &scope, value.as_bytes())
 }
 
 struct Sysctl {
@@ -373,7 +455,9 @@ impl Text for Sysctl {
             let pid = text.trim_matches(['\0', '\n', ' ']).parse().map_err(|_| Errno::EINVAL)?;
             return current.pid_namespace().set_last_pid(pid);
         }
-        self.value.store(self.path, &current.kernel, current.container(), data)
+        let (namespaces, creds) = (current.namespaces(), current.creds());
+        let scope = Scope { uts: &namespaces.uts, users: &creds.user_ns, inet: &namespaces.net };
+        self.value.store(self.path, &current.kernel, &scope, data)
     }
 
     /// Sysctls go by their permission bits even for root: `CAP_DAC_OVERRIDE` does not help.
@@ -382,8 +466,12 @@ impl Text for Sysctl {
         if !is_writing {
             return Ok(());
         }
-        let may_write = self.value.is_writable()
-            && (current.creds().euid == 0 || current.creds().has_capability(CAP_SYS_ADMIN));
+        let creds = current.creds();
+        let may_change = match self.value {
+            MaxNamespaces(_) => creds.has_own_capability(CAP_SYS_RESOURCE),
+            _ => creds.euid == 0 || creds.has_capability(CAP_SYS_ADMIN),
+        };
+        let may_write = self.value.is_writable() && may_change;
         if may_write { Ok(()) } else { Err(Errno::EACCES) }
     }
 }

@@ -3,11 +3,14 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use sentry_host::clock::Clock;
+
 use super::super::pseudo::{Fixed, Named, Numbers};
 use super::{config, cpuinfo};
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
-use crate::syscalls::info::{RELEASE, VERSION};
+use crate::keys;
+use crate::syscalls::info::VERSION;
 use crate::syscalls::sched;
 use crate::task::{CurrentTask, Task, run};
 
@@ -46,14 +49,15 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         }),
         numbers.text("meminfo", 0o444, |current: &CurrentTask| meminfo(current.container())),
         numbers.text("stat", 0o444, |current: &CurrentTask| stat(&current.kernel)),
-        numbers.text("uptime", 0o444, |current: &CurrentTask| uptime(&current.kernel)),
+        numbers.text("uptime", 0o444, uptime),
         numbers.text("loadavg", 0o444, |current: &CurrentTask| loadavg(current)),
         numbers.text("vmstat", 0o444, |current: &CurrentTask| vmstat(current.container())),
         numbers.text("filesystems", 0o444, |current: &CurrentTask| filesystems(&current.kernel)),
         numbers.text("interrupts", 0o444, |_: &CurrentTask| per_cpu_header(11)),
         numbers.text("softirqs", 0o444, |_: &CurrentTask| per_cpu_header(20)),
-        numbers.text("version", 0o444, |_: &CurrentTask| {
-            format!("Linux version {RELEASE} (runsc-rs) (rustc) {VERSION}\n")
+        numbers.text("version", 0o444, |current: &CurrentTask| {
+            let release = &current.kernel.release;
+            format!("Linux version {release} (runsc-rs) (rustc) {VERSION}\n")
         }),
         numbers.fixed("cmdline", 0o444, "BOOT_IMAGE=/vmlinuz quiet\n"),
         numbers.text("cgroups", 0o444, |current: &CurrentTask| {
@@ -67,18 +71,14 @@ pub(super) fn entries(numbers: &Numbers) -> Vec<Named> {
         numbers.fixed("misc", 0o444, ""),
         numbers.fixed("modules", 0o444, ""),
         numbers.fixed("locks", 0o444, ""),
+        numbers.text("keys", 0o444, |current: &CurrentTask| keys::show::keys(current)),
+        numbers.text("key-users", 0o444, |current: &CurrentTask| keys::show::users(current)),
         numbers.named_dir(
             "sysvipc",
             vec![
-                numbers.text("shm", 0o444, |current: &CurrentTask| {
-                    current.container().ipc.shm.render()
-                }),
-                numbers.text("sem", 0o444, |current: &CurrentTask| {
-                    current.container().ipc.sem.render()
-                }),
-                numbers.text("msg", 0o444, |current: &CurrentTask| {
-                    current.container().ipc.msg.render()
-                }),
+                numbers.text("shm", 0o444, |current: &CurrentTask| current.ipc().shm.render()),
+                numbers.text("sem", 0o444, |current: &CurrentTask| current.ipc().sem.render()),
+                numbers.text("msg", 0o444, |current: &CurrentTask| current.ipc().msg.render()),
             ],
         ),
         numbers.named_dir(
@@ -222,8 +222,12 @@ fn centiseconds(ns: u64) -> String {
     format!("{}.{:02}", ns / 1_000_000_000, ns / NS_PER_TICK % 100)
 }
 
-fn uptime(kernel: &Kernel) -> String {
-    format!("{} {}\n", centiseconds(kernel.clock.boot_ns()), centiseconds(idle_ns(kernel)))
+fn uptime(current: &CurrentTask) -> String {
+    let kernel = &current.kernel;
+    let booted_ns = i64::try_from(kernel.clock.boot_ns()).unwrap_or(i64::MAX);
+    let up_ns = booted_ns.saturating_add(current.clock_offset_ns(Clock::Boottime));
+    let (seconds, rest) = (up_ns.div_euclid(1_000_000_000), up_ns.rem_euclid(1_000_000_000));
+    format!("{seconds}.{:02} {}\n", rest / 10_000_000, centiseconds(idle_ns(kernel)))
 }
 
 /// The averages are not kept: nobody in the sandbox waits for a processor that we could see.
@@ -257,12 +261,17 @@ fn vmstat(container: &Container) -> String {
     out
 }
 
-fn filesystems(kernel: &Kernel) -> String {
-    let mut names: Vec<&str> = FILE_SYSTEMS.to_vec();
+/// Returns the types of file systems in the order of `/proc/filesystems`.
+pub(crate) fn file_system_names(kernel: &Kernel) -> Vec<&'static str> {
+    let mut names = FILE_SYSTEMS.to_vec();
     for name in kernel.file_system_types.names() {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    names.iter().map(|name| format!("nodev\t{name}\n")).collect()
+    names
+}
+
+fn filesystems(kernel: &Kernel) -> String {
+    file_system_names(kernel).iter().map(|name| format!("nodev\t{name}\n")).collect()
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use sentry_host::file as host;
+use sentry_host::window::Window;
 use syscalls::abi::fs::{FallocFlags, SealFlags};
 use syscalls::{Errno, SysResult};
 
@@ -22,6 +23,15 @@ const SIZE_MAX: u64 = i64::MAX as u64;
 
 /// How much is copied at once when content moves.
 const COPY_CHUNK: usize = 256 * 1024;
+
+/// How much of the start of a memory file a window shows.
+const WINDOW_LEN: usize = 64 << 20;
+
+/// From which size on a transfer goes through a window: less than this comes with its call.
+const WINDOW_MIN: usize = 2049;
+
+/// How many times content must have been written over before it gets a window.
+const WINDOW_WRITES: u32 = 8;
 
 enum Content {
     /// In the sentry; as long as the file.
@@ -43,6 +53,10 @@ pub(crate) struct Data {
     pub(crate) seals: SealFlags,
     /// How many mappings may write.
     pub(crate) n_writable_maps: usize,
+    /// Shows the content where that is a memory file which is used again and again.
+    window: Option<Window>,
+    /// How often bytes that were there have been written over, as long as there is no window.
+    n_overwrites: u32,
 }
 
 impl Default for Data {
@@ -54,6 +68,17 @@ impl Default for Data {
             // A file that was not made by `memfd_create(2)` cannot be sealed.
             seals: SealFlags::SEAL,
             n_writable_maps: 0,
+            window: None,
+            n_overwrites: 0,
+        }
+    }
+}
+
+impl Drop for Data {
+    /// Frees what processes may hold a descriptor of for longer.
+    fn drop(&mut self) {
+        if let Content::Host(StoreFile { rw, ro: Some(_) }) = &self.content {
+            let _ = host::truncate(rw.as_fd(), 0);
         }
     }
 }
@@ -61,7 +86,10 @@ impl Default for Data {
 impl Data {
     /// Returns content that is read from a file of `size` bytes until it is first changed.
     pub(crate) fn from_source(source: Arc<dyn Inode>, size: u64) -> Self {
-        Self { content: Content::Source(source), size, ..Self::default() }
+        let mut data = Self::default();
+        data.content = Content::Source(source);
+        data.size = size;
+        data
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -109,7 +137,10 @@ impl Data {
                 let n = rest.len().min(dst.remaining());
                 dst.put(rest.get(..n).unwrap_or_default())
             }
-            Content::Host(file) => host_io::read(file.rw.as_fd(), dst, offset, left),
+            Content::Host(file) => match self.read_window(dst, offset, left) {
+                Some(n) => Ok(n),
+                None => host_io::read(file.rw.as_fd(), dst, offset, left),
+            },
             Content::Source(file) => host_io::read(file.host_content()?.as_fd(), dst, offset, left),
         }
     }
@@ -142,6 +173,10 @@ impl Data {
         let end = offset + max;
         self.keep_hole(shared, offset)?;
         self.prepare(shared, end)?;
+        if let Some(written) = self.write_window(shared, src, offset, max) {
+            self.update_charge(shared);
+            return Ok((written, offset + written as u64));
+        }
         let written = match &mut self.content {
             Content::Inline(data) => write_inline(data, src, offset, max)?,
             Content::Host(file) => host_io::write(file.rw.as_fd(), src, offset, max)?,
@@ -151,6 +186,56 @@ impl Data {
         self.size = self.size.max(end);
         self.update_charge(shared);
         Ok((written, end))
+    }
+
+    /// Reads through the window, where there is one and `dst` can take what it shows: one copy, where
+    /// it is two through a buffer.
+    fn read_window(&self, dst: &mut dyn IoSink, offset: u64, left: u64) -> Option<usize> {
+        let window = self.window.as_ref()?;
+        let n = usize::try_from(left).unwrap_or(usize::MAX).min(dst.remaining());
+        if n < WINDOW_MIN {
+            return None;
+        }
+        dst.put_part(&window.part(offset, n)?)
+    }
+
+    /// Writes over what is there through the window, where there is one or it is worth it. (A file
+    /// grows faster by the host's writes, which need not make the new pages zero.)
+    fn write_window(
+        &mut self,
+        shared: &Shared,
+        src: &mut dyn IoSource,
+        offset: u64,
+        n: u64,
+    ) -> Option<usize> {
+        let n = usize::try_from(n).ok().filter(|n| *n >= WINDOW_MIN)?;
+        if offset.checked_add(n as u64)? > self.size {
+            return None;
+        }
+        if self.window.is_none() {
+            self.n_overwrites = self.n_overwrites.saturating_add(1);
+            if self.n_overwrites < WINDOW_WRITES || !self.open_window(shared) {
+                return None;
+            }
+        }
+        src.get_part(&self.window.as_ref()?.part(offset, n)?)
+    }
+
+    /// Returns whether a window shows the whole content.
+    pub(crate) fn has_window(&self) -> bool {
+        self.window.is_some() && self.size <= WINDOW_LEN as u64
+    }
+
+    /// Opens a window on the whole content where that can be; returns whether there is one.
+    pub(crate) fn open_window(&mut self, shared: &Shared) -> bool {
+        if self.window.is_none()
+            && self.size <= WINDOW_LEN as u64
+            && shared.store.is_memory()
+            && let Content::Host(file) = &self.content
+        {
+            self.window = Window::new(file.rw.as_fd(), WINDOW_LEN).ok();
+        }
+        self.has_window()
     }
 
     /// Returns how many of `n` bytes at `offset` the file system has room for.
@@ -340,7 +425,8 @@ impl Data {
         }
     }
 
-    /// Returns a read-only descriptor of the content and its size, where there is one already.
+    /// Returns a read-only descriptor of the content and its size, where the content is in a host file
+    /// and the descriptor known.
     pub(crate) fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
         let source = match &self.content {
             Content::Source(source) => source.host_content().ok()?,
@@ -348,6 +434,11 @@ impl Data {
             Content::Inline(_) => return None,
         };
         Some((source, self.size))
+    }
+
+    /// Returns whether the content is in a host file of its own.
+    pub(crate) fn is_on_host(&self) -> bool {
+        matches!(self.content, Content::Host(_))
     }
 
     /// Returns the host file for a mapping that cannot write.

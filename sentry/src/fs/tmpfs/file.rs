@@ -2,16 +2,19 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use syscalls::abi::capability::CAP_LINUX_IMMUTABLE;
 use syscalls::abi::fs::{FallocFlags, SEEK_DATA, SEEK_HOLE, SealFlags};
-use syscalls::{Errno, SysResult};
+use syscalls::abi::ioctl::{FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::node::Node;
-use crate::task::CurrentTask;
+use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::file::seek_in_size;
 use crate::vfs::{
-    Attr, DirEntry, DirSink, File, Inode, IoSink, IoSource, MapMode, Mappable, Mapping, WriteOffset,
+    Attr, DirEntry, DirSink, File, FileFlags, Inode, IoSink, IoSource, MapMode, Mappable, Mapping,
+    OpenFile, WriteOffset, permission,
 };
 
 /// An open regular file.
@@ -19,6 +22,8 @@ pub struct RegularFile {
     node: Arc<Node>,
     /// Keeps the lower layer's file open, where the content is there.
     _source: Option<Arc<OwnedFd>>,
+    /// How many large reads have found no descriptor that processes may have.
+    n_large_reads: AtomicU32,
 }
 
 impl RegularFile {
@@ -28,7 +33,7 @@ impl RegularFile {
     /// Those of opening the lower layer's file.
     pub(crate) fn new(node: Arc<Node>) -> SysResult<Self> {
         let source = node.data()?.read().hold_source()?;
-        Ok(Self { node, _source: source })
+        Ok(Self { node, _source: source, n_large_reads: AtomicU32::new(0) })
     }
 
     /// Writes; also what an overlay's file does once its content is its own.
@@ -82,7 +87,29 @@ impl File for RegularFile {
     }
 
     fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
-        self.node.data().ok()?.read().read_source()
+        let data = self.node.data().ok()?;
+        let found = {
+            let data = data.read();
+            if data.has_window() {
+                return None;
+            }
+            data.read_source()
+        };
+        if found.is_some() {
+            return found;
+        }
+        // A descriptor or a window costs more than one read gains.
+        let is_worth_it =
+            data.read().is_on_host() && self.n_large_reads.fetch_add(1, Ordering::Relaxed) > 0;
+        if !is_worth_it {
+            return None;
+        }
+        let mut data = data.write();
+        if data.open_window(&self.node.shared) {
+            return None;
+        }
+        let source = data.map_read(&self.node.shared).ok()?;
+        Some((source, data.size()))
     }
 
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
@@ -98,6 +125,10 @@ impl File for RegularFile {
         self.node.data()?.write().allocate(&self.node.shared, mode, offset, len)?;
         self.node.content_changed();
         Ok(())
+    }
+
+    fn ioctl(&self, task: &CurrentTask, open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        flags_ioctl(task, &self.node, open, request, arg)
     }
 
     fn seals(&self) -> SysResult<u32> {
@@ -119,6 +150,40 @@ impl File for RegularFile {
         data.seals |= seals;
         Ok(())
     }
+}
+
+/// What `chattr(1)` does (`ioctl_iflags(2)`).
+fn flags_ioctl(
+    task: &CurrentTask,
+    node: &Node,
+    open: &OpenFile,
+    request: u32,
+    arg: u64,
+) -> HandlerResult {
+    let place = UserPtr::<u32>::new(UserAddr(arg));
+    match request {
+        FS_IOC_GETFLAGS => task.write_obj(place, &node.attr()?.flags.bits())?,
+        FS_IOC_SETFLAGS => {
+            let new = FileFlags::from_bits_retain(task.read_obj(place)?);
+            open.path.as_ref().map_or(Ok(()), |path| path.mount.check_writable())?;
+            let attr = node.attr()?;
+            let creds = task.creds();
+            if !permission::is_owner(&creds, &attr) {
+                return Err(Errno::EPERM.into());
+            }
+            if new.has_unknown_bits() {
+                return Err(Errno::EOPNOTSUPP.into());
+            }
+            let guarded = FileFlags::IMMUTABLE | FileFlags::APPEND;
+            let is_guarded = (new ^ attr.flags).intersects(guarded);
+            if is_guarded && !creds.has_capability(CAP_LINUX_IMMUTABLE) {
+                return Err(Errno::EPERM.into());
+            }
+            node.set_flags(new);
+        }
+        _ => return Err(Errno::ENOTTY.into()),
+    }
+    Ok(0)
 }
 
 /// One mapping of a node, or several that came from one.
@@ -181,6 +246,10 @@ impl File for DirFile {
 
     fn read(&self, _task: &CurrentTask, _dst: &mut dyn IoSink, _offset: u64) -> SysResult<usize> {
         Err(Errno::EISDIR)
+    }
+
+    fn ioctl(&self, task: &CurrentTask, open: &OpenFile, request: u32, arg: u64) -> HandlerResult {
+        flags_ioctl(task, &self.node, open, request, arg)
     }
 
     fn readdir(&self, _task: &CurrentTask, offset: u64, sink: &mut dyn DirSink) -> SysResult<()> {

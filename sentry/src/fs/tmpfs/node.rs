@@ -16,8 +16,8 @@ use crate::sync::{Mutex, RwLock};
 use crate::task::CurrentTask;
 use crate::vfs::inode::downcast;
 use crate::vfs::{
-    Attr, File, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind, SetAttr, SetTime,
-    Timestamp, XattrFlags,
+    Attr, File, FileFlags, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind, SetAttr,
+    SetTime, Timestamp, XattrFlags,
 };
 
 /// How long an access time stands under `relatime`.
@@ -50,6 +50,7 @@ pub(crate) struct Meta {
     pub(crate) btime: Timestamp,
     /// Blocks of the lower layer's file, while that has the content.
     source_blocks: u64,
+    flags: FileFlags,
     /// Whether a node without links may get one: `O_TMPFILE` without `O_EXCL`.
     is_linkable: bool,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -97,6 +98,7 @@ impl Node {
             ctime: time,
             btime: time,
             source_blocks: 0,
+            flags: FileFlags::empty(),
             is_linkable: false,
             xattrs: BTreeMap::new(),
         };
@@ -144,6 +146,7 @@ impl Node {
             ctime: attr.ctime,
             btime: attr.btime.unwrap_or(attr.ctime),
             source_blocks: attr.blocks,
+            flags: FileFlags::empty(),
             is_linkable: false,
             xattrs: BTreeMap::new(),
         };
@@ -190,6 +193,13 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.nlink = 0;
         meta.is_linkable = is_linkable;
+    }
+
+    /// Changes what `chattr(1)` shows.
+    pub(super) fn set_flags(&self, flags: FileFlags) {
+        let mut meta = self.meta.lock();
+        meta.flags = flags;
+        meta.ctime = now();
     }
 
     /// Counts a further link to this node.
@@ -432,6 +442,7 @@ impl Inode for Node {
             mtime: meta.mtime,
             ctime: meta.ctime,
             btime: Some(meta.btime),
+            flags: meta.flags,
         })
     }
 

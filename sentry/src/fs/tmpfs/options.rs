@@ -75,8 +75,14 @@ pub(super) fn make(task: &CurrentTask, options: &[u8]) -> SysResult<Arc<dyn File
         max_bytes: Some(parsed.max_bytes.unwrap_or(total / 2)),
         max_inodes: parsed.max_inodes,
         mode: parsed.mode.unwrap_or(0o1777),
-        uid: parsed.uid.unwrap_or(creds.fsuid),
-        gid: parsed.gid.unwrap_or(creds.fsgid),
+        uid: match parsed.uid {
+            Some(uid) => creds.user_ns.kuid(uid).ok_or(Errno::EINVAL)?,
+            None => creds.fsuid,
+        },
+        gid: match parsed.gid {
+            Some(gid) => creds.user_ns.kgid(gid).ok_or(Errno::EINVAL)?,
+            None => creds.fsgid,
+        },
         ..Options::default()
     })?)
 }

@@ -8,10 +8,10 @@ use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::{
     FIONREAD, TCFLSH, TCGETA, TCGETS, TCGETS2, TCIFLUSH, TCIOFF, TCIOFLUSH, TCION, TCOFLUSH,
     TCOOFF, TCOON, TCSBRK, TCSBRKP, TCSETA, TCSETAF, TCSETAW, TCSETS, TCSETS2, TCSETSF, TCSETSF2,
-    TCSETSW, TCSETSW2, TCXONC, TIOCCONS, TIOCEXCL, TIOCGDEV, TIOCGETD, TIOCGEXCL, TIOCGPKT,
-    TIOCGPTLCK, TIOCGPTN, TIOCGPTPEER, TIOCGWINSZ, TIOCNXCL, TIOCOUTQ, TIOCPKT, TIOCSETD, TIOCSIG,
-    TIOCSPGRP, TIOCSPTLCK, TIOCSTI, TIOCSWINSZ, TIOCVHANGUP, Termio, Termios, Termios2, VSTART,
-    VSTOP, Winsize,
+    TCSETSW, TCSETSW2, TCXONC, TIOCCONS, TIOCEXCL, TIOCGDEV, TIOCGETD, TIOCGEXCL, TIOCGLCKTRMIOS,
+    TIOCGPKT, TIOCGPTLCK, TIOCGPTN, TIOCGPTPEER, TIOCGWINSZ, TIOCNXCL, TIOCOUTQ, TIOCPKT, TIOCSETD,
+    TIOCSIG, TIOCSLCKTRMIOS, TIOCSPGRP, TIOCSPTLCK, TIOCSTI, TIOCSWINSZ, TIOCVHANGUP, Termio,
+    Termios, Termios2, VSTART, VSTOP, Winsize,
 };
 use syscalls::abi::resource::RLIMIT_NOFILE;
 use syscalls::abi::signal::{SIGINT, SIGQUIT, SIGTSTP, SIGTTOU, SIGWINCH};
@@ -191,6 +191,17 @@ fn common(task: &CurrentTask, pty: &Arc<Pty>, side: Side, request: u32, arg: u64
             let old = pty.state.lock().line.termios();
             set_termios(pty, lengthen(&new, &old), request == TCSETAF);
         }
+        TIOCGLCKTRMIOS => {
+            let fixed = pty.state.lock().fixed;
+            task.write_obj(UserPtr::new(addr), &fixed)?;
+        }
+        TIOCSLCKTRMIOS => {
+            if !task.creds().has_capability(CAP_SYS_ADMIN) {
+                return Err(Errno::EPERM.into());
+            }
+            let fixed = task.read_obj(UserPtr::<Termios>::new(addr))?;
+            pty.state.lock().fixed = fixed;
+        }
         TIOCGWINSZ => {
             let size = pty.state.lock().size;
             task.write_obj(UserPtr::new(addr), &size)?;
@@ -239,6 +250,25 @@ fn common(task: &CurrentTask, pty: &Arc<Pty>, side: Side, request: u32, arg: u64
     Ok(0)
 }
 
+/// Returns new settings with what is fixed as it was.
+fn keep_fixed(new: Termios, old: &Termios, fixed: &Termios) -> Termios {
+    let keep = |new: u32, old: u32, fixed: u32| (new & !fixed) | (old & fixed);
+    let mut c_cc = new.c_cc;
+    for ((new, old), fixed) in c_cc.iter_mut().zip(old.c_cc).zip(fixed.c_cc) {
+        if fixed != 0 {
+            *new = old;
+        }
+    }
+    Termios {
+        c_iflag: keep(new.c_iflag, old.c_iflag, fixed.c_iflag),
+        c_oflag: keep(new.c_oflag, old.c_oflag, fixed.c_oflag),
+        c_cflag: keep(new.c_cflag, old.c_cflag, fixed.c_cflag),
+        c_lflag: keep(new.c_lflag, old.c_lflag, fixed.c_lflag),
+        c_line: if fixed.c_line != 0 { old.c_line } else { new.c_line },
+        c_cc,
+    }
+}
+
 fn set_termios(pty: &Pty, new: Termios, flushes: bool) {
     let mut effects = Effects::default();
     {
@@ -246,6 +276,8 @@ fn set_termios(pty: &Pty, new: Termios, flushes: bool) {
         if flushes {
             state.line.flush_input(&mut effects);
         }
+        let old = state.line.termios();
+        let new = keep_fixed(new, &old, &state.fixed);
         state.line.set_termios(new, &mut effects);
     }
     pty.apply(&effects);

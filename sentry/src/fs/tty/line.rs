@@ -127,8 +127,9 @@ impl Line {
         self.termios.c_cc.get(index).copied().unwrap_or(0)
     }
 
+    /// Returns whether input is read in lines. Under `EXTPROC` somebody else has edited it.
     pub(super) fn is_canonical(&self) -> bool {
-        self.local(LocalModes::ICANON)
+        self.local(LocalModes::ICANON) && !self.local(LocalModes::EXTPROC)
     }
 
     /// Returns `VMIN` and `VTIME`, the latter in tenths of a second.
@@ -347,7 +348,7 @@ impl Line {
     }
 
     fn put(&mut self, byte: u8, effects: &mut Effects) {
-        if self.is_canonical() && !self.local(LocalModes::EXTPROC) {
+        if self.is_canonical() {
             self.editing.push(byte);
         } else {
             self.input.push_back((byte, Mark::Plain));

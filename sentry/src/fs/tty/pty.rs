@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::fs::makedev;
-use syscalls::abi::ioctl::Winsize;
+use syscalls::abi::ioctl::{Termios, Winsize};
 use syscalls::abi::signal::{SI_KERNEL, SIGCONT, SIGHUP, SIGTTIN, SIGTTOU, Siginfo};
 use syscalls::{Errno, SysResult};
 
@@ -64,6 +64,8 @@ pub(crate) struct Pty {
 pub(super) struct State {
     pub(super) line: Line,
     pub(super) size: Winsize,
+    /// What of the settings cannot be changed (`TIOCSLCKTRMIOS`).
+    pub(super) fixed: Termios,
     is_master_open: bool,
     n_slaves: usize,
     /// Whether the last slave has been closed: the master reads `EIO`.
@@ -92,6 +94,7 @@ impl Pty {
                 size: Winsize::default(),
                 is_master_open: true,
                 n_slaves: 0,
+                fixed: Termios::default(),
                 is_slave_gone: false,
                 is_packet: false,
                 packet: 0,

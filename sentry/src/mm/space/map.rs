@@ -95,12 +95,12 @@ impl Space {
         avoid: &Avoid<'_>,
         plan: &mut Plan<'_>,
     ) -> SysResult<u64> {
-        if self.tree.len() + 2 > MAX_MAP_COUNT {
-            return Err(Errno::ENOMEM);
-        }
         let start = self.place(request, avoid)?;
         let end = start.checked_add(request.len).ok_or(Errno::ENOMEM)?;
         let range = start..end;
+        if self.tree.len() + self.tree.cuts(&range) >= MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
         let mut vma = request.vma(end);
         vma.flags |= self.future_flags;
         let mut populate = request.populate;

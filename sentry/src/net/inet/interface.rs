@@ -6,7 +6,7 @@ use syscalls::abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
 use syscalls::abi::ioctl::{
     SIOCGIFADDR, SIOCGIFBRDADDR, SIOCGIFCONF, SIOCGIFDSTADDR, SIOCGIFFLAGS, SIOCGIFHWADDR,
     SIOCGIFINDEX, SIOCGIFMAP, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFNAME, SIOCGIFNETMASK,
-    SIOCGIFTXQLEN, SIOCGSTAMP, SIOCSIFFLAGS,
+    SIOCGIFTXQLEN, SIOCGSTAMP, SIOCSIFADDR, SIOCSIFFLAGS, SIOCSIFMTU, SIOCSIFNETMASK,
 };
 use syscalls::abi::socket::{AF_INET, SO_BINDTODEVICE, SO_BINDTOIFINDEX};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -25,6 +25,11 @@ const IFREQ_SIZE: usize = 40;
 
 /// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING`
 const LOOPBACK_FLAGS: u16 = 0x49;
+
+/// `IFF_LOOPBACK` alone: an interface that is down.
+const IFF_LOOPBACK: u16 = 0x8;
+
+const IFF_UP: u16 = 0x1;
 
 /// The MTU of the loopback interface.
 pub(crate) const LOOPBACK_MTU: u32 = 65_536;
@@ -113,9 +118,26 @@ pub(crate) fn ioctl(task: &CurrentTask, request: u32, arg: u64) -> HandlerResult
                 put(&mut ifreq, IFNAMSIZ, &face.kind.to_ne_bytes());
                 put(&mut ifreq, IFNAMSIZ + 2, &face.mac);
             }
-            _ if !task.creds().has_capability(CAP_NET_ADMIN) => return Err(Errno::EPERM.into()),
-            // The interface is up for good.
-            SIOCSIFFLAGS => return Ok(0),
+            _ if !task.is_net_capable(CAP_NET_ADMIN) => return Err(Errno::EPERM.into()),
+            SIOCSIFFLAGS => {
+                let flags = ifreq.get(IFNAMSIZ..).and_then(<[u8]>::first_chunk::<2>);
+                let flags = flags.map_or(0, |bytes| u16::from_ne_bytes(*bytes));
+                if face.index == LOOPBACK_INDEX {
+                    task.inet().set_loopback_up(flags & IFF_UP != 0);
+                }
+                return Ok(0);
+            }
+            SIOCSIFMTU if face.index == LOOPBACK_INDEX => {
+                let mtu = ifreq.get(IFNAMSIZ..).and_then(<[u8]>::first_chunk::<4>);
+                let mtu = mtu.map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
+                task.inet().set_loopback_mtu(u32::try_from(mtu).map_err(|_| Errno::EINVAL)?);
+                return Ok(0);
+            }
+            // What the loopback interface is given is what it has or gets.
+            SIOCSIFADDR | SIOCSIFNETMASK if face.index == LOOPBACK_INDEX => {
+                task.inet().add_loopback_addr();
+                return Ok(0);
+            }
             _ => return Err(Errno::EOPNOTSUPP.into()),
         }
     }
@@ -136,16 +158,17 @@ struct Face {
 }
 
 fn faces(task: &CurrentTask) -> Vec<Face> {
+    let inet = task.inet();
     let mut faces = vec![Face {
         name: "lo".to_owned(),
         index: LOOPBACK_INDEX,
-        flags: LOOPBACK_FLAGS,
-        mtu: LOOPBACK_MTU,
+        flags: if inet.is_loopback_up() { LOOPBACK_FLAGS } else { IFF_LOOPBACK },
+        mtu: inet.loopback_mtu(),
         kind: ARPHRD_LOOPBACK,
         mac: [0; 6],
-        addr: Some((Ipv4Addr::LOCALHOST, 8)),
+        addr: inet.has_loopback_addr().then_some((Ipv4Addr::LOCALHOST, 8)),
     }];
-    for nic in task.kernel.inet.stack().into_iter().flat_map(|stack| stack.nics()) {
+    for nic in inet.stack().into_iter().flat_map(|stack| stack.nics()) {
         let v4 = |addr: &AddrConfig| match addr.ip {
             IpAddr::V4(ip) => Some((ip, addr.prefix)),
             IpAddr::V6(_) => None,
@@ -207,9 +230,7 @@ pub(super) fn set_device_option(
     name: i32,
     value: &[u8],
 ) -> SysResult<()> {
-    use syscalls::abi::socket::{
-        SO_DETACH_FILTER, SO_MAX_PACING_RATE, SO_RESERVE_MEM, SO_ZEROCOPY,
-    };
+    use syscalls::abi::socket::{SO_MAX_PACING_RATE, SO_RESERVE_MEM, SO_ZEROCOPY};
     match name {
         SO_BINDTODEVICE | SO_BINDTOIFINDEX => {
             if options.is_bound_to_device() && !task.creds().has_capability(CAP_NET_RAW) {
@@ -235,7 +256,6 @@ pub(super) fn set_device_option(
         }
         SO_ZEROCOPY | SO_MAX_PACING_RATE => Ok(()),
         SO_RESERVE_MEM => Err(Errno::EOPNOTSUPP),
-        SO_DETACH_FILTER => Err(Errno::ENOENT),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }

@@ -234,9 +234,8 @@ impl IpOptions {
                 return Err(Errno::EINVAL);
             }
             (SOL_IP, IP_TRANSPARENT) | (SOL_IPV6, IPV6_TRANSPARENT) => {
-                let creds = task.creds();
                 let is_on = number(level, value)? != 0;
-                let may = creds.has_capability(CAP_NET_RAW) || creds.has_capability(CAP_NET_ADMIN);
+                let may = task.is_net_capable(CAP_NET_RAW) || task.is_net_capable(CAP_NET_ADMIN);
                 if is_on && !may {
                     return Err(Errno::EPERM);
                 }

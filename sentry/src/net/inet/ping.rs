@@ -1,5 +1,7 @@
-//! Sockets of ICMP (`icmp(7)`): echoes for the groups of `net.ipv4.ping_group_range`, and whole
-//! messages for raw sockets (`raw(7)`).
+//! Sockets of ICMP (`icmp(7)`): echoes for the groups of `net.ipv4.ping_group_range`. Whole messages are
+//! for raw sockets ([`raw`]).
+//!
+//! [`raw`]: super::raw
 //!
 //! DEVIATION: errors that are reported about a message are not told.
 //!
@@ -13,7 +15,7 @@ use std::sync::{Arc, Weak};
 use syscalls::abi::socket::{
     AF_UNSPEC, IP_RECVTTL, IP_TOS, IP_TTL, IPPROTO_ICMP, IPPROTO_ICMPV6, IPV6_HOPLIMIT,
     IPV6_RECVHOPLIMIT, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SO_TIMESTAMP, SO_TIMESTAMPNS,
-    SOCK_DGRAM, SOCK_RAW, SOL_IP, SOL_IPV6, SOL_RAW, SOL_SOCKET,
+    SOCK_DGRAM, SOL_IP, SOL_IPV6, SOL_SOCKET,
 };
 use syscalls::abi::time::{Timespec, Timeval};
 use syscalls::{Errno, SysResult};
@@ -21,17 +23,17 @@ use zerocopy::IntoBytes;
 
 use super::addr::{self, Endpoint, Family, Given};
 use super::ip_options::{About, IpOptions};
+use super::local::Parcel;
 use super::{Inet, common_option, interface};
 use crate::kernel::Kernel;
+use crate::net::filter::Seen;
 use crate::net::options::{DEFAULT_BUFFER, Options};
+use crate::net::stack::wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 use crate::net::stack::{Quality, message};
 use crate::net::{Ancillary, Incoming, Outgoing, Shutdown, Socket};
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{IoSink, IoSource};
-
-/// The option of `SOL_RAW` that says which messages are not wanted.
-const ICMP_FILTER: i32 = 1;
 
 /// The most bytes of a message.
 const MAX_LEN: usize = 65_507;
@@ -53,7 +55,6 @@ struct State {
     local: Option<IpAddr>,
     peer: Option<IpAddr>,
     is_shut: bool,
-    filter: u32,
     inbox: VecDeque<Received>,
     n_bytes: usize,
 }
@@ -61,8 +62,8 @@ struct State {
 /// A socket of ICMP.
 pub struct PingSocket {
     kernel: Arc<Kernel>,
+    inet: Arc<Inet>,
     family: Family,
-    is_raw: bool,
     options: Options,
     ip: IpOptions,
     state: Mutex<State>,
@@ -85,17 +86,18 @@ fn nameless(ip: IpAddr, family: Family) -> Vec<u8> {
 
 impl PingSocket {
     /// Creates a socket.
-    pub fn create(task: &CurrentTask, family: Family, is_raw: bool) -> Arc<Self> {
+    pub fn create(task: &CurrentTask, family: Family) -> Arc<Self> {
         let socket = Arc::new(Self {
             kernel: task.kernel.clone(),
+            inet: task.inet(),
             family,
-            is_raw,
             options: Options::with_buffers(DEFAULT_BUFFER, DEFAULT_BUFFER),
             ip: IpOptions::default(),
             state: Mutex::new(State::default()),
             queue: WaitQueue::new(),
         });
-        let mut sockets = task.kernel.inet.pings.lock();
+        let inet = task.inet();
+        let mut sockets = inet.pings.lock();
         sockets.retain(|socket| socket.strong_count() > 0);
         sockets.push(Arc::downgrade(&socket));
         socket
@@ -125,7 +127,7 @@ impl PingSocket {
             let mut bytes = [0; 2];
             sentry_host::random::fill(&mut bytes).map_err(|_| Errno::EAGAIN)?;
             let ident = u16::from_ne_bytes(bytes);
-            if ident != 0 && !self.kernel.inet.has_ident(ident, self.family) {
+            if ident != 0 && !self.inet.has_ident(ident, self.family) {
                 self.state.lock().ident = ident;
                 return Ok(ident);
             }
@@ -143,21 +145,17 @@ impl PingSocket {
         let is_reply = kind == if self.is_v6() { 129 } else { 0 };
         let limit = usize::try_from(self.options.receive_buffer.load(Ordering::Relaxed));
         let mut state = self.state.lock();
-        let is_for_us = if self.is_raw {
-            kind >= 32 || state.filter >> kind & 1 == 0
-        } else {
-            is_reply && ident == Some(state.ident)
-        };
+        let is_for_us = is_reply && ident == Some(state.ident);
         let is_other = state.peer.is_some_and(|peer| peer != from)
             || state.local.is_some_and(|local| local != to && !local.is_unspecified());
         if !is_for_us || is_other || state.n_bytes > limit.unwrap_or(0) {
             return;
         }
-        let data = if self.is_raw && !self.is_v6() {
-            message::with_header(from, to, ttl, data)
-        } else {
-            data.to_vec()
-        };
+        let mut data = data.to_vec();
+        match self.options.filter.admits(&Seen::plain(&data), 1) {
+            Some(n) => data.truncate(n),
+            None => return,
+        }
         state.n_bytes += data.len() + OVERHEAD;
         let time_ns = self.kernel.clock.realtime_ns();
         state.inbox.push_back(Received { data, from, ttl, time_ns });
@@ -223,9 +221,8 @@ impl Socket for PingSocket {
     }
 
     fn identity(&self) -> (i32, i32, i32) {
-        let kind = if self.is_raw { SOCK_RAW } else { SOCK_DGRAM };
         let protocol = if self.is_v6() { IPPROTO_ICMPV6 } else { IPPROTO_ICMP };
-        (self.family.number(), kind, protocol)
+        (self.family.number(), SOCK_DGRAM, protocol)
     }
 
     fn is_stream(&self) -> bool {
@@ -238,11 +235,11 @@ impl Socket for PingSocket {
 
     fn bind(&self, _task: &CurrentTask, given: &[u8]) -> SysResult<()> {
         let endpoint = super::parse_bind(self.family, given, true)?;
-        if !self.kernel.inet.can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
+        if !self.inet.can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
             return Err(Errno::EADDRNOTAVAIL);
         }
-        if !self.is_raw && endpoint.port != 0 {
-            if self.kernel.inet.has_ident(endpoint.port, self.family) {
+        if endpoint.port != 0 {
+            if self.inet.has_ident(endpoint.port, self.family) {
                 return Err(Errno::EADDRINUSE);
             }
             self.state.lock().ident = endpoint.port;
@@ -265,14 +262,12 @@ impl Socket for PingSocket {
             return Ok(());
         }
         let to = addr::parse(self.family, given)?;
-        let ip = self.kernel.inet.route(to.ip)?;
-        if !self.is_raw {
-            self.ident()?;
-        }
+        let ip = self.inet.route(to.ip)?;
+        self.ident()?;
         let mut state = self.state.lock();
         state.peer = Some(ip);
         if state.local.is_none() {
-            state.local = Some(self.kernel.inet.source_for(ip));
+            state.local = Some(self.inet.source_for(ip));
         }
         Ok(())
     }
@@ -290,8 +285,7 @@ impl Socket for PingSocket {
     fn local_addr(&self) -> Vec<u8> {
         let state = self.state.lock();
         let ip = state.local.unwrap_or(self.family.any());
-        let port = if self.is_raw { 0 } else { state.ident };
-        Endpoint { ip, port }.encode(self.family)
+        Endpoint { ip, port: state.ident }.encode(self.family)
     }
 
     fn peer_addr(&self) -> SysResult<Vec<u8>> {
@@ -320,24 +314,19 @@ impl Socket for PingSocket {
                 n => done += n,
             }
         }
-        let inet = &self.kernel.inet;
+        let inet = &self.inet;
         let to = inet.route(self.destination(outgoing)?)?;
         let local = self.state.lock().local;
         let from = local.unwrap_or_else(|| inet.source_for(to));
-        if !self.is_raw {
-            let request = if self.is_v6() { 128 } else { 8 };
-            if data.len() < 8 || data.first_chunk() != Some(&[request, 0]) {
-                return Err(Errno::EINVAL);
-            }
-            let ident = self.ident()?;
-            if let Some(place) = data.get_mut(4..6) {
-                place.copy_from_slice(&ident.to_be_bytes());
-            }
+        let request = if self.is_v6() { 128 } else { 8 };
+        if data.len() < 8 || data.first_chunk() != Some(&[request, 0]) {
+            return Err(Errno::EINVAL);
         }
-        // Of a raw socket of IPv4 the sender has seen to it.
-        if !self.is_raw || self.is_v6() {
-            message::complete(&mut data, from, to);
+        let ident = self.ident()?;
+        if let Some(place) = data.get_mut(4..6) {
+            place.copy_from_slice(&ident.to_be_bytes());
         }
+        message::complete(&mut data, from, to);
         let value = |v4, v6| {
             let (level, name) = if self.is_v6() { (SOL_IPV6, v6) } else { (SOL_IP, v4) };
             u8::try_from(self.ip.value(level, name)).unwrap_or(64)
@@ -347,10 +336,8 @@ impl Socket for PingSocket {
         match inet.stack() {
             Some(stack) if !inet.is_local(to) => stack.send_message(from, to, &data, quality)?,
             _ => {
-                inet.deliver_icmp(from, to, ttl, &data);
-                if let Some(reply) = message::reply_to(&data, from, to) {
-                    inet.deliver_icmp(to, from, ttl, &reply);
-                }
+                let protocol = if self.is_v6() { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
+                inet.loop_back(&self.kernel, &Parcel::new((from, to), protocol, quality, &data));
             }
         }
         Ok(total)
@@ -406,9 +393,6 @@ impl Socket for PingSocket {
                 interface::device_option(&self.options, name).unwrap_or_else(|| common_option(name))
             }
             SOL_IP | SOL_IPV6 => self.ip.get(self.about(), level, name),
-            SOL_RAW if self.is_raw && name == ICMP_FILTER => {
-                Ok(self.state.lock().filter.to_ne_bytes().to_vec())
-            }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }
@@ -417,11 +401,6 @@ impl Socket for PingSocket {
         match level {
             SOL_SOCKET => interface::set_device_option(task, &self.options, name, value),
             SOL_IP | SOL_IPV6 => self.ip.set(task, self.about(), level, name, value),
-            SOL_RAW if self.is_raw && name == ICMP_FILTER && !self.is_v6() => {
-                let filter = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
-                self.state.lock().filter = u32::from_ne_bytes(*filter);
-                Ok(())
-            }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }

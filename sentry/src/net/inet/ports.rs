@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use syscalls::abi::socket::{SO_REUSEADDR, SO_REUSEPORT};
 use syscalls::{Errno, SysResult};
@@ -45,6 +45,16 @@ pub(super) enum ClaimState {
 struct Entry<S> {
     claim: Claim,
     socket: S,
+    /// Set when the port need not be kept any more.
+    is_over: Option<Arc<AtomicBool>>,
+}
+
+impl<S> Entry<S> {
+    /// Returns whether `claim` may not have the port that this one has.
+    fn forbids(&self, claim: &Claim, now_ns: u64) -> bool {
+        let is_over = self.is_over.as_ref().is_some_and(|over| over.load(Ordering::Relaxed));
+        !is_over && claim.conflicts(&self.claim, now_ns)
+    }
 }
 
 struct Tables<S> {
@@ -163,16 +173,15 @@ impl<S: Clone> Ports<S> {
             };
             let may_have = |port: &u16| {
                 tables.ports.get(port).is_none_or(|entries| {
-                    entries.values().all(|entry| !claim.conflicts(&entry.claim, now_ns))
+                    entries.values().all(|entry| !entry.forbids(&claim, now_ns))
                 })
             };
             let found = range.ports().find(is_empty);
             found.or_else(|| range.ports().find(may_have)).ok_or(Errno::EADDRINUSE)?
         } else {
             let entries = tables.ports.get(&port);
-            let is_taken = entries.is_some_and(|entries| {
-                entries.values().any(|entry| claim.conflicts(&entry.claim, now_ns))
-            });
+            let is_taken = entries
+                .is_some_and(|entries| entries.values().any(|entry| entry.forbids(&claim, now_ns)));
             if is_taken {
                 return Err(Errno::EADDRINUSE);
             }
@@ -183,7 +192,7 @@ impl<S: Clone> Ports<S> {
 
     fn insert(&self, tables: &mut Tables<S>, port: u16, claim: Claim, socket: S) -> Place {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        tables.ports.entry(port).or_default().insert(id, Entry { claim, socket });
+        tables.ports.entry(port).or_default().insert(id, Entry { claim, socket, is_over: None });
         Place { port, id }
     }
 
@@ -253,9 +262,8 @@ impl<S: Clone> Ports<S> {
         let mut tables = self.tables.lock();
         let Some(entries) = tables.ports.get_mut(&place.port) else { return Ok(()) };
         let Some(own) = entries.get(&place.id) else { return Ok(()) };
-        let is_taken = entries
-            .iter()
-            .any(|(id, entry)| *id != place.id && own.claim.conflicts(&entry.claim, now_ns));
+        let is_taken =
+            entries.iter().any(|(id, entry)| *id != place.id && entry.forbids(&own.claim, now_ns));
         if is_taken {
             return Err(Errno::EADDRINUSE);
         }
@@ -275,8 +283,14 @@ impl<S: Clone> Ports<S> {
         }
     }
 
-    /// Gives a port back that nobody without `SO_REUSEADDR` may have until `until_ns`.
-    pub(super) fn release_later(&self, place: Place, until_ns: u64, now_ns: u64, nobody: S) {
+    /// Gives a port back that nobody without `SO_REUSEADDR` may have until `until_ns`, or until `is_over`.
+    pub(super) fn release_later(
+        &self,
+        place: Place,
+        (until_ns, is_over): (u64, Option<Arc<AtomicBool>>),
+        now_ns: u64,
+        nobody: S,
+    ) {
         let mut tables = self.tables.lock();
         if tables.n_lingering >= MAX_LINGERING {
             forget_lingering(&mut tables, now_ns);
@@ -288,7 +302,7 @@ impl<S: Clone> Ports<S> {
         let entries = tables.ports.get_mut(&place.port);
         if let Some(entry) = entries.and_then(|entries| entries.get_mut(&place.id)) {
             entry.claim.state = ClaimState::Lingering { until_ns };
-            entry.socket = nobody;
+            (entry.socket, entry.is_over) = (nobody, is_over);
             tables.n_lingering += 1;
         }
     }
@@ -387,7 +401,7 @@ mod tests {
     fn closed_connection_keeps_its_port_for_a_while() {
         let ports = Ports::new();
         let place = ports.bind(80, claim(ANY4, &[]), (), RANGE, 0).unwrap();
-        ports.release_later(place, 100, 0, ());
+        ports.release_later(place, (100, None), 0, ());
         assert_eq!(ports.bind(80, claim(ANY4, &[]), (), RANGE, 50), Err(Errno::EADDRINUSE));
         assert!(ports.bind(80, claim(ANY4, &[]), (), RANGE, 100).is_ok());
     }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::ioctl::SIOCATMARK;
+use syscalls::abi::landlock::AccessNet;
 use syscalls::abi::socket::{AF_UNSPEC, IPPROTO_TCP, IPV6_V6ONLY, MsgFlags, SOCK_STREAM, SOL_IPV6};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
@@ -30,6 +31,7 @@ use super::ip_options::{About, IpOptions};
 use super::ports::{Claim, ClaimState, Place};
 use super::{Inet, interface};
 use crate::kernel::Kernel;
+use crate::landlock;
 use crate::net::options::Options;
 use crate::net::stack::link::Link;
 use crate::net::{Incoming, Outgoing, Shutdown, Socket};
@@ -89,6 +91,7 @@ struct State {
 pub struct TcpSocket {
     this: Weak<TcpSocket>,
     kernel: Arc<Kernel>,
+    inet: Arc<Inet>,
     family: Family,
     uid: u32,
     ino: AtomicU64,
@@ -123,11 +126,20 @@ impl TcpSocket {
     pub fn create(task: &CurrentTask, family: Family) -> Arc<Self> {
         let options = Options::with_buffers(SEND_BUFFER, RECEIVE_BUFFER);
         let uid = task.creds().fsuid;
-        Self::new(&task.kernel, family, uid, options, IpOptions::default(), TcpOptions::default())
+        Self::new(
+            &task.kernel,
+            &task.inet(),
+            family,
+            uid,
+            options,
+            IpOptions::default(),
+            TcpOptions::default(),
+        )
     }
 
     fn new(
         kernel: &Arc<Kernel>,
+        inet: &Arc<Inet>,
         family: Family,
         uid: u32,
         options: Options,
@@ -137,6 +149,7 @@ impl TcpSocket {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             kernel: kernel.clone(),
+            inet: inet.clone(),
             family,
             uid,
             ino: AtomicU64::new(0),
@@ -160,7 +173,7 @@ impl TcpSocket {
     }
 
     fn inet(&self) -> &Inet {
-        &self.kernel.inet
+        &self.inet
     }
 
     fn is_v6only(&self) -> bool {
@@ -388,7 +401,7 @@ impl Socket for TcpSocket {
 
     fn send(
         &self,
-        _task: &CurrentTask,
+        task: &CurrentTask,
         src: &mut dyn IoSource,
         message: &Outgoing,
     ) -> SysResult<usize> {
@@ -398,8 +411,9 @@ impl Socket for TcpSocket {
         if message.flags.contains(MsgFlags::FASTOPEN)
             && let Some(given) = &message.addr
         {
+            landlock::check_port(task, self.identity(), given, AccessNet::CONNECT_TCP)?;
             // There are no cookies, so this is a connect with a send behind it.
-            self.connect(_task, given, !message.flags.contains(MsgFlags::DONTWAIT))?;
+            self.connect(task, given, !message.flags.contains(MsgFlags::DONTWAIT))?;
             let stream = self.stream().ok_or(Errno::EPIPE)?;
             return stream.send(src, message.flags);
         }
@@ -549,7 +563,8 @@ impl Socket for TcpSocket {
                     let now_ns = self.kernel.clock.monotonic_ns();
                     let tcp = &self.inet().tcp;
                     if lingers {
-                        tcp.release_later(place, now_ns + TIME_WAIT_NS, now_ns, Weak::new());
+                        let until = (now_ns + TIME_WAIT_NS, stream.reset_flag());
+                        tcp.release_later(place, until, now_ns, Weak::new());
                     } else {
                         tcp.release(place);
                     }

@@ -23,9 +23,9 @@ use syscalls::{Errno, SysResult};
 use self::queue::{Complaint, Queue};
 pub(in crate::net) use self::send::Arrival;
 use super::addr::{self, Endpoint, Family};
-use super::interface;
 use super::ip_options::{About, IpOptions};
 use super::ports::{Claim, ClaimState, Place, Ports};
+use super::{Inet, interface};
 use crate::kernel::Kernel;
 use crate::net::options::{DEFAULT_BUFFER, Options};
 use crate::net::{Incoming, Outgoing, Shutdown, Socket};
@@ -54,6 +54,7 @@ struct State {
 pub struct UdpSocket {
     this: Weak<UdpSocket>,
     kernel: Arc<Kernel>,
+    inet: Arc<Inet>,
     family: Family,
     is_lite: bool,
     uid: u32,
@@ -91,6 +92,7 @@ impl UdpSocket {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             kernel: task.kernel.clone(),
+            inet: task.inet(),
             family,
             is_lite,
             uid: task.creds().fsuid,
@@ -115,7 +117,7 @@ impl UdpSocket {
     }
 
     fn ports(&self) -> &Ports<Weak<Self>> {
-        if self.is_lite { &self.kernel.inet.udplite } else { &self.kernel.inet.udp }
+        if self.is_lite { &self.inet.udplite } else { &self.inet.udp }
     }
 
     fn is_v6only(&self) -> bool {
@@ -262,7 +264,7 @@ impl Socket for UdpSocket {
 
     fn bind(&self, task: &CurrentTask, given: &[u8]) -> SysResult<()> {
         let endpoint = super::parse_bind(self.family, given, self.is_v6only())?;
-        if !self.kernel.inet.can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
+        if !self.inet.can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
             return Err(Errno::EADDRNOTAVAIL);
         }
         super::check_port(task, endpoint.port)?;
@@ -298,7 +300,7 @@ impl Socket for UdpSocket {
             return Err(if is_mapped { Errno::EAFNOSUPPORT } else { Errno::ENETUNREACH });
         }
         let ip = self.route(to.ip)?;
-        if self.kernel.inet.is_broadcast(ip) && self.options.switch(SO_BROADCAST) != Some(true) {
+        if self.inet.is_broadcast(ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
         let mut state = self.state.lock();
@@ -312,7 +314,7 @@ impl Socket for UdpSocket {
             return Err(Errno::EAFNOSUPPORT);
         }
         if bound.is_none() || is_other {
-            self.set_local_ip(&mut state, self.kernel.inet.source_for(ip));
+            self.set_local_ip(&mut state, self.inet.source_for(ip));
         }
         state.peer = Some(Endpoint { ip, port: to.port });
         Ok(())
@@ -363,7 +365,10 @@ impl Socket for UdpSocket {
         if let Some(error) = self.take_error() {
             return Err(error);
         }
-        let datagram = self.inbox.lock().recv(dst, flags.contains(MsgFlags::PEEK))?;
+        let is_peek = flags.contains(MsgFlags::PEEK);
+        let skip = if is_peek { self.options.peek_at().unwrap_or(0) } else { 0 };
+        let datagram = self.inbox.lock().recv(dst, is_peek, skip)?;
+        self.options.has_received(if is_peek { datagram.n } else { datagram.full }, is_peek);
         Ok(Incoming {
             n: datagram.n,
             full: datagram.full,

@@ -21,6 +21,7 @@ use zerocopy::FromBytes;
 
 use super::message::{Part, Request, attributes};
 use crate::kernel::Kernel;
+use crate::net::inet::Inet;
 use crate::net::inet::udp::UdpEntry;
 
 /// States as TCP numbers them.
@@ -50,10 +51,11 @@ impl From<UdpEntry> for Found {
 ///
 /// # Errors
 /// `EINVAL`, `ENOENT`, `EOPNOTSUPP`.
-pub(super) fn serve(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Part>> {
+pub(super) fn serve(kernel: &Kernel, inet: &Inet, request: &Request<'_>) -> SysResult<Vec<Part>> {
+    let is_of_host = kernel.host_network.is_some() && !inet.is_isolated();
     match request.kind {
         SOCK_DIAG_BY_FAMILY => {}
-        TCPDIAG_GETSOCK if kernel.host_network.is_none() => return tcp_of_both(kernel, request),
+        TCPDIAG_GETSOCK if !is_of_host => return tcp_of_both(inet, request),
         // There is no DCCP.
         TCPDIAG_GETSOCK | DCCPDIAG_GETSOCK => return Err(Errno::ENOENT),
         SOCK_DESTROY => return Err(Errno::EOPNOTSUPP),
@@ -62,10 +64,10 @@ pub(super) fn serve(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Par
     }
     match i32::from(request.payload.first().copied().ok_or(Errno::EINVAL)?) {
         // Those of the host are listed by its own files in /proc/net, which `ss` reads then.
-        AF_INET | AF_INET6 if kernel.host_network.is_some() => Err(Errno::ENOENT),
-        AF_INET => inet_by_family(kernel, request, false),
-        AF_INET6 => inet_by_family(kernel, request, true),
-        AF_UNIX => unix(kernel, request),
+        AF_INET | AF_INET6 if is_of_host => Err(Errno::ENOENT),
+        AF_INET => inet_by_family(inet, request, false),
+        AF_INET6 => inet_by_family(inet, request, true),
+        AF_UNIX => unix(kernel, inet.id(), request),
         // DEVIATION: their sockets are not listed.
         AF_NETLINK | AF_PACKET if request.is_dump => Ok(Vec::new()),
         family if family >= AF_MAX => Err(Errno::EINVAL),
@@ -107,7 +109,7 @@ struct Ask {
     is_dump: bool,
 }
 
-fn inet_by_family(kernel: &Kernel, request: &Request<'_>, is_v6: bool) -> SysResult<Vec<Part>> {
+fn inet_by_family(inet: &Inet, request: &Request<'_>, is_v6: bool) -> SysResult<Vec<Part>> {
     let (head, _) = InetDiagReqV2::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?;
     // A protocol with a number above 255 stands in an attribute.
     let protocol = attributes(request.payload, size_of::<InetDiagReqV2>())
@@ -121,11 +123,11 @@ fn inet_by_family(kernel: &Kernel, request: &Request<'_>, is_v6: bool) -> SysRes
         id: head.id,
         is_dump: request.is_dump,
     };
-    one_or_all(inet(kernel, &ask, is_v6)?, request.is_dump)
+    one_or_all(found(inet, &ask, is_v6)?, request.is_dump)
 }
 
 /// Serves the older request, which is for TCP and for both families.
-fn tcp_of_both(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Part>> {
+fn tcp_of_both(inet: &Inet, request: &Request<'_>) -> SysResult<Vec<Part>> {
     let (head, _) = InetDiagReq::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?;
     let ask = Ask {
         kind: request.kind,
@@ -134,13 +136,12 @@ fn tcp_of_both(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Part>> {
         id: head.id,
         is_dump: request.is_dump,
     };
-    let mut parts = inet(kernel, &ask, false)?;
-    parts.extend(inet(kernel, &ask, true)?);
+    let mut parts = found(inet, &ask, false)?;
+    parts.extend(found(inet, &ask, true)?);
     one_or_all(parts, request.is_dump)
 }
 
-fn inet(kernel: &Kernel, ask: &Ask, is_v6: bool) -> SysResult<Vec<Part>> {
-    let inet = &kernel.inet;
+fn found(inet: &Inet, ask: &Ask, is_v6: bool) -> SysResult<Vec<Part>> {
     let found: Vec<Found> = match ask.protocol {
         IPPROTO_TCP => {
             let sockets = inet.tcp_sockets();
@@ -222,12 +223,12 @@ fn cookie(ino: u64) -> [u32; 2] {
     [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
-fn unix(kernel: &Kernel, request: &Request<'_>) -> SysResult<Vec<Part>> {
+fn unix(kernel: &Kernel, net: u64, request: &Request<'_>) -> SysResult<Vec<Part>> {
     let (head, _) = UnixDiagReq::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?;
     if !request.is_dump && head.udiag_ino == 0 {
         return Err(Errno::EINVAL);
     }
-    let parts = kernel.unix_sockets.entries().into_iter().filter_map(|entry| {
+    let parts = kernel.unix_sockets.entries(net).into_iter().filter_map(|entry| {
         let ino = u32::try_from(entry.ino).unwrap_or(0);
         let state = match (entry.is_listening, entry.is_connected) {
             (true, _) => LISTENING,

@@ -1,6 +1,7 @@
 //! `rtnetlink(7)`: the loopback interface, its addresses and its routes; [`nics`] has the others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use syscalls::abi::netlink::{
     FRA_PRIORITY, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, IFA_ADDRESS, IFA_CACHEINFO,
@@ -19,13 +20,17 @@ use zerocopy::FromBytes;
 
 use super::message::{Part, Request, attributes, dump_request};
 use super::nics;
-use crate::net::inet::interface::{ARPHRD_LOOPBACK, LOOPBACK_MTU};
+use crate::net::inet::Inet;
+use crate::net::inet::interface::ARPHRD_LOOPBACK;
 use crate::net::stack::Stack;
 
 const LOOPBACK_INDEX: u32 = 1;
 
 /// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP`
 const LOOPBACK_FLAGS: u32 = 0x1_0049;
+
+/// `IFF_LOOPBACK` alone: an interface that is down.
+const IFF_LOOPBACK: u32 = 0x8;
 
 /// `IFA_F_PERMANENT`
 pub(super) const PERMANENT: u8 = 0x80;
@@ -131,15 +136,16 @@ pub(super) fn serve(
     request: &Request<'_>,
     is_admin: bool,
     host: Option<&Snapshot>,
-    stack: Option<&Stack>,
+    inet: &Inet,
 ) -> SysResult<Vec<Part>> {
+    let stack = inet.stack().map(Arc::as_ref);
     const GET: u16 = 2;
     if request.kind >= RTM_MAX {
         return Err(Errno::EOPNOTSUPP);
     }
     if request.kind & 3 != GET {
         // The host's network is not the guest's to change.
-        return if is_admin && host.is_none() { change(request) } else { Err(Errno::EPERM) };
+        return if is_admin && host.is_none() { change(request, inet) } else { Err(Errno::EPERM) };
     }
     let family = i32::from(request.payload.first().copied().ok_or(Errno::EINVAL)?);
     if let Some(host) = host {
@@ -148,20 +154,29 @@ pub(super) fn serve(
     match (request.kind, request.is_dump) {
         (RTM_GETLINK, true) => {
             let is_known = matches!(family, AF_UNSPEC | AF_PACKET | AF_INET | AF_INET6);
-            let links = links(stack).into_iter().map(|(_, _, part)| part);
+            let links = links(inet, stack).into_iter().map(|(_, _, part)| part);
             Ok(if is_known { links.collect() } else { Vec::new() })
         }
-        (RTM_GETLINK, false) => find_link(request.payload, stack),
+        (RTM_GETLINK, false) => find_link(request.payload, inet, stack),
         (RTM_GETADDR, true) => {
-            let mut addrs = vec![(AF_INET, addr4()), (AF_INET6, addr6())];
+            let mut addrs = Vec::new();
+            if inet.has_loopback_addr() {
+                addrs.push((AF_INET, addr4()));
+            }
+            if inet.is_loopback_up() {
+                addrs.push((AF_INET6, addr6()));
+            }
             addrs.extend(stack.map(nics::addrs).unwrap_or_default());
             Ok(of_family(family, addrs))
         }
         (RTM_GETROUTE, true) => {
             let mut all = stack.map(nics::routes).unwrap_or_default();
-            all.extend(routes());
+            if inet.is_loopback_up() {
+                all.extend(routes());
+            }
             Ok(of_family(family, all))
         }
+        (RTM_GETROUTE, false) if !inet.is_loopback_up() => Err(Errno::ENETUNREACH),
         (RTM_GETROUTE, false) => find_route(request.payload, stack).map(|route| vec![route]),
         (RTM_GETNEIGH, true) => {
             Ok(of_family(family, stack.map(nics::neighbors).unwrap_or_default()))
@@ -178,9 +193,21 @@ pub(super) fn serve(
     }
 }
 
-/// Serves a request to change something: all that can be done is what is done already.
-fn change(request: &Request<'_>) -> SysResult<Vec<Part>> {
+/// Serves a request to change something: all that can be done is what is done already, and to take
+/// the loopback interface of a namespace of its own up or down.
+fn change(request: &Request<'_>, inet: &Inet) -> SysResult<Vec<Part>> {
     const IFF_UP: u32 = 1;
+    if request.kind == RTM_NEWADDR {
+        let head = Ifaddrmsg::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?.0;
+        let localhost = Ipv4Addr::LOCALHOST.octets();
+        let is_own = head.ifa_index == LOOPBACK_INDEX
+            && attributes(request.payload, size_of::<Ifaddrmsg>())
+                .any(|(kind, ip)| kind == IFA_LOCAL && ip == localhost);
+        if !is_own {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        return if inet.add_loopback_addr() { Ok(Vec::new()) } else { Err(Errno::EEXIST) };
+    }
     if matches!(request.kind, RTM_NEWLINK | RTM_SETLINK) {
         let (head, _) = Ifinfomsg::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?;
         let is_loopback = head.ifi_index == 1
@@ -189,8 +216,11 @@ fn change(request: &Request<'_>) -> SysResult<Vec<Part>> {
         if !is_loopback {
             return Err(Errno::EOPNOTSUPP);
         }
-        let goes_down = head.ifi_change & IFF_UP != 0 && head.ifi_flags & IFF_UP == 0;
-        return if goes_down { Err(Errno::EOPNOTSUPP) } else { Ok(Vec::new()) };
+        // A change of no flag in particular is one of all that are set.
+        let is_up = head.ifi_flags & IFF_UP != 0;
+        let is_asked = head.ifi_change & IFF_UP != 0 || (head.ifi_change == 0 && is_up);
+        let is_done = !is_asked || inet.set_loopback_up(is_up);
+        return if is_done { Ok(Vec::new()) } else { Err(Errno::EOPNOTSUPP) };
     }
     Err(Errno::EOPNOTSUPP)
 }
@@ -209,13 +239,13 @@ fn is_name(name: &[u8]) -> bool {
 }
 
 /// Returns the interfaces with their numbers and names.
-fn links(stack: Option<&Stack>) -> Vec<(i32, Vec<u8>, Part)> {
-    let mut links = vec![(1, b"lo".to_vec(), link())];
+fn links(inet: &Inet, stack: Option<&Stack>) -> Vec<(i32, Vec<u8>, Part)> {
+    let mut links = vec![(1, b"lo".to_vec(), link(inet))];
     links.extend(stack.map(nics::links).unwrap_or_default());
     links
 }
 
-fn find_link(payload: &[u8], stack: Option<&Stack>) -> SysResult<Vec<Part>> {
+fn find_link(payload: &[u8], inet: &Inet, stack: Option<&Stack>) -> SysResult<Vec<Part>> {
     let (head, _) = Ifinfomsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
     let name = attributes(payload, size_of::<Ifinfomsg>())
         .find(|(kind, _)| matches!(*kind, IFLA_IFNAME | IFLA_ALT_IFNAME))
@@ -226,15 +256,15 @@ fn find_link(payload: &[u8], stack: Option<&Stack>) -> SysResult<Vec<Part>> {
     let is_wanted = |(index, own, _): &(i32, Vec<u8>, Part)| {
         if head.ifi_index > 0 { *index == head.ifi_index } else { name == Some(own) }
     };
-    let link = links(stack).into_iter().find(is_wanted).ok_or(Errno::ENODEV)?;
+    let link = links(inet, stack).into_iter().find(is_wanted).ok_or(Errno::ENODEV)?;
     Ok(vec![link.2])
 }
 
-fn link() -> Part {
+fn link(inet: &Inet) -> Part {
     let head = Ifinfomsg {
         ifi_type: ARPHRD_LOOPBACK,
         ifi_index: 1,
-        ifi_flags: LOOPBACK_FLAGS,
+        ifi_flags: if inet.is_loopback_up() { LOOPBACK_FLAGS } else { IFF_LOOPBACK },
         ..Ifinfomsg::default()
     };
     Part::new(RTM_NEWLINK, &head)
@@ -242,7 +272,7 @@ fn link() -> Part {
         .number(IFLA_TXQLEN, 1000)
         .attribute(IFLA_OPERSTATE, &[0])
         .attribute(IFLA_LINKMODE, &[0])
-        .number(IFLA_MTU, LOOPBACK_MTU)
+        .number(IFLA_MTU, inet.loopback_mtu())
         .number(IFLA_GROUP, 0)
         .number(IFLA_PROMISCUITY, 0)
         .number(IFLA_NUM_TX_QUEUES, 1)

@@ -8,7 +8,7 @@ use super::link::Link;
 use super::output::{ARP_REPLY, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, Quality};
 use super::wire::{self, FRAME_HEAD, Mac, Packet, Segment, VNET_HEADER};
 use super::{Stack, is_unicast};
-use crate::net::inet::{Arrival, Endpoint};
+use crate::net::inet::{Arrival, Endpoint, Parcel};
 
 const ARP_REQUEST: u16 = 1;
 
@@ -20,6 +20,7 @@ impl Stack {
         let len = frame.len().saturating_sub(VNET_HEADER);
         n_bytes.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
         n_packets.fetch_add(1, Ordering::Relaxed);
+        nic.show_arrived(frame);
         if self.try_input(place, frame, touched).is_none() {
             n_useless.fetch_add(1, Ordering::Relaxed);
         }
@@ -104,6 +105,9 @@ impl Stack {
     ) -> Option<()> {
         if !is_verified && !wire::is_intact(packet) {
             return None;
+        }
+        if let (Some(nic), Some(kernel)) = (self.nics.get(place), self.kernel.upgrade()) {
+            kernel.inet.deliver_raw(&Parcel::arrived(packet, nic.config.index));
         }
         match packet.protocol {
             wire::PROTOCOL_TCP if is_own => self.input_tcp(packet, touched),

@@ -30,10 +30,16 @@ pub(in crate::net) fn reply_to(message: &[u8], from: IpAddr, to: IpAddr) -> Opti
     Some(bytes)
 }
 
-/// Returns a message of IPv4 behind the header with which it came.
-pub(in crate::net) fn with_header(from: IpAddr, to: IpAddr, ttl: u8, message: &[u8]) -> Vec<u8> {
-    let manner = Manner { ttl, fragment: 0, ..Manner::DEFAULT };
-    let mut packet = wire::header(from, to, PROTOCOL_ICMP, message.len(), manner);
+/// Returns a message behind the header with which it came.
+pub(in crate::net) fn with_header(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: u8,
+    (ttl, tos): (u8, u8),
+    message: &[u8],
+) -> Vec<u8> {
+    let manner = Manner { ttl, tos, fragment: 0, ..Manner::DEFAULT };
+    let mut packet = wire::header(from, to, protocol, message.len(), manner);
     packet.extend_from_slice(message);
     packet
 }

@@ -10,6 +10,8 @@ use super::neighbor::{Answer, Key};
 use super::wire::{self, BROADCAST_MAC, FRAME_HEAD, Mac, Manner, VNET_HEADER};
 use super::{Nic, Stack, broadcast_of, is_to_many};
 use crate::net::inet::Endpoint;
+use crate::net::inet::interface::ARPHRD_ETHER;
+use crate::net::packet::{Direction, PacketSocket, Wire};
 
 /// The header of ARP for Ethernet and IPv4.
 const ARP_HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -35,6 +37,47 @@ pub struct Quality {
 impl Nic {
     /// Sends a frame; where there is no room it is lost, as on a wire.
     fn transmit(&self, frame: &[u8]) {
+        self.show(frame, Direction::Outgoing, None);
+        self.put_on_wire(frame);
+    }
+
+    /// Sends a frame of a packet socket, from the header of Ethernet on.
+    pub(in crate::net) fn send_frame(&self, frame: &[u8], sender: &PacketSocket) {
+        let frame = [&[0; VNET_HEADER], frame].concat();
+        self.show(&frame, Direction::Outgoing, Some(sender));
+        self.put_on_wire(&frame);
+    }
+
+    /// Shows packet sockets a frame that has arrived.
+    pub(super) fn show_arrived(&self, frame: &[u8]) {
+        let mac = |at: usize| frame.get(VNET_HEADER + at..).and_then(<[u8]>::first_chunk::<6>);
+        let (Some(to), Some(from)) = (mac(0), mac(6)) else { return };
+        // The host shows what it has sent for us as well.
+        if *from == self.config.mac {
+            return;
+        }
+        let direction = match to {
+            &BROADCAST_MAC => Direction::Broadcast,
+            [first, ..] if first & 1 != 0 => Direction::Multicast,
+            _ => Direction::Host,
+        };
+        self.show(frame, direction, None);
+    }
+
+    fn show(&self, frame: &[u8], direction: Direction, sender: Option<&PacketSocket>) {
+        if self.taps.is_empty() {
+            return;
+        }
+        let wire = Wire {
+            interface: self.config.index,
+            hardware: ARPHRD_ETHER,
+            is_summed: !wire::is_unsummed(frame),
+        };
+        let frame = frame.get(VNET_HEADER..).unwrap_or_default();
+        self.taps.show(wire, frame, direction, sender);
+    }
+
+    fn put_on_wire(&self, frame: &[u8]) {
         let [n_bytes, n_packets, n_lost] = &self.counters.sent;
         if sentry_host::nic::send(self.socket.as_fd(), frame).is_ok() {
             let len = frame.len().saturating_sub(VNET_HEADER);
@@ -82,7 +125,12 @@ impl Stack {
     ///
     /// # Errors
     /// `ENETUNREACH`.
-    pub(super) fn output(&self, frame: &mut [u8], from: IpAddr, to: IpAddr) -> SysResult<()> {
+    pub(in crate::net) fn output(
+        &self,
+        frame: &mut [u8],
+        from: IpAddr,
+        to: IpAddr,
+    ) -> SysResult<()> {
         let (place, hop) = self.next_hop(to, Some(from))?;
         let nic = self.nics.get(place).ok_or(Errno::ENETUNREACH)?;
         if is_to_many(to) || self.is_broadcast(to) {
@@ -206,7 +254,7 @@ impl Stack {
     ///
     /// # Errors
     /// `ENETUNREACH`, `EMSGSIZE`.
-    pub(super) fn send_segment(
+    pub(in crate::net) fn send_segment(
         &self,
         (from, to): (IpAddr, IpAddr),
         protocol: u8,

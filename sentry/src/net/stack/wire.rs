@@ -5,20 +5,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub(super) const PROTOCOL_ICMP: u8 = 1;
-pub(super) const PROTOCOL_TCP: u8 = 6;
-pub(super) const PROTOCOL_UDP: u8 = 17;
-pub(super) const PROTOCOL_ICMPV6: u8 = 58;
+pub(in crate::net) const PROTOCOL_ICMP: u8 = 1;
+pub(in crate::net) const PROTOCOL_TCP: u8 = 6;
+pub(in crate::net) const PROTOCOL_UDP: u8 = 17;
+pub(in crate::net) const PROTOCOL_ICMPV6: u8 = 58;
 
-pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
-pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
-pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(in crate::net) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(in crate::net) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(in crate::net) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// The size of a `struct virtio_net_hdr`.
-pub(super) const VNET_HEADER: usize = 10;
+pub(in crate::net) const VNET_HEADER: usize = 10;
 
 /// What is before a packet: a `struct virtio_net_hdr` and the header of Ethernet.
-pub(super) const FRAME_HEAD: usize = VNET_HEADER + 14;
+pub(in crate::net) const FRAME_HEAD: usize = VNET_HEADER + 14;
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`, `VIRTIO_NET_HDR_F_DATA_VALID`
 const NEEDS_CHECKSUM: u8 = 1;
@@ -31,31 +31,31 @@ const GSO_TCPV6: u8 = 4;
 /// The most headers between that of IPv6 and what the packet carries.
 const MAX_EXTENSIONS: usize = 8;
 
-pub(super) type Mac = [u8; 6];
+pub(in crate::net) type Mac = [u8; 6];
 
-pub(super) const BROADCAST_MAC: Mac = [0xff; 6];
+pub(in crate::net) const BROADCAST_MAC: Mac = [0xff; 6];
 
-pub(super) fn byte(bytes: &[u8], at: usize) -> Option<u8> {
+pub(in crate::net) fn byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
-pub(super) fn number16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(in crate::net) fn number16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
-pub(super) fn number32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::net) fn number32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 /// Stores bytes where there is room for all of them.
-pub(super) fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
+pub(in crate::net) fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(to) = at.checked_add(bytes.len()).and_then(|end| to.get_mut(at..end)) {
         to.copy_from_slice(bytes);
     }
 }
 
 /// Adds bytes to a sum of 16-bit words.
-pub(super) fn add_to_sum(sum: u64, bytes: &[u8]) -> u64 {
+pub(in crate::net) fn add_to_sum(sum: u64, bytes: &[u8]) -> u64 {
     let (chunks, rest) = bytes.as_chunks::<4>();
     let mut sum = sum;
     for chunk in chunks {
@@ -70,7 +70,7 @@ pub(super) fn add_to_sum(sum: u64, bytes: &[u8]) -> u64 {
 }
 
 /// Returns a sum in 16 bits.
-pub(super) fn fold(sum: u64) -> u16 {
+pub(in crate::net) fn fold(sum: u64) -> u16 {
     let mut sum = sum;
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
@@ -79,7 +79,7 @@ pub(super) fn fold(sum: u64) -> u16 {
 }
 
 /// Returns the sum over what a checksum covers besides the segment.
-pub(super) fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> u64 {
+pub(in crate::net) fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> u64 {
     let len = u64::try_from(len).unwrap_or(0) & 0xffff_ffff;
     let sum = u64::from(protocol) + len;
     match (from, to) {
@@ -94,34 +94,34 @@ pub(super) fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> 
 }
 
 /// Returns the checksum of a segment whose own field is zero.
-pub(super) fn checksum(from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
+pub(in crate::net) fn checksum(from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
     !fold(add_to_sum(pseudo_sum(from, to, protocol, segment.len()), segment))
 }
 
 /// Which part of a packet this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) id: u32,
-    pub(super) offset: usize,
-    pub(super) goes_on: bool,
+pub(in crate::net) struct Part {
+    pub(in crate::net) id: u32,
+    pub(in crate::net) offset: usize,
+    pub(in crate::net) goes_on: bool,
 }
 
 /// A packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packet<'a> {
-    pub(super) from: IpAddr,
-    pub(super) to: IpAddr,
-    pub(super) protocol: u8,
-    pub(super) ttl: u8,
-    pub(super) tos: u8,
-    pub(super) part: Option<Part>,
-    pub(super) payload: &'a [u8],
+pub(in crate::net) struct Packet<'a> {
+    pub(in crate::net) from: IpAddr,
+    pub(in crate::net) to: IpAddr,
+    pub(in crate::net) protocol: u8,
+    pub(in crate::net) ttl: u8,
+    pub(in crate::net) tos: u8,
+    pub(in crate::net) part: Option<Part>,
+    pub(in crate::net) payload: &'a [u8],
     /// All of it, and nothing behind it.
-    pub(super) whole: &'a [u8],
+    pub(in crate::net) whole: &'a [u8],
 }
 
 /// Reads a packet.
-pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
+pub(in crate::net) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
     match byte(bytes, 0)? >> 4 {
         4 => parse_v4(bytes),
         6 => parse_v6(bytes),
@@ -208,21 +208,21 @@ fn parse_v6(bytes: &[u8]) -> Option<Packet<'_>> {
 
 /// What the header of a packet says besides addresses and protocol.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
-    pub(super) ttl: u8,
-    pub(super) tos: u8,
+pub(in crate::net) struct Manner {
+    pub(in crate::net) ttl: u8,
+    pub(in crate::net) tos: u8,
     /// For the parts of a packet of IPv4.
-    pub(super) id: u16,
+    pub(in crate::net) id: u16,
     /// Where the part of a packet of IPv4 is: the bits of the field.
-    pub(super) fragment: u16,
+    pub(in crate::net) fragment: u16,
 }
 
 impl Manner {
-    pub(super) const DEFAULT: Self = Self { ttl: 64, tos: 0, id: 0, fragment: 0x4000 };
+    pub(in crate::net) const DEFAULT: Self = Self { ttl: 64, tos: 0, id: 0, fragment: 0x4000 };
 }
 
 /// Returns the header of a packet with `len` bytes behind it; of IPv6 without extensions.
-pub(super) fn header(
+pub(in crate::net) fn header(
     from: IpAddr,
     to: IpAddr,
     protocol: u8,
@@ -263,7 +263,7 @@ pub(super) fn header(
 }
 
 /// Returns a frame with a packet in it, and room for what is before it.
-pub(super) fn frame(header: &[u8], payload: &[u8]) -> Vec<u8> {
+pub(in crate::net) fn frame(header: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(FRAME_HEAD + header.len() + payload.len());
     bytes.resize(FRAME_HEAD, 0);
     bytes.extend_from_slice(header);
@@ -272,7 +272,7 @@ pub(super) fn frame(header: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 /// Writes the header of Ethernet.
-pub(super) fn address_frame(frame: &mut [u8], to: Mac, from: Mac, ethertype: u16) {
+pub(in crate::net) fn address_frame(frame: &mut [u8], to: Mac, from: Mac, ethertype: u16) {
     put(frame, VNET_HEADER, &to);
     put(frame, VNET_HEADER + 6, &from);
     put(frame, VNET_HEADER + 12, &ethertype.to_be_bytes());
@@ -280,7 +280,7 @@ pub(super) fn address_frame(frame: &mut [u8], to: Mac, from: Mac, ethertype: u16
 
 /// Lets the host, or the network card, complete the checksum of a frame and, where `size` is given,
 /// cut it into segments of that size. The header of the packet has no options.
-pub(super) fn offload(frame: &mut [u8], protocol: u8, size: Option<u16>) {
+pub(in crate::net) fn offload(frame: &mut [u8], protocol: u8, size: Option<u16>) {
     put(frame, 0, &[0; VNET_HEADER]);
     let Some(packet) = frame.get_mut(FRAME_HEAD..) else { return };
     let Some(Packet { from, to, payload, .. }) = parse_own(packet) else { return };
@@ -311,12 +311,17 @@ fn parse_own(bytes: &[u8]) -> Option<Packet<'_>> {
 
 /// Returns whether the checksum of a frame that has arrived needs no look: it comes from this host,
 /// or the network card has looked.
-pub(super) fn is_verified(frame: &[u8]) -> bool {
+pub(in crate::net) fn is_verified(frame: &[u8]) -> bool {
     byte(frame, 0).is_some_and(|flags| flags & (NEEDS_CHECKSUM | DATA_VALID) != 0)
 }
 
+/// Returns whether the checksum of a frame is still to be completed.
+pub(in crate::net) fn is_unsummed(frame: &[u8]) -> bool {
+    byte(frame, 0).is_some_and(|flags| flags & NEEDS_CHECKSUM != 0)
+}
+
 /// Returns whether the checksum of a segment is right.
-pub(super) fn is_intact(packet: &Packet<'_>) -> bool {
+pub(in crate::net) fn is_intact(packet: &Packet<'_>) -> bool {
     let is_unsummed = packet.protocol == PROTOCOL_UDP
         && packet.from.is_ipv4()
         && number16(packet.payload, 6) == Some(0);
@@ -328,25 +333,25 @@ pub(super) fn is_intact(packet: &Packet<'_>) -> bool {
 }
 
 /// The flags of a segment of TCP.
-pub(super) const FIN: u8 = 1;
-pub(super) const SYN: u8 = 2;
-pub(super) const RST: u8 = 4;
-pub(super) const ACK: u8 = 16;
+pub(in crate::net) const FIN: u8 = 1;
+pub(in crate::net) const SYN: u8 = 2;
+pub(in crate::net) const RST: u8 = 4;
+pub(in crate::net) const ACK: u8 = 16;
 
 /// What the stack looks at in a segment of TCP.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    pub(super) from_port: u16,
-    pub(super) to_port: u16,
-    pub(super) seq: u32,
-    pub(super) ack: u32,
-    pub(super) flags: u8,
-    pub(super) len: usize,
+pub(in crate::net) struct Segment {
+    pub(in crate::net) from_port: u16,
+    pub(in crate::net) to_port: u16,
+    pub(in crate::net) seq: u32,
+    pub(in crate::net) ack: u32,
+    pub(in crate::net) flags: u8,
+    pub(in crate::net) len: usize,
 }
 
 impl Segment {
     /// Reads the header.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::net) fn parse(bytes: &[u8]) -> Option<Self> {
         let header_len = usize::from(byte(bytes, 12)? >> 4) * 4;
         if header_len < 20 {
             return None;
@@ -361,12 +366,12 @@ impl Segment {
         })
     }
 
-    pub(super) fn has(&self, flag: u8) -> bool {
+    pub(in crate::net) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
     /// Returns the segment that refuses this one.
-    pub(super) fn refusal(&self, from: IpAddr, to: IpAddr) -> Vec<u8> {
+    pub(in crate::net) fn refusal(&self, from: IpAddr, to: IpAddr) -> Vec<u8> {
         let mut bytes = vec![0; 20];
         let n_flags = u32::from(self.has(SYN)) + u32::from(self.has(FIN));
         let len = u32::try_from(self.len).unwrap_or(0).wrapping_add(n_flags);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
+use syscalls::abi::landlock::Scopes;
 use syscalls::abi::socket::{AF_UNIX, UNIX_PATH_MAX};
 use syscalls::{Errno, SysResult};
 
@@ -61,6 +62,9 @@ pub(super) fn parse(addr: &[u8]) -> SysResult<Given> {
     }
 }
 
+/// The name of a socket, which it gets once, at any time: what it has sent before shows it as well.
+pub(super) type Name = Arc<OnceLock<Address>>;
+
 impl Address {
     /// Returns whether there is a file of this name.
     pub(super) fn exists(&self, task: &CurrentTask) -> bool {
@@ -92,11 +96,13 @@ impl Address {
 /// Sockets by what they are bound to.
 type Bound<K> = Mutex<HashMap<K, Weak<UnixSocket>>>;
 
+/// An abstract name: of each network namespace, each type of socket has names of its own.
+pub(super) type AbstractName = (u64, Kind, Vec<u8>);
+
 /// All names that sockets are bound to.
 #[derive(Default)]
 pub struct Registry {
-    /// Each type of socket has names of its own.
-    abstract_names: Bound<(Kind, Vec<u8>)>,
+    abstract_names: Bound<AbstractName>,
     /// By device and inode number.
     paths: Bound<(u64, u64)>,
     next_auto: Mutex<u32>,
@@ -107,7 +113,7 @@ pub struct Registry {
 /// What a socket is bound to.
 #[derive(Clone, Debug)]
 pub(super) enum Binding {
-    Abstract((Kind, Vec<u8>)),
+    Abstract(AbstractName),
     Inode((u64, u64)),
 }
 
@@ -131,12 +137,12 @@ impl Registry {
         &self,
         task: &CurrentTask,
         address: &Address,
-        kind: Kind,
+        (net, kind): (u64, Kind),
         socket: &Weak<UnixSocket>,
     ) -> SysResult<Binding> {
         match address {
             Address::Abstract(name) => {
-                let key = (kind, name.clone());
+                let key = (net, kind, name.clone());
                 let mut names = self.abstract_names.lock();
                 if names.get(&key).is_some_and(|owner| owner.strong_count() > 0) {
                     return Err(Errno::EADDRINUSE);
@@ -165,7 +171,7 @@ impl Registry {
     /// `ENOSPC`.
     pub(super) fn autobind(
         &self,
-        kind: Kind,
+        (net, kind): (u64, Kind),
         socket: &Weak<UnixSocket>,
     ) -> SysResult<(Address, Binding)> {
         const N_NAMES: u32 = 1 << 20;
@@ -174,7 +180,7 @@ impl Registry {
         for _ in 0..N_NAMES {
             let name = format!("{:05x}", *next).into_bytes();
             *next = (*next + 1) % N_NAMES;
-            let key = (kind, name.clone());
+            let key = (net, kind, name.clone());
             if names.get(&key).is_none_or(|owner| owner.strong_count() == 0) {
                 names.insert(key.clone(), socket.clone());
                 return Ok((Address::Abstract(name), Binding::Abstract(key)));
@@ -191,11 +197,18 @@ impl Registry {
         &self,
         task: &CurrentTask,
         address: &Address,
-        kind: Kind,
+        (net, kind): (u64, Kind),
     ) -> SysResult<Arc<UnixSocket>> {
         match address {
             Address::Abstract(name) => {
-                find(&self.abstract_names, &(kind, name.clone())).ok_or(Errno::ECONNREFUSED)
+                let found = find(&self.abstract_names, &(net, kind, name.clone()));
+                let found = found.ok_or(Errno::ECONNREFUSED)?;
+                if let Some(domain) = &task.creds().landlock
+                    && domain.is_scoped_from(found.domain.get(), Scopes::ABSTRACT_UNIX_SOCKET)
+                {
+                    return Err(Errno::EPERM);
+                }
+                Ok(found)
             }
             Address::Path(path) => {
                 let found = Walk::from_cwd(task, WalkFlags::FOLLOW).resolve(path)?;
@@ -219,10 +232,11 @@ impl Registry {
         self.all.lock().remove(&ino);
     }
 
-    /// Returns the sockets that have a file.
-    pub fn entries(&self) -> Vec<UnixEntry> {
+    /// Returns the sockets of a network namespace that have a file.
+    pub fn entries(&self, net: u64) -> Vec<UnixEntry> {
         let sockets: Vec<_> = self.all.lock().values().filter_map(Weak::upgrade).collect();
-        sockets.iter().map(|socket| socket.entry()).collect()
+        let sockets = sockets.iter().filter(|socket| socket.net == net);
+        sockets.map(|socket| socket.entry()).collect()
     }
 
     /// Frees what a socket was bound to.

@@ -1,15 +1,15 @@
 //! What a unix socket has been sent and has not received: a stream of bytes, or messages.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use syscalls::{Errno, SysResult};
 
 use super::UnixSocket;
-use super::address::Address;
+use super::address::Name;
 use crate::net::control::{Control, Files, Sender};
 use crate::vfs::ring::Ring;
-use crate::vfs::{IoSink, IoSource, LimitedSink};
+use crate::vfs::{IoSink, IoSource, LimitedSink, SkippingSink};
 
 /// The most messages that wait in one socket: `net.unix.max_dgram_qlen` as systemd sets it.
 const MAX_MESSAGES: usize = 512;
@@ -23,7 +23,7 @@ pub(super) struct Received {
     /// Files and credentials.
     pub(super) control: Control,
     /// Where it came from.
-    pub(super) from: Option<Arc<Address>>,
+    pub(super) from: Option<Name>,
 }
 
 /// A place in a stream from which on other control data holds.
@@ -49,7 +49,7 @@ struct Stream {
 struct Message {
     data: Vec<u8>,
     control: Control,
-    from: Option<Arc<Address>>,
+    from: Option<Name>,
 }
 
 /// The messages of a socket.
@@ -112,8 +112,12 @@ impl Stream {
         &mut self,
         dst: &mut dyn IoSink,
         peek: bool,
+        skip: usize,
         tells_senders: bool,
     ) -> SysResult<Received> {
+        if skip >= self.ring.len() {
+            return Err(Errno::EAGAIN);
+        }
         let here = self.marks.front().filter(|mark| mark.at == self.n_read);
         let sender = here.map_or(&self.current, |mark| &mark.sender).clone();
         let mut has_files = here.is_some_and(|mark| !mark.files.is_empty());
@@ -125,19 +129,28 @@ impl Stream {
             }
             has_files = !mark.files.is_empty();
         }
-        let (n, _) = self.ring.peek(&mut LimitedSink::new(dst, left))?;
+        let mut dst = SkippingSink::new(dst, skip);
+        let (n, _) = self.ring.peek(&mut LimitedSink::new(&mut dst, left))?;
         let end = self.n_read + n as u64;
         let n_passed = self.marks.iter().take_while(|mark| mark.at < end).count();
+        // Who asks for no bytes gets the files that come with the next ones.
+        let n_told = if n == 0 { usize::from(here.is_some()) } else { n_passed };
         let with_files = |mark: &&Mark| !mark.files.is_empty();
-        let passed = self.marks.iter().take(n_passed).find(with_files);
-        let files = passed.map(|mark| mark.files.clone()).unwrap_or_default();
+        let told = self.marks.iter().take(n_told).find(with_files);
+        let files = told.map(|mark| mark.files.clone()).unwrap_or_default();
         if !peek {
             self.ring.consume(n);
             self.n_read = end;
+            if n == 0
+                && let Some(mark) = self.marks.front_mut().filter(|mark| mark.at == end)
+            {
+                mark.files = Default::default();
+            }
             if let Some(last) = self.marks.drain(..n_passed).next_back() {
                 self.current = last.sender;
             }
         }
+        let n = n.saturating_sub(skip);
         Ok(Received { n, full: n, control: Control { sender, files }, from: None })
     }
 }
@@ -148,7 +161,7 @@ impl Messages {
         src: &mut dyn IoSource,
         limit: usize,
         control: &Control,
-        from: Option<Arc<Address>>,
+        from: Option<Name>,
     ) -> SysResult<usize> {
         let total = src.remaining();
         if total > limit.saturating_sub(32) {
@@ -171,16 +184,25 @@ impl Messages {
         Ok(total)
     }
 
-    fn recv(&mut self, dst: &mut dyn IoSink, peek: bool) -> SysResult<Received> {
-        let message = self.queue.front().ok_or(Errno::EAGAIN)?;
+    fn recv(&mut self, dst: &mut dyn IoSink, peek: bool, skip: usize) -> SysResult<Received> {
+        let (mut index, mut skip) = (0, skip);
+        while let Some(message) = self.queue.get(index)
+            && skip > 0
+            && skip >= message.data.len()
+        {
+            skip -= message.data.len();
+            index += 1;
+        }
+        let message = self.queue.get(index).ok_or(Errno::EAGAIN)?;
         let full = message.data.len();
-        let n = full.min(dst.remaining());
-        if n > 0 && dst.put(message.data.get(..n).unwrap_or_default())? < n {
+        let data = message.data.get(skip..).unwrap_or_default();
+        let n = data.len().min(dst.remaining());
+        if n > 0 && dst.put(data.get(..n).unwrap_or_default())? < n {
             return Err(Errno::EFAULT);
         }
         if peek {
             let (control, from) = (message.control.clone(), message.from.clone());
-            return Ok(Received { n, full, control, from });
+            return Ok(Received { n, full: data.len(), control, from });
         }
         let message = self.queue.pop_front().ok_or(Errno::EAGAIN)?;
         self.n_bytes -= full;
@@ -244,7 +266,7 @@ impl Inbox {
         src: &mut dyn IoSource,
         limit: usize,
         control: &Control,
-        from: Option<Arc<Address>>,
+        from: Option<Name>,
     ) -> SysResult<usize> {
         match &mut self.content {
             Content::Stream(stream) => stream.send(src, limit, control),
@@ -252,7 +274,7 @@ impl Inbox {
         }
     }
 
-    /// Takes data, or looks at it.
+    /// Takes data, or looks at what follows the first `skip` bytes.
     ///
     /// # Errors
     /// `EAGAIN`, `EFAULT`.
@@ -260,14 +282,15 @@ impl Inbox {
         &mut self,
         dst: &mut dyn IoSink,
         peek: bool,
+        skip: usize,
         tells_senders: bool,
     ) -> SysResult<Received> {
         if self.is_empty() {
             return Err(Errno::EAGAIN);
         }
         match &mut self.content {
-            Content::Stream(stream) => stream.recv(dst, peek, tells_senders),
-            Content::Messages(messages) => messages.recv(dst, peek),
+            Content::Stream(stream) => stream.recv(dst, peek, skip, tells_senders),
+            Content::Messages(messages) => messages.recv(dst, peek, skip),
         }
     }
 
@@ -335,7 +358,7 @@ mod tests {
 
     fn recv(inbox: &mut Inbox, n: usize, peek: bool) -> (Vec<u8>, usize) {
         let mut sink = VecSink::new(n);
-        let received = inbox.recv(&mut sink, peek, true).unwrap();
+        let received = inbox.recv(&mut sink, peek, 0, true).unwrap();
         (sink.data, received.full)
     }
 
@@ -358,6 +381,19 @@ mod tests {
         assert_eq!(recv(&mut inbox, 2, false), (b"ab".to_vec(), 3));
         assert_eq!(recv(&mut inbox, 2, false), (Vec::new(), 0));
         assert_eq!(recv(&mut inbox, 10, false), (b"def".to_vec(), 3));
+    }
+
+    #[test]
+    fn look_begins_where_it_is_asked_to() {
+        for is_stream in [true, false] {
+            let mut inbox = Inbox::new(is_stream);
+            assert_eq!(send(&mut inbox, b"abc"), Ok(3));
+            assert_eq!(send(&mut inbox, b"def"), Ok(3));
+            let mut sink = VecSink::new(2);
+            assert_eq!(inbox.recv(&mut sink, true, 4, true).unwrap().n, 2);
+            assert_eq!(sink.data, b"ef");
+            assert_eq!(inbox.recv(&mut sink, true, 6, true).err(), Some(Errno::EAGAIN));
+        }
     }
 
     #[test]

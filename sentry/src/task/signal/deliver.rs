@@ -8,7 +8,7 @@ use syscalls::abi::wait as status;
 use syscalls::arch::x86_64::nr;
 
 use super::{DefaultAction, default_action, frame};
-use crate::task::{CurrentTask, Restart, exit, wait};
+use crate::task::{CurrentTask, Restart, coredump, exit, ptrace};
 
 /// What a task does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) enum Next {
     Application,
     /// Stays stopped until it is woken.
     Stopped,
+    /// Stays stopped for its tracer.
+    Traced,
     /// Is gone.
     Exited,
 }
@@ -32,6 +34,7 @@ pub(crate) fn is_due(current: &CurrentTask) -> bool {
     let has_stopped = current.group.signals.lock().stop.is_some();
     is_leaving(current)
         || has_stopped
+        || current.ptrace.is_on()
         || current.container().is_frozen()
         || current.has_attention()
         || current.signals.lock().saved_mask.is_some()
@@ -53,17 +56,32 @@ pub(crate) fn before_return(current: &CurrentTask) -> Next {
             exit::exit_task(current, 0);
             return Next::Exited;
         }
-        if let Some(signo) = stop {
-            enter_stop(current, signo);
+        if current.ptrace.is_on() {
+            if ptrace::stop::trap(current) {
+                return Next::Traced;
+            }
+        } else if let Some(signo) = stop {
+            count_stop(current, signo);
             return Next::Stopped;
         }
         if current.container().is_frozen() {
             return Next::Stopped;
         }
-        if !current.has_attention() {
+        let delivery = ptrace::stop::take_delivery(current);
+        if delivery.is_none() && !current.has_attention() {
             break;
         }
-        let Some(info) = take_signal(current) else { break };
+        let info = match delivery {
+            Some(info) => info,
+            None => {
+                let Some(info) = take_signal(current) else { break };
+                if info.si_signo != SIGKILL && current.ptrace.is_on() {
+                    ptrace::stop::deliver(current, info);
+                    return Next::Traced;
+                }
+                info
+            }
+        };
         match handle(current, info, &mut handled) {
             Some(next) => return next,
             None => continue,
@@ -132,6 +150,8 @@ fn handle(current: &CurrentTask, info: Siginfo, handled: &mut bool) -> Option<Ne
             *handled = true;
             if frame::push(current, &action, &info).is_err() {
                 force_sigsegv(current, signo);
+            } else if ptrace::stop::enter_handler(current) {
+                return Some(Next::Traced);
             }
             None
         }
@@ -157,16 +177,28 @@ fn default(current: &CurrentTask, info: &Siginfo) -> Option<Next> {
                 return None;
             }
             let mut group = current.group.signals.lock();
-            if group.exit_status.is_none() && group.stop.is_none() {
-                group.stop = Some(signo);
-                group.n_stopped = 0;
+            if group.exit_status.is_none() {
+                let is_new = group.stop.is_none();
+                if is_new {
+                    group.stop = Some(signo);
+                    group.n_stopped = 0;
+                }
                 drop(group);
-                super::wake_all(&current.group.live_tasks());
+                // Whom its tracer has let go on all the same stops again.
+                let tasks = current.group.live_tasks();
+                tasks.iter().for_each(|task| task.ptrace.heed_stops());
+                if is_new {
+                    super::wake_all(&tasks);
+                }
+                super::recheck(current);
             }
             None
         }
-        DefaultAction::Core | DefaultAction::Terminate => {
-            // Core files are never written, as on a host whose `core_pattern` is empty.
+        DefaultAction::Core => {
+            coredump::end_process(current, info);
+            Some(Next::Exited)
+        }
+        DefaultAction::Terminate => {
             exit::exit_group(current, status::signaled(signo, false));
             Some(Next::Exited)
         }
@@ -174,7 +206,7 @@ fn default(current: &CurrentTask, info: &Siginfo) -> Option<Next> {
 }
 
 /// Counts a thread as stopped; the last one tells the parent.
-fn enter_stop(current: &CurrentTask, signo: i32) {
+pub(crate) fn count_stop(current: &CurrentTask, signo: i32) {
     let n_live = current.group.live_tasks().len();
     let all = {
         let mut group = current.group.signals.lock();
@@ -182,12 +214,7 @@ fn enter_stop(current: &CurrentTask, signo: i32) {
         group.n_stopped == n_live
     };
     if all {
-        {
-            let mut tree = current.group.tree.lock();
-            tree.unseen_stop = Some(signo);
-            tree.has_unseen_continue = false;
-        }
-        wait::notify_parent_of_stop(&current.group, signo);
+        ptrace::stop::tell_parent_of_stop(current, signo);
     }
 }
 

@@ -5,14 +5,18 @@ use std::sync::{Arc, Weak};
 
 use syscalls::abi::resource;
 use syscalls::abi::signal::{
-    SIG_DFL, SIG_IGN, SIGCONT, SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SigSet, Siginfo,
+    SI_KERNEL, SIG_DFL, SIG_IGN, SIGCONT, SIGKILL, SIGPROF, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU,
+    SIGVTALRM, SigSet, Siginfo,
 };
 use syscalls::{Errno, SysResult};
 
-use super::{DefaultAction, default_action, wake_all};
+use super::{DefaultAction, default_action, lent, wake_all};
 use crate::sync::{Events, Waiter};
 use crate::task::job::ProcessGroup;
-use crate::task::{CurrentTask, Task, ThreadGroup, run, wait};
+use crate::task::{CurrentTask, Task, ThreadGroup, ptrace, run, wait};
+
+/// Among how many threads the busiest is looked for: each costs a question to the host.
+const MAX_PROFILED: usize = 32;
 
 fn stop_signals() -> SigSet {
     SigSet::of(SIGSTOP)
@@ -67,7 +71,7 @@ pub fn send_to_process_group(process_group: &ProcessGroup, info: Siginfo) {
 
 /// Sends a signal of the kernel to the calling thread: SIGPIPE, SIGXFSZ.
 pub fn send_to_self(current: &CurrentTask, signo: i32) {
-    let info = Siginfo::new(signo, syscalls::abi::signal::SI_KERNEL);
+    let info = Siginfo::new(signo, SI_KERNEL);
     // Standard signals always find room.
     let _ = send_to_task(current.task(), info);
 }
@@ -111,6 +115,13 @@ pub(super) fn is_protected(group: &ThreadGroup, info: &Siginfo) -> bool {
 
 fn is_ignored(group: &ThreadGroup, task: Option<&Arc<Task>>, info: &Siginfo) -> bool {
     let signo = info.si_signo;
+    let is_traced = match task {
+        Some(task) => task.ptrace.is_on(),
+        None => group.live_tasks().iter().any(|task| task.ptrace.is_on()),
+    };
+    if is_traced {
+        return false;
+    }
     let blocked = match task {
         Some(task) => is_blocked(task, signo),
         None => group.live_tasks().iter().all(|task| is_blocked(task, signo)),
@@ -131,8 +142,7 @@ fn is_ignored(group: &ThreadGroup, task: Option<&Arc<Task>>, info: &Siginfo) -> 
 }
 
 fn is_blocked(task: &Task, signo: i32) -> bool {
-    let signals = task.signals.lock();
-    signals.mask.contains(signo) || signals.waiting_for.contains(signo)
+    lent::mask_of(task).contains(signo) || task.signals.lock().waiting_for.contains(signo)
 }
 
 /// Wakes whoever should handle the signal.
@@ -144,12 +154,16 @@ fn complete(group: &Arc<ThreadGroup>, task: Option<&Arc<Task>>, info: &Siginfo) 
     }
     group.signal_events.notify(Events::READABLE);
     if let Some(task) = task {
+        lent::announce(task);
         run::interrupt(task);
         return;
     }
     let tasks = group.live_tasks();
-    let wants = |task: &&Arc<Task>| !task.signals.lock().mask.contains(signo);
-    if let Some(task) = tasks.iter().find(wants) {
+    tasks.iter().for_each(|task| lent::announce(task));
+    let wants = |task: &&Arc<Task>| !lent::mask_of(task).contains(signo);
+    let is_profile = matches!(signo, SIGPROF | SIGVTALRM) && info.si_code == SI_KERNEL;
+    let busiest = if is_profile { busiest(&tasks) } else { None };
+    if let Some(task) = busiest.filter(wants).or_else(|| tasks.iter().find(wants)) {
         run::interrupt(task);
     }
     for task in &tasks {
@@ -159,6 +173,20 @@ fn complete(group: &Arc<ThreadGroup>, task: Option<&Arc<Task>>, info: &Siginfo) 
     }
 }
 
+/// Returns the thread that has used most of the processor since this was last asked: the one that Linux
+/// finds running when a timer of the process's time expires.
+fn busiest(tasks: &[Arc<Task>]) -> Option<&Arc<Task>> {
+    if tasks.len() < 2 {
+        return None;
+    }
+    let used = |task: &&Arc<Task>| {
+        let (user, system) = task.cpu_ns();
+        let now = user.saturating_add(system);
+        now.saturating_sub(std::mem::replace(&mut task.misc.lock().profiled_ns, now))
+    };
+    tasks.iter().take(MAX_PROFILED).max_by_key(used)
+}
+
 /// Makes every thread of a process exit with this wait status.
 pub(crate) fn kill_group(group: &Arc<ThreadGroup>, status: i32) {
     {
@@ -166,6 +194,7 @@ pub(crate) fn kill_group(group: &Arc<ThreadGroup>, status: i32) {
         if signals.exit_status.is_none() {
             signals.exit_status = Some(status);
         }
+        signals.is_killed = true;
         signals.stop = None;
     }
     let tasks = group.tasks();
@@ -213,6 +242,9 @@ fn resume_group(group: &Arc<ThreadGroup>) {
         signals.n_stopped = 0;
         signals.stop.take()
     };
+    for task in &tasks {
+        ptrace::link::tell_of_continue(task);
+    }
     if was_stopped.is_some() {
         wake_all(&tasks);
         {

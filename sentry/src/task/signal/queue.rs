@@ -45,6 +45,11 @@ impl SignalQueue {
         self.records.is_empty()
     }
 
+    /// Returns the records, oldest first.
+    pub fn records(&self) -> Vec<Siginfo> {
+        self.records.iter().copied().collect()
+    }
+
     /// Adds a signal. A standard signal that is already pending is lost. Returns false where a
     /// real-time signal exceeds `limit` records; it then stays pending without its record, if at
     /// all, as on Linux. A timer has a record of its own from the start: its signal is never lost.

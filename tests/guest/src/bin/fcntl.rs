@@ -183,6 +183,21 @@ fn ofd_locks_belong_to_description() -> Outcome {
     Ok(())
 }
 
+fn ofd_locks_tell_of_themselves() -> Outcome {
+    ok!(put(c"f", &[0; 10]));
+    let a = ok!(open(c"f", O_RDWR));
+    let b = ok!(open(c"f", O_RDWR));
+    ok!(sys!(SYS_fcntl, a, F_OFD_SETLK, &lock(libc::F_RDLCK, 4, 2)));
+    let mut probe = lock(libc::F_UNLCK, 0, 0);
+    ok!(sys!(SYS_fcntl, a, F_OFD_GETLK, &mut probe));
+    eq!((i32::from(probe.l_type), probe.l_start, probe.l_len), (libc::F_RDLCK, 4, 2));
+    let mut probe = lock(libc::F_UNLCK, 0, 0);
+    ok!(sys!(SYS_fcntl, b, F_OFD_GETLK, &mut probe));
+    eq!(i32::from(probe.l_type), libc::F_UNLCK);
+    fails!(sys!(SYS_fcntl, a, F_GETLK, &lock(libc::F_UNLCK, 0, 0)), EINVAL);
+    Ok(())
+}
+
 fn flock_excludes() -> Outcome {
     ok!(put(c"f", b""));
     let a = ok!(open(c"f", O_RDONLY));
@@ -287,6 +302,7 @@ guest_tests::cases!(
     record_lock_deadlock,
     record_lock_arguments,
     ofd_locks_belong_to_description,
+    ofd_locks_tell_of_themselves,
     flock_excludes,
     flock_is_inherited_and_waits,
     owner_and_signal,

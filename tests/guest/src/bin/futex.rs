@@ -716,7 +716,25 @@ fn rseq_area_is_free_after_join() -> Outcome {
     Ok(())
 }
 
+fn shared_wakes_look_at_the_memory() -> Outcome {
+    let map = ok!(Map::anonymous(2 * PAGE, libc::MAP_PRIVATE));
+    let (first, second) = (map.addr, map.addr + PAGE);
+    ok!(sys!(SYS_mprotect, first, PAGE, libc::PROT_NONE));
+    fails!(sys!(SYS_futex, first, FUTEX_WAKE, 1), EFAULT);
+    eq!(ok!(sys!(SYS_futex, first, WAKE, 1)), 0);
+    eq!(ok!(sys!(SYS_futex, second, FUTEX_WAKE, 1)), 0);
+    fails!(sys!(SYS_futex, second, FUTEX_CMP_REQUEUE, 1, 1, first, 0), EFAULT);
+    let file = ok!(guest_tests::fs::open(c"f", libc::O_RDWR | libc::O_CREAT));
+    ok!(sys!(SYS_ftruncate, file, PAGE));
+    let map = ok!(Map::new(0, PAGE, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file, 0));
+    eq!(ok!(sys!(SYS_futex, map.addr, FUTEX_WAKE, 1)), 0);
+    ok!(sys!(SYS_ftruncate, file, 0));
+    fails!(sys!(SYS_futex, map.addr, FUTEX_WAKE, 1), EFAULT);
+    Ok(())
+}
+
 guest_tests::cases!(
+    shared_wakes_look_at_the_memory,
     wait_checks_value,
     wait_times_out,
     absolute_timeouts,

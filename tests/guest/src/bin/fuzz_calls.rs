@@ -507,6 +507,9 @@ fn harms_canary(number: i64, args: &[usize; 6]) -> bool {
         libc::SYS_tgkill | libc::SYS_rt_tgsigqueueinfo => (args[1], args[2]),
         // Its limits are its children's.
         libc::SYS_prlimit64 => return args[0] as i32 == 1 && args[2] != 0,
+        // A tracer that ends while its tracee stops leaves it stopped; a pidfd is for signals.
+        libc::SYS_ptrace => return args[1] as i32 == 1,
+        libc::SYS_pidfd_open | libc::SYS_process_vm_writev => return args[0] as i32 == 1,
         _ => return false,
     };
     to as i32 == 1 && matches!(signo as i32, libc::SIGKILL | libc::SIGSTOP)

@@ -211,8 +211,8 @@ impl World {
             control.resize(control.len().next_multiple_of(8), 0);
         };
         if self.rng.one_in(3) {
-            // Not a socket, which could make a circle.
-            put(libc::SCM_RIGHTS, &[0, 1][..self.rng.below(2) + 1]);
+            // Not a socket, which could make a circle, nor the output, which may be any file.
+            put(libc::SCM_RIGHTS, &[0, 0][..self.rng.below(2) + 1]);
         }
         if self.rng.one_in(5) {
             put(libc::SCM_CREDENTIALS, &[std::process::id() as i32, 0, 0]);
@@ -420,9 +420,15 @@ fn unix_names() -> Vec<Vec<u8>> {
 }
 
 fn inet_names(family: i32) -> Vec<Vec<u8>> {
-    let port = || net::quiet_port().unwrap_or(0);
-    let name = || if family == AF_INET { addr4(LOCAL, port()) } else { addr6(local6(), port()) };
-    (0..N_NAMES).map(|_| name()).collect()
+    let mut ports: Vec<u16> = Vec::new();
+    while ports.len() < N_NAMES {
+        let port = net::quiet_port().unwrap_or(0);
+        if port == 0 || !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    let name = |port| if family == AF_INET { addr4(LOCAL, port) } else { addr6(local6(), port) };
+    ports.into_iter().map(name).collect()
 }
 
 fn main() {

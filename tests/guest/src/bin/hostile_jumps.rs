@@ -328,6 +328,23 @@ fn shared_mappings_up_there_reach_no_other_process() -> Outcome {
     Ok(())
 }
 
+fn no_process_changes_what_another_sees_up_there() -> Outcome {
+    ok!(catch_faults());
+    let Some(site) = returning_site() else { return Ok(()) };
+    for page in pages_above() {
+        let last = page + PAGE - 8;
+        let Some(before) = read(last) else { continue };
+        let pid = ok!(child(|| {
+            let _ = call(site, libc::SYS_mprotect, [page, PAGE, 3, 0, 0, 0]);
+            guest_tests::hostile::write(last, before ^ 0x5a5a_5a5a);
+            0
+        }));
+        ok!(reap(pid));
+        eq!((page, read(last)), (page, Some(before)));
+    }
+    Ok(())
+}
+
 fn foreign_numbers_at_a_hot_site() -> Outcome {
     // Often enough that a site is changed into something faster. (Not those of probes: a host serves these whatever
     // the filter says, with SIGILL.)
@@ -427,6 +444,7 @@ guest_tests::cases!(
     threads_that_the_kernel_did_not_make,
     descriptors_up_there_cannot_be_written,
     shared_mappings_up_there_reach_no_other_process,
+    no_process_changes_what_another_sees_up_there,
     foreign_numbers_at_a_hot_site,
     foreign_entries_beside_a_hot_site,
     the_sandbox_still_works,

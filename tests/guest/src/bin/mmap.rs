@@ -568,7 +568,30 @@ fn partial_unmap_of_file() -> Outcome {
     Ok(())
 }
 
+/// Each refused mapping makes the others of the process wait for it, and hurries those that keep
+/// them waiting: many threads at once that hurry the same one must do it no harm.
+fn many_threads_are_refused_at_once() -> Outcome {
+    const N_THREADS: usize = 40;
+    const N_ROUNDS: usize = 60;
+    let work = || {
+        for round in 0..N_ROUNDS {
+            // More than any machine has; where it is granted all the same, it is given back.
+            for len in [1usize << 40, (round % 7 + 1) * PAGE] {
+                if let Ok(map) = Map::anonymous(len, MAP_PRIVATE) {
+                    drop(map);
+                }
+            }
+        }
+    };
+    let threads: Vec<_> = (0..N_THREADS).map(|_| std::thread::spawn(work)).collect();
+    for thread in threads {
+        check!(thread.join().is_ok());
+    }
+    Ok(())
+}
+
 guest_tests::cases!(
+    many_threads_are_refused_at_once,
     anonymous_is_zero_and_keeps,
     unmapped_memory_faults,
     argument_errors,

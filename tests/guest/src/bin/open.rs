@@ -292,7 +292,73 @@ fn special_files_of_no_driver() -> Outcome {
     Ok(())
 }
 
+fn file_handles() -> Outcome {
+    const FID: i32 = 0x200;
+    // Two fields of four bytes, and the handle.
+    let mut handle = [0u32; 34];
+    let mut mount = 0i32;
+    ok!(put(c"f", b"handled"));
+    ok!(sys!(SYS_symlink, c"f", c"l"));
+    let at = AT_FDCWD;
+    match sys!(SYS_name_to_handle_at, at, c"f", &mut handle, &mut mount, 0) {
+        // Not every file system has handles.
+        Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => return Ok(()),
+        result => eq!(result, Err(libc::EOVERFLOW)),
+    }
+    let len = handle[0];
+    check!(len > 0 && len <= 128);
+    ok!(sys!(SYS_name_to_handle_at, at, c"f", &mut handle, &mut mount, 0));
+    eq!(handle[0], len);
+    let mut again = [0u32; 34];
+    again[0] = len;
+    ok!(sys!(SYS_name_to_handle_at, at, c"l", &mut again, &mut mount, libc::AT_SYMLINK_FOLLOW));
+    eq!(handle, again);
+    ok!(sys!(SYS_name_to_handle_at, at, c"l", &mut again, &mut mount, 0));
+    check!(handle != again, "a link has a handle of its own");
+    let link = again;
+    again[0] = len;
+    fails!(sys!(SYS_name_to_handle_at, at, c"f", &mut again, &mut mount, 0x10), EINVAL);
+    fails!(sys!(SYS_name_to_handle_at, at, c"", &mut again, &mut mount, 0), ENOENT);
+    fails!(sys!(SYS_name_to_handle_at, at, c"f", 8, &mut mount, 0), EFAULT);
+    fails!(sys!(SYS_name_to_handle_at, at, c"f", &mut again, 8, 0), EFAULT);
+    again[0] = 129;
+    fails!(sys!(SYS_name_to_handle_at, at, c"f", &mut again, &mut mount, 0), EINVAL);
+    again[0] = 128;
+    // To compare files, those of any file system will do.
+    match sys!(SYS_name_to_handle_at, at, c"/proc/self", &mut again, &mut mount, FID) {
+        Err(libc::EINVAL) => {}
+        result => {
+            ok!(result);
+        }
+    }
+
+    let file = match sys!(SYS_open_by_handle_at, at, &handle, O_RDONLY) {
+        // Without CAP_DAC_READ_SEARCH.
+        Err(libc::EPERM) => return Ok(()),
+        result => ok!(result) as i32,
+    };
+    let mut text = [0u8; 16];
+    eq!(ok!(read(file, &mut text)), 7);
+    fails!(sys!(SYS_open_by_handle_at, at, &link, O_RDONLY), ELOOP);
+    fails!(sys!(SYS_open_by_handle_at, -1, &handle, O_RDONLY), EBADF);
+    fails!(sys!(SYS_open_by_handle_at, at, 8, O_RDONLY), EFAULT);
+    fails!(sys!(SYS_open_by_handle_at, at, &[0u32; 34], O_RDONLY), EINVAL);
+    fails!(sys!(SYS_open_by_handle_at, at, &[129u32; 34], O_RDONLY), EINVAL);
+    ok!(close(file));
+    ok!(sys!(SYS_rename, c"f", c"g"));
+    ok!(close(ok!(sys!(SYS_open_by_handle_at, at, &handle, O_RDWR)) as i32));
+    ok!(sys!(SYS_unlink, c"g"));
+    fails!(sys!(SYS_open_by_handle_at, at, &handle, O_RDONLY), ESTALE);
+    ok!(proc::in_child(|| {
+        ok!(proc::drop_root());
+        fails!(sys!(SYS_open_by_handle_at, at, &handle, O_RDONLY), EPERM);
+        Ok(())
+    }));
+    Ok(())
+}
+
 guest_tests::cases!(
+    file_handles,
     creates_with_mode_and_umask,
     missing_file,
     exclusive_create,

@@ -224,6 +224,20 @@ fn splice_between_pipes_and_tee() -> Outcome {
     Ok(())
 }
 
+fn vmsplice_waits_for_some_room_only() -> Outcome {
+    let (reader, writer) = ok!(pipe(0));
+    // Whole pages: each takes one of the sixteen places of a pipe.
+    let data = vec![7u8; 0x21000];
+    let start = data.as_ptr().align_offset(4096);
+    let data = &data[start..start + 0x20000];
+    let vec = [[data.as_ptr() as usize, data.len()]];
+    eq!(ok!(sys!(SYS_vmsplice, writer, &vec, 1, 0)), 0x10000);
+    let mut taken = vec![0u8; 0x10000];
+    eq!(ok!(read(reader, &mut taken)), 0x10000);
+    eq!(taken, &data[..0x10000]);
+    Ok(())
+}
+
 fn vmsplice_fills_pipe() -> Outcome {
     let (reader, writer) = ok!(pipe(0));
     let data = *b"memory";
@@ -337,6 +351,7 @@ guest_tests::cases!(
     splice_between_file_and_pipe,
     splice_between_pipes_and_tee,
     vmsplice_fills_pipe,
+    vmsplice_waits_for_some_room_only,
     sendfile_copies,
     shell_style_pipeline,
     byte_ping_pong,

@@ -495,14 +495,92 @@ fn main_thread_exits_first() -> Outcome {
     let pid = ok!(child(|| {
         let main = proc::tid();
         std::thread::spawn(move || {
-            until(|| proc::state(main) == Some('Z'));
-            runner::exit(14)
+            let ended = until(|| proc::state(main) == Some('Z'));
+            // Memory that is mapped by nobody else is still there, and can be filled.
+            let mut fresh = vec![0u8; 1 << 20];
+            let read = std::fs::File::open("/dev/urandom")
+                .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut fresh));
+            let filled = read.is_ok() && fresh.iter().any(|byte| *byte != 0);
+            runner::exit(if ended && filled { 14 } else { 15 })
         });
         let _ = sys!(SYS_exit, 3);
         1
     }));
     eq!(ok!(wait(pid)), End::Code(14));
     Ok(())
+}
+
+fn threads_exit_after_the_first() -> Outcome {
+    for _ in 0..100 {
+        let pid = ok!(child(|| {
+            for _ in 0..4 {
+                std::thread::spawn(|| {
+                    let _ = sys!(SYS_exit, 5);
+                });
+            }
+            let _ = sys!(SYS_exit, 5);
+            1
+        }));
+        eq!(ok!(wait(pid)), End::Code(5));
+    }
+    Ok(())
+}
+
+fn zombies_are_there_for_waits_for_exits() -> Outcome {
+    let pid = ok!(child(|| 4));
+    check!(until(|| proc::state(pid) == Some('Z')));
+    let mut info = [0i32; 32];
+    for options in [libc::WSTOPPED, libc::WCONTINUED] {
+        fails!(sys!(SYS_waitid, libc::P_PID, pid, &mut info, options | WNOHANG, 0), ECHILD);
+    }
+    eq!(ok!(wait(pid)), End::Code(4));
+    Ok(())
+}
+
+fn adopted_children_are_the_first_threads() -> Outcome {
+    in_child(|| {
+        ok!(sys!(SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+        let parent = ok!(child(|| i32::from(child(|| 5).is_err())));
+        eq!(ok!(wait(parent)), End::Code(0));
+        // As its own child it is there for a wait that leaves out what other threads have made.
+        eq!(ok!(wait_options(-1, libc::__WNOTHREAD)), End::Code(5));
+        Ok(())
+    })
+}
+
+fn children_of_a_thread_pass_to_another() -> Outcome {
+    in_child(|| {
+        let made = std::thread::spawn(|| child(|| 6)).join();
+        check!(made.is_ok());
+        eq!(ok!(wait_options(-1, libc::__WNOTHREAD)), End::Code(6));
+        Ok(())
+    })
+}
+
+/// A group that had no tie to another before keeps its stopped members.
+fn orphaned_groups_are_hung_up_once() -> Outcome {
+    in_child(|| {
+        // A session of its own: the group is an orphan from the start.
+        let leader = ok!(child(|| {
+            let _ = sys!(SYS_setsid);
+            let stops = child(|| {
+                proc::sleep(Duration::from_secs(50));
+                0
+            });
+            let Ok(stops) = stops else { return 1 };
+            let passes = child(|| 0);
+            let _ = sys!(SYS_kill, stops, libc::SIGSTOP);
+            let _ = wait_options(stops, libc::WUNTRACED);
+            // Its end is no loss to the group.
+            let _ = passes.and_then(wait);
+            proc::sleep(Duration::from_millis(20));
+            let is_stopped = proc::state(stops) == Some('T');
+            let _ = sys!(SYS_kill, stops, SIGKILL);
+            i32::from(!is_stopped)
+        }));
+        eq!(ok!(wait(leader)), End::Code(0));
+        Ok(())
+    })
 }
 
 fn kill_ends_blocked_threads() -> Outcome {
@@ -560,8 +638,40 @@ fn abandoned_children_do_not_disturb() -> Outcome {
     Ok(())
 }
 
+fn pidfd_information() -> Outcome {
+    const GET_INFO: u32 = 0xc040_ff0b;
+    const EXIT: u64 = 8;
+    let pid = ok!(child(|| 7));
+    let fd = ok!(sys!(SYS_pidfd_open, pid, 0)) as i32;
+    ok!(sys!(SYS_waitid, libc::P_PID, pid, 0, libc::WEXITED | libc::WNOWAIT, 0));
+    // Eight words of eight bytes: mask, control group, then ids of four bytes each.
+    let mut info = [0u64; 8];
+    match sys!(SYS_ioctl, fd, GET_INFO, &mut info) {
+        // Linux has it since 6.13.
+        Err(libc::ENOTTY | libc::EINVAL) => return Ok(()),
+        result => ok!(result),
+    };
+    eq!(info[0] & 3, 3);
+    eq!(info[2] & 0xffff_ffff, pid as u64);
+    fails!(sys!(SYS_ioctl, fd, GET_INFO, 0), EINVAL);
+    ok!(wait(pid));
+    info = [0; 8];
+    fails!(sys!(SYS_ioctl, fd, GET_INFO, &mut info), ESRCH);
+    info[0] = EXIT;
+    match sys!(SYS_ioctl, fd, GET_INFO, &mut info) {
+        // And how a process has ended since 6.15.
+        Err(libc::ESRCH) => {}
+        result => {
+            ok!(result);
+            eq!((info[0] & EXIT, info[7] >> 32), (EXIT, 7 << 8));
+        }
+    }
+    Ok(())
+}
+
 guest_tests::cases!(
     fork_and_wait,
+    pidfd_information,
     exit_codes_are_bytes,
     death_by_signal,
     core_signals_kill_too,
@@ -591,6 +701,11 @@ guest_tests::cases!(
     fork_while_threads_sleep_in_calls,
     exit_group_ends_all_threads,
     main_thread_exits_first,
+    threads_exit_after_the_first,
+    zombies_are_there_for_waits_for_exits,
+    adopted_children_are_the_first_threads,
+    children_of_a_thread_pass_to_another,
+    orphaned_groups_are_hung_up_once,
     kill_ends_blocked_threads,
     kill_ends_a_spinning_process,
     process_limit,

@@ -351,6 +351,64 @@ fn transfers_and_waits_are_counted() -> Outcome {
     Ok(())
 }
 
+/// `struct procmap_query` as words; the last but two is the sizes of name and build id.
+fn map_query(words: &mut [u64; 13]) -> Result<usize, i32> {
+    let fd = open(c"/proc/self/maps", libc::O_RDONLY)?;
+    let result = sys!(SYS_ioctl, fd, 0xc068_6611u32, words.as_mut_ptr());
+    guest_tests::fs::close(fd)?;
+    result
+}
+
+fn maps_can_be_queried() -> Outcome {
+    let map = ok!(Map::anonymous(3 * PAGE, libc::MAP_PRIVATE));
+    let start = map.bytes().as_ptr().addr() as u64;
+    ok!(sys!(SYS_mprotect, start + PAGE as u64, PAGE, libc::PROT_NONE));
+    let query = |flags: u64, addr: u64| {
+        let mut words = [0; 13];
+        [words[0], words[1], words[2]] = [104, flags, addr];
+        map_query(&mut words).map(|_| words)
+    };
+    let middle = start + PAGE as u64;
+    let found = match query(0, middle + 5) {
+        // Linux has it from 6.11 on.
+        Err(libc::ENOTTY) if old_kernel() => return Ok(()),
+        other => ok!(other),
+    };
+    eq!(found[3..9], [middle, middle + PAGE as u64, 0, 4096, 0, 0]);
+    let next = ok!(query(0x10 | 2, middle));
+    eq!(next[3], middle + PAGE as u64);
+    eq!(next[5] & 0xf, 3);
+    fails!(query(2, middle), ENOENT);
+    fails!(query(0, 4096), ENOENT);
+    fails!(query(0x40, middle), EINVAL);
+    check!(ok!(query(0x10, 0))[3] > 0);
+    // The program's text, with its name.
+    let text = maps_can_be_queried as *const () as u64;
+    let mut name = [0u8; 4096];
+    let mut words = [0; 13];
+    [words[0], words[1], words[2]] = [104, 0x20, text];
+    [words[10], words[11]] = [name.len() as u64, name.as_mut_ptr().addr() as u64];
+    ok!(map_query(&mut words));
+    eq!(words[5] & 0xf, 5);
+    let len = (words[10] & 0xffff_ffff) as usize;
+    check!(name[..len].ends_with(b"/procfs\0"), "{:?}", String::from_utf8_lossy(&name[..len]));
+    words[10] = 3;
+    fails!(map_query(&mut words), ENAMETOOLONG);
+    let mut short = [0; 13];
+    short[0] = 8;
+    fails!(map_query(&mut short), EINVAL);
+    short[0] = 8192;
+    fails!(map_query(&mut short), E2BIG);
+    Ok(())
+}
+
+/// Returns whether this is a Linux before 6.11.
+fn old_kernel() -> bool {
+    let release = text(c"/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(6), Some(11))
+}
+
 guest_tests::cases!(
     listing_has_processes,
     stat_fields,
@@ -371,4 +429,5 @@ guest_tests::cases!(
     partial_and_positioned_reads,
     resident_sizes_follow_use,
     transfers_and_waits_are_counted,
+    maps_can_be_queried,
 );

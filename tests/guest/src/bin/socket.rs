@@ -383,6 +383,41 @@ fn datagrams_by_name() -> Outcome {
     Ok(())
 }
 
+fn a_name_given_later_is_that_of_the_sender() -> Outcome {
+    let server = ok!(socket(SOCK_DGRAM));
+    ok!(bind(server, b"server\0"));
+    let client = ok!(socket(SOCK_DGRAM));
+    ok!(connect(client, b"server\0"));
+    ok!(write(client, b"early"));
+    ok!(bind(client, b"client\0"));
+    ok!(close(client));
+    let (mut addr, mut len) = ([0xffu8; 128], 128i32);
+    let mut buf = [0u8; 10];
+    eq!(ok!(sys!(SYS_recvfrom, server, &mut buf, 10, 0, &mut addr, &mut len)), 5);
+    eq!(addr[..len as usize], address(b"client\0"));
+    Ok(())
+}
+
+fn streams_tell_the_name_of_the_peer() -> Outcome {
+    let (one, other) = ok!(pair(SOCK_STREAM));
+    ok!(bind(one, b"one\0"));
+    ok!(write(one, b"x"));
+    let (mut addr, mut len, mut buf) = ([0xffu8; 128], 128i32, [0u8; 10]);
+    eq!(ok!(sys!(SYS_recvfrom, other, &mut buf, 10, 0, &mut addr, &mut len)), 1);
+    eq!(addr[..len as usize], address(b"one\0"));
+    Ok(())
+}
+
+fn files_come_to_who_asks_for_no_bytes() -> Outcome {
+    let (one, other) = ok!(pair(SOCK_STREAM));
+    ok!(send_with(one, b"abc", &control(SCM_RIGHTS, &one.to_ne_bytes())));
+    eq!(ok!(recv_with(other, 0, 64, MSG_PEEK)).control.len(), 24);
+    eq!(ok!(recv_with(other, 0, 64, 0)).control.len(), 24);
+    let rest = ok!(recv_with(other, 10, 64, 0));
+    eq!((rest.data, rest.control.len()), (b"abc".to_vec(), 0));
+    Ok(())
+}
+
 fn files_travel() -> Outcome {
     let (one, other) = ok!(pair(SOCK_STREAM));
     let (reader, writer) = ok!(pipe(0));
@@ -541,6 +576,9 @@ guest_tests::cases!(
     full_stream_waits,
     peek_truncate_and_wait_for_all,
     datagrams_by_name,
+    a_name_given_later_is_that_of_the_sender,
+    streams_tell_the_name_of_the_peer,
+    files_come_to_who_asks_for_no_bytes,
     files_travel,
     files_without_room_are_closed,
     credentials_travel,

@@ -136,6 +136,19 @@ fn reuse_port_shares() -> Outcome {
     Ok(())
 }
 
+fn a_reset_connection_is_not_remembered() -> Outcome {
+    let (listener, server) = ok!(listener(AF_INET, 4));
+    let client = ok!(socket(AF_INET, SOCK_STREAM));
+    ok!(bind(client, &addr4(LOCAL, 0)));
+    let addr = ok!(name_of(client));
+    ok!(connect(client, &server));
+    ok!(close(client));
+    // Nobody has taken it from the queue: its end is a reset, and nothing waits for late packets.
+    ok!(close(listener));
+    ok!(bind(ok!(socket(AF_INET, SOCK_STREAM)), &addr));
+    Ok(())
+}
+
 fn port_is_kept_after_an_active_close() -> Outcome {
     let (server, addr) = ok!(listener(AF_INET, 1));
     let client = ok!(socket(AF_INET, SOCK_STREAM));
@@ -718,6 +731,7 @@ guest_tests::cases!(
     names_are_checked,
     ports_conflict,
     reuse_port_shares,
+    a_reset_connection_is_not_remembered,
     port_is_kept_after_an_active_close,
     connections_are_made,
     refused_connection,

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use guest_tests::fs::{fstat, open, pipe, put, stat, stat_at, write};
 use guest_tests::mem::zeroed;
-use guest_tests::{Outcome, check, eq, fails, ok, proc, sys};
+use guest_tests::{Outcome, check, eq, fails, ok, proc, raw, sys};
 use libc::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_CREAT, O_PATH, O_RDONLY, O_RDWR};
 
 fn lstat(path: &CStr) -> Result<libc::stat, i32> {
@@ -294,7 +294,55 @@ fn new_file_owner_and_setgid_directory() -> Outcome {
     })
 }
 
+fn mounts_are_told() -> Outcome {
+    const MNT_ID: u32 = 0x1000;
+    const MNT_ID_UNIQUE: u32 = 0x4000;
+    const ROOT: u64 = u64::MAX;
+    const BASIC: u64 = 2;
+    const FS_TYPE: u64 = 0x20;
+    let id_of = |path: &CStr, mask: u32| -> Result<(u32, u64), i32> {
+        let mut told = [0u64; 32];
+        sys!(SYS_statx, AT_FDCWD, path, 0, mask, &mut told)?;
+        // The mask is the first field, the number of the mount the one at 0x90.
+        Ok(((told[0] & 0xffff_ffff) as u32, told[0x90 / 8]))
+    };
+    // SYS_statmount and SYS_listmount, which the C library does not name.
+    let statmount = |id: u64, mask: u64, out: &mut [u64; 128], size: usize, flags: usize| {
+        let request = [24, id, mask];
+        raw(457, [request.as_ptr() as usize, out.as_mut_ptr() as usize, size, flags, 0, 0])
+    };
+    let listmount = |id: u64, last: u64, out: usize, n: usize, flags: usize| {
+        let request = [24, id, last];
+        raw(458, [request.as_ptr() as usize, out, n, flags, 0, 0])
+    };
+    let (mask, id) = ok!(id_of(c"/proc", MNT_ID_UNIQUE));
+    let mut told = [0u64; 128];
+    if mask & MNT_ID_UNIQUE == 0 || statmount(id, BASIC, &mut told, 512, 0) == Err(libc::ENOSYS) {
+        // Linux has them since 6.8.
+        return Ok(());
+    }
+    let (_, old) = ok!(id_of(c"/proc", MNT_ID));
+    ok!(statmount(id, BASIC | FS_TYPE, &mut told, 1024, 0));
+    eq!((told[1], told[5]), (BASIC | FS_TYPE, id));
+    eq!(told[7] & 0xffff_ffff, old);
+    let name = (told[4] >> 32) as usize + 512;
+    eq!(told[name / 8].to_ne_bytes()[name % 8], b'p');
+    fails!(statmount(1, BASIC, &mut told, 512, 0), EINVAL);
+    fails!(statmount(ROOT - 1, BASIC, &mut told, 512, 0), ENOENT);
+    fails!(statmount(id, BASIC, &mut told, 512, 1), EINVAL);
+    fails!(statmount(id, FS_TYPE, &mut told, 512, 0), EOVERFLOW);
+    let mut ids = [0u64; 256];
+    let at = ids.as_mut_ptr() as usize;
+    let n = ok!(listmount(ROOT, 0, at, ids.len(), 0));
+    check!(n == ids.len() || ids[..n].contains(&id));
+    fails!(listmount(ROOT, 5, at, ids.len(), 0), EINVAL);
+    fails!(listmount(ROOT, 0, at, ids.len(), 8), EINVAL);
+    fails!(listmount(ROOT, 0, 8, 4, 0), EFAULT);
+    Ok(())
+}
+
 guest_tests::cases!(
+    mounts_are_told,
     size_and_type,
     old_calls_agree,
     errors,

@@ -1,7 +1,7 @@
 //! Scheduling, limits, `prctl(2)`, `uname(2)`, `sysinfo(2)`, random numbers, device nodes, unknown calls.
 
 use guest_tests::fs::{close, open, read, write};
-use guest_tests::mem::zeroed;
+use guest_tests::mem::{Map, PAGE, zeroed};
 use guest_tests::proc::{End, child, in_child, pid, tid, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, proc, sys};
 use libc::{
@@ -270,9 +270,35 @@ fn registers_survive_calls() -> Outcome {
     Ok(())
 }
 
-fn personality_and_dumpable() -> Outcome {
+/// Of `linux/personality.h`.
+const UNAME26: u32 = 0x0002_0000;
+const PER_LINUX32: u32 = 8;
+
+fn names() -> Result<(String, String), String> {
+    let mut names: libc::utsname = zeroed();
+    ok!(sys!(SYS_uname, &mut names));
+    let text = |field: &[libc::c_char]| {
+        field.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).map(char::from).collect()
+    };
+    Ok((text(&names.release), text(&names.machine)))
+}
+
+fn personalities_change_the_names() -> Outcome {
     eq!(ok!(sys!(SYS_personality, 0xffff_ffffu32)), 0);
-    Ok(())
+    let (release, machine) = names()?;
+    let minor: u32 = ok!(release.split('.').nth(1).unwrap_or_default().parse());
+    in_child(|| {
+        eq!(ok!(sys!(SYS_personality, UNAME26)), 0);
+        let old = names()?;
+        check!(old.0.starts_with(&format!("2.6.{}", minor + 60)), "{old:?}");
+        eq!(old.1, machine);
+        eq!(ok!(sys!(SYS_personality, PER_LINUX32)), UNAME26 as usize);
+        eq!(names()?, (release.clone(), "i686".to_owned()));
+        in_child(|| {
+            eq!(names()?.1, "i686");
+            Ok(())
+        })
+    })
 }
 
 fn process_memory_calls() -> Outcome {
@@ -311,7 +337,105 @@ fn refused_administration() -> Outcome {
     })
 }
 
+fn memory_policies_of_one_node() -> Outcome {
+    const BIND: i32 = 2;
+    const LOCAL: i32 = 4;
+    const ADDR: i32 = 2;
+    let mut mode = 9i32;
+    let mut mask = [u64::MAX; 16];
+    if sys!(SYS_get_mempolicy, &mut mode, &mut mask, 1024, 0, 0) == Err(libc::ENOSYS) {
+        return Ok(());
+    }
+    eq!((mode, mask), (0, [0; 16]));
+    let node = [1u64; 1];
+    ok!(sys!(SYS_set_mempolicy, BIND, &node, 64));
+    ok!(sys!(SYS_get_mempolicy, &mut mode, &mut mask, 1024, 0, 0));
+    eq!((mode, mask[0]), (BIND, 1));
+    fails!(sys!(SYS_set_mempolicy, BIND, 0, 0), EINVAL);
+    fails!(sys!(SYS_set_mempolicy, 0, &node, 64), EINVAL);
+    fails!(sys!(SYS_set_mempolicy, 99, 0, 0), EINVAL);
+    fails!(sys!(SYS_set_mempolicy, BIND, 8, 64), EFAULT);
+    // "Preferred" without a node is "local".
+    ok!(sys!(SYS_set_mempolicy, 1, 0, 0));
+    ok!(sys!(SYS_get_mempolicy, &mut mode, 0, 0, 0, 0));
+    eq!(mode, LOCAL);
+    ok!(sys!(SYS_set_mempolicy, 0, 0, 0));
+
+    let map = ok!(Map::anonymous(3 * PAGE, libc::MAP_PRIVATE));
+    let middle = map.addr + PAGE;
+    ok!(sys!(SYS_mbind, middle, PAGE, BIND | 1 << 15, &node, 64, 0));
+    for (at, wanted) in [(map.addr, 0), (middle, BIND | 1 << 15), (middle + PAGE, 0)] {
+        ok!(sys!(SYS_get_mempolicy, &mut mode, 0, 0, at, ADDR));
+        eq!(mode, wanted);
+    }
+    fails!(sys!(SYS_get_mempolicy, &mut mode, 0, 0, 0, ADDR), EFAULT);
+    fails!(sys!(SYS_get_mempolicy, &mut mode, 0, 0, middle, 0), EINVAL);
+    fails!(sys!(SYS_get_mempolicy, &mut mode, 0, 0, 0, 64), EINVAL);
+    fails!(sys!(SYS_mbind, middle + 1, PAGE, BIND, &node, 64, 0), EINVAL);
+    fails!(sys!(SYS_mbind, middle, PAGE, BIND, &node, 64, 64), EINVAL);
+    ok!(sys!(SYS_set_mempolicy_home_node, middle, PAGE, 0, 0));
+    fails!(sys!(SYS_set_mempolicy_home_node, middle, PAGE, 0, 1), EINVAL);
+    fails!(sys!(SYS_set_mempolicy_home_node, map.addr, PAGE, 0, 0), ENOENT);
+    ok!(sys!(SYS_mbind, middle, PAGE, 0, 0, 0, 0));
+    ok!(sys!(SYS_munmap, middle, PAGE));
+    fails!(sys!(SYS_mbind, map.addr, 3 * PAGE, BIND, &node, 64, 0), EFAULT);
+    fails!(sys!(SYS_migrate_pages, 0x3fff_ffff, 64, &node, &node), ESRCH);
+    Ok(())
+}
+
+fn file_system_types() -> Outcome {
+    let n = match sys!(SYS_sysfs, 3) {
+        Err(libc::ENOSYS) => return Ok(()),
+        n => ok!(n),
+    };
+    let index = ok!(sys!(SYS_sysfs, 1, c"proc"));
+    check!(index < n);
+    let mut name = [0u8; 64];
+    ok!(sys!(SYS_sysfs, 2, index, &mut name));
+    eq!(&name[..5], b"proc\0");
+    fails!(sys!(SYS_sysfs, 2, n, &mut name), EINVAL);
+    fails!(sys!(SYS_sysfs, 1, c"no-such-type"), EINVAL);
+    fails!(sys!(SYS_sysfs, 1, 8), EFAULT);
+    fails!(sys!(SYS_sysfs, 4), EINVAL);
+    let mut stat = zeroed::<libc::stat>();
+    ok!(sys!(SYS_stat, c"/proc", &mut stat));
+    let mut ustat = [1u64; 4];
+    ok!(sys!(SYS_ustat, stat.st_dev, &mut ustat));
+    eq!(ustat[0], 0);
+    fails!(sys!(SYS_ustat, u32::MAX, &mut ustat), EINVAL);
+    fails!(sys!(SYS_ustat, stat.st_dev, 8), EFAULT);
+    Ok(())
+}
+
+fn promised_run_time() -> Outcome {
+    const RESET_ON_FORK: u64 = 1;
+    let of = |flags: u64, runtime: u64, deadline: u64, period: u64| {
+        [48 | 6 << 32, flags, 0, runtime, deadline, period]
+    };
+    in_child(|| {
+        match sys!(SYS_sched_setattr, 0, &of(RESET_ON_FORK, 1_000_000, 10_000_000, 20_000_000), 0) {
+            // The machine may have no such scheduling, or none in this control group.
+            Err(libc::EPERM | libc::EBUSY | libc::EINVAL) => return Ok(()),
+            result => ok!(result),
+        };
+        let mut now = [0u64; 6];
+        ok!(sys!(SYS_sched_getattr, 0, &mut now, 48, 0));
+        eq!(now[0] >> 32, 6);
+        eq!(now[3..], [1_000_000, 10_000_000, 20_000_000]);
+        for bad in [of(0, 100, 10_000_000, 0), of(0, 2_000_000, 1_000_000, 0), of(0, 1 << 20, 0, 0)]
+        {
+            fails!(sys!(SYS_sched_setattr, 0, &bad, 0), EINVAL);
+        }
+        ok!(sys!(SYS_sched_setattr, 0, &of(0, 1_000_000, 10_000_000, 0), 0));
+        fails!(sys!(SYS_fork), EAGAIN);
+        Ok(())
+    })
+}
+
 guest_tests::cases!(
+    memory_policies_of_one_node,
+    file_system_types,
+    promised_run_time,
     limit_get_and_set,
     limit_of_another_process,
     scheduler_policies,
@@ -329,7 +453,7 @@ guest_tests::cases!(
     unknown_calls,
     upper_halves_of_numbers_are_ignored,
     registers_survive_calls,
-    personality_and_dumpable,
+    personalities_change_the_names,
     process_memory_calls,
     kcmp_and_identity,
     refused_administration,

@@ -1,11 +1,11 @@
 //! System V message queues: `msgget(2)`, `msgsnd(2)`, `msgrcv(2)`, `msgctl(2)`.
 
-use guest_tests::fs::{pipe, read, write};
+use guest_tests::fs::{open, pipe, read, write};
 use guest_tests::proc::{End, child, drop_root, in_child, pid, until_asleep, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, sig, sys};
 use libc::{
     IPC_CREAT, IPC_EXCL, IPC_NOWAIT, IPC_PRIVATE, IPC_RMID, IPC_SET, IPC_STAT, MSG_EXCEPT,
-    MSG_NOERROR, msqid_ds,
+    MSG_NOERROR, O_RDWR, msqid_ds,
 };
 
 const MSG_COPY: i32 = 0o40000;
@@ -336,7 +336,27 @@ fn traffic() -> Outcome {
     Ok(())
 }
 
+fn wanted_ids() -> Outcome {
+    // Natively in a namespace of its own: the number is for whoever comes next.
+    let _ = sys!(SYS_unshare, libc::CLONE_NEWIPC);
+    let Ok(next) = open(c"/proc/sys/kernel/msg_next_id", O_RDWR) else { return Ok(()) };
+    let wanted = 5 << 15 | 77;
+    let put = |text: &str| sys!(SYS_pwrite64, next, text.as_bytes(), text.len(), 0);
+    ok!(put(&wanted.to_string()));
+    let queue = ok!(make());
+    eq!(queue.0, wanted);
+    let mut text = [0u8; 8];
+    eq!(ok!(sys!(SYS_pread64, next, &mut text, 8, 0)), 3);
+    eq!(&text[..3], b"-1\n");
+    // The same index is taken: the next one.
+    ok!(put(&(6 << 15 | 77).to_string()));
+    eq!(ok!(make()).0, 6 << 15 | 78);
+    fails!(put("-7"), EINVAL);
+    Ok(())
+}
+
 guest_tests::cases!(
+    wanted_ids,
     keys,
     types,
     lengths,

@@ -165,6 +165,18 @@ fn end_of_input_character() -> Outcome {
     Ok(())
 }
 
+fn external_processing_has_no_lines() -> Outcome {
+    const EXTPROC: u32 = 0o200_000;
+    let (master, name) = ok!(pair());
+    let slave = ok!(open(&name, O_RDWR | O_NOCTTY));
+    let mut termios = ok!(attributes(slave));
+    termios.lflag = EXTPROC | libc::ICANON;
+    ok!(set(slave, &termios));
+    ok!(write(master, b"Ab"));
+    eq!(ok!(take(slave)), "Ab");
+    Ok(())
+}
+
 fn output_processing() -> Outcome {
     let (master, path) = ok!(pair());
     let slave = ok!(open(&path, O_RDWR | O_NOCTTY));
@@ -389,6 +401,32 @@ fn readiness_and_nonblocking() -> Outcome {
     Ok(())
 }
 
+fn settings_can_be_fixed() -> Outcome {
+    const TIOCGLCKTRMIOS: u32 = 0x5456;
+    const TIOCSLCKTRMIOS: u32 = 0x5457;
+    let (_master, path) = ok!(pair());
+    let slave = ok!(open(&path, O_RDWR | O_NOCTTY));
+    let before = ok!(attributes(slave));
+    let mut fixed = ok!(attributes(slave));
+    ok!(sys!(SYS_ioctl, slave, TIOCGLCKTRMIOS, &mut fixed));
+    eq!((fixed.iflag, fixed.oflag, fixed.cflag, fixed.lflag), (0, 0, 0, 0));
+    in_child(|| {
+        ok!(proc::drop_root());
+        fails!(sys!(SYS_ioctl, slave, TIOCSLCKTRMIOS, &fixed), EPERM);
+        Ok(())
+    })?;
+    fixed.lflag = libc::ECHO;
+    // It takes a capability that root of a container may not have.
+    if sys!(SYS_ioctl, slave, TIOCSLCKTRMIOS, &fixed).is_err() {
+        return Ok(());
+    }
+    let mut changed = ok!(attributes(slave));
+    changed.lflag &= !(libc::ECHO | libc::ICANON);
+    ok!(sys!(SYS_ioctl, slave, libc::TCSETS, &changed));
+    eq!(ok!(attributes(slave)).lflag, before.lflag & !libc::ICANON);
+    Ok(())
+}
+
 fn is_it_a_terminal() -> Outcome {
     let (master, path) = ok!(pair());
     let slave = ok!(open(&path, O_RDWR | O_NOCTTY));
@@ -412,6 +450,7 @@ guest_tests::cases!(
     default_attributes,
     lines_are_edited_and_echoed,
     end_of_input_character,
+    external_processing_has_no_lines,
     output_processing,
     raw_mode_passes_everything,
     minimum_and_time,
@@ -424,5 +463,6 @@ guest_tests::cases!(
     master_sees_hangup_of_slave,
     end_of_a_session_hangs_no_other_slave_up,
     readiness_and_nonblocking,
+    settings_can_be_fixed,
     is_it_a_terminal,
 );

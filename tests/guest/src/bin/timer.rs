@@ -1,6 +1,7 @@
 //! Time: clocks, sleeps, interval timers, POSIX timers, timerfd, the vDSO.
 
 use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicI32, AtomicU32};
 use std::time::{Duration, Instant};
 
 use guest_tests::fs::{read, write};
@@ -224,6 +225,33 @@ fn cpu_time_timers() -> Outcome {
         while sig::count() == before && started.elapsed() < Duration::from_secs(25) {}
         eq!(sig::last(), signo);
     }
+    Ok(())
+}
+
+fn profiles_are_of_the_busy_thread() -> Outcome {
+    static BUSY: AtomicI32 = AtomicI32::new(0);
+    static N_BUSY: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn handler(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        if proc::tid() == BUSY.load(SeqCst) {
+            N_BUSY.fetch_add(1, SeqCst);
+        }
+    }
+    ok!(sig::handle(libc::SIGPROF, handler, libc::SA_RESTART));
+    let often = libc::timeval { tv_sec: 0, tv_usec: 10_000 };
+    // The first thread waits for the other one, which gets the signals of the time that it uses.
+    let worker = std::thread::spawn(move || {
+        BUSY.store(proc::tid(), SeqCst);
+        let timer = libc::itimerval { it_interval: often, it_value: often };
+        let set = sys!(SYS_setitimer, libc::ITIMER_PROF, &timer, 0);
+        until(|| {
+            (0..100_000).for_each(|_| core::hint::spin_loop());
+            N_BUSY.load(SeqCst) >= 5
+        }) && set.is_ok()
+    });
+    let has_seen = worker.join().unwrap_or(false);
+    let none: libc::itimerval = zeroed();
+    ok!(sys!(SYS_setitimer, libc::ITIMER_PROF, &none, 0));
+    check!(has_seen);
     Ok(())
 }
 
@@ -467,7 +495,28 @@ fn a_killed_child_reports_what_it_used() -> Outcome {
     Ok(())
 }
 
+fn absolute_times_are_those_of_their_clock() -> Outcome {
+    const SOON_NS: i64 = 500_000_000;
+    for clock in [libc::CLOCK_TAI, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME] {
+        let mut id = 0i32;
+        ok!(sys!(SYS_timer_create, clock, 0, &mut id));
+        let mut now = [0i64; 2];
+        ok!(sys!(SYS_clock_gettime, clock, &mut now));
+        // An hour from now, so that nothing expires.
+        let setting = [0, 0, now[0] + 3600, now[1]];
+        ok!(sys!(SYS_timer_settime, id, libc::TIMER_ABSTIME, &setting, 0));
+        let mut left = [0i64; 4];
+        ok!(sys!(SYS_timer_gettime, id, &mut left));
+        let left_ns = left[2] * 1_000_000_000 + left[3];
+        check!(left_ns <= 3_600_000_000_000, "more than asked for: {}", clock);
+        check!(left_ns > SOON_NS, "an hour is not over: {}", clock);
+        ok!(sys!(SYS_timer_delete, id));
+    }
+    Ok(())
+}
+
 guest_tests::cases!(
+    absolute_times_are_those_of_their_clock,
     clocks_exist_and_advance,
     vdso_and_calls_agree,
     monotonic_across_threads,
@@ -480,6 +529,7 @@ guest_tests::cases!(
     alarm_fires,
     interval_timer_repeats,
     cpu_time_timers,
+    profiles_are_of_the_busy_thread,
     cpu_limit_signals,
     posix_timer_signals,
     posix_timer_overruns,

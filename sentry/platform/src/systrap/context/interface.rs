@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use sentry_host::clock::{self, Clock};
 use sentry_host::usage::{ProcessUsage, ThreadUsage};
+use sentry_sysmsg::slot::Renew as _;
 use sentry_sysmsg::{layout, slot};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use super::xcopy::XCopy;
 use super::{Phase, SystrapContext, Then};
 use crate::systrap::space::Space;
+use crate::systrap::spin::{ticks, watched_since};
 use crate::systrap::{calls, lock};
 use crate::{
     AddressSpace, Context, ContextOwner, FastPathFacts, HostCall, HostCallResults, PatchPermit,
@@ -20,6 +24,9 @@ use crate::{
 const RU_MAXRSS: usize = 4;
 const RU_MINFLT: usize = 8;
 const RU_MAJFLT: usize = 9;
+/// When a thread that has not answered an interrupt is sent another signal, in nanoseconds.
+const INTERRUPT_AGAIN_NS: u64 = 20_000_000;
+
 /// More than any process can have.
 const MAX_RESIDENT_KIB: u64 = USER_ADDRESS_LIMIT / 1024;
 
@@ -132,6 +139,22 @@ impl Context for SystrapContext {
         lock(&self.state).results.clone()
     }
 
+    fn start_fetch_xstate(&self) {
+        self.start_xcopy(XCopy::Fetch);
+    }
+
+    fn start_load_xstate(&self, frame: &[u8]) {
+        self.start_xcopy(XCopy::Load(frame.to_vec()));
+    }
+
+    fn unpatch(&self, prot: &dyn Fn(u64) -> Option<i32>) -> bool {
+        let mut state = lock(&self.state);
+        state.site = None;
+        let (calls, has_more) = self.space.sites().unpatch(prot);
+        state.quiet.extend(calls);
+        has_more
+    }
+
     fn call_now(&self, calls: &[HostCall]) -> SysResult<()> {
         self.inner.wait_for(|| self.is_dead() || self.is_waiting());
         self.start(calls, Then::Wake);
@@ -164,9 +187,17 @@ impl Context for SystrapContext {
         self.slot.interrupt.store(1, SeqCst);
         // A thread that has not rung yet has been told its id by the host, where it is not the first.
         let tid = Some(self.tid()).filter(|tid| *tid != 0).or_else(|| self.told_tid());
+        // One signal is enough until the thread has answered, and each one that comes while the
+        // handler of another still runs takes a frame of its own on its stack.
+        let now_ns = clock::now_ns(Clock::Monotonic).cast_unsigned();
+        let sent_ns = self.interrupted_ns.load(SeqCst);
+        if sent_ns != 0 && now_ns.saturating_sub(sent_ns) < INTERRUPT_AGAIN_NS {
+            return;
+        }
         if self.running.load(SeqCst)
             && let Some(tid) = tid
         {
+            self.interrupted_ns.store(now_ns, SeqCst);
             let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
         }
     }
@@ -214,7 +245,7 @@ impl Context for SystrapContext {
     }
 
     fn usage(&self) -> Option<ThreadUsage> {
-        self.space.thread_usage(self.tid())
+        self.space.thread_usage(self.tid(), self.spun.load(Relaxed))
     }
 
     fn set_fast_path(&self, facts: Option<FastPathFacts>) {
@@ -223,6 +254,23 @@ impl Context for SystrapContext {
             let value = values.and_then(|values| values.get(i).copied());
             place.store(value.map_or(0, |value| u64::from(value) | slot::FACT_VALID), Relaxed);
         }
+        self.slot.fast.store(u32::from(facts.is_some()), Relaxed);
+    }
+
+    fn set_signal_mask(&self, mask: u64) {
+        self.slot.signal_mask.renew(mask);
+    }
+
+    fn signal_mask(&self) -> Option<u64> {
+        Some(self.slot.signal_mask.load(SeqCst))
+    }
+
+    fn set_signals_pending(&self, pending: bool) {
+        self.slot.signals_pending.store(pending.into(), SeqCst);
+    }
+
+    fn has_signals_pending(&self) -> bool {
+        self.slot.signals_pending.load(SeqCst) != 0
     }
 }
 
@@ -235,3 +283,16 @@ fn guest_end(addr: UserAddr, src: &[u8]) -> bool {
 const USER32_CS: u64 = 0x23;
 const USER_CS: u64 = 0x33;
 const USER_DS: u64 = 0x2b;
+
+impl SystrapContext {
+    /// Notes that the application goes on, and for how long its thread has watched for that.
+    pub(super) fn note_resumed(&self, has_watched: bool) {
+        let now = ticks();
+        self.resumed_at.store(now, Relaxed);
+        if has_watched {
+            let spun = watched_since(self.taken_at.load(Relaxed), now);
+            self.spun.store(self.spun.load(Relaxed).saturating_add(spun), Relaxed);
+            self.space.note_spun(spun);
+        }
+    }
+}

@@ -54,6 +54,8 @@ pub(super) enum Received {
 pub(in crate::systrap) struct RingSocket {
     near: OwnedFd,
     far: OwnedFd,
+    /// This process, which alone sends fences. Later it may not ask for its number.
+    own_pid: u32,
 }
 
 impl RingSocket {
@@ -71,7 +73,11 @@ impl RingSocket {
                 4,
             )
         };
-        if done < 0 { Err(last_errno()) } else { Ok(Self { near, far }) }
+        if done < 0 {
+            Err(last_errno())
+        } else {
+            Ok(Self { near, far, own_pid: std::process::id() })
+        }
     }
 
     /// Returns the end for the stubs.
@@ -109,7 +115,7 @@ impl RingSocket {
         let pid = u32::try_from(pid_uid & u64::from(u32::MAX)).unwrap_or(0);
         Ok(Some(match words {
             _ if !is_ring => Received::Nothing,
-            [FENCE, ..] if pid == std::process::id() => Received::Fence,
+            [FENCE, ..] if pid == self.own_pid => Received::Fence,
             words => Received::Ring { pid, words },
         }))
     }

@@ -83,9 +83,12 @@ impl Sizes {
         if entry.prot.is_empty() {
             room = 0;
         }
+        // What is locked is there, whatever the host has counted so far.
+        let is_whole = entry.is_locked;
         let mut take = |left: &mut u64, wanted: bool| {
-            let taken = if wanted { room.min(*left) } else { 0 };
-            *left -= taken;
+            let most = if is_whole { room } else { room.min(*left) };
+            let taken = if wanted { most } else { 0 };
+            *left = left.saturating_sub(taken);
             room -= taken;
             taken
         };

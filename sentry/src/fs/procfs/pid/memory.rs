@@ -1,42 +1,25 @@
 //! What lies in the memory of a process: `cmdline`, `environ`, `auxv` and `mem` itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::Look;
 use crate::mm::MemoryManager;
-use crate::task::CurrentTask;
+use crate::sync::{Events, Mutex, Registration, Waiter};
+use crate::task::ptrace::{errand, memory};
+use crate::task::{CurrentTask, Task};
 use crate::vfs::{File, Inode, IoSink, IoSource, WriteOffset};
-
-/// The most bytes of arguments or environment that are shown.
-const MAX_STRINGS: u64 = 8 << 20;
 
 /// The size of a step through another process's memory.
 const STEP: usize = 64 << 10;
-
-/// Reads what is readable of a range, from its start on.
-fn read_range(mm: &MemoryManager, start: u64, end: u64) -> Vec<u8> {
-    let len = end.saturating_sub(start).min(MAX_STRINGS);
-    let Ok(host) = mm.address_space() else { return Vec::new() };
-    let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
-    let mut done = 0;
-    while let Some(rest) = data.get_mut(done..)
-        && !rest.is_empty()
-    {
-        match host.read(UserAddr(start.saturating_add(done as u64)), rest) {
-            Ok(n) if n > 0 => done += n,
-            _ => break,
-        }
-    }
-    data.truncate(done);
-    data
-}
+/// The most bytes that a tracer has its tracee write at once.
+const FORCED: usize = 128;
 
 pub(super) fn cmdline(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let Some(mm) = look.mm() else { return Ok(Vec::new()) };
     let layout = mm.layout();
-    let args = read_range(&mm, layout.arg_start, layout.arg_end);
+    let args = mm.read_range(layout.arg_start, layout.arg_end);
     if args.last().is_none_or(|last| *last == 0) {
         return Ok(args);
     }
@@ -47,7 +30,7 @@ pub(super) fn cmdline(look: &Look<'_>) -> SysResult<Vec<u8>> {
     }
     let mut title = args;
     if layout.env_start == layout.arg_end {
-        let rest = read_range(&mm, layout.env_start, layout.env_end);
+        let rest = mm.read_range(layout.env_start, layout.env_end);
         let end = rest.iter().position(|byte| *byte == 0).map_or(rest.len(), |end| end + 1);
         title.extend_from_slice(rest.get(..end).unwrap_or_default());
     }
@@ -57,31 +40,25 @@ pub(super) fn cmdline(look: &Look<'_>) -> SysResult<Vec<u8>> {
 pub(super) fn environ(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let Some(mm) = look.mm() else { return Ok(Vec::new()) };
     let layout = mm.layout();
-    Ok(read_range(&mm, layout.env_start, layout.env_end))
+    Ok(mm.read_range(layout.env_start, layout.env_end))
 }
 
 pub(super) fn auxv(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let Some(mm) = look.mm() else { return Ok(Vec::new()) };
-    let mut entries = mm.layout().auxv;
-    if entries.last() != Some(&(0, 0)) {
-        entries.push((0, 0));
-    }
-    Ok(entries
-        .iter()
-        .flat_map(|(key, value)| [key.to_le_bytes(), value.to_le_bytes()])
-        .flatten()
-        .collect())
+    Ok(mm.auxv())
 }
 
 /// An open `/proc/PID/mem`: the address space that the process had at the open.
 pub(super) struct MemFile {
     node: Arc<dyn Inode>,
     mm: Arc<MemoryManager>,
+    /// The tracee that is writing for its tracer.
+    waits_for: Mutex<Weak<Task>>,
 }
 
 impl MemFile {
     pub(super) fn new(node: Arc<dyn Inode>, mm: Arc<MemoryManager>) -> Self {
-        Self { node, mm }
+        Self { node, mm, waits_for: Mutex::new(Weak::new()) }
     }
 }
 
@@ -115,7 +92,7 @@ impl File for MemFile {
 
     fn write(
         &self,
-        _task: &CurrentTask,
+        task: &CurrentTask,
         src: &mut dyn IoSource,
         offset: WriteOffset,
     ) -> SysResult<(usize, u64)> {
@@ -127,6 +104,23 @@ impl File for MemFile {
             let at = offset.saturating_add(done as u64);
             let room = self.mm.writable_prefix(at, buffer.len() as u64).len;
             let room = usize::try_from(room).unwrap_or(0).min(buffer.len());
+            if room == 0
+                && let Some(tracee) = memory::tracee_with(task, &self.mm)
+            {
+                let n = FORCED.min(buffer.len());
+                let n = src.get(buffer.get_mut(..n).unwrap_or_default())?;
+                let bytes = buffer.get(..n).unwrap_or_default();
+                match memory::write_some(task, &tracee, &self.mm, at, bytes) {
+                    // The source is somewhere else than the memory now: the caller writes the rest.
+                    Ok(Some(written)) => return Ok((done + written, at + written as u64)),
+                    Ok(None) if done == 0 => {
+                        *self.waits_for.lock() = Arc::downgrade(&tracee);
+                        return Err(Errno::EAGAIN);
+                    }
+                    Err(errno) if done == 0 => return Err(errno),
+                    _ => return Ok((done, at)),
+                }
+            }
             if room == 0 {
                 return if done == 0 { Err(Errno::EIO) } else { Ok((done, at)) };
             }
@@ -140,6 +134,11 @@ impl File for MemFile {
             }
         }
         Ok((done, offset.saturating_add(done as u64)))
+    }
+
+    fn register(&self, waiter: &Arc<dyn Waiter>, _mask: Events, key: u64) -> Vec<Registration> {
+        let tracee = self.waits_for.lock().upgrade();
+        tracee.map(|tracee| errand::register(&tracee, waiter, key)).unwrap_or_default()
     }
 
     fn seek(&self, _offset: i64, _whence: i32) -> SysResult<u64> {

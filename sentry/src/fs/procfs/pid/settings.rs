@@ -2,11 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use sentry_host::clock::Clock;
 use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::{Errno, SysResult};
 
 use super::Look;
-use crate::config::IdRange;
+use crate::task::Credentials;
+use crate::task::time_namespace::NewOffset;
+
+const NS_PER_SECOND: i64 = 1_000_000_000;
 
 /// The longest name of a thread.
 const COMM_LEN: usize = 15;
@@ -23,7 +27,7 @@ fn line(text: impl std::fmt::Display) -> SysResult<Vec<u8>> {
     Ok(format!("{text}\n").into_bytes())
 }
 
-/// A file that may be written on Linux only where namespaces are set up.
+/// A file that nobody may write.
 pub(super) fn refuse(_look: &Look<'_>, _data: &[u8]) -> SysResult<()> {
     Err(Errno::EPERM)
 }
@@ -42,6 +46,9 @@ pub(super) fn set_comm(look: &Look<'_>, data: &[u8]) -> SysResult<()> {
     *look.task.comm.lock() = data.get(..end).unwrap_or_default().to_vec();
     Ok(())
 }
+
+/// The bits of `coredump_filter`.
+const FILTER_MASK: u32 = 0x1ff;
 
 fn parse_i32(data: &[u8]) -> SysResult<i32> {
     let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
@@ -108,41 +115,63 @@ pub(super) fn unset_id(_look: &Look<'_>) -> SysResult<Vec<u8>> {
     Ok(u32::MAX.to_string().into_bytes())
 }
 
-pub(super) fn coredump_filter(_look: &Look<'_>) -> SysResult<Vec<u8>> {
-    line("00000033")
+pub(super) fn coredump_filter(look: &Look<'_>) -> SysResult<Vec<u8>> {
+    line(format_args!("{:08x}", look.task.group.core_filter.load(Ordering::Relaxed)))
 }
 
-pub(super) fn uid_map(look: &Look<'_>) -> SysResult<Vec<u8>> {
-    Ok(id_map(&look.task.container().id_maps.uids))
-}
-
-pub(super) fn gid_map(look: &Look<'_>) -> SysResult<Vec<u8>> {
-    Ok(id_map(&look.task.container().id_maps.gids))
-}
-
-pub(super) fn projid_map(_look: &Look<'_>) -> SysResult<Vec<u8>> {
-    Ok(id_map(&[]))
-}
-
-/// Renders a map as its reader outside the namespace sees it.
-fn id_map(ranges: &[IdRange]) -> Vec<u8> {
-    let every = [IdRange { inside: 0, outside: 0, size: u32::MAX }];
-    let ranges = if ranges.is_empty() { &every } else { ranges };
-    let row = |range: &IdRange| {
-        format!("{:>10} {:>10} {:>10}\n", range.inside, range.outside, range.size)
+pub(super) fn set_coredump_filter(look: &Look<'_>, data: &[u8]) -> SysResult<()> {
+    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let text = text.trim_matches(['\n', ' ', '\0']);
+    let value = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None if text.starts_with('0') => u32::from_str_radix(text, 8),
+        None => text.parse(),
     };
-    ranges.iter().map(row).collect::<String>().into_bytes()
+    let value = value.map_err(|_| Errno::EINVAL)?;
+    look.task.group.core_filter.store(value & FILTER_MASK, Ordering::Relaxed);
+    Ok(())
 }
 
-pub(super) fn setgroups(_look: &Look<'_>) -> SysResult<Vec<u8>> {
-    line("allow")
-}
-
-pub(super) fn timens_offsets(_look: &Look<'_>) -> SysResult<Vec<u8>> {
+pub(super) fn timens_offsets(look: &Look<'_>) -> SysResult<Vec<u8>> {
+    let clocks = look.task.namespaces().time_for_children.clone();
+    let parts = |clock| {
+        let ns = clocks.of(clock);
+        (ns.div_euclid(NS_PER_SECOND), ns.rem_euclid(NS_PER_SECOND))
+    };
+    let (monotonic, boottime) = (parts(Clock::Monotonic), parts(Clock::Boottime));
     line(format_args!(
         "{:<10} {:>10} {:>9}\n{:<10} {:>10} {:>9}",
-        "monotonic", 0, 0, "boottime", 0, 0
+        "monotonic", monotonic.0, monotonic.1, "boottime", boottime.0, boottime.1
     ))
+}
+
+pub(super) fn set_timens_offsets(
+    look: &Look<'_>,
+    data: &[u8],
+    opener: &Credentials,
+) -> SysResult<()> {
+    let offsets = parse_offsets(data)?;
+    let clocks = look.task.namespaces().time_for_children.clone();
+    clocks.set_offsets(&offsets, opener)
+}
+
+/// Reads one or two lines: a clock, seconds, nanoseconds.
+fn parse_offsets(data: &[u8]) -> SysResult<Vec<NewOffset>> {
+    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let parse = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let is_boottime = match words.next()? {
+            "monotonic" | "1" => false,
+            "boottime" | "7" => true,
+            _ => return None,
+        };
+        let seconds = words.next()?.parse().ok()?;
+        let ns = words.next()?.parse().ok().filter(|ns| (0..NS_PER_SECOND).contains(ns))?;
+        words.next().is_none().then_some(NewOffset { is_boottime, seconds, ns })
+    };
+    let offsets: Option<Vec<NewOffset>> = text.split('\n').map(parse).collect();
+    offsets.filter(|offsets| offsets.len() <= 2).ok_or(Errno::EINVAL)
 }
 
 /// Timers are shown where checkpointing is compiled in; what is shown otherwise is nothing.

@@ -14,6 +14,8 @@ use crate::fs::procfs::cpus;
 use crate::mm::MemoryUse;
 use crate::syscalls::sched;
 use crate::task::pid_namespace::PidNamespace;
+use crate::task::signal::lent;
+use crate::task::user_namespace::UserNamespace;
 use crate::task::{Task, TaskMisc, ThreadGroup, run};
 
 /// `USER_HZ`: the unit of times in `stat`.
@@ -46,9 +48,10 @@ impl Signals {
             let signals = task.group.signals.lock();
             (signals.pending.set(), signals.pending.len())
         };
-        let (thread_pending, blocked, n_thread) = {
+        let blocked = lent::mask_of(task);
+        let (thread_pending, n_thread) = {
             let signals = task.signals.lock();
-            (signals.pending.set(), signals.mask, signals.pending.len())
+            (signals.pending.set(), signals.pending.len())
         };
         let actions = task.group.actions.lock().clone();
         let actions = actions.lock();
@@ -112,8 +115,9 @@ pub(super) fn status(look: &Look<'_>) -> SysResult<Vec<u8>> {
     let _ = writeln!(text, "State:\t{letter} ({word})");
     let _ = writeln!(text, "Tgid:\t{}\nNgid:\t0", group.pid_in(namespace));
     let _ = writeln!(text, "Pid:\t{}\nPPid:\t{}", task.tid_in(namespace), parent_pid(look));
-    text.push_str("TracerPid:\t0\n");
-    push_creds(&mut text, task);
+    let tracer = task.ptrace.tracer().map_or(0, |tracer| tracer.group.pid_in(namespace));
+    let _ = writeln!(text, "TracerPid:\t{tracer}");
+    push_creds(&mut text, task, &look.current.creds().user_ns);
     let process_group = group.process_group();
     let session = group.session();
     let _ = writeln!(text, "NStgid:{}", ids(look, |namespace| group.pid_in(namespace)));
@@ -142,14 +146,19 @@ pub(super) fn status(look: &Look<'_>) -> SysResult<Vec<u8>> {
     Ok(out)
 }
 
-fn push_creds(text: &mut String, task: &Task) {
+fn push_creds(text: &mut String, task: &Task, reader: &UserNamespace) {
     let creds = task.creds();
-    let _ = writeln!(text, "Uid:\t{}\t{}\t{}\t{}", creds.uid, creds.euid, creds.suid, creds.fsuid);
-    let _ = writeln!(text, "Gid:\t{}\t{}\t{}\t{}", creds.gid, creds.egid, creds.sgid, creds.fsgid);
+    let [uid, euid, suid, fsuid] =
+        [creds.uid, creds.euid, creds.suid, creds.fsuid].map(|uid| reader.shown_uid(uid));
+    let [gid, egid, sgid, fsgid] =
+        [creds.gid, creds.egid, creds.sgid, creds.fsgid].map(|gid| reader.shown_gid(gid));
+    let _ = writeln!(text, "Uid:\t{uid}\t{euid}\t{suid}\t{fsuid}");
+    let _ = writeln!(text, "Gid:\t{gid}\t{egid}\t{sgid}\t{fsgid}");
     let highest = task.files().descriptors().last().copied().unwrap_or(0);
     let n_slots = usize::try_from(highest).unwrap_or(0).saturating_add(1);
     let _ = writeln!(text, "FDSize:\t{}", n_slots.next_power_of_two().max(64));
-    let groups: String = creds.groups.iter().map(|gid| format!("{gid} ")).collect();
+    let groups: String =
+        creds.groups.iter().map(|gid| format!("{} ", reader.shown_gid(*gid))).collect();
     let _ = writeln!(text, "Groups:\t{}", if groups.is_empty() { " " } else { &groups });
 }
 

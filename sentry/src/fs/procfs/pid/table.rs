@@ -4,7 +4,8 @@
 use syscalls::SysResult;
 
 use super::super::mounts::Format;
-use super::{Look, links, maps, memory, settings, status};
+use super::{Look, id_maps, links, maps, memory, settings, status};
+use crate::task::Credentials;
 use crate::vfs::FileType;
 use crate::vfs::path::Path;
 
@@ -13,6 +14,9 @@ pub(super) type ShowFn = fn(&Look<'_>) -> SysResult<Vec<u8>>;
 
 /// Takes what has been written to a file.
 pub(super) type StoreFn = fn(&Look<'_>, &[u8]) -> SysResult<()>;
+
+/// Takes what has been written to a file, judged by the credentials with which it was opened.
+pub(super) type StoreAsFn = fn(&Look<'_>, &[u8], &Credentials) -> SysResult<()>;
 
 /// Returns where a link leads.
 pub(super) type TargetFn = fn(&crate::task::Task) -> SysResult<Path>;
@@ -25,6 +29,11 @@ pub(super) enum Kind {
         store: Option<StoreFn>,
         /// Whether only who may inspect the process can open the file.
         is_private: bool,
+    },
+    /// A text whose writer is whoever opened the file.
+    AsOpened {
+        show: ShowFn,
+        store: StoreAsFn,
     },
     Link(TargetFn),
     Mounts(Format),
@@ -66,6 +75,10 @@ const fn writable(name: &'static str, mode: u32, show: ShowFn, store: StoreFn) -
     Entry { name, mode: REG | mode, kind }
 }
 
+const fn as_opened(name: &'static str, show: ShowFn, store: StoreAsFn) -> Entry {
+    Entry { name, mode: REG | 0o644, kind: Kind::AsOpened { show, store } }
+}
+
 const fn dir(name: &'static str, mode: u32, kind: Kind) -> Entry {
     Entry { name, mode: DIR | mode, kind }
 }
@@ -90,7 +103,7 @@ pub(super) const TASK_ENTRIES: &[Entry] = &[
     text("status", 0o444, status::status),
     text("personality", 0o400, status::personality),
     text("limits", 0o444, status::limits),
-    writable("timens_offsets", 0o644, settings::timens_offsets, settings::refuse),
+    as_opened("timens_offsets", settings::timens_offsets, settings::set_timens_offsets),
     writable("comm", 0o644, settings::comm, settings::set_comm),
     text("syscall", 0o400, status::syscall),
     text("cmdline", 0o444, memory::cmdline),
@@ -115,12 +128,12 @@ pub(super) const TASK_ENTRIES: &[Entry] = &[
     writable("oom_score_adj", 0o644, settings::oom_score_adj, settings::set_oom_score_adj),
     text("loginuid", 0o644, settings::unset_id),
     text("sessionid", 0o444, settings::unset_id),
-    text("coredump_filter", 0o644, settings::coredump_filter),
+    writable("coredump_filter", 0o644, settings::coredump_filter, settings::set_coredump_filter),
     text("io", 0o400, status::io),
-    writable("uid_map", 0o644, settings::uid_map, settings::refuse),
-    writable("gid_map", 0o644, settings::gid_map, settings::refuse),
-    writable("projid_map", 0o644, settings::projid_map, settings::refuse),
-    writable("setgroups", 0o644, settings::setgroups, settings::refuse),
+    as_opened("uid_map", id_maps::uid_map, id_maps::set_uid_map),
+    as_opened("gid_map", id_maps::gid_map, id_maps::set_gid_map),
+    writable("projid_map", 0o644, id_maps::projid_map, settings::refuse),
+    as_opened("setgroups", id_maps::setgroups, id_maps::set_setgroups),
     text("timers", 0o444, settings::timers),
     writable("timerslack_ns", 0o666, settings::timer_slack, settings::set_timer_slack),
 ];
@@ -161,8 +174,8 @@ pub(super) const THREAD_ENTRIES: &[Entry] = &[
     text("loginuid", 0o644, settings::unset_id),
     text("sessionid", 0o444, settings::unset_id),
     text("io", 0o400, status::io),
-    writable("uid_map", 0o644, settings::uid_map, settings::refuse),
-    writable("gid_map", 0o644, settings::gid_map, settings::refuse),
-    writable("projid_map", 0o644, settings::projid_map, settings::refuse),
-    writable("setgroups", 0o644, settings::setgroups, settings::refuse),
+    as_opened("uid_map", id_maps::uid_map, id_maps::set_uid_map),
+    as_opened("gid_map", id_maps::gid_map, id_maps::set_gid_map),
+    writable("projid_map", 0o644, id_maps::projid_map, settings::refuse),
+    as_opened("setgroups", id_maps::setgroups, id_maps::set_setgroups),
 ];

@@ -7,7 +7,7 @@
 //! One lock guards both ends, and is a leaf; wait queues are notified without it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use syscalls::abi::socket::{MsgFlags, SO_OOBINLINE};
 use syscalls::{Errno, SysResult};
@@ -57,6 +57,13 @@ struct Urgent {
     is_inline: bool,
 }
 
+impl Urgent {
+    /// Returns whether it has not been read; one in the stream is forgotten when it is.
+    fn is_unread(&self) -> bool {
+        self.is_inline || self.byte.is_some()
+    }
+}
+
 /// One end.
 struct End {
     phase: Phase,
@@ -95,6 +102,8 @@ pub(super) struct Conn {
     is_self: bool,
     /// The addresses of the two ends.
     pub(super) addrs: [Endpoint; 2],
+    /// Whether an end was reset: then neither is remembered.
+    pub(super) was_reset: Arc<AtomicBool>,
 }
 
 /// What one end looks like to `poll(2)`, `TCP_INFO` and `/proc/net/tcp`.
@@ -276,7 +285,8 @@ impl Conn {
     ) -> Arc<Self> {
         let [client, server] = options;
         let ends = Mutex::new([End::new(client), End::new(server)]);
-        Arc::new(Self { ends, queues, is_self, addrs })
+        let was_reset = Arc::default();
+        Arc::new(Self { ends, queues, is_self, addrs, was_reset })
     }
 
     /// Returns the indices of an end and of its peer.
@@ -425,6 +435,7 @@ impl Conn {
                     if let Some(peer) = peer {
                         peer.receive_reset();
                     }
+                    self.was_reset.store(true, Ordering::Relaxed);
                 } else if own.is_send_shut {
                     own.is_receive_shut = true;
                 } else {
@@ -463,7 +474,7 @@ impl Conn {
                 phase: own.phase,
                 n_readable: own.n_readable(),
                 n_unsent,
-                has_urgent: own.urgent.as_ref().is_some_and(|urgent| urgent.byte.is_some()),
+                has_urgent: own.urgent.as_ref().is_some_and(Urgent::is_unread),
                 is_at_mark: own.is_at_mark(),
                 is_receive_shut: own.is_receive_shut,
                 is_send_shut: own.is_send_shut,

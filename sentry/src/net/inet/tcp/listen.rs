@@ -155,6 +155,7 @@ impl TcpSocket {
     pub(super) fn offspring(&self) -> Arc<Self> {
         let server = Self::new(
             &self.kernel,
+            &self.inet,
             self.family,
             self.uid,
             self.options.inherit(),

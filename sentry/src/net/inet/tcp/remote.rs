@@ -1,7 +1,7 @@
 //! Connections over packets, and what they have in common with those that stay here and those that
 //! come from the host.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use smoltcp::socket::tcp::State as Stage;
@@ -138,6 +138,14 @@ impl Stream {
                 // The host's kernel remembers.
                 false
             }
+        }
+    }
+
+    /// Returns what is set once the connection is reset after it was closed.
+    pub(super) fn reset_flag(&self) -> Option<Arc<AtomicBool>> {
+        match self {
+            Self::Local(conn, _) => Some(conn.was_reset.clone()),
+            Self::Remote(_) | Self::Host(_) => None,
         }
     }
 

@@ -130,9 +130,9 @@ impl UdpSocket {
         let index = about.interface.to_ne_bytes();
         if let IpAddr::V4(to) = about.to.ip {
             if self.ip.flag(SOL_IP, IP_PKTINFO) {
-                let is_own = self.kernel.inet.is_local(about.to.ip);
+                let is_own = self.inet.is_local(about.to.ip);
                 let any = std::net::Ipv4Addr::LOCALHOST;
-                let own = match self.kernel.inet.source_for(about.from.ip) {
+                let own = match self.inet.source_for(about.from.ip) {
                     _ if is_own => to,
                     IpAddr::V4(own) => own,
                     IpAddr::V6(_) => any,

@@ -95,14 +95,28 @@ impl Queue {
         true
     }
 
-    /// Takes the first datagram, or looks at it.
+    /// Takes the first datagram, or looks at what follows `skip` bytes.
     ///
     /// # Errors
     /// `EAGAIN`, `EFAULT`.
-    pub(super) fn recv(&mut self, dst: &mut dyn IoSink, peek: bool) -> SysResult<Received> {
-        let datagram = self.datagrams.front().ok_or(Errno::EAGAIN)?;
-        let (full, about) = (datagram.data.len(), datagram.about);
-        let result = put(dst, &datagram.data);
+    pub(super) fn recv(
+        &mut self,
+        dst: &mut dyn IoSink,
+        peek: bool,
+        skip: usize,
+    ) -> SysResult<Received> {
+        let (mut index, mut skip) = (0, skip);
+        while let Some(datagram) = self.datagrams.get(index)
+            && skip > 0
+            && skip >= datagram.data.len()
+        {
+            skip -= datagram.data.len();
+            index += 1;
+        }
+        let datagram = self.datagrams.get(index).ok_or(Errno::EAGAIN)?;
+        let data = datagram.data.get(skip..).unwrap_or_default();
+        let (full, about) = (data.len(), datagram.about);
+        let result = put(dst, data);
         if !peek {
             // A datagram that could not be stored is gone, as on Linux.
             self.datagrams.pop_front();
@@ -132,10 +146,10 @@ mod tests {
         assert!(queue.add(b"abc".to_vec(), ABOUT, 10_000));
         assert!(queue.add(Vec::new(), ABOUT, 10_000));
         let mut sink = VecSink::new(2);
-        let received = queue.recv(&mut sink, false).unwrap();
+        let received = queue.recv(&mut sink, false, 0).unwrap();
         assert_eq!((received.n, received.full), (2, 3));
-        assert_eq!(queue.recv(&mut VecSink::new(2), false).unwrap().full, 0);
-        assert_eq!(queue.recv(&mut VecSink::new(2), false).err(), Some(Errno::EAGAIN));
+        assert_eq!(queue.recv(&mut VecSink::new(2), false, 0).unwrap().full, 0);
+        assert_eq!(queue.recv(&mut VecSink::new(2), false, 0).err(), Some(Errno::EAGAIN));
         assert_eq!(queue.n_bytes(), 0);
     }
 

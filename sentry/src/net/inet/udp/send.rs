@@ -16,10 +16,13 @@ use super::wishes::Wishes;
 use super::{Endpoint, State, UdpSocket};
 use crate::kernel::Kernel;
 use crate::net::Outgoing;
+use crate::net::filter::Seen;
 use crate::net::inet::addr::{self, Given};
+use crate::net::inet::local::Parcel;
 use crate::net::inet::ports::Ports;
 use crate::net::inet::{Inet, LOOPBACK_INDEX};
 use crate::net::stack::Quality;
+use crate::net::stack::wire::{self, PROTOCOL_UDP};
 use crate::sync::Events;
 use crate::vfs::IoSource;
 
@@ -27,16 +30,19 @@ use crate::vfs::IoSource;
 const MAX_V4: usize = 65_507;
 const MAX_V6: usize = 65_527;
 
+/// The size of the header of UDP.
+const UDP_HEADER: usize = 8;
+
 impl UdpSocket {
     /// Returns where what is sent to `ip` arrives.
     pub(super) fn route(&self, ip: IpAddr) -> SysResult<IpAddr> {
         if ip.is_multicast() {
             let is_reachable = self.ip.has_multicast_interface(ip.is_ipv6())
                 || self.options.is_bound_to_device()
-                || self.kernel.inet.stack().is_some_and(|stack| stack.interface_for(ip).is_some());
+                || self.inet.stack().is_some_and(|stack| stack.interface_for(ip).is_some());
             return if is_reachable { Ok(ip) } else { Err(Errno::ENETUNREACH) };
         }
-        self.kernel.inet.route(ip)
+        self.inet.route(ip)
     }
 
     /// Sends a datagram, or adds to one that is being collected.
@@ -54,10 +60,10 @@ impl UdpSocket {
             return Err(Errno::EINVAL);
         }
         let to = Endpoint { ip: self.route(to.ip)?, port: to.port };
-        if self.kernel.inet.is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
+        if self.inet.is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
-        let wishes = Wishes::read(&self.kernel.inet, to.ip, &message.ancillary)?;
+        let wishes = Wishes::read(&self.inet, to.ip, &message.ancillary)?;
         let max = if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 };
         let mut data = vec![0; total];
         let mut done = 0;
@@ -92,7 +98,7 @@ impl UdpSocket {
                 state.corked = Some((data, to));
                 return Ok(total);
             }
-            (data, source(&self.kernel.inet, &state, to, wishes)?, to)
+            (data, source(&self.inet, &state, to, wishes)?, to)
         };
         self.transmit(data, from, to, wishes)?;
         Ok(total)
@@ -103,7 +109,7 @@ impl UdpSocket {
         let collected = {
             let mut state = self.state.lock();
             let Some((data, to)) = state.corked.take() else { return };
-            source(&self.kernel.inet, &state, to, Wishes::default()).map(|from| (data, from, to))
+            source(&self.inet, &state, to, Wishes::default()).map(|from| (data, from, to))
         };
         if let Ok((data, from, to)) = collected {
             // As on Linux nobody is told.
@@ -130,7 +136,7 @@ impl UdpSocket {
         to: Endpoint,
         wishes: Wishes,
     ) -> SysResult<()> {
-        let inet = &self.kernel.inet;
+        let inet = &self.inet;
         let is_group = to.ip.is_multicast();
         let knob = |v4, v6| {
             let (level, name) = if to.ip.is_ipv4() { (SOL_IP, v4) } else { (SOL_IPV6, v6) };
@@ -159,6 +165,18 @@ impl UdpSocket {
                 return Err(Errno::ENETUNREACH);
             }
             stack.send_datagram(from, to, &data, quality)?;
+        }
+        let is_here = is_to_many || inet.is_local(to.ip);
+        if is_here && !self.is_lite && inet.is_watched() {
+            let ttl_and_tos = |n: i32, default| u8::try_from(n).unwrap_or(default);
+            let quality =
+                Quality { ttl: ttl_and_tos(ttl, 64), tos: ttl_and_tos(tos, 0), is_whole: false };
+            let segment = summed_segment(from, to, &data);
+            let parcel = Parcel::new((from.ip, to.ip), PROTOCOL_UDP, quality, &segment);
+            inet.show_datagram(&parcel);
+            if !is_to_many && inet.receiver(self.ports(), from, to).is_none() {
+                inet.refuse(&parcel, if to.ip.is_ipv4() { [3, 3] } else { [1, 4] });
+            }
         }
         if is_to_many {
             if is_group && knob(IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP) == 0 {
@@ -200,6 +218,15 @@ impl UdpSocket {
             let least = self.knobs.receive_coverage.load(Ordering::Relaxed);
             if least == 0 || coverage < least {
                 return;
+            }
+        }
+        let mut data = data;
+        if self.options.filter.is_set() {
+            // The filter sees the datagram from its header on.
+            let segment = segment(about.from, about.to, &data);
+            match self.options.filter.admits(&Seen::plain(&segment), UDP_HEADER) {
+                None => return,
+                Some(n) => data.truncate(n.saturating_sub(UDP_HEADER)),
             }
         }
         let limit = self.options.receive_buffer.load(Ordering::Relaxed);
@@ -339,6 +366,25 @@ impl Inet {
         };
         candidates.into_iter().filter(gets).collect()
     }
+}
+
+/// Returns a datagram with its header.
+fn segment(from: Endpoint, to: Endpoint, data: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(data.len().saturating_add(UDP_HEADER)).unwrap_or(u16::MAX);
+    let numbers = [from.port, to.port, len, 0].map(u16::to_be_bytes);
+    [numbers.as_flattened(), data].concat()
+}
+
+/// Returns a datagram with its header and checksum.
+fn summed_segment(from: Endpoint, to: Endpoint, data: &[u8]) -> Vec<u8> {
+    let mut segment = segment(from, to, data);
+    let sum = match wire::checksum(from.ip, to.ip, PROTOCOL_UDP, &segment) {
+        // Zero would say that there is none.
+        0 => 0xffff,
+        sum => sum,
+    };
+    wire::put(&mut segment, 6, &sum.to_be_bytes());
+    segment
 }
 
 /// Returns the source address of a datagram.
