@@ -223,7 +223,7 @@ sys.exit(subprocess.run(sys.argv[1:]).returncode)
         let (state, small) = (TempDir::new(), Tmpfs::new("size=256k"));
         let mut argv = mode::runsc_argv(Platform::Systrap, &state);
         argv.push(format!("--overlay2=root:dir={}", small.dir.path().display()).into());
-        let script = "head -c 1000000 /dev/zero >/tmp/x; echo $?; stat -c %s /tmp/x; echo alive";
+        let script = "cd $(mktemp -d); head -c 1000000 /dev/zero >x; echo $?; stat -c %s x; echo alive";
         argv.extend(["do", "/bin/sh", "-c", script].map(OsString::from));
         let output = Cmd::new(argv).run();
         assert_eq!(output.text(), "1\n262144\nalive\n", "{output:?}");
@@ -387,7 +387,7 @@ sys.exit(subprocess.run(sys.argv[1:]).returncode)
             return;
         }
         let (_place, state, argv) = of_nobody();
-        let script = "id -u; echo x >/tmp/x && cat /tmp/x; exit 3";
+        let script = "id -u; cd $(mktemp -d); echo x >x && cat x; exit 3";
         let words = ["do", "/bin/sh", "-c", script].map(OsString::from);
         for (around, uid) in [(&[][..], NOBODY), (&["unshare", "-r"], "0")] {
             let output = as_nobody(around, [&argv[..], &words].concat());
