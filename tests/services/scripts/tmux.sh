@@ -29,8 +29,10 @@ send main 'kill %1; clear' Enter
 t split-window -h -t main 'bash --norc --noprofile'
 t list-panes -t main -F '#{pane_index} #{pane_width}x#{pane_height}'
 t kill-pane -t main.1
+# Not at the prompt: readline gets the size and sets it again, and what comes in between is lost.
+send main 'clear; echo lo""oping; until [ "$(tput cols) $(tput lines)" = "100 30" ]; do sleep 0.05; done; echo re""sized' Enter
+wait_for loop sees main looping
 t resize-window -t main -x 100 -y 30
-send main 'clear; until [ "$(tput cols) $(tput lines)" = "100 30" ]; do sleep 0.05; done; echo re""sized' Enter
 wait_for resize sees main resized
 
 # vim: insert, search, replace, undo, a filter, a shell, and another window.
