@@ -143,9 +143,6 @@ fn check(current: &CurrentTask, clone: &Clone) -> SysResult<()> {
     if has(CloneFlags::THREAD) && flags.intersects(CloneFlags::NEWUSER | CloneFlags::NEWPID) {
         return Err(Errno::EINVAL);
     }
-    if has(CloneFlags::NEWTIME) && flags.intersects(CloneFlags::THREAD | CloneFlags::VM) {
-        return Err(Errno::EINVAL);
-    }
     if has(CloneFlags::PIDFD) && flags.intersects(CloneFlags::DETACHED) {
         return Err(Errno::EINVAL);
     }

@@ -422,6 +422,35 @@ fn fork_chain() -> Outcome {
     Ok(())
 }
 
+fn vfork_into_a_time_namespace() -> Outcome {
+    let mut args = zeroed::<libc::clone_args>();
+    // A user namespace comes with the right to make others.
+    args.flags = (CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWUSER | libc::CLONE_NEWTIME) as u64;
+    args.exit_signal = SIGCHLD as u64;
+    let pid: isize;
+    // SAFETY: the child, which shares the stack, does not touch it: it ends by the next call.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov edi, 22",
+            "mov eax, 231",
+            "syscall",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => pid,
+            inlateout("rdi") &raw const args => _,
+            in("rsi") size_of::<libc::clone_args>(),
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    check!(pid > 0, "{pid}");
+    eq!(ok!(wait(pid as i32)), End::Code(22));
+    Ok(())
+}
+
 fn fork_in_a_thread() -> Outcome {
     let thread = std::thread::spawn(|| child(|| i32::from(pid() != proc::tid())).and_then(wait));
     eq!(ok!(thread.join().unwrap_or(Err(0))), End::Code(0));
@@ -693,6 +722,7 @@ guest_tests::cases!(
     clone_sharing_flags,
     clone_flag_errors,
     clone3_arguments,
+    vfork_into_a_time_namespace,
     clone_parent_tid_and_clear,
     pidfd_operations,
     many_children_at_once,
