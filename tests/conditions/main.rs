@@ -223,7 +223,8 @@ sys.exit(subprocess.run(sys.argv[1:]).returncode)
         let (state, small) = (TempDir::new(), Tmpfs::new("size=256k"));
         let mut argv = mode::runsc_argv(Platform::Systrap, &state);
         argv.push(format!("--overlay2=root:dir={}", small.dir.path().display()).into());
-        let script = "cd $(mktemp -d); head -c 1000000 /dev/zero >x; echo $?; stat -c %s x; echo alive";
+        let script =
+            "cd $(mktemp -d); head -c 1000000 /dev/zero >x; echo $?; stat -c %s x; echo alive";
         argv.extend(["do", "/bin/sh", "-c", script].map(OsString::from));
         let output = Cmd::new(argv).run();
         assert_eq!(output.text(), "1\n262144\nalive\n", "{output:?}");
