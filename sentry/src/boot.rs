@@ -89,6 +89,7 @@ fn create(
     let _ = kernel.status_notifier.set(notifier);
     crate::fs::mem_devices::register(&kernel);
     crate::fs::tmpfs::register(&kernel);
+    crate::fs::overlay::layered::register(&kernel);
     crate::fs::pipe::register(&kernel);
     crate::fs::procfs::register(&kernel);
     crate::fs::devpts::register(&kernel);

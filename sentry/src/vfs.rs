@@ -20,6 +20,7 @@ mod handle;
 pub mod host_io;
 pub mod inode;
 pub mod io;
+pub mod layer;
 pub mod lease;
 pub mod lock;
 pub mod mount;
@@ -35,7 +36,7 @@ pub mod walk;
 pub use attr::{Attr, FileFlags, FileType, SetAttr, SetTime, Timestamp};
 pub use file::{DirEntry, DirSink, File, MapMode, Mappable, Mapping, OpenFile, WriteOffset};
 pub use inode::{
-    FileSystem, Inode, InodeExtras, ListEntry, LookupPolicy, NewNode, NodeKind, XattrFlags,
+    Content, FileSystem, Inode, InodeExtras, ListEntry, LookupPolicy, NewNode, NodeKind, XattrFlags,
 };
 pub use io::{IoSink, IoSource, LimitedSink, SkippingSink, SliceSink, SliceSource, VecSink};
 pub use path::Path;

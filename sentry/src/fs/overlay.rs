@@ -1,4 +1,5 @@
-//! Overlay: a read-only file system below, and everything that is changed in the sentry.
+//! Overlay: a read-only file system below, and everything that is changed in the sentry. What a guest
+//! mounts itself, with directories of its own as layers, is [`layered`].
 //!
 //! A [`node::OverlayNode`] stands for one file, whichever layer has it. What was looked at and
 //! never changed is only a reference to the lower layer's inode. The first open or change gives it
@@ -18,6 +19,7 @@
 
 pub mod dir;
 pub mod file;
+pub mod layered;
 pub mod node;
 mod ops;
 #[cfg(test)]

@@ -150,6 +150,9 @@ fn remount(task: &CurrentTask, at: &Path, flags: MountFlags, data: &[u8]) -> Sys
         if !may {
             return Err(Errno::EPERM);
         }
+        if !flags.contains(MountFlags::RDONLY) && at.mount.sb.fs.is_always_readonly() {
+            return Err(Errno::EROFS);
+        }
         at.mount.sb.fs.remount(data)?;
         at.mount.sb.set_readonly(flags.contains(MountFlags::RDONLY));
     }

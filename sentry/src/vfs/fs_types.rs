@@ -44,7 +44,7 @@ impl FileSystemTypes {
             "sysfs" => namespaces.net.owner.clone(),
             "mqueue" => namespaces.ipc.owner.clone(),
             // `FS_USERNS_MOUNT`
-            "devpts" | "ramfs" | "tmpfs" => creds.user_ns.clone(),
+            "devpts" | "overlay" | "ramfs" | "tmpfs" => creds.user_ns.clone(),
             _ => creds.user_ns.outermost(),
         };
         if !creds.is_capable_in(&owner, CAP_SYS_ADMIN) {

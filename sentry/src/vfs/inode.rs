@@ -10,6 +10,7 @@ use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType, SetAttr};
 use super::file::File;
+use super::io::{IoSink, IoSource};
 use super::lease::Told;
 use super::lock::FileLocks;
 use super::path::Path;
@@ -47,6 +48,16 @@ pub trait FileSystem: Send + Sync {
 
     /// Is told that others may just have changed files, where they can.
     fn distrust(&self) {}
+
+    /// Returns whether nothing in the file system can ever be changed.
+    fn is_always_readonly(&self) -> bool {
+        false
+    }
+
+    /// Returns how many file systems lie on one another here: 0 for one that is made of no other.
+    fn stack_depth(&self) -> u32 {
+        0
+    }
 
     /// Writes everything to stable storage.
     ///
@@ -141,6 +152,27 @@ pub trait InodeWatcher: Any + Send + Sync {
     /// Is told of `mask` (`IN_*`), with the child's name where a directory's child is concerned
     /// and the cookie that joins the two halves of a rename.
     fn event(&self, mask: u32, cookie: u32, name: Option<&[u8]>);
+}
+
+/// The content of a regular file, as the kernel itself reads and writes it.
+pub trait Content: Send + Sync {
+    /// Reads.
+    ///
+    /// # Errors
+    /// `EIO`, those of the sink.
+    fn read_at(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize>;
+
+    /// Writes; returns how much was taken.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EFBIG`, `EIO`, those of the source.
+    fn write_at(&self, src: &mut dyn IoSource, offset: u64) -> SysResult<usize>;
+
+    /// Returns where the next data begins, at `offset` or behind it.
+    ///
+    /// # Errors
+    /// `ENXIO` where there is none.
+    fn next_data(&self, offset: u64) -> SysResult<u64>;
 }
 
 /// An entry of a directory.
@@ -347,6 +379,15 @@ pub trait Inode: Any + Send + Sync {
     /// # Errors
     /// `EOPNOTSUPP` where there is none; those of the store.
     fn host_content(&self) -> SysResult<Arc<OwnedFd>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Returns the content of a regular file for the kernel's own use: what an overlay copies.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where that is nobody's business; those of opening.
+    fn content(self: Arc<Self>, is_writing: bool) -> SysResult<Arc<dyn Content>> {
+        let _ = is_writing;
         Err(Errno::EOPNOTSUPP)
     }
 

@@ -100,13 +100,14 @@ impl SuperBlock {
 
     fn make(fs: Arc<dyn FileSystem>, name: &[u8], owner: Option<Arc<UserNamespace>>) -> Arc<Self> {
         let root = Dentry::new_root(fs.root());
+        let fs_is_readonly = fs.is_always_readonly();
         Arc::new(Self {
             fs,
             root,
             name: name.to_vec(),
             cache: DentryCache::default(),
             rename: Mutex::new(()),
-            is_readonly: AtomicU32::new(0),
+            is_readonly: AtomicU32::new(u32::from(fs_is_readonly)),
             owner,
             handles: super::handle::Handles::default(),
         })
@@ -124,6 +125,7 @@ impl SuperBlock {
 
     /// Makes the file system as a whole read-only or writable.
     pub fn set_readonly(&self, readonly: bool) {
+        let readonly = readonly || self.fs.is_always_readonly();
         self.is_readonly.store(u32::from(readonly), Ordering::Relaxed);
     }
 }

@@ -17,6 +17,9 @@ use super::permission;
 use super::walk::{Last, Step, Walk};
 use crate::landlock::{self, Moved};
 
+/// What stands for nothing in a layer of an overlay.
+const WHITEOUT: NodeKind = NodeKind::CharDevice(0);
+
 /// Creates a directory, a special file, a symbolic link or a regular file at `path`. `mode` has
 /// been put through the umask.
 ///
@@ -36,7 +39,9 @@ pub fn create(walk: &mut Walk<'_>, path: &[u8], kind: NodeKind, mode: u32) -> Sy
         Err(errno) => return Err(errno),
     }
     step.dir.mount.check_writable()?;
-    let is_device = matches!(kind, NodeKind::CharDevice(_) | NodeKind::BlockDevice(_));
+    // Nobody drives the character device 0:0, which stands for nothing (an overlay's whiteout).
+    let is_device =
+        matches!(kind, NodeKind::CharDevice(_) | NodeKind::BlockDevice(_)) && kind != WHITEOUT;
     if is_device && !walk.creds().has_capability(CAP_MKNOD) {
         permission::may_create(walk.creds(), &step.dir.inode().access_attr()?)?;
         return Err(Errno::EPERM);

@@ -9,7 +9,7 @@ use syscalls::{Errno, SysResult};
 
 use super::inode::GoferInode;
 use crate::task::CurrentTask;
-use crate::vfs::{File, Inode, IoSink, IoSource, Mappable, WriteOffset, file, host_io};
+use crate::vfs::{Content, File, Inode, IoSink, IoSource, Mappable, WriteOffset, file, host_io};
 
 /// An open regular file.
 pub(super) struct GoferFile {
@@ -69,6 +69,20 @@ impl GoferFile {
             host::sync(self.descriptor.as_fd(), !self.flags.contains(OpenFlags::SYNC))?;
         }
         Ok(())
+    }
+}
+
+impl Content for GoferFile {
+    fn read_at(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
+        self.read_to(dst, offset)
+    }
+
+    fn write_at(&self, src: &mut dyn IoSource, offset: u64) -> SysResult<usize> {
+        Ok(self.write_from(src, WriteOffset::At(offset))?.0)
+    }
+
+    fn next_data(&self, offset: u64) -> SysResult<u64> {
+        host::seek(self.descriptor.as_fd(), offset, Seek::Data)
     }
 }
 

@@ -18,8 +18,8 @@ use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::inode;
 use crate::vfs::{
-    Attr, File, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, MapMode, Mappable, Mapping,
-    NewNode, NodeKind, SetAttr, XattrFlags,
+    Attr, Content, File, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, MapMode, Mappable,
+    Mapping, NewNode, NodeKind, SetAttr, XattrFlags,
 };
 
 /// How many components are looked up together.
@@ -698,6 +698,11 @@ impl Inode for GoferInode {
         } else {
             Err(Errno::EOPNOTSUPP)
         }
+    }
+
+    fn content(self: Arc<Self>, is_writing: bool) -> SysResult<Arc<dyn Content>> {
+        let flags = if is_writing { syscalls::abi::fs::OpenFlags::RDWR.bits() } else { 0 };
+        Ok(Arc::new(GoferFile::open(self, flags)?))
     }
 
     fn list(&self) -> SysResult<Vec<ListEntry>> {

@@ -11,7 +11,9 @@ use super::node::{OverlayNode, Place};
 use crate::fs::tmpfs::file::RegularFile;
 use crate::task::CurrentTask;
 use crate::vfs::inode::downcast;
-use crate::vfs::{Attr, File, FileType, Inode, InodeExtras, NewNode, SetAttr, XattrFlags};
+use crate::vfs::{
+    Attr, Content, File, FileType, Inode, InodeExtras, ListEntry, NewNode, SetAttr, XattrFlags,
+};
 
 impl OverlayNode {
     fn arc(&self) -> SysResult<Arc<Self>> {
@@ -333,6 +335,24 @@ impl Inode for OverlayNode {
                 task.kernel.special_files.open(task, &inode, rdev, flags)
             }
         }
+    }
+
+    fn content(self: Arc<Self>, is_writing: bool) -> SysResult<Arc<dyn Content>> {
+        if is_writing {
+            self.pin();
+        }
+        Ok(Arc::new(RegularFile::new(self.upper()?.clone())?))
+    }
+
+    fn list(&self) -> SysResult<Vec<ListEntry>> {
+        let mut list = Vec::new();
+        OverlayDir::new(self.arc()?).visit(0, |name, ino, file_type, _| {
+            if !matches!(name, b"." | b"..") {
+                list.push(ListEntry { name: name.to_vec(), ino, file_type });
+            }
+            true
+        })?;
+        Ok(list)
     }
 
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {

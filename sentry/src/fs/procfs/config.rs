@@ -113,7 +113,7 @@ FANOTIFY is not set
 QUOTA is not set
 AUTOFS_FS is not set
 FUSE_FS is not set
-OVERLAY_FS is not set
+OVERLAY_FS=y
 PROC_FS=y
 PROC_SYSCTL=y
 PROC_PAGE_MONITOR=y

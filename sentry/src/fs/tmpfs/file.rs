@@ -13,8 +13,8 @@ use super::node::Node;
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::file::seek_in_size;
 use crate::vfs::{
-    Attr, DirEntry, DirSink, File, FileFlags, Inode, IoSink, IoSource, MapMode, Mappable, Mapping,
-    OpenFile, WriteOffset, permission,
+    Attr, Content, DirEntry, DirSink, File, FileFlags, Inode, IoSink, IoSource, MapMode, Mappable,
+    Mapping, OpenFile, WriteOffset, permission,
 };
 
 /// An open regular file.
@@ -52,6 +52,21 @@ impl RegularFile {
     /// Reads.
     pub(crate) fn read_at(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
         self.node.data()?.read().read(dst, offset)
+    }
+}
+
+impl Content for RegularFile {
+    fn read_at(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
+        Self::read_at(self, dst, offset)
+    }
+
+    fn write_at(&self, src: &mut dyn IoSource, offset: u64) -> SysResult<usize> {
+        Ok(Self::write_at(self, src, WriteOffset::At(offset))?.0)
+    }
+
+    fn next_data(&self, offset: u64) -> SysResult<u64> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+        self.node.data()?.read().seek(offset, false)
     }
 }
 

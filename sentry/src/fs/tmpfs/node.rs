@@ -16,8 +16,8 @@ use crate::sync::{Mutex, RwLock};
 use crate::task::CurrentTask;
 use crate::vfs::inode::downcast;
 use crate::vfs::{
-    Attr, File, FileFlags, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind, SetAttr,
-    SetTime, Timestamp, XattrFlags,
+    Attr, Content, File, FileFlags, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind,
+    SetAttr, SetTime, Timestamp, XattrFlags,
 };
 
 /// How long an access time stands under `relatime`.
@@ -555,6 +555,10 @@ impl Inode for Node {
         };
         let inode: Arc<dyn Inode> = self;
         task.kernel.special_files.open(task, &inode, rdev, flags)
+    }
+
+    fn content(self: Arc<Self>, _is_writing: bool) -> SysResult<Arc<dyn Content>> {
+        Ok(Arc::new(RegularFile::new(self)?))
     }
 
     fn host_content(&self) -> SysResult<Arc<OwnedFd>> {
