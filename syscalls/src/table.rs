@@ -365,12 +365,12 @@ macro_rules! for_each_syscall {
             IO_URING_SETUP io_uring_setup(entries: UInt, p: Ptr) -> Int, Unsupported, aio, "";
             IO_URING_ENTER io_uring_enter(fd: Fd, to_submit: UInt, min_complete: UInt, flags: Hex32, argp: Ptr, argsz: Size) -> Int, Unsupported, aio, "";
             IO_URING_REGISTER io_uring_register(fd: Fd, opcode: UInt, arg: Ptr, nr_args: UInt) -> Int, Unsupported, aio, "";
-            OPEN_TREE open_tree(dirfd: DirFd, pathname: InStr, flags: Flags(mount::OpenTreeFlags)) -> Int, Unsupported, mount, "";
-            MOVE_MOUNT move_mount(from_dirfd: DirFd, from_pathname: InStr, to_dirfd: DirFd, to_pathname: InStr, flags: Flags(mount::MoveMountFlags)) -> Int, Unsupported, mount, "";
-            FSOPEN fsopen(fsname: InStr, flags: Hex32) -> Int, Unsupported, mount, "";
-            FSCONFIG fsconfig(fd: Fd, cmd: Enum(mount::FSCONFIG_NAMES), key: InStr, value: Ptr, aux: Int) -> Int, Unsupported, mount, "";
-            FSMOUNT fsmount(fsfd: Fd, flags: Hex32, attr_flags: Flags(mount::MountAttrFlags)) -> Int, Unsupported, mount, "";
-            FSPICK fspick(dirfd: DirFd, pathname: InStr, flags: Hex32) -> Int, Unsupported, mount, "";
+            OPEN_TREE open_tree(dirfd: DirFd, pathname: InStr, flags: Flags(mount::OpenTreeFlags)) -> Int, Full, mount, "";
+            MOVE_MOUNT move_mount(from_dirfd: DirFd, from_pathname: InStr, to_dirfd: DirFd, to_pathname: InStr, flags: Flags(mount::MoveMountFlags)) -> Int, Partial, mount, "no `MOVE_MOUNT_SET_GROUP`, no `MOVE_MOUNT_BENEATH`";
+            FSOPEN fsopen(fsname: InStr, flags: Hex32) -> Int, Full, mount, "";
+            FSCONFIG fsconfig(fd: Fd, cmd: Enum(mount::FSCONFIG_NAMES), key: InStr, value: Ptr, aux: Int) -> Int, Partial, mount, "options by name, without messages about errors";
+            FSMOUNT fsmount(fsfd: Fd, flags: Hex32, attr_flags: Flags(mount::MountAttrFlags)) -> Int, Full, mount, "";
+            FSPICK fspick(dirfd: DirFd, pathname: InStr, flags: Hex32) -> Int, Full, mount, "";
             PIDFD_OPEN pidfd_open(pid: Int, flags: Flags(signal::PidfdFlags)) -> Int, Full, process, "";
             CLONE3 clone3(cl_args: InSized(CloneArgs, 1), size: Size) -> Int, Full, process, "";
             CLOSE_RANGE close_range(first: UInt, last: UInt, flags: Flags(fs::CloseRangeFlags)) -> Int, Full, fd, "";

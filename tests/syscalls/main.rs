@@ -150,9 +150,9 @@ mod subjects {
 
     subjects!(
         aio, coredump, creds, dir, exec, fault, fcntl, futex, keys, landlock, late_calls, lease,
-        memfd, mmap, mqueue, namespaces, netlink, notify, open, overlay, path, pipe, poll, process,
-        procfs, ptrace, read_write, seccomp, signal, sites, socket, socket_raw, socket_tcp,
-        socket_udp, stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal, timer, tracing, unotify,
-        variants, xattr,
+        memfd, mmap, mount_api, mqueue, namespaces, netlink, notify, open, overlay, path, pipe,
+        poll, process, procfs, ptrace, read_write, seccomp, signal, sites, socket, socket_raw,
+        socket_tcp, socket_udp, stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal, timer,
+        tracing, unotify, variants, xattr,
     );
 }

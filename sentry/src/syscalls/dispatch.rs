@@ -243,6 +243,12 @@ rows! {
     MOUNT => mount::sys_mount(5);
     UMOUNT2 => mount::sys_umount2(2);
     PIVOT_ROOT => mount::sys_pivot_root(2);
+    OPEN_TREE => mount_tree::sys_open_tree(3);
+    MOVE_MOUNT => mount_tree::sys_move_mount(5);
+    FSOPEN => mount_context::sys_fsopen(2);
+    FSPICK => mount_context::sys_fspick(3);
+    FSCONFIG => mount_context::sys_fsconfig(5);
+    FSMOUNT => mount_context::sys_fsmount(3);
     MOUNT_SETATTR => mount_setattr::sys_mount_setattr(5);
     STATMOUNT => statmount::sys_statmount(4);
     LISTMOUNT => statmount::sys_listmount(4);

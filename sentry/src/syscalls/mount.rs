@@ -1,5 +1,7 @@
 //! Mounting: `mount(2)`, `umount2(2)`, `pivot_root(2)`.
 
+use std::sync::Arc;
+
 use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::abi::mount::{MS_MGC_MSK, MS_MGC_VAL, MountFlags, UmountFlags};
 use syscalls::{Errno, SysResult, UserAddr};
@@ -94,11 +96,26 @@ pub(super) fn sys_mount(
     let fs = task.kernel.file_system_types.make(task, &kind, &data)?;
     let sb = SuperBlock::owned(fs, &task.creds().user_ns);
     sb.set_readonly(flags.contains(MountFlags::RDONLY));
-    let mount = Mount::new(sb, &source, with_default_atime(flags));
-    if !namespace.owner.is_initial() && matches!(kind.as_slice(), b"proc" | b"sysfs") {
-        visible::check(&namespace, &mount)?;
-    }
+    let mount = new_mount(&namespace, sb, &source, with_default_atime(flags))?;
     Ok(namespace.mount(&mount, &at)?)
+}
+
+/// Makes a mount of a whole file system, unless a namespace of others would see more than before.
+///
+/// # Errors
+/// `EPERM`.
+pub(super) fn new_mount(
+    namespace: &MountNamespace,
+    sb: Arc<SuperBlock>,
+    source: &[u8],
+    flags: MountFlags,
+) -> SysResult<Arc<Mount>> {
+    let kind = sb.fs.kind();
+    let mount = Mount::new(sb, source, flags);
+    if !namespace.owner.is_initial() && matches!(kind, "proc" | "sysfs") {
+        visible::check(namespace, &mount)?;
+    }
+    Ok(mount)
 }
 
 /// Binds a namespace to a name. One of mounts may be bound only in an older one, so that none is kept
@@ -142,21 +159,35 @@ fn remount(task: &CurrentTask, at: &Path, flags: MountFlags, data: &[u8]) -> Sys
         return Err(Errno::EPERM);
     }
     if !flags.contains(MountFlags::BIND) {
-        let creds = task.creds();
-        let may = match at.mount.sb.owner() {
-            Some(owner) => creds.is_capable_in(owner, CAP_SYS_ADMIN),
-            None => creds.has_capability(CAP_SYS_ADMIN),
-        };
-        if !may {
-            return Err(Errno::EPERM);
-        }
-        if !flags.contains(MountFlags::RDONLY) && at.mount.sb.fs.is_always_readonly() {
-            return Err(Errno::EROFS);
-        }
-        at.mount.sb.fs.remount(data)?;
-        at.mount.sb.set_readonly(flags.contains(MountFlags::RDONLY));
+        reconfigure(task, &at.mount.sb, flags.contains(MountFlags::RDONLY), data)?;
     }
     at.mount.set_flags(new);
+    Ok(())
+}
+
+/// Changes a file system as a whole.
+///
+/// # Errors
+/// `EPERM`, `EROFS`, those of the file system.
+pub(super) fn reconfigure(
+    task: &CurrentTask,
+    sb: &SuperBlock,
+    readonly: bool,
+    data: &[u8],
+) -> SysResult<()> {
+    let creds = task.creds();
+    let may = match sb.owner() {
+        Some(owner) => creds.is_capable_in(owner, CAP_SYS_ADMIN),
+        None => creds.has_capability(CAP_SYS_ADMIN),
+    };
+    if !may {
+        return Err(Errno::EPERM);
+    }
+    if !readonly && sb.fs.is_always_readonly() {
+        return Err(Errno::EROFS);
+    }
+    sb.fs.remount(data)?;
+    sb.set_readonly(readonly);
     Ok(())
 }
 

@@ -99,7 +99,8 @@ fn parse(attr: &MountAttr) -> SysResult<Change> {
     Ok(change)
 }
 
-fn flags_of(attributes: MountAttrFlags) -> MountFlags {
+/// Returns the flags of mounts that attributes stand for, without those about access times.
+pub(super) fn flags_of(attributes: MountAttrFlags) -> MountFlags {
     [
         (MountAttrFlags::RDONLY, MountFlags::RDONLY),
         (MountAttrFlags::NOSUID, MountFlags::NOSUID),

@@ -53,6 +53,11 @@ impl FileSystemTypes {
         make(task, options)
     }
 
+    /// Returns whether there is a type of this name.
+    pub fn has(&self, name: &[u8]) -> bool {
+        str::from_utf8(name).is_ok_and(|name| self.types.read().contains_key(name))
+    }
+
     /// Returns the names, for `/proc/filesystems`.
     pub fn names(&self) -> Vec<&'static str> {
         self.types.read().keys().copied().collect()

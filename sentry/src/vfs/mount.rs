@@ -7,6 +7,7 @@
 //! Locks, outermost first: `Family::lock` (every change of a tree), `Mount::children`,
 //! `Mount::place`.
 
+mod detached;
 mod propagate;
 pub mod visible;
 
@@ -17,6 +18,7 @@ use syscalls::abi::fs::makedev;
 use syscalls::abi::mount::MountFlags;
 use syscalls::{Errno, SysResult};
 
+use self::detached::Detached;
 use self::propagate::Family;
 use super::attr::FileType;
 use super::dentry::{Dentry, DentryCache};
@@ -169,6 +171,8 @@ pub struct Mount {
     locked_flags: AtomicU64,
     /// Whether the mount is the kernel's own (`MNT_INTERNAL`): what nobody gets to by a name.
     is_internal: bool,
+    /// Set where the mount is the root of a tree of its own, which may be put somewhere.
+    detached: Mutex<Option<Detached>>,
     /// Whether the mount stays where it is (`MNT_LOCKED`): it may hide something.
     is_locked: AtomicBool,
     propagation: Mutex<Propagation>,
@@ -200,6 +204,7 @@ impl Mount {
             flags: AtomicU64::new((flags & MOUNT_FLAGS).bits()),
             locked_flags: AtomicU64::new(0),
             is_internal: false,
+            detached: Mutex::new(None),
             is_locked: AtomicBool::new(false),
             propagation: Mutex::new(Propagation::default()),
             place: Mutex::new(None),
@@ -664,7 +669,7 @@ impl MountNamespace {
         change: impl Fn(MountFlags) -> MountFlags,
     ) -> SysResult<()> {
         let _change = self.change();
-        if !path.is_mount_root() || !self.contains(&path.mount) {
+        if !path.is_mount_root() || !self.may_change(&path.mount) {
             return Err(Errno::EINVAL);
         }
         let mounts = if recursive { Self::tree(&path.mount) } else { vec![path.mount.clone()] };
