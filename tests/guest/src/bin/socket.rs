@@ -1,6 +1,6 @@
 //! Unix sockets: names, connections, messages, files and credentials beside the data, options.
 
-use guest_tests::fs::{close, fstat, pipe, read, write};
+use guest_tests::fs::{close, fstat, pipe, read, text, write};
 use guest_tests::mem::zeroed;
 use guest_tests::proc::{End, child, pid, sleep, wait};
 use guest_tests::{Outcome, SysResult, check, eq, fails, ok, sig, sys};
@@ -496,6 +496,35 @@ fn credentials_at_the_end() -> Outcome {
     Ok(())
 }
 
+fn pidfds_travel() -> Outcome {
+    const SO_PASSPIDFD: i32 = 76;
+    const SO_PEERPIDFD: i32 = 77;
+    const SCM_PIDFD: i32 = 4;
+    let names = |fd: i32, pid: i32| -> Result<bool, i32> {
+        let path = std::ffi::CString::new(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        Ok(text(&path)?.contains(&format!("Pid:\t{pid}\n")))
+    };
+    let (one, other) = ok!(pair(SOCK_STREAM));
+    let (mut peer, mut len) = (0_i32, 4_u32);
+    ok!(sys!(SYS_getsockopt, one, SOL_SOCKET, SO_PEERPIDFD, &mut peer, &mut len));
+    check!(ok!(names(peer, pid())), "the peer is another process");
+    eq!(ok!(option(other, SO_PASSPIDFD)), 0);
+    ok!(set_option(other, SO_PASSPIDFD, 1));
+    eq!(ok!(option(other, SO_PASSPIDFD)), 1);
+    let sender = ok!(child(|| i32::from(write(one, b"x").is_err())));
+    let message = ok!(recv_with(other, 10, 64, 0));
+    eq!(message.data, b"x");
+    eq!((number(&message.control, 8), number(&message.control, 12)), (SOL_SOCKET, SCM_PIDFD));
+    let fd = number(&message.control, 16);
+    check!(ok!(names(fd, sender)), "the sender is another process");
+    ok!(sys!(SYS_waitid, libc::P_PIDFD, fd, 0, libc::WEXITED | libc::WNOWAIT, 0));
+    eq!(ok!(wait(sender)), End::Code(0));
+    for fd in [one, other, peer, fd] {
+        ok!(close(fd));
+    }
+    Ok(())
+}
+
 fn receive_times_out() -> Outcome {
     let (one, _other) = ok!(pair(SOCK_STREAM));
     let time = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
@@ -583,6 +612,7 @@ guest_tests::cases!(
     files_without_room_are_closed,
     credentials_travel,
     credentials_at_the_end,
+    pidfds_travel,
     receive_times_out,
     many_messages_at_once,
     sockets_in_flight,
