@@ -1,5 +1,7 @@
 //! `sysfs(5)`: the processors, the loopback interface, and what else programs ask for.
 
+mod cache;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -140,6 +142,7 @@ fn one_cpu(numbers: &Numbers, cpu: usize, n_cpus: usize) -> Named {
         ],
     );
     let entries = vec![
+        cache::dir(numbers, cpu, n_cpus),
         numbers.named_dir("topology", topology),
         numbers.link("node0", "../../node/node0"),
         numbers.link("subsystem", "../../../../bus/cpu"),

@@ -210,6 +210,28 @@ fn system_files() -> Outcome {
     Ok(())
 }
 
+fn caches_of_processors() -> Outcome {
+    let first = "/sys/devices/system/cpu/cpu0/cache/index0";
+    let number = |name: &str| -> Result<u64, String> {
+        let text = ok!(file(&format!("{first}/{name}")));
+        text.trim_end().trim_end_matches('K').parse().map_err(|_| format!("{name}: {text:?}"))
+    };
+    match sys!(SYS_access, c"/sys/devices/system/cpu/cpu0/cache/index0", 0) {
+        // The machine says nothing of its caches, or there is no such file system.
+        Err(libc::ENOENT) => return Ok(()),
+        result => ok!(result),
+    };
+    eq!(number("level")?, 1);
+    let line = number("coherency_line_size")?;
+    check!(line.is_power_of_two() && (16..=1024).contains(&line));
+    let partitions = number("physical_line_partition")?;
+    let bytes = line * partitions * number("ways_of_associativity")? * number("number_of_sets")?;
+    eq!(number("size")? * 1024, bytes);
+    check!(["Data\n", "Unified\n"].contains(&ok!(file(&format!("{first}/type"))).as_str()));
+    check!(ok!(file(&format!("{first}/shared_cpu_list"))).starts_with('0'));
+    Ok(())
+}
+
 fn sysctls() -> Outcome {
     for (path, least) in [
         ("/proc/sys/kernel/pid_max", 1000u64),
@@ -421,6 +443,7 @@ guest_tests::cases!(
     memory_maps_of_another_process,
     memory_file_reads,
     system_files,
+    caches_of_processors,
     sysctls,
     limits_file,
     oom_score_can_be_set,
