@@ -294,6 +294,8 @@ fn release(
     }
     gofer_go.write_all(&[1]).context("starting the gofer")?;
     jail::map_sentry_ids(sandbox.sentry.pid, privileged)?;
+    // Without it, what has had a lower priority once keeps it.
+    let _ = sys::permit_own_nice(sandbox.sentry.pid);
     sentry_go.write_all(&[1]).context("starting the sentry")?;
     before_exec(sandbox)?;
     gofer_go.write_all(&[1]).context("starting the gofer")?;

@@ -622,6 +622,18 @@ pub(crate) fn set_limits() -> io::Result<()> {
     check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) }.into()).map(drop)
 }
 
+/// Lets the threads of a child go back from a lower priority to the caller's own.
+pub(crate) fn permit_own_nice(pid: i32) -> io::Result<()> {
+    // SAFETY: integers. The call itself returns 20 less the nice value, as the limit counts.
+    let own = check(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, 0) })?;
+    let own = u64::try_from(own).unwrap_or(0);
+    let limit = libc::rlimit { rlim_cur: own, rlim_max: own };
+    // SAFETY: `limit` is live, and nothing is asked back.
+    let done =
+        unsafe { libc::prlimit(pid, libc::RLIMIT_NICE, &raw const limit, std::ptr::null_mut()) };
+    check(done.into()).map(drop)
+}
+
 /// Returns the effective user and group id.
 pub(crate) fn effective_ids() -> (u32, u32) {
     // SAFETY: neither takes arguments nor fails.

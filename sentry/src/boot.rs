@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ::syscalls::Errno;
 use sentry_host::Rule;
 use sentry_host::filter::{self, Violation};
-use sentry_host::{memfd, startup, usage};
+use sentry_host::{memfd, schedule, startup, usage};
 use sentry_platform::Platform;
 use sentry_platform::ptrace::{self, Ptrace};
 use sentry_platform::systrap::{self, DoorbellChoice, Systrap};
@@ -43,6 +43,7 @@ pub fn boot(config: Config, descriptors: Descriptors) -> i32 {
     // what processes use.
     let _ = usage::start(proc.as_fd());
     memfd::set_descriptor_directory(proc_self_fd);
+    schedule::prepare();
     crate::syscalls::sched::limit_cpus(config.cpus.unwrap_or(usize::MAX));
     crate::log::init(log, config.debug);
     let Ok((server, notifier)) = ControlServer::new(control) else { return 1 };

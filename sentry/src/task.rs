@@ -33,10 +33,12 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
+use sentry_host::schedule::{Class, Schedule};
 use sentry_platform::{Context, HostCall, SyscallArgs};
 use syscalls::Errno;
 use syscalls::abi::sched::{
-    SCHED_DEADLINE, SCHED_FIFO, SCHED_NORMAL, SCHED_RESET_ON_FORK, SCHED_RR,
+    SCHED_BATCH, SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK,
+    SCHED_RR,
 };
 
 use crate::kernel::Kernel;
@@ -181,6 +183,16 @@ impl TaskMisc {
         self.deadline.is_none() || self.sched_policy & SCHED_RESET_ON_FORK.unsigned_abs() != 0
     }
 
+    /// Returns how the host is to schedule the thread: what is real-time here is not there.
+    pub(crate) fn schedule(&self) -> Schedule {
+        let class = match (self.sched_policy & !SCHED_RESET_ON_FORK.unsigned_abs()).cast_signed() {
+            SCHED_BATCH => Class::Batch,
+            SCHED_IDLE => Class::Idle,
+            _ => Class::Normal,
+        };
+        Schedule { class, nice: self.nice, cpus: self.affinity.clone() }
+    }
+
     /// Gives a new thread the default policy and priority where `SCHED_RESET_ON_FORK` says so.
     fn reset_on_fork(&mut self) {
         const RESET: u32 = SCHED_RESET_ON_FORK.unsigned_abs();
@@ -276,6 +288,21 @@ impl Task {
 
     pub(crate) fn set_restart(&self, restart: Option<Restart>) {
         *self.restart.lock() = restart;
+    }
+
+    /// Has the host schedule the thread as it is to be scheduled now.
+    pub(crate) fn reschedule(&self) {
+        // Held until it is done: of two at once the later one counts.
+        let misc = self.misc.lock();
+        let context = self.context.lock().clone();
+        context.set_schedule(&misc.schedule());
+    }
+
+    /// Does so for a context that the host schedules as any other.
+    fn reschedule_fresh(&self) {
+        if self.misc.lock().schedule() != Schedule::default() {
+            self.reschedule();
+        }
     }
 
     /// Returns root, working directory and umask.

@@ -166,10 +166,10 @@ macro_rules! for_each_syscall {
             FSTATFS fstatfs(fd: Fd, buf: OutStruct(Statfs)) -> Int, Full, stat, "";
             SYSFS sysfs(option: Int, arg1: Hex, arg2: Hex) -> Int, Full, system, "";
             GETPRIORITY getpriority(which: Enum(resource::PRIO_NAMES), who: Int) -> Int, Full, sched, "";
-            SETPRIORITY setpriority(which: Enum(resource::PRIO_NAMES), who: Int, prio: Int) -> Int, Partial, sched, "kept and returned; the host schedules";
-            SCHED_SETPARAM sched_setparam(pid: Int, param: InStruct(SchedParam)) -> Int, Partial, sched, "kept and returned; the host schedules";
+            SETPRIORITY setpriority(which: Enum(resource::PRIO_NAMES), who: Int, prio: Int) -> Int, Partial, sched, "nothing goes before what runsc itself was given";
+            SCHED_SETPARAM sched_setparam(pid: Int, param: InStruct(SchedParam)) -> Int, Partial, sched, "real-time policies are kept and shown, and scheduled as SCHED_NORMAL";
             SCHED_GETPARAM sched_getparam(pid: Int, param: OutStruct(SchedParam)) -> Int, Full, sched, "";
-            SCHED_SETSCHEDULER sched_setscheduler(pid: Int, policy: Enum(sched::SCHED_NAMES), param: InStruct(SchedParam)) -> Int, Partial, sched, "kept and returned; the host schedules";
+            SCHED_SETSCHEDULER sched_setscheduler(pid: Int, policy: Enum(sched::SCHED_NAMES), param: InStruct(SchedParam)) -> Int, Partial, sched, "real-time policies are kept and shown, and scheduled as SCHED_NORMAL";
             SCHED_GETSCHEDULER sched_getscheduler(pid: Int) -> Int, Full, sched, "";
             SCHED_GET_PRIORITY_MAX sched_get_priority_max(policy: Enum(sched::SCHED_NAMES)) -> Int, Full, sched, "";
             SCHED_GET_PRIORITY_MIN sched_get_priority_min(policy: Enum(sched::SCHED_NAMES)) -> Int, Full, sched, "";
@@ -228,7 +228,7 @@ macro_rules! for_each_syscall {
             TKILL tkill(tid: Int, sig: Signal) -> Int, Full, signal, "";
             TIME time(tloc: OutStruct(Long)) -> Int, Full, time, "";
             FUTEX futex(uaddr: Ptr, futex_op: Mixed(FUTEX), val: UInt, timeout: FutexTimeout(1), uaddr2: Ptr, val3: UInt) -> Int, Partial, futex, "priority inheritance without boosting";
-            SCHED_SETAFFINITY sched_setaffinity(pid: Int, cpusetsize: Size, mask: InBuf(1)) -> Int, Partial, sched, "kept and returned; the host schedules";
+            SCHED_SETAFFINITY sched_setaffinity(pid: Int, cpusetsize: Size, mask: InBuf(1)) -> Int, Full, sched, "";
             SCHED_GETAFFINITY sched_getaffinity(pid: Int, cpusetsize: Size, mask: OutBuf(1)) -> Int, Full, sched, "";
             SET_THREAD_AREA set_thread_area(u_info: Ptr) -> Int, Unsupported, process, "not built into Linux either";
             IO_SETUP io_setup(nr_events: UInt, ctx_idp: InOutStruct(Long)) -> Int, Full, aio, "";
@@ -339,7 +339,7 @@ macro_rules! for_each_syscall {
             PROCESS_VM_WRITEV process_vm_writev(pid: Int, local_iov: InArray(Iovec, 2), liovcnt: ULong, remote_iov: InArray(Iovec, 4), riovcnt: ULong, flags: Hex) -> Int, Full, process, "";
             KCMP kcmp(pid1: Int, pid2: Int, kind: Enum(prctl::KCMP_NAMES), idx1: Hex, idx2: Hex) -> Int, Full, process, "";
             FINIT_MODULE finit_module(fd: Fd, param_values: InStr, flags: Hex32) -> Int, Unsupported, system, "";
-            SCHED_SETATTR sched_setattr(pid: Int, attr: InStruct(SchedAttr), flags: Hex32) -> Int, Partial, sched, "policies are kept and shown; threads are scheduled by the host";
+            SCHED_SETATTR sched_setattr(pid: Int, attr: InStruct(SchedAttr), flags: Hex32) -> Int, Partial, sched, "real-time policies are kept and shown, and scheduled as SCHED_NORMAL";
             SCHED_GETATTR sched_getattr(pid: Int, attr: OutStruct(SchedAttr), size: UInt, flags: Hex32) -> Int, Full, sched, "";
             RENAMEAT2 renameat2(olddirfd: DirFd, oldpath: InStr, newdirfd: DirFd, newpath: InStr, flags: Flags(fs::RenameFlags)) -> Int, Full, dir, "";
             SECCOMP seccomp(operation: Enum(prctl::SECCOMP_NAMES), flags: Flags(prctl::SeccompFlags), args: Ptr) -> Int, Full, security, "";

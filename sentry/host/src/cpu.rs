@@ -12,9 +12,8 @@ use std::mem::size_of;
 use crate::Rule;
 
 pub(crate) const RULES: &[Rule] = &[
-    // The calling thread only.
+    // The calling thread only. What sets it is in the list of `schedule`.
     Rule::when(libc::SYS_sched_getaffinity, &[(0, !0, 0)]),
-    Rule::when(libc::SYS_sched_setaffinity, &[(0, !0, 0)]),
     // Where there is no vDSO.
     Rule::any(libc::SYS_getcpu),
 ];

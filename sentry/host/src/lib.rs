@@ -18,6 +18,7 @@ pub mod poll;
 pub mod random;
 pub mod rule;
 mod runtime;
+pub mod schedule;
 pub mod startup;
 pub mod stream;
 pub mod usage;
@@ -41,6 +42,7 @@ const MODULES: &[(&str, &[Rule])] = &[
     ("memfd", memfd::RULES),
     ("packet", packet::RULES),
     ("cpu", cpu::RULES),
+    ("schedule", schedule::RULES),
 ];
 
 /// Returns every host system call that the functions of this crate make, module by module. The

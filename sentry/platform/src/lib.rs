@@ -9,6 +9,7 @@ mod xstate;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use sentry_host::schedule::Schedule;
 use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use sentry_host::window::Part;
 use syscalls::arch::x86_64::Regs;
@@ -498,6 +499,17 @@ pub trait Context: Send + Sync {
     /// Returns what the host thread has used, or `None` where the host does not tell or the thread
     /// is gone. Called from any thread. Not cheap.
     fn usage(&self) -> Option<ThreadUsage>;
+
+    /// Has the host schedule the thread like this, as far as it permits; one that is still to be born when it is.
+    /// What the thread makes inherits it. Called from any thread.
+    fn set_schedule(&self, schedule: &Schedule) {
+        let _ = schedule;
+    }
+
+    /// Returns on which CPU the thread was when it stopped, as the application says, where it says so.
+    fn cpu(&self) -> Option<u32> {
+        None
+    }
 
     /// Returns what the process has used where it has told that itself with the present system call
     /// (`execve`, `exit_group`), which spares asking the host. Sizes other than the peak are left

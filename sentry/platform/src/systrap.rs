@@ -202,7 +202,7 @@ impl Systrap {
     /// Returns the host calls that the platform makes at run time.
     pub fn rules(&self) -> Vec<Rule> {
         let doorbell = self.inner.doorbell.rules();
-        [doorbell, region::RULES, space::RULES, serve::RULES, spin::RULES].concat()
+        [doorbell, region::RULES, space::RULES, serve::RULES].concat()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the system says of itself: names, memory, processors, randomness.
 
 use sentry_host::clock::Clock;
+use sentry_host::schedule;
 use syscalls::abi::capability::{
     CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_PACCT, CAP_SYS_TTY_CONFIG, CAP_SYSLOG,
 };
@@ -105,7 +106,7 @@ pub(super) fn sys_sysinfo(task: &CurrentTask, info: UserPtr<Sysinfo>) -> Handler
     Ok(task.write_obj(info, &out)?)
 }
 
-/// Implements `getcpu(2)`.
+/// Implements `getcpu(2)`. Where the platform does not know, it is one on which the thread may be.
 pub(super) fn sys_getcpu(
     task: &CurrentTask,
     cpu: UserPtr<u32>,
@@ -113,7 +114,9 @@ pub(super) fn sys_getcpu(
     _tcache: UserAddr,
 ) -> HandlerResult<()> {
     if !cpu.is_null() {
-        task.write_obj(cpu, &0)?;
+        let own = task.context().cpu();
+        let own = own.unwrap_or_else(|| schedule::first_cpu(&task.misc.lock().affinity));
+        task.write_obj(cpu, &own)?;
     }
     if !node.is_null() {
         task.write_obj(node, &0)?;

@@ -71,7 +71,7 @@ pub(super) fn sys_sched_getaffinity(
     Ok(shown.len())
 }
 
-/// Implements `sched_setaffinity(2)`. The mask is kept and shown; threads are placed by the host.
+/// Implements `sched_setaffinity(2)`.
 pub(super) fn sys_sched_setaffinity(
     task: &CurrentTask,
     pid: i32,
@@ -94,7 +94,9 @@ pub(super) fn sys_sched_setaffinity(
     if !may_schedule(task, &target) {
         return Err(Errno::EPERM.into());
     }
-    target.misc.lock().affinity = wanted;
+    let is_all = wanted == all;
+    target.misc.lock().affinity = if is_all { Vec::new() } else { wanted };
+    target.reschedule();
     Ok(())
 }
 
@@ -123,7 +125,7 @@ fn is_priority_valid(policy: i32, priority: i32) -> bool {
 }
 
 /// Implements `sched_setscheduler(2)`: real-time policies are kept and shown but not honoured by
-/// the host, so an unprivileged caller is refused as on Linux.
+/// the host; an unprivileged caller is refused as on Linux.
 pub(super) fn sys_sched_setscheduler(
     task: &CurrentTask,
     pid: i32,
@@ -185,6 +187,8 @@ fn set_policy(
     misc.sched_policy = policy;
     misc.sched_priority = priority;
     misc.deadline = None;
+    drop(misc);
+    target.reschedule();
     Ok(())
 }
 
@@ -259,6 +263,8 @@ pub(super) fn sys_sched_setattr(
     let mut misc = target.misc.lock();
     misc.nice = nice;
     misc.deadline = deadline;
+    drop(misc);
+    target.reschedule();
     Ok(())
 }
 
@@ -384,6 +390,8 @@ pub(super) fn sys_setpriority(
             return Err(Errno::EACCES.into());
         }
         misc.nice = nice;
+        drop(misc);
+        target.reschedule();
     }
     Ok(())
 }

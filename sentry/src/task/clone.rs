@@ -399,7 +399,9 @@ fn build(
     };
     let mut misc = current.misc.lock().clone();
     misc.default_timer_slack_ns = misc.timer_slack_ns;
+    let inherited_schedule = misc.schedule();
     misc.reset_on_fork();
+    let schedule = misc.schedule();
     misc.keyrings.on_clone(is_thread);
     misc.start_ns = current.kernel.clock.boot_ns();
     if shares_memory {
@@ -443,6 +445,9 @@ fn build(
         regs.fs_base = clone.tls;
     }
     context.set_regs(&regs);
+    if schedule != inherited_schedule {
+        context.set_schedule(&schedule);
+    }
     Ok(child)
 }
 

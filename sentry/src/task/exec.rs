@@ -161,6 +161,7 @@ pub fn load_init(
     ready.context.set_regs(&initial_regs(ready.entry));
     *task.mm.lock() = ready.mm.clone();
     task.set_context(ready.context.clone());
+    task.reschedule_fresh();
     *task.creds.lock() = Arc::new(ready.creds.creds.clone());
     *task.comm.lock() = std::mem::take(&mut ready.comm);
     Ok(())
@@ -287,6 +288,7 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
     group.account.change_space(&**current.context(), || {
         task.set_context(ready.context.clone());
     });
+    task.reschedule_fresh();
     current.context().exit();
     old_mm.retire(task);
     drop(old_mm);

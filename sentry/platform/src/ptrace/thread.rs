@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use sentry_host::schedule::{self, Schedule};
 use sentry_host::usage::ThreadUsage;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
@@ -69,6 +70,8 @@ pub(super) struct Thread {
     /// Whether its host thread leads its process.
     leader: bool,
     tid: AtomicI32,
+    /// How the host thread is to be scheduled once it exists.
+    schedule: Mutex<Option<Schedule>>,
     flow: AtomicU8,
     /// Set before the host thread is reaped.
     gone: RwLock<bool>,
@@ -91,6 +94,7 @@ impl Thread {
             owner: Mutex::new(Some(owner)),
             leader,
             tid: AtomicI32::new(0),
+            schedule: Mutex::new(None),
             flow: AtomicU8::new(0),
             gone: RwLock::new(false),
             state: Mutex::new(State {
@@ -124,6 +128,16 @@ impl Thread {
         self.tid.load(Ordering::Acquire)
     }
 
+    /// Has the host thread scheduled like this; returns whether there is or has been one.
+    fn schedule_now(&self, schedule: &Schedule) -> bool {
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        let tid = self.tid();
+        if !*gone {
+            schedule::apply(tid, schedule);
+        }
+        tid != 0
+    }
+
     fn phase(&self) -> Phase {
         lock(&self.state).phase
     }
@@ -138,6 +152,9 @@ impl Thread {
     /// Takes over the stopped host thread `tid`, and does what was waiting for it.
     pub(super) fn attach(&self, tid: i32) {
         self.tid.store(tid, Ordering::Release);
+        if let Some(schedule) = lock(&self.schedule).take() {
+            self.schedule_now(&schedule);
+        }
         self.space.n_live.fetch_add(1, Ordering::Relaxed);
         if let Some(me) = self.me.upgrade() {
             self.tracer.register(tid, me);
@@ -706,6 +723,13 @@ impl Context for Thread {
 
     fn usage(&self) -> Option<ThreadUsage> {
         self.space.thread_usage(self.tid())
+    }
+
+    fn set_schedule(&self, schedule: &Schedule) {
+        let mut wanted = lock(&self.schedule);
+        if !self.schedule_now(schedule) {
+            *wanted = Some(schedule.clone());
+        }
     }
 
     fn set_fast_path(&self, _facts: Option<FastPathFacts>) {}

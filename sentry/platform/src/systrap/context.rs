@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
+use sentry_host::schedule::Schedule;
 use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, Renew as _, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
@@ -102,6 +103,8 @@ pub(super) struct SystrapContext {
     owner: Mutex<Option<Arc<dyn ContextOwner>>>,
     /// The host thread, zero until it is known.
     tid: AtomicU32,
+    /// How the host thread is to be scheduled when it is known. A leaf among the locks.
+    schedule: Mutex<Option<Schedule>>,
     /// Whether the application may be running; only a hint for `interrupt`.
     running: AtomicBool,
     /// When the host thread was last sent a signal that it has not answered by an event, in
@@ -156,6 +159,7 @@ impl SystrapContext {
             slot,
             owner: Mutex::new(owner),
             tid: AtomicU32::new(0),
+            schedule: Mutex::new(None),
             running: AtomicBool::new(false),
             interrupted_ns: AtomicU64::new(0),
             watch: AtomicU32::new(0),
@@ -198,20 +202,6 @@ impl SystrapContext {
     /// Returns the host thread, zero where it is not known yet.
     pub(super) fn tid(&self) -> u32 {
         self.tid.load(SeqCst)
-    }
-
-    /// Returns the host thread that the slot names, where that is one of the process.
-    pub(super) fn told_tid(&self) -> Option<u32> {
-        let tid = self.slot.in_use.load(SeqCst);
-        (tid > 1 && self.space.signal_thread(tid, 0).is_ok()).then_some(tid)
-    }
-
-    /// Records the host thread; an interrupt that came before is sent on.
-    pub(super) fn set_tid(&self, tid: u32) {
-        self.tid.store(tid, SeqCst);
-        if self.slot.interrupt.load(SeqCst) != 0 {
-            let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
-        }
     }
 
     /// Returns what all contexts share.

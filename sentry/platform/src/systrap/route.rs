@@ -126,6 +126,7 @@ impl Inner {
             space.set_pid(pid);
             processes.by_pid.insert(pid, Arc::clone(space));
         }
+        context.schedule_wanted();
         give_region();
         // Its end may have been seen before it was known.
         self.claim_orphan(space, pid);

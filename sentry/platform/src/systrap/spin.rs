@@ -19,19 +19,12 @@ use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use sentry_host::Rule;
 use sentry_host::clock::{self, Clock};
 use sentry_sysmsg::slot::{START_SPINS, Slot};
 
 use super::Inner;
 use super::context::SystrapContext;
 use crate::Event;
-
-/// The host calls of this module.
-pub(super) const RULES: &[Rule] = &[
-    // The calling thread only.
-    Rule::when(libc::SYS_sched_setaffinity, &[(0, !0, 0)]),
-];
 
 /// How long both sides wait at most, in ticks of the time-stamp counter: about 20 µs.
 const SPIN_TICKS: u64 = 50_000;
@@ -52,7 +45,7 @@ pub(super) const MAX_STREAK: u32 = 128;
 /// After how many hits a session has paid.
 const GOOD_SESSION: u32 = 64;
 /// The part of what the processor says that is the number of the CPU.
-const CPU_NUMBER: u32 = 0xfff;
+pub(super) const CPU_NUMBER: u32 = 0xfff;
 
 /// Returns how long stubs spin: not at all where the processor cannot tell time and CPU at once, or
 /// where there is only one CPU.

@@ -1,5 +1,7 @@
 //! Scheduling, limits, `prctl(2)`, `uname(2)`, `sysinfo(2)`, random numbers, device nodes, unknown calls.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use guest_tests::fs::{close, open, read, write};
 use guest_tests::mem::{Map, PAGE, zeroed};
 use guest_tests::proc::{End, child, in_child, pid, tid, wait};
@@ -86,6 +88,90 @@ fn affinity_mask() -> Outcome {
     ok!(sys!(SYS_sched_setaffinity, 0, 128, &mask));
     fails!(sys!(SYS_sched_setaffinity, 0, 128, &[0u64; 16]), EINVAL);
     fails!(sys!(SYS_sched_getaffinity, 0, 1, &mut now), EINVAL);
+    Ok(())
+}
+
+/// Returns the numbers of the processors in this thread's mask, and the masks of one each.
+fn own_cpus() -> Result<Vec<[u64; 16]>, String> {
+    let mut mask = [0u64; 16];
+    ok!(sys!(SYS_sched_getaffinity, 0, 128, &mut mask));
+    let one = |cpu: usize| {
+        let mut one = [0; 16];
+        one[cpu / 64] = 1 << (cpu % 64);
+        one
+    };
+    Ok((0..1024).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 != 0).map(one).collect())
+}
+
+/// Returns the processor that this thread is on, which it is to be on for a while.
+fn steady_cpu() -> Result<u32, String> {
+    let current = || -> Result<u32, i32> {
+        let mut cpu = 0u32;
+        sys!(SYS_getcpu, &mut cpu, 0, 0).map(|_| cpu)
+    };
+    let first = ok!(current());
+    for _ in 0..200 {
+        ok!(sys!(SYS_sched_yield));
+        eq!(ok!(current()), first);
+    }
+    Ok(first)
+}
+
+fn affinity_places_threads() -> Outcome {
+    let cpus = own_cpus()?;
+    let mut seen = Vec::new();
+    for one in &cpus {
+        ok!(sys!(SYS_sched_setaffinity, 0, 128, one));
+        let cpu = steady_cpu()?;
+        check!(!seen.contains(&cpu), "{cpu} twice");
+        seen.push(cpu);
+        // A child is where its parent is, and may be moved by it.
+        in_child(|| {
+            eq!(steady_cpu()?, cpu);
+            Ok(())
+        })?;
+    }
+    let go = ok!(Map::anonymous(PAGE, libc::MAP_SHARED));
+    let pid = ok!(child(|| {
+        if !proc::until(|| go.word(0).load(SeqCst) != 0) {
+            return 1;
+        }
+        if steady_cpu().ok().as_ref() == seen.first() { 0 } else { 2 }
+    }));
+    ok!(sys!(SYS_sched_setaffinity, pid, 128, &cpus[0]));
+    go.word(0).store(1, SeqCst);
+    eq!(ok!(wait(pid)), End::Code(0));
+    Ok(())
+}
+
+fn nice_threads_let_others_go_first() -> Outcome {
+    let cpus = own_cpus()?;
+    let counts = ok!(Map::anonymous(PAGE, libc::MAP_SHARED));
+    let spinner = |index: usize, nice: i32| {
+        child(|| {
+            // Both on one processor.
+            let is_ready = sys!(SYS_sched_setaffinity, 0, 128, &cpus[0]).is_ok()
+                && sys!(SYS_setpriority, libc::PRIO_PROCESS, 0, nice).is_ok();
+            while is_ready {
+                counts.word(index).fetch_add(1, SeqCst);
+            }
+            1
+        })
+    };
+    let eager = ok!(spinner(0, 0));
+    let patient = ok!(spinner(16, 19));
+    let count = |index: usize| counts.word(index).load(SeqCst);
+    check!(proc::until(|| count(0) > 0 && count(16) > 0));
+    let (eager_before, patient_before) = (count(0), count(16));
+    let is_ahead = proc::until(|| {
+        let eager = count(0).wrapping_sub(eager_before) / 4;
+        eager > 100_000 && eager > count(16).wrapping_sub(patient_before)
+    });
+    for pid in [eager, patient] {
+        ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+        eq!(ok!(wait(pid)), End::Signal(libc::SIGKILL));
+    }
+    check!(is_ahead);
     Ok(())
 }
 
@@ -440,7 +526,9 @@ guest_tests::cases!(
     limit_of_another_process,
     scheduler_policies,
     affinity_mask,
+    affinity_places_threads,
     nice_values,
+    nice_threads_let_others_go_first,
     process_names,
     prctl_switches,
     uname_tells,

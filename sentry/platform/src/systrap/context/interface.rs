@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use sentry_host::clock::{self, Clock};
+use sentry_host::schedule::{self, Schedule};
 use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use sentry_sysmsg::slot::Renew as _;
 use sentry_sysmsg::{layout, slot};
@@ -13,7 +14,7 @@ use syscalls::{Errno, SysResult, UserAddr};
 use super::xcopy::XCopy;
 use super::{Phase, SystrapContext, Then};
 use crate::systrap::space::Space;
-use crate::systrap::spin::{ticks, watched_since};
+use crate::systrap::spin::{CPU_NUMBER, ticks, watched_since};
 use crate::systrap::{calls, lock};
 use crate::{
     AddressSpace, Context, ContextOwner, FastPathFacts, HostCall, HostCallResults, PatchPermit,
@@ -248,6 +249,17 @@ impl Context for SystrapContext {
         self.space.thread_usage(self.tid(), self.spun.load(Relaxed))
     }
 
+    fn cpu(&self) -> Option<u32> {
+        // Above the number is that of the memory node.
+        self.slot.cpu.load(Relaxed).checked_sub(1).map(|cpu| cpu & CPU_NUMBER)
+    }
+
+    fn set_schedule(&self, schedule: &Schedule) {
+        let mut wanted = lock(&self.schedule);
+        *wanted = Some(schedule.clone());
+        wanted.take_if(|schedule| self.schedule_now(schedule));
+    }
+
     fn set_fast_path(&self, facts: Option<FastPathFacts>) {
         let values = facts.map(|f| [f.pid, f.tid, f.ppid, f.uid, f.euid, f.gid, f.egid, f.pgid]);
         for (i, place) in self.slot.facts.iter().enumerate() {
@@ -285,6 +297,38 @@ const USER_CS: u64 = 0x33;
 const USER_DS: u64 = 0x2b;
 
 impl SystrapContext {
+    /// Returns the host thread that the slot names, where that is one of the process.
+    pub(in crate::systrap) fn told_tid(&self) -> Option<u32> {
+        let tid = self.slot.in_use.load(SeqCst);
+        (tid > 1 && self.space.signal_thread(tid, 0).is_ok()).then_some(tid)
+    }
+
+    /// Records the host thread; an interrupt that came before is sent on.
+    pub(in crate::systrap) fn set_tid(&self, tid: u32) {
+        self.tid.store(tid, SeqCst);
+        if self.slot.interrupt.load(SeqCst) != 0 {
+            let _ = self.space.signal_thread(tid, layout::INTERRUPT_SIGNAL);
+        }
+        self.schedule_wanted();
+    }
+
+    /// Has the host thread scheduled as was asked for when it was not known, where it is now.
+    pub(in crate::systrap) fn schedule_wanted(&self) {
+        let mut wanted = lock(&self.schedule);
+        wanted.take_if(|schedule| self.schedule_now(schedule));
+    }
+
+    /// Has the host thread scheduled like this; returns whether it and its process are known.
+    fn schedule_now(&self, schedule: &Schedule) -> bool {
+        let tid = Some(self.tid()).filter(|tid| *tid != 0).or_else(|| self.told_tid());
+        // One that has ended by itself must not have given its number to another process's.
+        let tid = tid.filter(|tid| self.space.signal_thread(*tid, 0).is_ok());
+        if let Some(tid) = tid {
+            schedule::apply(tid.cast_signed(), schedule);
+        }
+        tid.is_some()
+    }
+
     /// Notes that the application goes on, and for how long its thread has watched for that.
     pub(super) fn note_resumed(&self, has_watched: bool) {
         let now = ticks();
