@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sentry_platform::HostCall;
-use syscalls::abi::signal::{SIGCONT, SIGHUP, SIGKILL, Siginfo};
+use syscalls::abi::signal::{SI_USER, SIGCONT, SIGHUP, SIGKILL, Siginfo};
 use syscalls::abi::wait as status;
 use syscalls::{UserAddr, UserPtr};
 
@@ -272,7 +272,7 @@ fn reparent_children(group: &Arc<ThreadGroup>) {
             tree.zombie
         };
         identity::changed_for_all(&child);
-        send_death_signals(&child);
+        send_death_signals(&child, group);
         match &new_parent {
             Some(parent) => {
                 parent.tree.lock().children.push(child.clone());
@@ -296,7 +296,7 @@ fn hand_over_children(task: &Task) {
     children.retain(|child| child.tree.lock().parent_tid == task.tid());
     for child in children {
         child.tree.lock().parent_tid = heir;
-        send_death_signals(&child);
+        send_death_signals(&child, &task.group);
     }
 }
 
@@ -308,13 +308,16 @@ fn living_thread(group: &Arc<ThreadGroup>) -> Option<u32> {
 }
 
 /// Sends the signals that threads of a process want when their parent, a thread, has ended
-/// (`PR_SET_PDEATHSIG`).
-fn send_death_signals(child: &ThreadGroup) {
+/// (`PR_SET_PDEATHSIG`): to the process.
+fn send_death_signals(child: &Arc<ThreadGroup>, parent: &ThreadGroup) {
     for task in child.live_tasks() {
         let signo = task.parent_death_signal.load(Ordering::Relaxed);
         if signo != 0 {
-            let info = Siginfo::kill(i32::try_from(signo).unwrap_or(0), 0, 0, 0);
-            let _ = signal::send_to_task(&task, info);
+            let pid = i32::try_from(parent.pid_in(&child.pid_namespace)).unwrap_or(0);
+            let uid = parent.leader().map_or(0, |leader| leader.creds().uid);
+            let shown = task.creds().user_ns.shown_uid(uid);
+            let info = Siginfo::kill(i32::try_from(signo).unwrap_or(0), SI_USER, pid, shown);
+            let _ = signal::send_to_group(child, info);
         }
     }
 }

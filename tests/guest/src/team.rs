@@ -131,9 +131,14 @@ impl Team {
     /// Returns what is seen of the process in a seat.
     pub fn state(&self, seat: usize) -> State {
         let pid = self.members[seat].pid;
-        match if pid == 0 { None } else { proc::state(pid) } {
-            // That of the last is over: it is only not removed yet.
-            None | Some('X') => State::Gone,
+        let mut letter = if pid == 0 { None } else { proc::state(pid) };
+        // It is over, but can be named until it is removed.
+        while letter == Some('X') {
+            pause();
+            letter = proc::state(pid);
+        }
+        match letter {
+            None => State::Gone,
             Some('T' | 't') => State::Stopped,
             Some('Z') => State::Zombie,
             Some(_) => State::Live,

@@ -224,6 +224,33 @@ fn parent_death_signal() -> Outcome {
     Ok(())
 }
 
+fn parent_death_signal_is_for_the_process() -> Outcome {
+    let (reader, writer) = ok!(pipe(0));
+    let (hold_reader, hold_writer) = ok!(pipe(0));
+    ok!(sys!(SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+    let parent = ok!(child(|| {
+        let grandchild = child(|| {
+            let set = 1u64 << (SIGUSR1 - 1);
+            let take = || sys!(SYS_rt_sigtimedwait, &set, 0, &zeroed::<libc::timespec>(), 8);
+            let _ = sys!(SYS_rt_sigprocmask, libc::SIG_BLOCK, &set, 0, 8);
+            let _ = sys!(SYS_kill, pid(), SIGUSR1);
+            let _ = sys!(SYS_prctl, libc::PR_SET_PDEATHSIG, SIGUSR1, 0, 0, 0);
+            let _ = write(writer, b"r");
+            let _ = read(hold_reader, &mut [0u8]);
+            // It has merged with the one that was pending.
+            i32::from(take() != Ok(SIGUSR1 as usize)) | i32::from(take() != Err(libc::EAGAIN)) << 1
+        });
+        let _ = read(hold_reader, &mut [0u8]);
+        i32::from(grandchild.is_err())
+    }));
+    ok!(read(reader, &mut [0u8]));
+    ok!(sys!(SYS_kill, parent, SIGKILL));
+    eq!(ok!(wait(parent)), End::Signal(SIGKILL));
+    ok!(write(hold_writer, b"go"));
+    eq!(ok!(wait(-1)), End::Code(0));
+    Ok(())
+}
+
 fn descriptors_are_copied() -> Outcome {
     let (reader, writer) = ok!(pipe(0));
     ok!(in_child(|| {
@@ -715,6 +742,7 @@ guest_tests::cases!(
     zombie_until_waited,
     orphans_are_adopted,
     parent_death_signal,
+    parent_death_signal_is_for_the_process,
     descriptors_are_copied,
     offsets_are_shared,
     vfork_shares_memory_and_waits,
