@@ -472,6 +472,9 @@ fn layers_may_change_below() -> Outcome {
         ok!(put(c"m/g", b"1"));
         ok!(rename(c"u/g", c"u/h", 0));
         let _ = rename(c"m/g", c"m/i", 0);
+        fails!(stat(c"m/late"), ENOENT);
+        ok!(put(c"u/late", b"1"));
+        let _ = put(c"m/late", b"2");
         let _ = list(c"m");
         ok!(sys!(SYS_umount2, c"m", 0));
         Ok(())

@@ -208,7 +208,12 @@ impl Inode for LayeredNode {
     }
 
     fn create(&self, name: &[u8], node: &NewNode) -> SysResult<Arc<dyn Inode>> {
-        Ok(self.create_child(name, node)?)
+        match self.create_child(name, node) {
+            // Somebody has put something into the layer by himself. The walk knows of nothing there, and
+            // would look and try again for ever.
+            Err(Errno::EEXIST) => Err(Errno::ESTALE),
+            result => Ok(result?),
+        }
     }
 
     fn create_tmpfile(&self, node: &NewNode, is_linkable: bool) -> SysResult<Arc<dyn Inode>> {
