@@ -13,7 +13,7 @@ mod remote;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::ioctl::SIOCATMARK;
@@ -85,6 +85,8 @@ struct State {
     shut: (bool, bool),
     /// Whether it was shut down after a connect that had failed.
     is_stuck: bool,
+    /// Until when TCP remembers the connection that `AF_UNSPEC` has dissolved, and what is set where it does not.
+    remembered: Option<(u64, Option<Arc<AtomicBool>>)>,
 }
 
 /// A TCP socket.
@@ -166,6 +168,7 @@ impl TcpSocket {
                 error: None,
                 shut: (false, false),
                 is_stuck: false,
+                remembered: None,
             }),
             queue: WaitQueue::new(),
             n_embryos: AtomicUsize::new(0),
@@ -548,11 +551,11 @@ impl Socket for TcpSocket {
     }
 
     fn close(&self) {
-        let (role, place) = {
+        let (role, place, remembered) = {
             let mut state = self.state.lock();
             let role = std::mem::replace(&mut state.role, Role::Idle);
             self.leave_attempt(&role, &state);
-            (role, state.place.take())
+            (role, state.place.take(), state.remembered.take())
         };
         match role {
             Role::Connected { stream, .. } => {
@@ -572,7 +575,13 @@ impl Socket for TcpSocket {
             }
             role => {
                 if let Some(place) = place {
-                    self.inet().tcp.release(place);
+                    let now_ns = self.kernel.clock.monotonic_ns();
+                    match remembered {
+                        Some(until) => {
+                            self.inet().tcp.release_later(place, until, now_ns, Weak::new());
+                        }
+                        None => self.inet().tcp.release(place),
+                    }
                 }
                 if let Role::Connecting { link: Some(link) } = &role {
                     link.close(true);

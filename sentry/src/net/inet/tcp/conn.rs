@@ -343,6 +343,7 @@ impl Conn {
                 if peer.is_orphan || is_deaf {
                     own.receive_reset();
                     peer.receive_reset();
+                    self.was_reset.store(true, Ordering::Relaxed);
                     // What would have gone before the answer came.
                     return Ok(Sent::Reset(total.min(MAX_SEGMENT)));
                 }

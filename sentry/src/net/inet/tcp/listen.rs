@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use syscalls::{Errno, SysResult};
 
 use super::conn::{Phase, Side};
-use super::{Role, State, Stream, TcpSocket};
+use super::{Role, State, Stream, TIME_WAIT_NS, TcpSocket};
 use crate::net::Socket;
 use crate::net::inet::addr::Endpoint;
 use crate::net::inet::ports::ClaimState;
@@ -141,7 +141,10 @@ impl TcpSocket {
             role
         };
         if let Role::Connected { stream, .. } = &role {
-            stream.close(true);
+            if stream.close(true) {
+                let until_ns = self.kernel.clock.monotonic_ns() + TIME_WAIT_NS;
+                self.state.lock().remembered = Some((until_ns, stream.reset_flag()));
+            }
             self.leave(stream);
         }
         if let Role::Connecting { link: Some(link) } = &role {
