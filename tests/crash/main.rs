@@ -209,6 +209,12 @@ mod crash {
             (child, vec![id], vec![bundle])
         }
 
+        /// Returns whether a command of the runtime runs, or is about to.
+        fn is_starting(&self) -> bool {
+            let members = self.group.members();
+            members.iter().any(|member| matches!(member.name.as_str(), "runsc" | "sh"))
+        }
+
         /// Kills a member of the group, if there is one.
         fn kill_one(&mut self) -> String {
             let members = self.group.members();
@@ -246,7 +252,8 @@ mod crash {
             // Whoever starts the container may come to it later than the first of these.
             let started = Instant::now();
             loop {
-                let over = !matches!(starting.try_wait(), Ok(None));
+                // A shell that was killed may have left a command behind.
+                let over = !matches!(starting.try_wait(), Ok(None)) && !self.is_starting();
                 let mut last = self.spawn("delete", &delete);
                 let end = cmd::wait(&mut last, DEADLINE);
                 let what = format!(
