@@ -568,6 +568,13 @@ pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
     write_oom_score_adj("self", value)
 }
 
+/// As [`set_oom_score_adj`], to what another process has.
+pub(crate) fn set_oom_score_adj_like(pid: i32) -> io::Result<()> {
+    std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
+        .and_then(|value| value.trim().parse().map_err(io::Error::other))
+        .and_then(|value| write_oom_score_adj("self", value))
+}
+
 /// As [`set_oom_score_adj`], for another process; `spared` is one that is to outlive it.
 pub(crate) fn set_oom_score_adj_of(pid: i32, value: i32, spared: i32) -> io::Result<()> {
     const MAX: i32 = 1000;

@@ -40,6 +40,8 @@ pub(super) fn watch_over(
     let stopped = || format!("sandbox {id} is not running any more");
     let sentry = sandbox.state.sentry.with_context(stopped)?;
     let executable = sandbox.state.monitor.unwrap_or(sentry).open("exe").with_context(stopped)?;
+    // Nothing of the container works without its gofer: where its memory runs out, the stubs go first.
+    sys::set_oom_score_adj_like(sentry.pid).context("setting oom_score_adj")?;
     let (gofer, sockets) = launch_gofer(plan, executable.as_fd(), |gofer| {
         container.set_processes(sentry.pid, gofer.pid)
     })?;

@@ -260,10 +260,10 @@ fn watch_over_container(
     if let Some(slave) = &slave {
         stdio = [slave.as_fd(); 3];
     }
-    sys::set_oom_score_adj(plan.config.container.process.oom_score_adj)?;
     if container.state.sandbox.is_some() {
         return member::watch_over(plan, surroundings, container, stdio, reports);
     }
+    sys::set_oom_score_adj(plan.config.container.process.oom_score_adj)?;
     // What is started in a pod's own groups stays there.
     if let Some(cgroup) = &container.state.sentry_cgroup
         && !cgroup.is_of_systemd()
