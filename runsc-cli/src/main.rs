@@ -7,6 +7,7 @@ mod container;
 mod hooks;
 mod install;
 mod log;
+mod oom_score_adj;
 mod sandbox;
 mod spec;
 mod sys;

@@ -559,39 +559,6 @@ pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Res
     check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }.into()).map(drop)
 }
 
-/// Sets how soon the kernel kills this process and whatever it starts when memory runs out. Where
-/// the caller may not lower it, it stays what it is: managers ask for less than they may.
-pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
-    if value == 0 {
-        return Ok(());
-    }
-    write_oom_score_adj("self", value)
-}
-
-/// As [`set_oom_score_adj`], to what another process has.
-pub(crate) fn set_oom_score_adj_like(pid: i32) -> io::Result<()> {
-    std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
-        .and_then(|value| value.trim().parse().map_err(io::Error::other))
-        .and_then(|value| write_oom_score_adj("self", value))
-}
-
-/// As [`set_oom_score_adj`], for another process; `spared` is one that is to outlive it.
-pub(crate) fn set_oom_score_adj_of(pid: i32, value: i32, spared: i32) -> io::Result<()> {
-    const MAX: i32 = 1000;
-    const DISTANCE: i32 = 300;
-    let lowest = std::fs::read_to_string(format!("/proc/{spared}/oom_score_adj"))?;
-    let lowest: i32 = lowest.trim().parse().map_err(io::Error::other)?;
-    let value = if value > lowest { value } else { lowest.saturating_add(DISTANCE).min(MAX) };
-    write_oom_score_adj(&pid.to_string(), value)
-}
-
-fn write_oom_score_adj(process: &str, value: i32) -> io::Result<()> {
-    match std::fs::write(format!("/proc/{process}/oom_score_adj"), value.to_string()) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        other => other,
-    }
-}
-
 /// Names this process in `/proc/PID/comm`.
 pub(crate) fn set_process_name(name: &CStr) {
     // SAFETY: a C string; longer ones are cut.

@@ -17,7 +17,7 @@ use super::control_client::ControlClient;
 use super::monitor::{self, Surroundings};
 use super::{Plan, jail, launch_gofer, stubs};
 use crate::container::{Container, ProcessRef};
-use crate::sys;
+use crate::oom_score_adj;
 
 /// The numbers at which such a monitor finds its descriptors, after three of `/dev/null`.
 pub(super) mod monitor_fd {
@@ -41,7 +41,7 @@ pub(super) fn watch_over(
     let sentry = sandbox.state.sentry.with_context(stopped)?;
     let executable = sandbox.state.monitor.unwrap_or(sentry).open("exe").with_context(stopped)?;
     // Nothing of the container works without its gofer: where its memory runs out, the stubs go first.
-    sys::set_oom_score_adj_like(sentry.pid).context("setting oom_score_adj")?;
+    oom_score_adj::set_like(sentry.pid).context("setting oom_score_adj")?;
     let (gofer, sockets) = launch_gofer(plan, executable.as_fd(), |gofer| {
         container.set_processes(sentry.pid, gofer.pid)
     })?;
@@ -92,7 +92,7 @@ fn prepare(
         cgroup.add(pid)?;
     }
     let adj = plan.config.container.process.oom_score_adj;
-    match sys::set_oom_score_adj_of(pid, adj, sentry.pid) {
+    match oom_score_adj::set_of(pid, adj, sentry.pid) {
         // As for the monitor itself: managers ask for more than they may.
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
             Err(error).context("setting oom_score_adj")

@@ -29,7 +29,7 @@ use crate::hooks::{self, Point};
 use crate::spec::namespaces::Namespaces;
 use crate::sys::terminal::{self, Pty};
 use crate::sys::{self, Child, ExitStatus};
-use crate::{ExitError, log};
+use crate::{ExitError, log, oom_score_adj};
 
 /// How long a sentry may take to end when its container has stopped.
 const SENTRY_END: Duration = Duration::from_secs(2);
@@ -263,7 +263,7 @@ fn watch_over_container(
     if container.state.sandbox.is_some() {
         return member::watch_over(plan, surroundings, container, stdio, reports);
     }
-    sys::set_oom_score_adj(plan.config.container.process.oom_score_adj)?;
+    oom_score_adj::set(plan.config.container.process.oom_score_adj)?;
     // What is started in a pod's own groups stays there.
     if let Some(cgroup) = &container.state.sentry_cgroup
         && !cgroup.is_of_systemd()
