@@ -9,8 +9,7 @@ use syscalls::{Errno, SysResult, UserAddr};
 use super::{at, mount, versioned};
 use crate::task::{CurrentTask, HandlerResult};
 
-/// `AT_RECURSIVE`.
-const RECURSIVE: u32 = 0x8000;
+const RECURSIVE: u32 = AtFlags::RECURSIVE.bits();
 
 /// The bits that together say how access times are kept.
 const ATIME: u64 = 0x70;

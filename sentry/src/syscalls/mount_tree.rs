@@ -10,8 +10,7 @@ use crate::fs::nsfs;
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{Path, open};
 
-/// `AT_RECURSIVE`.
-const RECURSIVE: u32 = 0x8000;
+const RECURSIVE: u32 = AtFlags::RECURSIVE.bits();
 
 /// Gives a place a descriptor as `open(2)` does with `O_PATH`.
 pub(super) fn install_place(task: &CurrentTask, path: Path, is_cloexec: bool) -> SysResult<Fd> {

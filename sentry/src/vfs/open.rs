@@ -27,11 +27,15 @@ const CREATION_FLAGS: OpenFlags = OpenFlags::CREAT
     .union(OpenFlags::TRUNC)
     .union(OpenFlags::CLOEXEC);
 
+/// How often a file is looked for that somebody else makes and removes meanwhile.
+const MAX_TRIES: u32 = 1000;
+
 /// Opens `path`. `mode` has been put through the umask, and `flags` have been checked against each
 /// other.
 ///
 /// # Errors
-/// Those of the walk; `EEXIST`, `EISDIR`, `ENOTDIR`, `ELOOP`, `EACCES`, `EPERM`, `EROFS`, `ENXIO`.
+/// Those of the walk; `EEXIST`, `EISDIR`, `ENOTDIR`, `ELOOP`, `EACCES`, `EPERM`, `EROFS`, `ENXIO`; `ESTALE`
+/// where a file system keeps saying both that the file is there and that it is not.
 pub fn open(
     task: &CurrentTask,
     walk: &mut Walk<'_>,
@@ -45,6 +49,7 @@ pub fn open(
     let is_creating = flags.contains(OpenFlags::CREAT) && !flags.contains(OpenFlags::PATH);
     let mut step = walk.begin(path)?;
     let mut is_created = false;
+    let mut n_tries = 0;
     let found = loop {
         let Last::Name { name, has_slash } = &step.last else {
             let found = walk.finish(step)?;
@@ -80,7 +85,13 @@ pub fn open(
                         break child;
                     }
                     // Somebody else has just made it.
-                    Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => continue,
+                    Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
+                        n_tries += 1;
+                        if n_tries == MAX_TRIES {
+                            return Err(Errno::ESTALE);
+                        }
+                        continue;
+                    }
                     Err(errno) => return Err(errno),
                 }
             }

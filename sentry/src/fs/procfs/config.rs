@@ -88,7 +88,7 @@ MEMORY_FAILURE is not set
 USERFAULTFD is not set
 SECRETMEM is not set
 NET=y
-PACKET is not set
+PACKET=y
 UNIX=y
 AF_UNIX_OOB is not set
 INET=y
