@@ -332,6 +332,29 @@ impl File for SocketFile {
     }
 }
 
+/// A socket that is told with each write that more follows (`SPLICE_F_MORE`).
+pub struct MoreFollows(pub Arc<SocketFile>);
+
+impl File for MoreFollows {
+    fn attr(&self) -> SysResult<Attr> {
+        self.0.attr()
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn write(
+        &self,
+        task: &CurrentTask,
+        src: &mut dyn IoSource,
+        _offset: WriteOffset,
+    ) -> SysResult<(usize, u64)> {
+        let message = Outgoing { flags: MsgFlags::MORE, ..Outgoing::default() };
+        Ok((self.0.socket.send(task, src, &message)?, 0))
+    }
+}
+
 /// Reads all of what is sent.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 """Clients in the container: what is outside, from within. Arguments: addresses outside."""
-import os, socket, subprocess, sys
+import os, socket, subprocess, sys, time
 
 v4, v6, nobody = sys.argv[1:4]
 
@@ -26,6 +26,43 @@ def tcp(host, n):
 for host in (v4, v6):
     print("tcp", tcp(host, 100_000))
     print("refused", attempt(lambda: socket.create_connection((host, 9), 60)))
+
+
+def take(s, n):
+    data = b""
+    s.settimeout(60)
+    while len(data) < n and (more := s.recv(n - len(data))):
+        data += more
+    return data
+
+
+def held(host):
+    for _ in range(100):
+        s = socket.create_connection((host, 8000), 60)
+        began = time.monotonic()
+        s.send(b"ab", socket.MSG_MORE)
+        s.settimeout(0.05)
+        early = attempt(lambda: s.recv(9))
+        # Later it would have left by itself.
+        if time.monotonic() - began < 0.15:
+            break
+    s.send(b"c")
+    results = [early, take(s, 3)]
+    s.send(b"d", socket.MSG_MORE)
+    results.append(take(s, 1))
+    s.setsockopt(socket.SOL_TCP, socket.TCP_CORK, 1)
+    s.send(b"e")
+    s.setsockopt(socket.SOL_TCP, socket.TCP_CORK, 0)
+    results.append(take(s, 1))
+    s.setsockopt(socket.SOL_TCP, socket.TCP_NODELAY, 1)
+    data = os.urandom(5000)
+    for at in range(0, 5000, 100):
+        s.sendall(data[at : at + 100], socket.MSG_MORE)
+    s.shutdown(socket.SHUT_WR)
+    return results, take(s, 5001) == data
+
+
+print("held", held(v4), held(v6))
 print("unreachable", attempt(lambda: socket.create_connection((nobody, 9), 60)))
 print("no route", attempt(lambda: socket.create_connection(("192.0.2.9", 9), 60)))
 print("no route", attempt(lambda: socket.create_connection(("2001:db8::9", 9), 60)))

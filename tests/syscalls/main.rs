@@ -138,6 +138,11 @@ mod subjects {
         }
 
         #[test]
+        fn socket_more() {
+            super::check("socket_more", Mode::DoHost(Platform::Systrap));
+        }
+
+        #[test]
         fn socket_udp() {
             super::check("socket_udp", Mode::DoHost(Platform::Systrap));
         }
@@ -149,10 +154,52 @@ mod subjects {
     }
 
     subjects!(
-        aio, coredump, creds, dir, exec, fault, fcntl, futex, keys, landlock, late_calls, lease,
-        memfd, mmap, mount_api, mqueue, namespaces, netlink, notify, open, overlay, path, pipe,
-        poll, process, procfs, ptrace, read_write, seccomp, signal, sites, socket, socket_raw,
-        socket_tcp, socket_udp, stat, system, sysv_ipc, sysv_msg, sysv_sem, terminal, timer,
-        tracing, unotify, variants, xattr,
+        aio,
+        coredump,
+        creds,
+        dir,
+        exec,
+        fault,
+        fcntl,
+        futex,
+        keys,
+        landlock,
+        late_calls,
+        lease,
+        memfd,
+        mmap,
+        mount_api,
+        mqueue,
+        namespaces,
+        netlink,
+        notify,
+        open,
+        overlay,
+        path,
+        pipe,
+        poll,
+        process,
+        procfs,
+        ptrace,
+        read_write,
+        seccomp,
+        signal,
+        sites,
+        socket,
+        socket_more,
+        socket_raw,
+        socket_tcp,
+        socket_udp,
+        stat,
+        system,
+        sysv_ipc,
+        sysv_msg,
+        sysv_sem,
+        terminal,
+        timer,
+        tracing,
+        unotify,
+        variants,
+        xattr,
     );
 }

@@ -94,6 +94,9 @@ pub struct Options {
     pub linger: Mutex<(i32, i32)>,
     /// For TCP.
     pub patience: Mutex<Patience>,
+    /// For TCP: `TCP_CORK`, `TCP_NODELAY`.
+    is_corked: AtomicBool,
+    is_prompt: AtomicBool,
     /// One bit per entry of `SWITCHES`.
     switches: AtomicU32,
     /// The entries of `NUMBERS` that have been set.
@@ -120,6 +123,8 @@ impl Default for Options {
             priority: AtomicI32::new(0),
             linger: Mutex::new((0, 0)),
             patience: Mutex::new(Patience::default()),
+            is_corked: AtomicBool::new(false),
+            is_prompt: AtomicBool::new(false),
             switches: AtomicU32::new(0),
             numbers: Mutex::new(BTreeMap::new()),
             is_send_buffer_set: AtomicBool::new(false),
@@ -158,12 +163,34 @@ impl Options {
             priority: signed(&self.priority),
             linger: Mutex::new(*self.linger.lock()),
             patience: Mutex::new(*self.patience.lock()),
+            is_corked: switch(&self.is_corked),
+            is_prompt: switch(&self.is_prompt),
             switches: number(&self.switches),
             numbers: Mutex::new(self.numbers.lock().clone()),
             is_send_buffer_set: switch(&self.is_send_buffer_set),
             is_receive_buffer_set: switch(&self.is_receive_buffer_set),
             is_bound_to_device: switch(&self.is_bound_to_device),
         }
+    }
+
+    /// Returns whether nothing smaller than a segment is to be sent.
+    pub fn is_corked(&self) -> bool {
+        self.is_corked.load(Ordering::Relaxed)
+    }
+
+    /// Sets that.
+    pub fn cork(&self, is_corked: bool) {
+        self.is_corked.store(is_corked, Ordering::Relaxed);
+    }
+
+    /// Returns whether small segments do not wait for acknowledgements of others.
+    pub fn is_prompt(&self) -> bool {
+        self.is_prompt.load(Ordering::Relaxed)
+    }
+
+    /// Sets that.
+    pub fn be_prompt(&self, is_prompt: bool) {
+        self.is_prompt.store(is_prompt, Ordering::Relaxed);
     }
 
     /// Returns whether the socket is bound to the loopback interface.

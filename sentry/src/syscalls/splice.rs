@@ -14,6 +14,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use super::read_write::{Position, do_read, do_write, write_held};
 use crate::fs::pipe::PipeEnd;
 use crate::mm::user_io::MAX_RW_COUNT;
+use crate::net::MoreFollows;
 use crate::sync::{Events, Waiter};
 use crate::task::block::Wait;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart, signal};
@@ -185,9 +186,19 @@ fn through_buffer(
 }
 
 /// Moves up to `count` bytes from a pipe to a file.
-fn from_pipe(task: &CurrentTask, pipe: &PipeEnd, to: &mut Side, count: usize) -> SysResult<usize> {
+fn from_pipe(
+    task: &CurrentTask,
+    pipe: &PipeEnd,
+    to: &mut Side,
+    count: usize,
+    socket: Option<&MoreFollows>,
+) -> SysResult<usize> {
     let at = WriteOffset::At(to.position());
-    let result = pipe.send_to(task, to.open.file.as_ref(), at, count).map(|(n, _)| n);
+    let result = match socket {
+        Some(socket) => pipe.send_to(task, socket, at, count),
+        None => pipe.send_to(task, to.open.file.as_ref(), at, count),
+    };
+    let result = result.map(|(n, _)| n);
     match &result {
         Err(Errno::EPIPE) => signal::send_to_self(task, SIGPIPE),
         Ok(n) if *n > 0 => {
@@ -323,7 +334,11 @@ pub(super) fn sys_splice(
         }),
         (Some(_), None) if appends => Err(Errno::EINVAL.into()),
         (Some(input), None) => {
-            run(task, &mut from, &mut to, extent, |_, to, count| from_pipe(task, &input, to, count))
+            let socket = downcast(&to.open.file).filter(|_| flags.contains(SpliceFlags::MORE));
+            let socket = socket.map(MoreFollows);
+            run(task, &mut from, &mut to, extent, |_, to, count| {
+                from_pipe(task, &input, to, count, socket.as_ref())
+            })
         }
         (None, Some(output)) => run(task, &mut from, &mut to, extent, |from, _, count| {
             to_pipe(task, from, &output, count)

@@ -64,6 +64,8 @@ struct State {
     has_header: bool,
     /// Where the checksum is (IPv6).
     checksum_at: Option<usize>,
+    /// What `MSG_MORE` has collected, and whence and whereto it goes.
+    corked: Option<(Vec<u8>, IpAddr, IpAddr)>,
     /// The messages of ICMP that are not wanted.
     filter: [u32; 8],
     inbox: VecDeque<Received>,
@@ -218,6 +220,40 @@ impl RawSocket {
         // A source that is not ours says nothing about the way.
         let from = if inet.is_local(from) { from } else { inet.source_for(to) };
         stack.output(&mut wire::frame(&[], packet), from, to)
+    }
+
+    /// Sends what goes behind a header.
+    fn send_payload(
+        &self,
+        (mut data, from, to): (Vec<u8>, IpAddr, IpAddr),
+        checksum_at: Option<usize>,
+    ) -> SysResult<()> {
+        let inet = &self.inet;
+        let [protocol, _] = self.protocol.to_le_bytes();
+        if let Some(at) = checksum_at.filter(|_| self.is_v6()) {
+            if at.checked_add(2).is_none_or(|end| end > data.len()) {
+                return Err(Errno::EINVAL);
+            }
+            wire::put(&mut data, at, &[0; 2]);
+            let sum = wire::checksum(from, to, protocol, &data);
+            wire::put(&mut data, at, &sum.to_be_bytes());
+        }
+        let value = |v4, v6| {
+            let (level, name) = if self.is_v6() { (SOL_IPV6, v6) } else { (SOL_IP, v4) };
+            u8::try_from(self.ip.value(level, name)).unwrap_or(64)
+        };
+        let ttl = value(IP_TTL, IPV6_UNICAST_HOPS);
+        let quality = Quality { ttl, tos: value(IP_TOS, IPV6_TCLASS), is_whole: false };
+        match inet.stack() {
+            Some(stack) if !inet.is_local(to) => {
+                stack.send_segment((from, to), protocol, &data, quality)?;
+            }
+            _ => {
+                let parcel = Parcel::new((from, to), protocol, quality, &data);
+                inet.loop_back(&self.kernel, &parcel);
+            }
+        }
+        Ok(())
     }
 
     fn ancillary(&self, received: &Received) -> Vec<Ancillary> {
@@ -475,30 +511,21 @@ impl Socket for RawSocket {
             self.send_whole(from, to, &mut data)?;
             return Ok(total);
         }
-        let [protocol, _] = self.protocol.to_le_bytes();
-        if let Some(at) = checksum_at.filter(|_| self.is_v6()) {
-            if at.checked_add(2).is_none_or(|end| end > total) {
-                return Err(Errno::EINVAL);
+        let collected = {
+            let mut state = self.state.lock();
+            let (mut collected, from, to) = state.corked.take().unwrap_or((Vec::new(), from, to));
+            // As on Linux nothing is left of what gets too long.
+            if collected.len() + total > if self.is_v6() { MAX_LEN } else { MAX_LEN - 20 } {
+                return Err(Errno::EMSGSIZE);
             }
-            wire::put(&mut data, at, &[0; 2]);
-            let sum = wire::checksum(from, to, protocol, &data);
-            wire::put(&mut data, at, &sum.to_be_bytes());
-        }
-        let value = |v4, v6| {
-            let (level, name) = if self.is_v6() { (SOL_IPV6, v6) } else { (SOL_IP, v4) };
-            u8::try_from(self.ip.value(level, name)).unwrap_or(64)
+            collected.append(&mut data);
+            if outgoing.flags.contains(MsgFlags::MORE) {
+                state.corked = Some((collected, from, to));
+                return Ok(total);
+            }
+            (collected, from, to)
         };
-        let ttl = value(IP_TTL, IPV6_UNICAST_HOPS);
-        let quality = Quality { ttl, tos: value(IP_TOS, IPV6_TCLASS), is_whole: false };
-        match inet.stack() {
-            Some(stack) if !inet.is_local(to) => {
-                stack.send_segment((from, to), protocol, &data, quality)?;
-            }
-            _ => {
-                let parcel = Parcel::new((from, to), protocol, quality, &data);
-                inet.loop_back(&self.kernel, &parcel);
-            }
-        }
+        self.send_payload(collected, checksum_at)?;
         Ok(total)
     }
 

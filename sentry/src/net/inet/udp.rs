@@ -47,7 +47,7 @@ struct State {
     is_receive_shut: bool,
     is_send_shut: bool,
     /// What `UDP_CORK` and `MSG_MORE` have collected, and where it goes.
-    corked: Option<(Vec<u8>, Endpoint)>,
+    corked: Option<send::Corked>,
 }
 
 /// A UDP socket.

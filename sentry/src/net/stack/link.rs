@@ -7,6 +7,7 @@
 
 mod device;
 mod patience;
+mod send;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,6 +20,7 @@ use syscalls::abi::socket::MsgFlags;
 use syscalls::{Errno, SysResult};
 
 use self::device::{Device, Told};
+use self::send::Held;
 use super::Stack;
 use super::timers::NEVER;
 use super::wire::{Packet, RST, Segment};
@@ -26,7 +28,7 @@ use crate::net::inet::Endpoint;
 use crate::net::inet::tcp::TcpSocket;
 use crate::net::options::Options;
 use crate::sync::{Events, Mutex, WaitQueue};
-use crate::vfs::{IoSink, IoSource};
+use crate::vfs::IoSink;
 
 /// The sizes of a buffer where nobody has set one: what a connection gets depends on how much the
 /// others have.
@@ -60,6 +62,8 @@ struct Core {
     sockets: SocketSet<'static>,
     handle: SocketHandle,
     mtu: usize,
+    /// What `MSG_MORE` and `TCP_CORK` hold back.
+    held: Held,
     /// Where the room ends, after a SYN: its window is not one that smoltcp keeps in mind.
     edge: Option<u32>,
     /// The number of the first segment that was sent.
@@ -172,6 +176,7 @@ impl Core {
             sockets,
             handle,
             mtu,
+            held: Held::default(),
             edge: None,
             first: None,
             error: None,
@@ -215,6 +220,7 @@ impl Core {
 
     /// Ends the stream that is sent.
     fn end(&mut self, now_ns: u64) {
+        self.release(now_ns);
         if !self.is_awaiting() {
             self.heard_ns = now_ns;
         }
@@ -223,7 +229,7 @@ impl Core {
 
     fn room(&self) -> usize {
         let socket = self.sockets.get::<Socket<'static>>(self.handle);
-        socket.send_capacity().saturating_sub(socket.send_queue())
+        socket.send_capacity().saturating_sub(socket.send_queue() + self.held.len())
     }
 
     fn has_room(&self) -> bool {
@@ -358,6 +364,7 @@ impl Link {
             }
             core.heard_ns = now_ns;
             core.n_probes = 0;
+            core.acknowledge(now_ns);
             let before = core.state();
             let had = core.n_readable();
             self.poll(&mut core, Some(bytes), now_ns);
@@ -444,6 +451,7 @@ impl Link {
                 core.abort(error);
             }
             self.keep_alive(&mut core, now_ns);
+            core.be_patient(now_ns);
             self.send_pending(&mut core, now_ns);
             let news = self.news(&mut core);
             self.schedule(&mut core, now_ns);
@@ -519,7 +527,7 @@ impl Link {
             u64::try_from(next.total_micros()).unwrap_or(0).saturating_mul(1000)
         });
         let stalls_ns = if core.is_awaiting() { self.stalls_at_ns(core) } else { NEVER };
-        let next_ns = next_ns.min(stalls_ns).min(self.probes_at_ns(core));
+        let next_ns = next_ns.min(stalls_ns).min(self.probes_at_ns(core)).min(core.held.until_ns());
         let next_ns = next_ns.max(now_ns.saturating_add(LEAST_NS)).min(core.limit_ns);
         if next_ns == NEVER || next_ns >= self.scheduled_ns.load(Ordering::SeqCst) {
             return;
@@ -605,52 +613,6 @@ impl Link {
     /// Makes room for a new connection between the two ends.
     pub(super) fn forget(self: &Arc<Self>) {
         self.stack.leave(self);
-    }
-
-    /// Sends what there is room for.
-    ///
-    /// # Errors
-    /// `EAGAIN`, `EPIPE`, the error of the connection.
-    pub(in crate::net) fn send(
-        self: &Arc<Self>,
-        src: &mut dyn IoSource,
-        _flags: MsgFlags,
-    ) -> SysResult<usize> {
-        let now_ns = self.stack.now_ns();
-        let mut core = self.core.lock();
-        if let Some(error) = core.error.take() {
-            return Err(error);
-        }
-        if core.is_send_shut || !core.socket().may_send() {
-            return Err(Errno::EPIPE);
-        }
-        if src.remaining() == 0 {
-            return Ok(0);
-        }
-        if core.n_unsent() == 0 {
-            core.heard_ns = now_ns;
-        }
-        let mut n = 0;
-        while src.remaining() > 0 {
-            let got = core.socket().send(|room| {
-                let len = room.len().min(src.remaining());
-                let got = src.get(room.get_mut(..len).unwrap_or_default());
-                (got.unwrap_or(0), got)
-            });
-            match got.unwrap_or(Err(Errno::EPIPE)) {
-                Ok(0) => break,
-                Ok(more) => n += more,
-                Err(error) if n == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        if n == 0 {
-            core.is_blocked = true;
-            return Err(Errno::EAGAIN);
-        }
-        self.send_pending(&mut core, now_ns);
-        self.schedule(&mut core, now_ns);
-        Ok(n)
     }
 
     /// Receives what is there.
@@ -766,12 +728,12 @@ impl Link {
         View {
             state: core.state(),
             n_readable: core.n_readable(),
-            n_unsent: core.n_unsent(),
+            n_unsent: core.n_unsent() + core.held.len(),
             is_receive_shut: core.is_receive_shut || core.has_fin,
             is_send_shut,
             has_error: core.error.is_some(),
             is_writable,
-            mss: core.mtu.saturating_sub(if self.local.ip.is_ipv4() { 40 } else { 60 }),
+            mss: self.mss(&core),
         }
     }
 }

@@ -4,15 +4,19 @@
 //! waits for an acknowledgement do not exist. Of those that are left, an end that has sent its FIN
 //! first is in `FinWait`, one that has received it in `CloseWait`.
 //!
-//! One lock guards both ends, and is a leaf; wait queues are notified without it.
+//! One lock guards both ends; below it is only the queue of timers. Wait queues are notified without it.
 
-use std::sync::Arc;
+mod held;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::{MsgFlags, SO_OOBINLINE};
 use syscalls::{Errno, SysResult};
 
+use self::held::Held;
 use super::super::addr::Endpoint;
+use crate::kernel::Kernel;
 use crate::net::options::Options;
 use crate::sync::{Events, Mutex, WaitQueue};
 use crate::vfs::ring::Ring;
@@ -69,6 +73,8 @@ struct End {
     phase: Phase,
     options: Arc<Options>,
     inbox: Ring,
+    /// What of it is not to be seen yet.
+    held: Held,
     /// How many bytes have been taken out of the inbox.
     n_read: u64,
     /// The most that the inbox has held since it was allocated.
@@ -96,6 +102,9 @@ pub(super) enum Side {
 
 /// A connection.
 pub(super) struct Conn {
+    this: Weak<Conn>,
+    /// Whose timers end what is held back.
+    kernel: Weak<Kernel>,
     ends: Mutex<[End; 2]>,
     queues: [WaitQueue; 2],
     /// A socket that has been connected to itself has one end.
@@ -120,12 +129,30 @@ pub(super) struct Look {
     pub(super) is_writable: bool,
 }
 
+/// What has come of a send, and who is to be told without the lock.
+struct Sent {
+    result: SysResult<usize>,
+    /// For the peer.
+    events: Events,
+    /// What the peer holds back has left.
+    acknowledges: bool,
+    /// The connection is over.
+    is_reset: bool,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { result: Ok(0), events: Events::empty(), acknowledges: false, is_reset: false }
+    }
+}
+
 impl End {
     fn new(options: &Arc<Options>) -> Self {
         Self {
             phase: Phase::Established,
             options: options.clone(),
             inbox: Ring::new(0),
+            held: Held::default(),
             n_read: 0,
             peak: 0,
             urgent: None,
@@ -152,10 +179,12 @@ impl End {
             Phase::CloseWait => Some(Errno::EPIPE),
             Phase::Established | Phase::FinWait => Some(Errno::ECONNRESET),
         };
+        self.held.lose();
         self.finish();
     }
 
     fn receive_fin(&mut self) {
+        self.held.release();
         self.is_receive_shut = true;
         self.is_done = true;
         match self.phase {
@@ -167,6 +196,7 @@ impl End {
 
     fn take_inbox(&mut self) -> Ring {
         MEMORY.fetch_sub(self.inbox.len(), Ordering::Relaxed);
+        self.held.release();
         self.urgent = None;
         self.peak = 0;
         std::mem::replace(&mut self.inbox, Ring::new(0))
@@ -194,8 +224,10 @@ impl End {
 
     fn n_readable(&self) -> usize {
         match self.n_to_mark() {
-            Some(n) if n > 0 && self.urgent.as_ref().is_some_and(|urgent| !urgent.is_inline) => n,
-            _ => self.inbox.len(),
+            Some(n) if n > 0 && self.urgent.as_ref().is_some_and(|urgent| !urgent.is_inline) => {
+                n.min(self.n_visible())
+            }
+            _ => self.n_visible(),
         }
     }
 
@@ -218,7 +250,8 @@ impl End {
 
     fn recv(&mut self, dst: &mut dyn IoSink, flags: MsgFlags) -> SysResult<usize> {
         let peek = flags.contains(MsgFlags::PEEK);
-        if self.inbox.is_empty() {
+        let n_visible = self.n_visible();
+        if n_visible == 0 {
             if self.is_at_mark() && !peek {
                 self.urgent = None;
             }
@@ -236,8 +269,8 @@ impl End {
         }
         // A read that begins at the mark goes beyond it; one that comes to it stops there.
         let left = match self.n_to_mark() {
-            None | Some(0) => self.inbox.len(),
-            Some(n) => n.min(self.inbox.len()),
+            None | Some(0) => n_visible,
+            Some(n) => n.min(n_visible),
         };
         let n = if flags.contains(MsgFlags::TRUNC) && !peek {
             left.min(dst.remaining())
@@ -278,6 +311,7 @@ fn has_room(from: &End, to: &End) -> bool {
 impl Conn {
     /// Creates an established connection.
     pub(super) fn new(
+        kernel: Option<&Arc<Kernel>>,
         addrs: [Endpoint; 2],
         options: [&Arc<Options>; 2],
         queues: [WaitQueue; 2],
@@ -285,8 +319,15 @@ impl Conn {
     ) -> Arc<Self> {
         let [client, server] = options;
         let ends = Mutex::new([End::new(client), End::new(server)]);
-        let was_reset = Arc::default();
-        Arc::new(Self { ends, queues, is_self, addrs, was_reset })
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            kernel: Self::of(kernel),
+            ends,
+            queues,
+            is_self,
+            addrs,
+            was_reset: Arc::default(),
+        })
     }
 
     /// Returns the indices of an end and of its peer.
@@ -323,10 +364,7 @@ impl Conn {
         src: &mut dyn IoSource,
         flags: MsgFlags,
     ) -> SysResult<usize> {
-        enum Sent {
-            Bytes(usize, bool),
-            Reset(usize),
-        }
+        let (index, peer_index) = self.index(side);
         let sent = self.with(side, |own, peer| {
             if let Some(error) = own.error.take() {
                 return Err(error);
@@ -336,44 +374,64 @@ impl Conn {
             }
             let total = src.remaining();
             if total == 0 {
-                return Ok(Sent::Bytes(0, false));
+                return Ok(Sent::default());
             }
-            if let Some(peer) = peer {
-                let is_deaf = peer.is_receive_shut && peer.phase == Phase::FinWait;
-                if peer.is_orphan || is_deaf {
-                    own.receive_reset();
-                    peer.receive_reset();
-                    self.was_reset.store(true, Ordering::Relaxed);
-                    // What would have gone before the answer came.
-                    return Ok(Sent::Reset(total.min(MAX_SEGMENT)));
-                }
-                let limit = capacity(own, peer);
-                let n = write(peer, src, limit, flags);
-                if n == Err(Errno::EAGAIN) {
-                    own.is_blocked = true;
-                }
-                return n.map(|(n, is_urgent)| Sent::Bytes(n, is_urgent));
+            let Some(peer) = peer else {
+                let (limit, is_corked) = (capacity(own, own), own.options.is_corked());
+                let sent = self.put(own, index, src, (limit, flags), is_corked);
+                own.is_blocked |= sent.result == Err(Errno::EAGAIN);
+                return Ok(sent);
+            };
+            let is_deaf = peer.is_receive_shut && peer.phase == Phase::FinWait;
+            if peer.is_orphan || is_deaf {
+                own.receive_reset();
+                peer.receive_reset();
+                self.was_reset.store(true, Ordering::Relaxed);
+                // What would have gone before the answer came.
+                let result = Ok(total.min(MAX_SEGMENT));
+                return Ok(Sent { result, is_reset: true, ..Sent::default() });
             }
-            let limit = capacity(own, own);
-            let n = write(own, src, limit, flags);
-            if n == Err(Errno::EAGAIN) {
-                own.is_blocked = true;
-            }
-            n.map(|(n, is_urgent)| Sent::Bytes(n, is_urgent))
+            let (limit, is_corked) = (capacity(own, peer), own.options.is_corked());
+            let mut sent = self.put(peer, peer_index, src, (limit, flags), is_corked);
+            own.is_blocked |= sent.result == Err(Errno::EAGAIN);
+            // The segment acknowledges what has come before it.
+            sent.acknowledges = !sent.events.is_empty() && own.acknowledge();
+            Ok(sent)
         })?;
-        let (_, peer) = self.index(side);
-        match sent {
-            Sent::Bytes(0, false) => Ok(0),
-            Sent::Bytes(n, is_urgent) => {
-                let urgent = if is_urgent { Events::PRI } else { Events::empty() };
-                self.notify(peer, Events::READABLE | urgent);
-                Ok(n)
-            }
-            Sent::Reset(n) => {
-                self.notify_both();
-                Ok(n)
-            }
+        if sent.is_reset {
+            self.notify_both();
+            return sent.result;
         }
+        if !sent.events.is_empty() {
+            self.notify(peer_index, sent.events);
+        }
+        if sent.acknowledges {
+            self.notify(index, Events::READABLE);
+        }
+        sent.result
+    }
+
+    /// Puts into the inbox of the end `index` what there is room for, and holds it back where that is
+    /// asked for.
+    fn put(
+        &self,
+        to: &mut End,
+        index: usize,
+        src: &mut dyn IoSource,
+        (limit, flags): (usize, MsgFlags),
+        is_corked: bool,
+    ) -> Sent {
+        let total = src.remaining();
+        let written = write(to, src, limit, flags);
+        let (n, is_urgent) = written.unwrap_or((0, false));
+        // Whoever has to wait for room waits for what is held back as well.
+        let goes_on = (flags.contains(MsgFlags::MORE) || is_corked) && n == total && !is_urgent;
+        let is_new =
+            if goes_on { self.hold(to, index, n, is_corked) } else { to.held.release() || n > 0 };
+        let readable = if is_new { Events::READABLE } else { Events::empty() };
+        let urgent = if is_urgent { Events::PRI } else { Events::empty() };
+        let result = written.map(|(n, _)| n);
+        Sent { result, events: readable | urgent, ..Sent::default() }
     }
 
     /// Receives what is there.
@@ -428,9 +486,10 @@ impl Conn {
     /// Closes an end for good. Returns whether TCP would remember the connection for a while.
     pub(super) fn close(&self, side: Side, resets: bool) -> bool {
         let (unread, lingers) = self.with(side, |own, peer| {
+            let has_unread = own.n_visible() > 0;
             let unread = own.take_inbox();
             if own.phase != Phase::Closed {
-                if resets || !unread.is_empty() {
+                if resets || has_unread {
                     own.is_active_closer = false;
                     own.finish();
                     if let Some(peer) = peer {
@@ -463,9 +522,10 @@ impl Conn {
                 Some(peer) => {
                     let limit = peer.options.receive_buffer.load(Ordering::Relaxed);
                     let held = usize::try_from(limit).unwrap_or(0);
-                    (has_room(own, peer), peer.inbox.len().saturating_sub(held))
+                    let n_unsent = peer.inbox.len().saturating_sub(held).max(peer.held.len());
+                    (has_room(own, peer), n_unsent)
                 }
-                None => (has_room(own, own), 0),
+                None => (has_room(own, own), own.held.len()),
             };
             let is_writable = is_writable || own.is_send_shut;
             if !is_writable && waits {

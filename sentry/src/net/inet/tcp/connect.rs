@@ -190,7 +190,8 @@ impl TcpSocket {
     fn connect_to_self(&self, addr: Endpoint) -> Arc<Conn> {
         self.show_connected_buffers();
         let queues = [self.queue.clone(), self.queue.clone()];
-        Conn::new([addr, addr], [&self.options, &self.options], queues, true)
+        let options = [&self.options, &self.options];
+        Conn::new(Some(&self.kernel), [addr, addr], options, queues, true)
     }
 
     /// Makes the sizes of the buffers those that Linux shows of a connection.

@@ -194,6 +194,7 @@ impl TcpSocket {
         let server = self.offspring();
         client.show_connected_buffers();
         let conn = super::Conn::new(
+            Some(&self.kernel),
             addrs,
             [&client.options, &server.options],
             [client.queue.clone(), server.queue.clone()],

@@ -166,6 +166,7 @@ impl TcpSocket {
                 }
                 self.tcp.set(name, value)?;
                 self.be_patient(name, value);
+                self.be_prompt(name, value != 0);
                 Ok(())
             }
             _ => Err(Errno::ENOPROTOOPT),
@@ -191,6 +192,20 @@ impl TcpSocket {
             }
         }
         self.options_changed();
+    }
+
+    /// Implements `TCP_CORK` and `TCP_NODELAY`, which sends what is held back even under the former.
+    fn be_prompt(&self, name: i32, is_on: bool) {
+        match name {
+            TCP_CORK => self.options.cork(is_on),
+            TCP_NODELAY => self.options.be_prompt(is_on),
+            _ => return,
+        }
+        if is_on == (name == TCP_NODELAY)
+            && let Some(stream) = self.stream()
+        {
+            stream.push();
+        }
     }
 
     /// Returns a `struct tcp_info`.

@@ -120,6 +120,16 @@ impl Stream {
         }
     }
 
+    /// Sends what is held back.
+    pub(super) fn push(&self) {
+        match self {
+            Self::Local(conn, side) => conn.push(*side),
+            Self::Remote(link) => link.push(),
+            // DEVIATION: the host holds nothing back but what `MSG_MORE` says.
+            Self::Host(_) => {}
+        }
+    }
+
     pub(super) fn shutdown(&self, receive: bool, send: bool) -> SysResult<()> {
         match self {
             Self::Local(conn, side) => conn.shutdown(*side, receive, send),

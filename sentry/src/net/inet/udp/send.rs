@@ -13,9 +13,8 @@ use syscalls::{Errno, SysResult};
 
 use super::queue::{About, Complaint};
 use super::wishes::Wishes;
-use super::{Endpoint, State, UdpSocket};
+use super::{Endpoint, Family, State, UdpSocket};
 use crate::kernel::Kernel;
-use crate::net::Outgoing;
 use crate::net::filter::Seen;
 use crate::net::inet::addr::{self, Given};
 use crate::net::inet::local::Parcel;
@@ -23,6 +22,7 @@ use crate::net::inet::ports::Ports;
 use crate::net::inet::{Inet, LOOPBACK_INDEX};
 use crate::net::stack::Quality;
 use crate::net::stack::wire::{self, PROTOCOL_UDP};
+use crate::net::{Outgoing, read_all};
 use crate::sync::Events;
 use crate::vfs::IoSource;
 
@@ -32,6 +32,49 @@ const MAX_V6: usize = 65_527;
 
 /// The size of the header of UDP.
 const UDP_HEADER: usize = 8;
+
+/// A datagram that is being collected.
+pub(super) struct Corked {
+    data: Vec<u8>,
+    from: Endpoint,
+    to: Endpoint,
+    wishes: Wishes,
+}
+
+impl State {
+    /// Adds to the datagram that is being collected, or begins one.
+    fn collect(
+        &mut self,
+        inet: &Inet,
+        data: SysResult<Vec<u8>>,
+        to: Option<Endpoint>,
+        wishes: Wishes,
+    ) -> SysResult<()> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if self.is_send_shut {
+            return Err(Errno::EPIPE);
+        }
+        let max = |to: Endpoint| if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 };
+        let data = data?;
+        if let Some(corked) = &mut self.corked {
+            if corked.data.len() + data.len() > max(corked.to) {
+                return Err(Errno::EMSGSIZE);
+            }
+            corked.data.extend_from_slice(&data);
+            return Ok(());
+        }
+        // What was being collected has left meanwhile.
+        let to = to.ok_or(Errno::EDESTADDRREQ)?;
+        if data.len() > max(to) {
+            return Err(Errno::EMSGSIZE);
+        }
+        let from = source(inet, self, to, wishes)?;
+        self.corked = Some(Corked { data, from, to, wishes });
+        Ok(())
+    }
+}
 
 impl UdpSocket {
     /// Returns where what is sent to `ip` arrives.
@@ -45,7 +88,8 @@ impl UdpSocket {
         self.inet.route(ip)
     }
 
-    /// Sends a datagram, or adds to one that is being collected.
+    /// Sends a datagram, or adds to one that is being collected, whose address and wishes are those of
+    /// its first part.
     pub(super) fn do_send(&self, src: &mut dyn IoSource, message: &Outgoing) -> SysResult<usize> {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
@@ -54,6 +98,41 @@ impl UdpSocket {
         if total > usize::from(u16::MAX) {
             return Err(Errno::EMSGSIZE);
         }
+        let goes_on =
+            message.flags.contains(MsgFlags::MORE) || self.knobs.cork.load(Ordering::Relaxed);
+        let is_begun = self.state.lock().corked.is_some();
+        let (to, wishes) = if is_begun {
+            // As on Linux, only one of IPv6 is looked at.
+            if self.family == Family::V6 {
+                self.given(message)?;
+            }
+            (None, Wishes::default())
+        } else {
+            let (to, wishes) = self.prepare(message)?;
+            (Some(to), wishes)
+        };
+        let data = read_all(src);
+        let whole = {
+            let mut state = self.state.lock();
+            let result = state.collect(&self.inet, data, to, wishes);
+            if result.is_err() {
+                // As on Linux nothing of it is left.
+                state.corked = None;
+            }
+            result?;
+            if goes_on {
+                return Ok(total);
+            }
+            state.corked.take()
+        };
+        if let Some(Corked { data, from, to, wishes }) = whole {
+            self.transmit(data, from, to, wishes)?;
+        }
+        Ok(total)
+    }
+
+    /// Finds out where a datagram goes, and how.
+    fn prepare(&self, message: &Outgoing) -> SysResult<(Endpoint, Wishes)> {
         self.autobind(&mut self.state.lock())?;
         let to = self.destination(message)?;
         if to.port == 0 {
@@ -63,67 +142,31 @@ impl UdpSocket {
         if self.inet.is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
-        let wishes = Wishes::read(&self.inet, to.ip, &message.ancillary)?;
-        let max = if to.ip.is_ipv4() { MAX_V4 } else { MAX_V6 };
-        let mut data = vec![0; total];
-        let mut done = 0;
-        while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match src.get(rest)? {
-                0 => return Err(Errno::EFAULT),
-                n => done += n,
-            }
-        }
-        let goes_on =
-            message.flags.contains(MsgFlags::MORE) || self.knobs.cork.load(Ordering::Relaxed);
-        let (data, from, to) = {
-            let mut state = self.state.lock();
-            if let Some(error) = state.error.take() {
-                return Err(error);
-            }
-            if state.is_send_shut {
-                return Err(Errno::EPIPE);
-            }
-            let n_collected = state.corked.as_ref().map_or(0, |(data, _)| data.len());
-            if n_collected + total > max {
-                return Err(Errno::EMSGSIZE);
-            }
-            let (data, to) = match state.corked.take() {
-                Some((mut collected, to)) => {
-                    collected.extend_from_slice(&data);
-                    (collected, to)
-                }
-                None => (data, to),
-            };
-            if goes_on {
-                state.corked = Some((data, to));
-                return Ok(total);
-            }
-            (data, source(&self.inet, &state, to, wishes)?, to)
-        };
-        self.transmit(data, from, to, wishes)?;
-        Ok(total)
+        Ok((to, Wishes::read(&self.inet, to.ip, &message.ancillary)?))
     }
 
     /// Sends what has been collected.
     pub(super) fn uncork(&self) {
-        let collected = {
-            let mut state = self.state.lock();
-            let Some((data, to)) = state.corked.take() else { return };
-            source(&self.inet, &state, to, Wishes::default()).map(|from| (data, from, to))
-        };
-        if let Ok((data, from, to)) = collected {
+        let collected = self.state.lock().corked.take();
+        if let Some(Corked { data, from, to, wishes }) = collected {
             // As on Linux nobody is told.
-            let _ = self.transmit(data, from, to, Wishes::default());
+            let _ = self.transmit(data, from, to, wishes);
+        }
+    }
+
+    /// Returns the address that a message comes with.
+    fn given(&self, message: &Outgoing) -> SysResult<Given> {
+        let Some(given) = &message.addr else { return Ok(Given::Unspecified) };
+        // An address of IPv6 is only good for its own kind.
+        let is_v6only = self.is_v6only() || (self.family == Family::V6 && self.is_bound_v6());
+        match addr::parse_destination(self.family, given, is_v6only)? {
+            Given::Endpoint(to) if to.ip.is_ipv4() && is_v6only => Err(Errno::ENETUNREACH),
+            given => Ok(given),
         }
     }
 
     fn destination(&self, message: &Outgoing) -> SysResult<Endpoint> {
-        let given = match &message.addr {
-            Some(given) => addr::parse_destination(self.family, given, self.is_v6only())?,
-            None => Given::Unspecified,
-        };
-        match given {
-            Given::Endpoint(to) if to.ip.is_ipv4() && self.is_v6only() => Err(Errno::ENETUNREACH),
+        match self.given(message)? {
             Given::Endpoint(to) => Ok(to),
             Given::Unspecified => self.state.lock().peer.ok_or(Errno::EDESTADDRREQ),
         }

@@ -15,7 +15,8 @@ use crate::vfs::{SliceSource, VecSink};
 fn connection() -> Arc<Conn> {
     let addr = |port| Endpoint { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port };
     let options = Arc::new(Options::default());
-    Conn::new([addr(1), addr(2)], [&options, &options], [WaitQueue::new(), WaitQueue::new()], false)
+    let queues = [WaitQueue::new(), WaitQueue::new()];
+    Conn::new(None, [addr(1), addr(2)], [&options, &options], queues, false)
 }
 
 fn send(conn: &Conn, side: Side, data: &[u8]) -> Result<usize, Errno> {
