@@ -29,7 +29,7 @@ pub(crate) fn get(fd: &impl AsFd) -> SysResult<Attr> {
         rdev_minor: stat.stx_rdev_minor,
         dev_major: stat.stx_dev_major,
         dev_minor: stat.stx_dev_minor,
-        reserved: 0,
+        acl: Attr::ACL_UNKNOWN,
         attributes: stat.stx_attributes.bits(),
         atime: timespec(stat.stx_atime),
         mtime: timespec(stat.stx_mtime),

@@ -45,7 +45,7 @@ pub(crate) fn raise_descriptor_limit() -> usize {
 /// # Errors
 /// Any step that failed; the process must not serve then.
 pub(crate) fn enter(mounts: &[MountOptions]) -> io::Result<()> {
-    // Modes arrive complete from the sentry.
+    // Each request that makes a file has its own.
     rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     drop_capabilities(mounts)?;
@@ -99,6 +99,7 @@ const FILE_CALLS: &[libc::c_long] = &[
     libc::SYS_fchownat,
     libc::SYS_fchmodat,
     libc::SYS_utimensat,
+    libc::SYS_umask,
     libc::SYS_mkdirat,
     libc::SYS_symlinkat,
     libc::SYS_linkat,

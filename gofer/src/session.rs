@@ -17,6 +17,8 @@ use crate::{MountOptions, ops};
 pub(crate) struct Session {
     pub(crate) fids: FidTable,
     pub(crate) options: MountOptions,
+    /// Whether walks look for access control lists, too: from the first time on that the client has asked for one.
+    pub(crate) looks_for_acls: bool,
     /// Room for the entries of directories, empty between requests.
     pub(crate) entries: Vec<u8>,
 }
@@ -63,7 +65,7 @@ impl Session {
     pub(crate) fn new(root: OwnedFd, options: MountOptions, max_fids: usize) -> SysResult<Self> {
         let attr = attr::get(&root)?;
         let fids = FidTable::new(Node::new(root, &attr), max_fids);
-        Ok(Self { fids, options, entries: Vec::new() })
+        Ok(Self { fids, options, looks_for_acls: false, entries: Vec::new() })
     }
 
     /// Serves one message; the reply is encoded into `buffer`.

@@ -8,6 +8,7 @@
 //! Architecture Invariant: nothing here blocks. An operation that would have to wait returns
 //! `EAGAIN`; the system-call layer registers with [`File::register`] and tries again.
 
+pub mod acl;
 pub mod anon;
 pub mod attr;
 pub mod change;

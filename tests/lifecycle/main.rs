@@ -3,6 +3,8 @@
 //! A case returns what can be seen, as lines; runc's are what is expected.
 
 #[cfg(test)]
+mod acl;
+#[cfg(test)]
 mod case;
 #[cfg(test)]
 mod commands;

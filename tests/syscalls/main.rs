@@ -154,6 +154,7 @@ mod subjects {
     }
 
     subjects!(
+        acl,
         aio,
         coredump,
         creds,

@@ -116,20 +116,28 @@ fn time(
     Ok(fs::Timespec { tv_sec, tv_nsec })
 }
 
-/// Gives a new file the owner and mode that were asked for, whatever the directory's set-group-id
-/// bit and default access control list have made of them, and returns its attributes.
+/// Makes a file with the umask that was asked for, so that the host decides between that and a default access control list.
+pub(crate) fn with_umask<T>(wanted: &Ownership, make: impl FnOnce() -> T) -> T {
+    let old = rustix::process::umask(Mode::from_raw_mode(wanted.umask));
+    let made = make();
+    rustix::process::umask(old);
+    made
+}
+
+/// Gives a new file the owner and the set-id bits that were asked for, whatever the directory's set-group-id bit has made of
+/// them, and no permission that was not asked for, and returns its attributes.
 pub(crate) fn settle(node: &Node, reopener: &Reopener, wanted: &Ownership) -> SysResult<Attr> {
     let attr = attr::get(&node.fd)?;
+    let mode = wanted.mode & 0o7000 | wanted.mode & attr.mode & 0o777;
     let mut is_changed = false;
     if (attr.uid, attr.gid) != (wanted.uid, wanted.gid) {
         chown(node, Some(wanted.uid), Some(wanted.gid))?;
         is_changed = true;
     }
     // A change of owner clears set-id bits, so a mode with any of them is set after it in any case.
-    let is_mode_right =
-        attr.mode & 0o7777 == wanted.mode & 0o7777 && (!is_changed || wanted.mode & 0o6000 == 0);
+    let is_mode_right = attr.mode & 0o7777 == mode && (!is_changed || mode & 0o6000 == 0);
     if node.file_type != Attr::SYMLINK && !is_mode_right {
-        chmod(node, reopener, wanted.mode)?;
+        chmod(node, reopener, mode)?;
         is_changed = true;
     }
     if is_changed { attr::get(&node.fd) } else { Ok(attr) }

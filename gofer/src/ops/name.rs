@@ -8,6 +8,7 @@ use syscalls::{Errno, SysResult};
 use crate::attr::{self, errno};
 use crate::fid_table::Node;
 use crate::ops;
+use crate::ops::attr::with_umask;
 use crate::reopen::{FdPath, Reopener};
 use crate::session::{Outcome, Session};
 
@@ -21,7 +22,7 @@ pub(crate) fn mkdir(
 ) -> SysResult<Outcome> {
     let parent = session.fids.directory(dir)?;
     let mode = Mode::from_raw_mode(ownership.mode & 0o7777);
-    fs::mkdirat(&parent.fd, name.as_bytes(), mode).map_err(errno)?;
+    with_umask(ownership, || fs::mkdirat(&parent.fd, name.as_bytes(), mode)).map_err(errno)?;
     register(session, reopener, dir, name, Attr::DIRECTORY, ownership)
 }
 
@@ -86,7 +87,8 @@ pub(crate) fn mknod(
         _ => return Err(Errno::EINVAL),
     };
     let mode = Mode::from_raw_mode(ownership.mode & 0o7777);
-    fs::mknodat(&parent.fd, name.as_bytes(), file_type, mode, 0).map_err(errno)?;
+    with_umask(ownership, || fs::mknodat(&parent.fd, name.as_bytes(), file_type, mode, 0))
+        .map_err(errno)?;
     register(session, reopener, dir, name, wanted_type, ownership)
 }
 

@@ -51,7 +51,8 @@ pub(crate) fn create(
     let parent = session.fids.directory(dir)?;
     let flags = host_flags(flags)? | OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY;
     let mode = Mode::from_raw_mode(ownership.mode & 0o7777);
-    let file = ops::walk::open_child(&parent.fd, name, flags, mode)?;
+    let file =
+        ops::attr::with_umask(ownership, || ops::walk::open_child(&parent.fd, name, flags, mode))?;
     let registered = (|| {
         let fd = reopener.open(&file, OFlags::PATH).map_err(errno)?;
         let attr = attr::get(&fd)?;

@@ -56,7 +56,7 @@ pub(crate) fn bind(
     let address =
         SocketAddrUnix::new(FdPath::child(&parent.fd, name)).map_err(|_| Errno::EINVAL)?;
     let socket = new_socket(kind)?;
-    net::bind(&socket, &address).map_err(errno)?;
+    ops::attr::with_umask(ownership, || net::bind(&socket, &address)).map_err(errno)?;
     match ops::name::register(session, reopener, dir, name, Attr::SOCKET, ownership)? {
         Outcome::Node(node, _) => Ok(Outcome::Node(node, Some(socket))),
         other => Ok(other),

@@ -9,6 +9,7 @@ use syscalls::{Errno, SysResult};
 
 use crate::attr::{self, errno};
 use crate::fid_table::Node;
+use crate::ops;
 use crate::session::{Outcome, Session};
 
 /// Looks up one component below a directory and opens it, without following it.
@@ -86,7 +87,12 @@ fn step(session: &mut Session, dir: Fid, name: Name<'_>) -> SysResult<reply::Nod
     let parent = session.fids.directory(dir)?;
     let parent_dev = parent.dev;
     let fd = open_child(&parent.fd, name, OFlags::PATH, Mode::empty())?;
-    let attr = attr::get(&fd)?;
+    let mut attr = attr::get(&fd)?;
+    // Where the group has no permissions, a list does not count.
+    let may_matter = attr.file_type() != Attr::SYMLINK && attr.mode & 0o070 != 0;
+    if session.looks_for_acls && may_matter && ops::xattr::has_no_acl(&fd) {
+        attr.acl = Attr::ACL_NONE;
+    }
     let crosses_mount = parent_dev != (attr.dev_major, attr.dev_minor);
     let mut node = Node::new(fd, &attr);
     if crosses_mount

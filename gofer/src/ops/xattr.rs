@@ -1,10 +1,14 @@
 //! Extended attributes.
 //!
-//! `user.*` can be read and written. File capabilities and access control lists can be read, so that
-//! the sentry can apply them. All others are the host's business and look absent.
+//! `user.*` and access control lists can be read and written: whoever may change owners and permission bits may change
+//! the latter. File capabilities can be read, so that the sentry can apply them. All others are the host's business and look
+//! absent.
+
+use std::os::fd::OwnedFd;
 
 use gofer_wire::{Attr, Fid, Name, XATTR_MAX, XattrFlags};
 use rustix::fs;
+use syscalls::abi::fs::{XATTR_POSIX_ACL_ACCESS, XATTR_POSIX_ACL_DEFAULT};
 use syscalls::{Errno, SysResult};
 
 use crate::attr::errno;
@@ -12,15 +16,16 @@ use crate::fid_table::Node;
 use crate::reopen::FdPath;
 use crate::session::{Outcome, Session};
 
-const READABLE: [&[u8]; 3] =
-    [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
-
 fn is_user(name: &[u8]) -> bool {
     name.starts_with(b"user.")
 }
 
+fn is_acl(name: &[u8]) -> bool {
+    name == XATTR_POSIX_ACL_ACCESS || name == XATTR_POSIX_ACL_DEFAULT
+}
+
 fn is_readable(name: &[u8]) -> bool {
-    is_user(name) || READABLE.contains(&name)
+    is_user(name) || is_acl(name) || name == b"security.capability"
 }
 
 /// Returns the path of a file that can have extended attributes.
@@ -28,6 +33,9 @@ fn is_readable(name: &[u8]) -> bool {
 /// # Errors
 /// `EPERM` as Linux has it for `user.*` on anything but regular files and directories.
 fn writable_path(node: &Node, name: Name<'_>) -> SysResult<FdPath> {
+    if is_acl(name.as_bytes()) && node.file_type != Attr::SYMLINK {
+        return Ok(FdPath::new(&node.fd));
+    }
     if !is_user(name.as_bytes()) {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -37,11 +45,19 @@ fn writable_path(node: &Node, name: Name<'_>) -> SysResult<FdPath> {
     Ok(FdPath::new(&node.fd))
 }
 
+/// Returns whether a file certainly has no access control list.
+pub(crate) fn has_no_acl(fd: &OwnedFd) -> bool {
+    let none: &mut [u8] = &mut [];
+    let found = fs::getxattr(FdPath::new(fd).as_str(), XATTR_POSIX_ACL_ACCESS, none);
+    matches!(found, Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP))
+}
+
 /// Returns a value.
 ///
 /// # Errors
 /// `ENODATA` where it is absent; `EOPNOTSUPP` where the client may not know.
-pub(crate) fn get(session: &Session, fid: Fid, name: Name<'_>) -> SysResult<Outcome> {
+pub(crate) fn get(session: &mut Session, fid: Fid, name: Name<'_>) -> SysResult<Outcome> {
+    session.looks_for_acls |= name.as_bytes() == XATTR_POSIX_ACL_ACCESS;
     let node = session.fids.get(fid)?;
     if !is_readable(name.as_bytes()) {
         return Err(Errno::EOPNOTSUPP);

@@ -57,8 +57,8 @@ pub struct Attr {
     pub dev_major: u32,
     /// Device that holds the file, minor part.
     pub dev_minor: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What is known of the access control list: one of the constants below.
+    pub acl: u32,
     /// `STATX_ATTR_*`.
     pub attributes: u64,
     /// Time of last access.
@@ -72,6 +72,10 @@ pub struct Attr {
 }
 
 impl Attr {
+    /// Whether the file has an access control list is not known.
+    pub const ACL_UNKNOWN: u32 = 0;
+    /// The file has no access control list.
+    pub const ACL_NONE: u32 = 1;
     /// The bits of `mode` that are the file type.
     pub const TYPE_MASK: u32 = 0o170_000;
     /// A directory.

@@ -21,7 +21,7 @@ pub type Fid = u32;
 pub const ROOT_FID: Fid = 0;
 
 /// The version that `Attach` asks for and returns.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The length of the longest message, header included.
 pub const MAX_MESSAGE: usize = 64 * 1024;

@@ -6,11 +6,13 @@ use crate::flags::{BindKind, OpenFlags, RenameFlags, SetAttrMask, UnlinkFlags, X
 use crate::name::Name;
 use crate::{Fid, MAX_CLOSE, MAX_WALK, SYMLINK_MAX, XATTR_MAX};
 
-/// Who owns a new file, and its permission bits. The gofer applies no mask.
+/// Who owns a new file, and its permission bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ownership {
     /// Permission bits; for `Mknod` the file type as well.
     pub mode: u32,
+    /// Permission bits that the file does not get where no default access control list of the directory decides.
+    pub umask: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
@@ -548,15 +550,17 @@ fn bind_kind(r: &mut Reader<'_>) -> Result<BindKind, WireError> {
 }
 
 fn ownership(r: &mut Reader<'_>) -> Result<Ownership, WireError> {
-    let ownership = Ownership { mode: r.u32()?, uid: r.u32()?, gid: r.u32()? };
+    let ownership = Ownership { mode: r.u32()?, umask: r.u32()?, uid: r.u32()?, gid: r.u32()? };
     // Neither chown(2) nor any user has the number that means "leave unchanged".
-    let is_defined =
-        ownership.mode & !0o177_777 == 0 && ownership.uid != u32::MAX && ownership.gid != u32::MAX;
+    let is_defined = ownership.mode & !0o177_777 == 0
+        && ownership.umask & !0o777 == 0
+        && ownership.uid != u32::MAX
+        && ownership.gid != u32::MAX;
     if is_defined { Ok(ownership) } else { Err(WireError::BadFlags) }
 }
 
 fn write_ownership(w: &mut Writer<'_>, ownership: &Ownership) {
-    w.write(&[ownership.mode, ownership.uid, ownership.gid]);
+    w.write(&[ownership.mode, ownership.umask, ownership.uid, ownership.gid]);
 }
 
 /// Reads the target of a symbolic link: not empty, without NUL.

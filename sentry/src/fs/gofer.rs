@@ -12,6 +12,7 @@
 //! Architecture Invariant: no path is composed here. The gofer is asked for single names below
 //! files that it has named itself.
 
+mod acl;
 mod ahead;
 mod attr;
 mod connection;

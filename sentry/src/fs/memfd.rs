@@ -45,12 +45,14 @@ fn memfds(task: &CurrentTask) -> SysResult<&MemFds> {
 pub fn create_segment(task: &CurrentTask, name: &[u8], len: u64) -> SysResult<Path> {
     let memfds = memfds(task)?;
     let creds = task.creds();
-    let node = memfds.fs.new_node(&NewNode {
+    let node = NewNode {
         kind: NodeKind::Regular,
         mode: 0o777,
+        umask: 0,
         uid: creds.fsuid,
         gid: creds.fsgid,
-    })?;
+    };
+    let node = memfds.fs.new_node(&node, None)?;
     node.set_unnamed(false);
     node.data()?.write().seals = SealFlags::SEAL;
     node.set_attr(&SetAttr { size: Some(len), ..SetAttr::default() })?;
@@ -66,12 +68,14 @@ pub fn create(task: &CurrentTask, name: &[u8], flags: MemfdFlags) -> SysResult<A
     let memfds = memfds(task)?;
     let is_noexec = flags.contains(MemfdFlags::NOEXEC_SEAL);
     let creds = task.creds();
-    let node = memfds.fs.new_node(&NewNode {
+    let node = NewNode {
         kind: NodeKind::Regular,
         mode: if is_noexec { 0o666 } else { 0o777 },
+        umask: 0,
         uid: creds.fsuid,
         gid: creds.fsgid,
-    })?;
+    };
+    let node = memfds.fs.new_node(&node, None)?;
     node.set_unnamed(false);
     let mut seals = SealFlags::empty();
     if is_noexec {

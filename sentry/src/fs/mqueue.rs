@@ -91,6 +91,7 @@ pub fn create(task: &CurrentTask, name: &[u8], attr: Option<&MqAttr>, mode: u32)
     let node = NewNode {
         kind: NodeKind::Regular,
         mode: mode & 0o7777,
+        umask: 0,
         uid: creds.fsuid,
         gid: creds.fsgid,
     };
@@ -239,7 +240,7 @@ impl Root {
         *used = total.ok_or(Errno::EMFILE)?;
         drop(usage);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let mode = FileType::Regular.mode_bits() | node.mode;
+        let mode = FileType::Regular.mode_bits() | (node.mode & !node.umask);
         let new = Arc::new(Node {
             extras: InodeExtras::default(),
             attr: Mutex::new(self.shared.attr(mode, node.uid, node.gid)),

@@ -23,6 +23,7 @@ use syscalls::{Errno, SysResult};
 
 use self::node::Node;
 use crate::kernel::Kernel;
+use crate::vfs::acl::Acl;
 use crate::vfs::inode::{NewNode, NodeKind};
 use crate::vfs::mount::next_anonymous_dev;
 use crate::vfs::{Attr, FileSystem, Inode};
@@ -185,19 +186,24 @@ impl TmpFs {
         let node = NewNode {
             kind: NodeKind::Directory,
             mode: options.mode,
+            umask: 0,
             uid: options.uid,
             gid: options.gid,
         };
-        let root = Node::new(&shared, &node)?;
+        let root = Node::new(&shared, &node, None)?;
         Ok(Arc::new(Self { kind: options.kind, shared, root }))
     }
 
-    /// Creates a node that has no name yet.
+    /// Creates a node that has no name yet, in a directory with this default access control list.
     ///
     /// # Errors
     /// `ENOSPC`.
-    pub(crate) fn new_node(&self, node: &NewNode) -> SysResult<Arc<Node>> {
-        Node::new(&self.shared, node)
+    pub(crate) fn new_node(
+        &self,
+        node: &NewNode,
+        default: Option<&Arc<Acl>>,
+    ) -> SysResult<Arc<Node>> {
+        Node::new(&self.shared, node, default)
     }
 
     /// Creates a node without a name that looks like `source`, an inode of another file system.

@@ -136,7 +136,7 @@ pub(super) fn sys_getcwd(task: &CurrentTask, buf: UserAddr, size: usize) -> Hand
 fn directory(task: &CurrentTask, path: UserAddr) -> SysResult<Path> {
     let path = task.read_path(path)?;
     let dir = Walk::from_cwd(task, WalkFlags::FOLLOW | WalkFlags::DIRECTORY).resolve(&path)?;
-    permission::check(&task.creds(), &dir.inode().attr()?, MAY_EXEC)?;
+    permission::check(&task.creds(), &**dir.inode(), &dir.inode().attr()?, MAY_EXEC)?;
     Ok(dir)
 }
 
@@ -150,7 +150,7 @@ pub(super) fn sys_chdir(task: &CurrentTask, path: UserAddr) -> HandlerResult<()>
 pub(super) fn sys_fchdir(task: &CurrentTask, fd: Fd) -> HandlerResult<()> {
     let file = task.files().get_any(fd.0)?;
     let dir = file.path.clone().filter(|path| path.dentry.is_dir()).ok_or(Errno::ENOTDIR)?;
-    permission::check(&task.creds(), &dir.inode().attr()?, MAY_EXEC)?;
+    permission::check(&task.creds(), &**dir.inode(), &dir.inode().attr()?, MAY_EXEC)?;
     task.fs().set_cwd(dir);
     Ok(())
 }

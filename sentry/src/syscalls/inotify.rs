@@ -50,7 +50,8 @@ pub(super) fn sys_inotify_add_watch(
     flags.set(WalkFlags::FOLLOW, !mask.contains(InotifyMask::DONT_FOLLOW));
     flags.set(WalkFlags::DIRECTORY, mask.contains(InotifyMask::ONLYDIR));
     let found = Walk::from_cwd(task, flags).resolve(&path)?;
-    permission::check(&task.creds(), &found.inode().attr()?, MAY_READ)?;
+    let inode = found.inode();
+    permission::check(&task.creds(), &**inode, &inode.attr()?, MAY_READ)?;
     Ok(inotify.add(&found.dentry, mask)?)
 }
 

@@ -109,7 +109,7 @@ pub(super) fn before_open(
 fn may_open(task: &CurrentTask, inode: &Arc<dyn Inode>, is_write: bool) -> SysResult<bool> {
     let wanted = if is_write { MAY_WRITE } else { MAY_READ };
     Ok(inode.file_type() == FileType::Regular
-        && permission::check(&task.creds(), &inode.attr()?, wanted).is_ok())
+        && permission::check(&task.creds(), &**inode, &inode.attr()?, wanted).is_ok())
 }
 
 /// Waits until no lease keeps the caller from reading, or writing, a file.

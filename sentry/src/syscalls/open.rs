@@ -146,7 +146,6 @@ fn do_open(
             let path = task.read_path(pathname)?;
             lease::before_open(task, dirfd, &path, flags, walk_flags)?;
             let mut walk = at::walk(task, dirfd, &path, walk_flags)?;
-            let mode = mode & !task.fs().umask();
             open::open(task, &mut walk, &path, flags, mode)?
         }
     };

@@ -60,7 +60,7 @@ fn create(
 ) -> HandlerResult<()> {
     let path = task.read_path(pathname)?;
     let mut walk = at::walk(task, dirfd, &path, WalkFlags::empty())?;
-    names::create(&mut walk, &path, kind, mode & !task.fs().umask())?;
+    names::create(&mut walk, &path, kind, mode)?;
     Ok(())
 }
 

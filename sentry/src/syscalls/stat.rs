@@ -190,7 +190,10 @@ fn check_access(task: &CurrentTask, target: &Target, mode: u32) -> SysResult<()>
             path.mount.check_writable()?;
         }
     }
-    permission::check(&task.creds(), &attr, mask)?;
+    match target {
+        Target::Path(path) => permission::check(&task.creds(), &**path.inode(), &attr, mask)?,
+        Target::File(_) => permission::check_mode(&task.creds(), &attr, mask)?,
+    }
     match target {
         Target::Path(path) if mask & MAY_WRITE != 0 => path.inode().check_write_access(task),
         _ => Ok(()),

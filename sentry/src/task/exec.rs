@@ -25,6 +25,7 @@ use crate::syscalls::dispatch;
 use crate::vfs::OpenFile;
 use crate::vfs::open::open_exec;
 use crate::vfs::path::Path;
+use crate::vfs::permission::{self, MAY_READ};
 use crate::vfs::walk::{Walk, WalkFlags};
 
 /// The most bytes of a thread's name.
@@ -218,8 +219,13 @@ fn new_creds(current: &CurrentTask, file: &OpenFile) -> SysResult<NewCredentials
 }
 
 fn may_read(creds: &Credentials, file: &OpenFile) -> bool {
+    let inode = file.file.inode();
     file.file.attr().is_ok_and(|attr| {
-        crate::vfs::permission::check(creds, &attr, crate::vfs::permission::MAY_READ).is_ok()
+        match inode {
+            Some(inode) => permission::check(creds, &*inode, &attr, MAY_READ),
+            None => permission::check_mode(creds, &attr, MAY_READ),
+        }
+        .is_ok()
     })
 }
 

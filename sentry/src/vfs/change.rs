@@ -8,6 +8,7 @@ use syscalls::abi::fs::{S_ISGID, S_ISVTX, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_
 use syscalls::abi::landlock::AccessFs;
 use syscalls::{Errno, SysResult};
 
+use super::acl::{Acl, AclKind};
 use super::attr::{Attr, FileFlags, FileType, SetAttr, SetTime};
 use super::inode::XattrFlags;
 use super::path::Path;
@@ -29,11 +30,15 @@ pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> SysResult<()> {
     if attr.file_type() == FileType::Symlink {
         return Err(Errno::EOPNOTSUPP);
     }
-    let mut mode = mode & 0o7777;
-    if !creds.is_in_group(attr.gid) && !creds.is_capable_over(attr.uid, attr.gid, CAP_FSETID) {
-        mode &= !S_ISGID;
-    }
+    let mode = allowed_mode(creds, &attr, mode & 0o7777);
     apply(path, &SetAttr { mode: Some(mode), ..SetAttr::default() })
+}
+
+/// Returns a new mode for a file without a set-group-id bit for a group that is not the caller's.
+fn allowed_mode(creds: &Credentials, attr: &Attr, mode: u32) -> u32 {
+    let may_set =
+        creds.is_in_group(attr.gid) || creds.is_capable_over(attr.uid, attr.gid, CAP_FSETID);
+    if may_set { mode } else { mode & !S_ISGID }
 }
 
 /// Changes owner and group; `None` leaves one as it is.
@@ -83,7 +88,7 @@ pub fn set_times(
         if !is_now {
             return Err(Errno::EPERM);
         }
-        permission::check(creds, &attr, MAY_WRITE)?;
+        permission::check(creds, &**path.inode(), &attr, MAY_WRITE)?;
     }
     if atime.is_none() && mtime.is_none() {
         return Ok(());
@@ -124,7 +129,7 @@ pub fn truncate_path(creds: &Credentials, path: &Path, size: u64) -> SysResult<(
     }
     path.mount.check_writable()?;
     let attr = path.inode().attr()?;
-    permission::check(creds, &attr, MAY_WRITE)?;
+    permission::check(creds, &**path.inode(), &attr, MAY_WRITE)?;
     permission::may_change(&attr)?;
     if let Some(domain) = &creds.landlock {
         domain.check(path, AccessFs::TRUNCATE)?;
@@ -169,7 +174,7 @@ fn check_xattr(creds: &Credentials, path: &Path, name: &[u8], mask: u32) -> SysR
         if is_write && is_sticky_dir && !is_owner(creds, &attr) {
             return Err(Errno::EPERM);
         }
-        return permission::check(creds, &attr, mask);
+        return permission::check(creds, &**path.inode(), &attr, mask);
     }
     if name.starts_with(b"trusted.") {
         if creds.has_capability(CAP_SYS_ADMIN) {
@@ -199,6 +204,9 @@ pub fn set_xattr(
     if value.len() > XATTR_SIZE_MAX {
         return Err(Errno::E2BIG);
     }
+    if let Some(kind) = AclKind::of_name(name) {
+        return set_acl(creds, path, kind, value);
+    }
     check_xattr(creds, path, name, MAY_WRITE)?;
     path.inode().set_xattr(name, value, flags)?;
     notify::file(&path.dentry, notify::IN_ATTRIB);
@@ -210,6 +218,9 @@ pub fn set_xattr(
 /// # Errors
 /// `ERANGE`, `ENODATA`, `EACCES`, `EOPNOTSUPP`.
 pub fn get_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> SysResult<Vec<u8>> {
+    if let Some(kind) = AclKind::of_name(name) {
+        return get_acl(creds, path, kind);
+    }
     check_xattr(creds, path, name, MAY_READ)?;
     path.inode().get_xattr(name)
 }
@@ -235,8 +246,67 @@ pub fn list_xattr(creds: &Credentials, path: &Path) -> SysResult<Vec<u8>> {
 /// # Errors
 /// `ERANGE`, `ENODATA`, `EPERM`, `EACCES`, `EROFS`, `EOPNOTSUPP`.
 pub fn remove_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> SysResult<()> {
+    if let Some(kind) = AclKind::of_name(name) {
+        return set_acl(creds, path, kind, b"");
+    }
     check_xattr(creds, path, name, MAY_WRITE)?;
     path.inode().remove_xattr(name)?;
     notify::file(&path.dentry, notify::IN_ATTRIB);
     Ok(())
+}
+
+/// Sets an access control list, given in the caller's ids, or removes it where there are no entries.
+fn set_acl(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8]) -> SysResult<()> {
+    path.mount.check_writable()?;
+    let user_ns = &creds.user_ns;
+    let acl = if value.is_empty() {
+        None
+    } else {
+        Acl::parse(value, |uid| user_ns.kuid(uid), |gid| user_ns.kgid(gid))?
+    };
+    let inode = path.inode();
+    let attr = inode.access_attr()?;
+    permission::may_change(&attr)?;
+    match attr.file_type() {
+        FileType::Symlink => return Err(Errno::EOPNOTSUPP),
+        FileType::Directory => {}
+        _ if kind == AclKind::Default => {
+            return if acl.is_some() { Err(Errno::EACCES) } else { Ok(()) };
+        }
+        _ => {}
+    }
+    if !is_owner(creds, &attr) {
+        return Err(Errno::EPERM);
+    }
+    match acl {
+        Some(acl) => {
+            let bytes = acl.to_bytes(|id| id, |id| id);
+            inode.set_xattr(kind.name(), &bytes, XattrFlags::empty())?;
+        }
+        None => match inode.remove_xattr(kind.name()) {
+            Err(Errno::ENODATA) => {}
+            result => result?,
+        },
+    }
+    if kind == AclKind::Access && attr.mode & S_ISGID != 0 {
+        let mode = inode.attr()?.mode & 0o7777;
+        let kept = allowed_mode(creds, &attr, mode);
+        if kept != mode {
+            inode.set_attr(&SetAttr { mode: Some(kept), ..SetAttr::default() })?;
+        }
+    }
+    notify::file(&path.dentry, notify::IN_ATTRIB);
+    Ok(())
+}
+
+/// Returns an access control list in the caller's ids.
+fn get_acl(creds: &Credentials, path: &Path, kind: AclKind) -> SysResult<Vec<u8>> {
+    if path.inode().file_type() == FileType::Symlink {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let acl = Acl::from_bytes(&path.inode().get_xattr(kind.name())?)?.ok_or(Errno::ENODATA)?;
+    let user_ns = &creds.user_ns;
+    let uid = |id| user_ns.uid_of(id).unwrap_or(u32::MAX);
+    let gid = |id| user_ns.gid_of(id).unwrap_or(u32::MAX);
+    Ok(acl.to_bytes(uid, gid))
 }

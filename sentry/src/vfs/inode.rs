@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use bitflags::bitflags;
 use syscalls::{Errno, SysResult};
 
+use super::acl::{Acl, AclKind};
 use super::attr::{Attr, FileType, SetAttr};
 use super::file::File;
 use super::io::{IoSink, IoSource};
@@ -98,13 +99,15 @@ pub enum NodeKind {
     BlockDevice(u64),
 }
 
-/// A new node: kind, permission bits after umask, and owner as the caller has decided them.
+/// A new node: kind, permission bits, and owner as the caller has decided them.
 #[derive(Clone, Debug)]
 pub struct NewNode {
     /// What to create.
     pub kind: NodeKind,
-    /// Permission bits (07777), umask already applied.
+    /// Permission bits (07777) as they were asked for.
     pub mode: u32,
+    /// Permission bits that are to be taken away, where no default access control list of the directory decides.
+    pub umask: u32,
     /// The owner.
     pub uid: u32,
     /// The group.
@@ -408,7 +411,17 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// Sets an extended attribute.
+    /// Returns an access control list of the file, where it has one that is more than its permission bits. This is asked
+    /// wherever permissions are looked at.
+    ///
+    /// # Errors
+    /// `ESTALE`, `EIO` from the store.
+    fn acl(&self, kind: AclKind) -> SysResult<Option<Arc<Acl>>> {
+        let _ = kind;
+        Ok(None)
+    }
+
+    /// Sets an extended attribute. That of an access control list changes the permission bits, too.
     ///
     /// # Errors
     /// `EEXIST`, `ENODATA`, `ENOSPC`, `EOPNOTSUPP`.

@@ -21,7 +21,7 @@ use crate::landlock::{self, Moved};
 const WHITEOUT: NodeKind = NodeKind::CharDevice(0);
 
 /// Creates a directory, a special file, a symbolic link or a regular file at `path`. `mode` has
-/// been put through the umask.
+/// not been put through the umask yet.
 ///
 /// # Errors
 /// Those of the walk; `EEXIST`, `ENOENT`, `EROFS`, `EACCES`, `EPERM`, those of the file system.
@@ -43,7 +43,7 @@ pub fn create(walk: &mut Walk<'_>, path: &[u8], kind: NodeKind, mode: u32) -> Sy
     let is_device =
         matches!(kind, NodeKind::CharDevice(_) | NodeKind::BlockDevice(_)) && kind != WHITEOUT;
     if is_device && !walk.creds().has_capability(CAP_MKNOD) {
-        permission::may_create(walk.creds(), &step.dir.inode().access_attr()?)?;
+        may_create(walk, &step.dir)?;
         return Err(Errno::EPERM);
     }
     create_in(walk, &step.dir, name, kind, mode)
@@ -87,8 +87,7 @@ pub fn create_in(
         return Err(Errno::ENOENT);
     }
     check_right(walk, dir, landlock::to_make(&kind))?;
-    let dir_attr = dir.inode().access_attr()?;
-    permission::may_create(walk.creds(), &dir_attr)?;
+    let dir_attr = may_create(walk, dir)?;
     let node = new_node(walk, &dir_attr, kind, mode);
     let dentry =
         dir.dentry.create_child(name, &dir.mount.sb.cache, |inode| inode.create(name, &node))?;
@@ -99,8 +98,16 @@ pub fn create_in(
 /// Returns what a new node in a directory with these attributes is like.
 pub fn new_node(walk: &Walk<'_>, dir: &Attr, kind: NodeKind, mode: u32) -> NewNode {
     let is_dir = kind == NodeKind::Directory;
+    let umask = if matches!(kind, NodeKind::Symlink(_)) { 0 } else { walk.umask() };
     let (mode, gid) = permission::inherit(walk.creds(), dir, mode, is_dir);
-    NewNode { kind, mode, uid: walk.creds().fsuid, gid }
+    NewNode { kind, mode, umask, uid: walk.creds().fsuid, gid }
+}
+
+/// Checks that an entry may be added to a directory; returns the directory's attributes.
+fn may_create(walk: &Walk<'_>, dir: &Path) -> SysResult<Attr> {
+    let attr = dir.inode().access_attr()?;
+    permission::may_create(walk.creds(), &**dir.inode(), &attr)?;
+    Ok(attr)
 }
 
 /// Makes a hard link to `target` at `path`.
@@ -127,8 +134,8 @@ pub fn link(walk: &mut Walk<'_>, target: &Path, path: &[u8]) -> SysResult<()> {
             Moved { file: &target.dentry, target: None, is_rename: false, is_exchange: false };
         domain.check_move(&from, &step.dir, &moved)?;
     }
-    permission::may_link(walk.creds(), &target.inode().access_attr()?)?;
-    permission::may_create(walk.creds(), &step.dir.inode().access_attr()?)?;
+    permission::may_link(walk.creds(), &**target.inode())?;
+    may_create(walk, &step.dir)?;
     if target.dentry.is_dir() {
         return Err(Errno::EPERM);
     }
@@ -303,7 +310,7 @@ fn check_rename(
     }
     check_delete(walk, &from.dir, child)?;
     match target {
-        None => permission::may_create(walk.creds(), &to.dir.inode().access_attr()?)?,
+        None => drop(may_create(walk, &to.dir)?),
         Some(target) => {
             check_delete(walk, &to.dir, target)?;
             if !is_exchange && child.is_dir() && !target.is_dir() {
@@ -318,7 +325,8 @@ fn check_rename(
         // A directory that gets another parent has its `..` written.
         let moving = [Some(child), target.filter(|_| is_exchange)];
         for dentry in moving.into_iter().flatten().filter(|dentry| dentry.is_dir()) {
-            permission::check(walk.creds(), &dentry.inode().access_attr()?, permission::MAY_WRITE)?;
+            let (inode, mask) = (dentry.inode(), permission::MAY_WRITE);
+            permission::check(walk.creds(), &**inode, &inode.access_attr()?, mask)?;
         }
     }
     check_not_mounted(child)?;
@@ -330,7 +338,7 @@ fn check_right(walk: &Walk<'_>, dir: &Path, access: AccessFs) -> SysResult<()> {
 }
 
 fn check_delete(walk: &Walk<'_>, dir: &Path, child: &Arc<Dentry>) -> SysResult<()> {
-    permission::may_delete(walk.creds(), &dir.inode().access_attr()?, &child.inode().access_attr()?)
+    permission::may_delete(walk.creds(), &**dir.inode(), &child.inode().access_attr()?)
 }
 
 fn check_not_mounted(dentry: &Arc<Dentry>) -> SysResult<()> {

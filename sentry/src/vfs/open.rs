@@ -30,7 +30,7 @@ const CREATION_FLAGS: OpenFlags = OpenFlags::CREAT
 /// How often a file is looked for that somebody else makes and removes meanwhile.
 const MAX_TRIES: u32 = 1000;
 
-/// Opens `path`. `mode` has been put through the umask, and `flags` have been checked against each
+/// Opens `path`. `mode` has not been put through the umask yet, and `flags` have been checked against each
 /// other.
 ///
 /// # Errors
@@ -195,7 +195,7 @@ fn check_open(task: &CurrentTask, path: &Path, flags: OpenFlags) -> SysResult<()
     }
     let attr = path.inode().access_attr()?;
     let creds = task.creds();
-    permission::check(&creds, &attr, wanted)?;
+    permission::check(&creds, &**path.inode(), &attr, wanted)?;
     let appends = flags.contains(OpenFlags::APPEND) && !flags.contains(OpenFlags::TRUNC);
     if attr.flags.contains(FileFlags::APPEND) && wanted & MAY_WRITE != 0 && !appends {
         return Err(Errno::EPERM);
@@ -221,7 +221,7 @@ fn open_unnamed(
     }
     dir.mount.check_writable()?;
     let attr = dir.inode().attr()?;
-    permission::may_create(walk.creds(), &attr)?;
+    permission::may_create(walk.creds(), &**dir.inode(), &attr)?;
     let node = names::new_node(walk, &attr, NodeKind::Regular, mode);
     let inode = dir.inode().create_tmpfile(&node, !flags.contains(OpenFlags::EXCL))?;
     let name = format!("#{}", inode.attr()?.ino);
@@ -244,7 +244,7 @@ pub fn open_exec(task: &CurrentTask, path: Path) -> SysResult<Arc<OpenFile>> {
         return Err(Errno::EACCES);
     }
     let creds = task.creds();
-    permission::check(&creds, &path.inode().access_attr()?, MAY_EXEC)?;
+    permission::check(&creds, &**path.inode(), &path.inode().access_attr()?, MAY_EXEC)?;
     if let Some(domain) = &creds.landlock {
         domain.check_open(&path, OpenFlags::RDONLY, true)?;
     }

@@ -1,10 +1,14 @@
-//! Who may do what to a file: ids, groups, capabilities and the rules around them.
+//! Who may do what to a file: ids, groups, access control lists, capabilities and the rules around them.
+
+use std::sync::Arc;
 
 use syscalls::abi::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
 use syscalls::abi::fs::{S_ISGID, S_ISUID, S_ISVTX, S_IXGRP, S_IXUGO};
 use syscalls::{Errno, SysResult};
 
+use super::acl::{Acl, AclKind};
 use super::attr::{Attr, FileFlags, FileType};
+use super::inode::Inode;
 use crate::task::Credentials;
 
 /// Permission to execute, or to search a directory.
@@ -14,13 +18,40 @@ pub const MAY_WRITE: u32 = 2;
 /// Permission to read.
 pub const MAY_READ: u32 = 4;
 
-/// Checks `mask` against mode, owner and group, then against capabilities.
+/// Checks `mask` against the access control list, or mode, owner and group, of a file that has these attributes, then
+/// against capabilities.
+///
+/// # Errors
+/// `EACCES`; `EPERM` for writing to an immutable file; those of asking for the list.
+pub fn check(creds: &Credentials, inode: &dyn Inode, attr: &Attr, mask: u32) -> SysResult<()> {
+    check_with(creds, attr, mask, || inode.acl(AclKind::Access))
+}
+
+/// Checks `mask` against mode, owner and group alone, then against capabilities: for what has no access control list.
 ///
 /// # Errors
 /// `EACCES`; `EPERM` for writing to an immutable file.
-pub fn check(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
+pub fn check_mode(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
+    check_with(creds, attr, mask, || Ok(None))
+}
+
+fn check_with(
+    creds: &Credentials,
+    attr: &Attr,
+    mask: u32,
+    acl: impl FnOnce() -> SysResult<Option<Arc<Acl>>>,
+) -> SysResult<()> {
     if mask & MAY_WRITE != 0 && attr.flags.contains(FileFlags::IMMUTABLE) {
         return Err(Errno::EPERM);
+    }
+    // A list leaves the owner alone, and one whose mask is empty does not count. Whoever need not ask does not: the list may
+    // have to be fetched.
+    let may_have_acl = creds.fsuid != attr.uid && attr.mode & 0o070 != 0;
+    if may_have_acl && may_override(creds, attr, mask) {
+        return Ok(());
+    }
+    if may_have_acl && let Some(acl) = acl()? {
+        return if acl.permits(creds, attr, mask) { Ok(()) } else { Err(Errno::EACCES) };
     }
     let shift = if creds.fsuid == attr.uid {
         6
@@ -30,19 +61,20 @@ pub fn check(creds: &Credentials, attr: &Attr, mask: u32) -> SysResult<()> {
     } else {
         0
     };
-    if mask & !(attr.mode >> shift) & 7 == 0 {
-        return Ok(());
-    }
+    let is_permitted =
+        mask & !(attr.mode >> shift) & 7 == 0 || (!may_have_acl && may_override(creds, attr, mask));
+    if is_permitted { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// Returns whether capabilities permit what nothing else does.
+fn may_override(creds: &Credentials, attr: &Attr, mask: u32) -> bool {
     let is_dir = attr.file_type() == FileType::Directory;
     let is_reading = mask & MAY_WRITE == 0 && (is_dir || mask & MAY_EXEC == 0);
     if is_reading && creds.is_capable_over(attr.uid, attr.gid, CAP_DAC_READ_SEARCH) {
-        return Ok(());
+        return true;
     }
-    let may_override = is_dir || mask & MAY_EXEC == 0 || attr.mode & S_IXUGO != 0;
-    if may_override && creds.is_capable_over(attr.uid, attr.gid, CAP_DAC_OVERRIDE) {
-        return Ok(());
-    }
-    Err(Errno::EACCES)
+    let is_overridable = is_dir || mask & MAY_EXEC == 0 || attr.mode & S_IXUGO != 0;
+    is_overridable && creds.is_capable_over(attr.uid, attr.gid, CAP_DAC_OVERRIDE)
 }
 
 /// Returns whether the caller counts as the file's owner.
@@ -66,16 +98,21 @@ pub fn may_change(attr: &Attr) -> SysResult<()> {
 ///
 /// # Errors
 /// `EACCES`.
-pub fn may_create(creds: &Credentials, dir: &Attr) -> SysResult<()> {
-    check(creds, dir, MAY_WRITE | MAY_EXEC)
+pub fn may_create(creds: &Credentials, dir: &dyn Inode, attr: &Attr) -> SysResult<()> {
+    check(creds, dir, attr, MAY_WRITE | MAY_EXEC)
 }
 
 /// Checks that `victim` may be removed from a directory, or renamed.
 ///
 /// # Errors
 /// `EACCES`; `EPERM` in a sticky directory, and for what may not be changed.
-pub fn may_delete(creds: &Credentials, dir: &Attr, victim: &Attr) -> SysResult<()> {
-    check(creds, dir, MAY_WRITE | MAY_EXEC)?;
+pub fn may_delete(creds: &Credentials, inode: &dyn Inode, victim: &Attr) -> SysResult<()> {
+    let dir = inode.access_attr()?;
+    check(creds, inode, &dir, MAY_WRITE | MAY_EXEC)?;
+    may_delete_from(creds, &dir, victim)
+}
+
+fn may_delete_from(creds: &Credentials, dir: &Attr, victim: &Attr) -> SysResult<()> {
     if dir.flags.contains(FileFlags::APPEND) {
         return Err(Errno::EPERM);
     }
@@ -105,7 +142,8 @@ pub fn may_follow_link(creds: &Credentials, dir: &Attr, link: &Attr) -> SysResul
 ///
 /// # Errors
 /// `EPERM`.
-pub fn may_link(creds: &Credentials, target: &Attr) -> SysResult<()> {
+pub fn may_link(creds: &Credentials, inode: &dyn Inode) -> SysResult<()> {
+    let target = &inode.access_attr()?;
     may_change(target)?;
     if is_owner(creds, target) {
         return Ok(());
@@ -114,7 +152,7 @@ pub fn may_link(creds: &Credentials, target: &Attr) -> SysResult<()> {
     let is_safe = target.file_type() == FileType::Regular
         && target.mode & S_ISUID == 0
         && !is_set_group
-        && check(creds, target, MAY_READ | MAY_WRITE).is_ok();
+        && check(creds, inode, target, MAY_READ | MAY_WRITE).is_ok();
     if is_safe { Ok(()) } else { Err(Errno::EPERM) }
 }
 
@@ -176,24 +214,24 @@ mod tests {
     #[test]
     fn check_uses_the_first_class_that_matches() {
         let file = file(0o100_077, 1, 2);
-        assert_eq!(check(&user(1, 2), &file, MAY_READ), Err(Errno::EACCES));
-        assert_eq!(check(&user(3, 2), &file, MAY_READ), Ok(()));
-        assert_eq!(check(&user(3, 4), &file, MAY_WRITE), Ok(()));
+        assert_eq!(check_mode(&user(1, 2), &file, MAY_READ), Err(Errno::EACCES));
+        assert_eq!(check_mode(&user(3, 2), &file, MAY_READ), Ok(()));
+        assert_eq!(check_mode(&user(3, 4), &file, MAY_WRITE), Ok(()));
     }
 
     #[test]
     fn dac_override_executes_only_what_somebody_may_execute() {
         let root = Credentials::root(u64::MAX);
-        assert_eq!(check(&root, &file(0o100_600, 1, 1), MAY_EXEC), Err(Errno::EACCES));
-        assert_eq!(check(&root, &file(0o100_100, 1, 1), MAY_EXEC), Ok(()));
-        assert_eq!(check(&root, &file(0o040_000, 1, 1), MAY_EXEC | MAY_WRITE), Ok(()));
+        assert_eq!(check_mode(&root, &file(0o100_600, 1, 1), MAY_EXEC), Err(Errno::EACCES));
+        assert_eq!(check_mode(&root, &file(0o100_100, 1, 1), MAY_EXEC), Ok(()));
+        assert_eq!(check_mode(&root, &file(0o040_000, 1, 1), MAY_EXEC | MAY_WRITE), Ok(()));
     }
 
     #[test]
     fn sticky_directory_protects_the_files_of_others() {
         let dir = file(0o041_777, 0, 0);
-        assert_eq!(may_delete(&user(1, 1), &dir, &file(0o100_666, 2, 2)), Err(Errno::EPERM));
-        assert_eq!(may_delete(&user(2, 2), &dir, &file(0o100_666, 2, 2)), Ok(()));
+        assert_eq!(may_delete_from(&user(1, 1), &dir, &file(0o100_666, 2, 2)), Err(Errno::EPERM));
+        assert_eq!(may_delete_from(&user(2, 2), &dir, &file(0o100_666, 2, 2)), Ok(()));
         assert_eq!(may_follow_link(&user(1, 1), &dir, &file(0o120_777, 2, 2)), Err(Errno::EACCES));
     }
 

@@ -128,6 +128,11 @@ impl<'a> Walk<'a> {
         &self.creds
     }
 
+    /// Returns the permission bits that new files do not get; none while the sandbox boots.
+    pub fn umask(&self) -> u32 {
+        self.task.map_or(0, |task| task.fs().umask())
+    }
+
     /// Walks all of `path` and returns where it leads.
     ///
     /// # Errors
@@ -240,7 +245,8 @@ impl<'a> Walk<'a> {
         if self.may_search_all {
             return Ok(());
         }
-        permission::check(&self.creds, &dir.inode().access_attr()?, permission::MAY_EXEC)
+        let inode = dir.inode();
+        permission::check(&self.creds, &**inode, &inode.access_attr()?, permission::MAY_EXEC)
     }
 
     fn absolute(&self) -> SysResult<Path> {

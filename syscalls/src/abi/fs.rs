@@ -337,6 +337,10 @@ flags! {
 pub const XATTR_NAME_MAX: usize = 255;
 pub const XATTR_SIZE_MAX: usize = 65536;
 pub const XATTR_LIST_MAX: usize = 65536;
+/// The extended attribute that is a file's access control list.
+pub const XATTR_POSIX_ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+/// The extended attribute that is a directory's default access control list.
+pub const XATTR_POSIX_ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
 constants! {
     /// Advice of `fadvise64(2)`.

@@ -11,7 +11,7 @@ fn name(bytes: &[u8]) -> Name<'_> {
 }
 
 fn samples<'a>(names: &'a [Name<'a>], fids: &'a [Fid]) -> Vec<Request<'a>> {
-    let ownership = Ownership { mode: 0o644, uid: 1000, gid: 100 };
+    let ownership = Ownership { mode: 0o644, umask: 0o27, uid: 1000, gid: 100 };
     let kind = BindKind::Stream;
     vec![
         Request::Attach { version: 1 },

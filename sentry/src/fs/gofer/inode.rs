@@ -9,6 +9,7 @@ use gofer_wire::request::{self, Ownership};
 use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
 use syscalls::{Errno, SysResult};
 
+use super::acl::KnownAcls;
 use super::ahead::{self, Ahead, Results, Scan};
 use super::directory::{GoferDirectory, Listing};
 use super::file::GoferFile;
@@ -16,6 +17,7 @@ use super::names::{BELIEF, Names};
 use super::{Caching, Identity, SETTLED, Store, attr};
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
+use crate::vfs::acl::{Acl, AclKind};
 use crate::vfs::inode;
 use crate::vfs::{
     Attr, Content, File, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, MapMode, Mappable,
@@ -32,15 +34,15 @@ pub struct GoferInode {
     identity: Identity,
     file_type: FileType,
     extras: InodeExtras,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// The target of a symbolic link, which never changes.
     target: OnceLock<Vec<u8>>,
     /// Makes `O_APPEND` writes of this sandbox follow one another.
     pub(super) append: Mutex<()>,
 }
 
-struct State {
-    attr: Attr,
+pub(super) struct State {
+    pub(super) attr: Attr,
     /// When `attr` was fetched: `Store::epoch` and time.
     epoch: u64,
     fetched: Instant,
@@ -61,6 +63,8 @@ struct State {
     listing: Option<KnownListing>,
     /// How good the names below a directory are, under [`Caching::Own`].
     names: Option<Names>,
+    /// Access control lists that were asked for.
+    pub(super) acls: KnownAcls,
 }
 
 /// What the entries of a directory were.
@@ -87,6 +91,8 @@ impl GoferInode {
     pub(super) fn new(store: Arc<Store>, node: reply::Node, target: Option<Vec<u8>>) -> Arc<Self> {
         let attr = attr::from_wire(&node.attr);
         let is_directory = FileType::from_mode(node.attr.mode) == FileType::Directory;
+        let mut acls = KnownAcls::default();
+        acls.update(&node.attr, &attr, store.caching);
         let state = State {
             attr,
             epoch: store.epoch(),
@@ -100,6 +106,7 @@ impl GoferInode {
             listing: None,
             names: (store.caching == Caching::Own && is_directory)
                 .then(|| Names::new(&attr, store.round())),
+            acls,
         };
         Arc::new(Self {
             store,
@@ -124,7 +131,9 @@ impl GoferInode {
     /// Takes over attributes that the gofer has just sent.
     pub(super) fn update(&self, new: &gofer_wire::Attr) {
         let mut state = self.state.lock();
-        state.attr = attr::from_wire(new);
+        let attr = attr::from_wire(new);
+        state.attr = attr;
+        state.acls.update(new, &attr, self.store.caching);
         state.epoch = self.store.epoch();
         state.fetched = Instant::now();
         state.is_stale = false;
@@ -135,6 +144,7 @@ impl GoferInode {
         let mut state = self.state.lock();
         state.is_stale = true;
         state.listing = None;
+        state.acls.clear();
         let (ahead, scan) = (state.ahead.take(), state.scan.take());
         drop(state);
         drop(ahead);
@@ -504,6 +514,7 @@ impl Inode for GoferInode {
         let request = Request::Setattr { fid: self.fid, attr: attr::change(change) };
         let new = self.store.connection.call_fixed(&request)?;
         self.update(&new);
+        self.state.lock().acls.clear();
         Ok(())
     }
 
@@ -712,6 +723,10 @@ impl Inode for GoferInode {
         Ok(self.listing()?.to_vec())
     }
 
+    fn acl(&self, kind: AclKind) -> SysResult<Option<Arc<Acl>>> {
+        self.fetch_acl(kind)
+    }
+
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
         self.store
             .connection
@@ -774,7 +789,7 @@ impl Mappable for GoferInode {
 }
 
 fn ownership(node: &NewNode) -> Ownership {
-    Ownership { mode: node.mode & 0o7777, uid: node.uid, gid: node.gid }
+    Ownership { mode: node.mode & 0o7777, umask: node.umask & 0o777, uid: node.uid, gid: node.gid }
 }
 
 /// Checks an attribute's name. Linux lets it hold any byte; the gofer serves none with a slash.

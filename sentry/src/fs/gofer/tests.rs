@@ -83,7 +83,7 @@ fn packet_pair() -> (OwnedFd, OwnedFd) {
 }
 
 fn node(kind: NodeKind, mode: u32) -> NewNode {
-    NewNode { kind, mode, uid: 0, gid: 0 }
+    NewNode { kind, mode, umask: 0, uid: 0, gid: 0 }
 }
 
 fn read(file: &GoferFile, offset: u64) -> Vec<u8> {

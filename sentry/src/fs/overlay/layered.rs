@@ -188,7 +188,8 @@ impl Shared {
     /// # Errors
     /// `EACCES`, `EPERM`.
     pub(super) fn check_dir(&self, dir: &Arc<Dentry>) -> SysResult<()> {
-        permission::check(&self.mounter, &dir.inode().access_attr()?, MAY_WRITE | MAY_EXEC)
+        let inode = dir.inode();
+        permission::check(&self.mounter, &**inode, &inode.access_attr()?, MAY_WRITE | MAY_EXEC)
     }
 
     /// Checks that whoever has mounted this may write to a file of the upper layer.
@@ -196,7 +197,8 @@ impl Shared {
     /// # Errors
     /// `EACCES`, `EPERM`.
     pub(super) fn check_write(&self, file: &Arc<Dentry>) -> SysResult<()> {
-        permission::check(&self.mounter, &file.inode().access_attr()?, MAY_WRITE)
+        let inode = file.inode();
+        permission::check(&self.mounter, &**inode, &inode.access_attr()?, MAY_WRITE)
     }
 
     /// Checks that whoever has mounted this may change the attributes of a file of the upper layer.
@@ -298,7 +300,7 @@ impl Drop for Made<'_> {
 
 /// Returns what a whiteout is made as.
 pub(super) fn whiteout() -> NewNode {
-    NewNode { kind: NodeKind::CharDevice(0), mode: 0, uid: 0, gid: 0 }
+    NewNode { kind: NodeKind::CharDevice(0), mode: 0, umask: 0, uid: 0, gid: 0 }
 }
 
 /// Returns whether something in a layer says that there is nothing.

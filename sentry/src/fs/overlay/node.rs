@@ -9,6 +9,7 @@ use super::dir::{Name, Names};
 use super::{Linked, Shared};
 use crate::fs::tmpfs::node::Node;
 use crate::sync::{Mutex, RwLock};
+use crate::vfs::acl::AclKind;
 use crate::vfs::{Attr, FileType, Inode, InodeExtras, NewNode};
 
 /// Where a node was found.
@@ -77,9 +78,10 @@ impl OverlayNode {
         })
     }
 
-    /// Creates the node of a new file; the caller gives it a name.
+    /// Creates the node of a new file of this directory; the caller gives it a name.
     pub(super) fn new_upper(&self, node: &NewNode, place: Option<Place>) -> SysResult<Arc<Self>> {
-        let upper = self.shared.upper.new_node(node)?;
+        let default = self.acl(AclKind::Default)?;
+        let upper = self.shared.upper.new_node(node, default.as_ref())?;
         let (ino, file_type) = (upper.ino(), upper.file_type());
         Ok(Self::build(&self.shared, ino, None, Some(upper), file_type, place, None))
     }

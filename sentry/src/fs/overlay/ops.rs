@@ -10,6 +10,7 @@ use super::file::{OverlayDir, OverlayFile};
 use super::node::{OverlayNode, Place};
 use crate::fs::tmpfs::file::RegularFile;
 use crate::task::CurrentTask;
+use crate::vfs::acl::{Acl, AclKind};
 use crate::vfs::inode::downcast;
 use crate::vfs::{
     Attr, Content, File, FileType, Inode, InodeExtras, ListEntry, NewNode, SetAttr, XattrFlags,
@@ -234,6 +235,10 @@ impl Inode for OverlayNode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
+        if change.mode.is_some() && self.acl(AclKind::Access)?.is_some() {
+            // The list changes, too.
+            self.own_xattrs()?;
+        }
         self.arc()?.pin();
         self.upper()?.set_attr(change)
     }
@@ -353,6 +358,10 @@ impl Inode for OverlayNode {
             true
         })?;
         Ok(list)
+    }
+
+    fn acl(&self, kind: AclKind) -> SysResult<Option<Arc<Acl>>> {
+        self.xattr_layer()?.acl(kind)
     }
 
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {

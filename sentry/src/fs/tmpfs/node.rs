@@ -14,6 +14,7 @@ use super::dir::Entries;
 use super::file::{DirFile, RegularFile};
 use crate::sync::{Mutex, RwLock};
 use crate::task::CurrentTask;
+use crate::vfs::acl::{self, Acl, AclKind, Acls};
 use crate::vfs::inode::downcast;
 use crate::vfs::{
     Attr, Content, File, FileFlags, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind,
@@ -54,6 +55,8 @@ pub(crate) struct Meta {
     /// Whether a node without links may get one: `O_TMPFILE` without `O_EXCL`.
     is_linkable: bool,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Access control lists, where there are any.
+    acls: Option<Box<Acls>>,
 }
 
 /// An inode.
@@ -76,8 +79,13 @@ pub(crate) fn now() -> Timestamp {
 }
 
 impl Node {
-    /// Creates a node that has no name yet.
-    pub(crate) fn new(shared: &Arc<Shared>, node: &NewNode) -> SysResult<Arc<Self>> {
+    /// Creates a node that has no name yet, in a directory with this default access control list.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        node: &NewNode,
+        default: Option<&Arc<Acl>>,
+    ) -> SysResult<Arc<Self>> {
+        let (mode, acls) = acl::inherit(node, default);
         let body = match &node.kind {
             NodeKind::Regular => Body::Regular(RwLock::default()),
             NodeKind::Directory => Body::Directory(RwLock::default()),
@@ -89,7 +97,7 @@ impl Node {
         };
         let time = now();
         let meta = Meta {
-            mode: node.mode & 0o7777,
+            mode,
             nlink: if node.kind == NodeKind::Directory { 2 } else { 1 },
             uid: node.uid,
             gid: node.gid,
@@ -101,6 +109,7 @@ impl Node {
             flags: FileFlags::empty(),
             is_linkable: false,
             xattrs: BTreeMap::new(),
+            acls: (!acls.is_empty()).then(|| Box::new(acls)),
         };
         Self::with(shared, body, meta)
     }
@@ -149,8 +158,44 @@ impl Node {
             flags: FileFlags::empty(),
             is_linkable: false,
             xattrs: BTreeMap::new(),
+            acls: None,
         };
         Self::with(shared, body, meta)
+    }
+
+    fn known_acl(&self, kind: AclKind) -> Option<Arc<Acl>> {
+        self.meta.lock().acls.as_ref()?.get(kind).clone()
+    }
+
+    /// Returns what new files in this directory begin with.
+    pub(crate) fn default_acl(&self) -> Option<Arc<Acl>> {
+        self.known_acl(AclKind::Default)
+    }
+
+    /// Puts an access control list in the place of another, or of none.
+    fn set_acl(&self, kind: AclKind, acl: Option<Acl>) -> SysResult<()> {
+        match self.body {
+            Body::Symlink(_) => return Err(Errno::EOPNOTSUPP),
+            Body::Directory(_) => {}
+            _ if kind == AclKind::Default && acl.is_some() => return Err(Errno::EACCES),
+            _ => {}
+        }
+        if acl.as_ref().is_some_and(Acl::is_too_long) {
+            return Err(Errno::ENOSPC);
+        }
+        let mut meta = self.meta.lock();
+        let acl = match (kind, acl) {
+            (AclKind::Access, Some(acl)) => {
+                meta.mode = meta.mode & !0o777 | acl.mode();
+                (!acl.is_minimal()).then_some(acl)
+            }
+            (_, acl) => acl,
+        };
+        let mut acls = meta.acls.take().unwrap_or_default();
+        *acls.get_mut(kind) = acl.map(Arc::new);
+        meta.acls = (!acls.is_empty()).then_some(acls);
+        meta.ctime = now();
+        Ok(())
     }
 
     fn entries(&self) -> SysResult<&RwLock<Entries>> {
@@ -225,7 +270,7 @@ impl Node {
         if entries.get(name).is_some() {
             return Err(Errno::EEXIST);
         }
-        let child = Self::new(&self.shared, node)?;
+        let child = Self::new(&self.shared, node, self.default_acl().as_ref())?;
         if let Ok(own) = child.entries() {
             own.write().parent = self.this.clone();
             self.change_links(|n| n.saturating_add(1));
@@ -462,7 +507,12 @@ impl Inode for Node {
             SetTime::At(time) => time,
         };
         let mut meta = self.meta.lock();
-        meta.mode = change.mode.map_or(meta.mode, |mode| mode & 0o7777);
+        if let Some(mode) = change.mode {
+            meta.mode = mode & 0o7777;
+            if let Some(access) = meta.acls.as_mut().and_then(|acls| acls.access.as_mut()) {
+                *access = Arc::new(access.with_mode(mode));
+            }
+        }
         meta.uid = change.uid.unwrap_or(meta.uid);
         meta.gid = change.gid.unwrap_or(meta.gid);
         if change.size.is_some() {
@@ -484,7 +534,7 @@ impl Inode for Node {
     }
 
     fn create_tmpfile(&self, node: &NewNode, is_linkable: bool) -> SysResult<Arc<dyn Inode>> {
-        let node = Self::new(&self.shared, node)?;
+        let node = Self::new(&self.shared, node, self.default_acl().as_ref())?;
         node.set_unnamed(is_linkable);
         Ok(node)
     }
@@ -574,11 +624,22 @@ impl Inode for Node {
         Ok(list)
     }
 
+    fn acl(&self, kind: AclKind) -> SysResult<Option<Arc<Acl>>> {
+        Ok(self.known_acl(kind))
+    }
+
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
+        if let Some(kind) = AclKind::of_name(name) {
+            let acl = self.known_acl(kind).ok_or(Errno::ENODATA)?;
+            return Ok(acl.to_bytes(|id| id, |id| id));
+        }
         self.meta.lock().xattrs.get(name).cloned().ok_or(Errno::ENODATA)
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> SysResult<()> {
+        if let Some(kind) = AclKind::of_name(name) {
+            return self.set_acl(kind, Acl::from_bytes(value)?);
+        }
         let mut meta = self.meta.lock();
         let exists = meta.xattrs.contains_key(name);
         if exists && flags.contains(XattrFlags::CREATE) {
@@ -597,10 +658,21 @@ impl Inode for Node {
     }
 
     fn list_xattr(&self) -> SysResult<Vec<Vec<u8>>> {
-        Ok(self.meta.lock().xattrs.keys().cloned().collect())
+        let meta = self.meta.lock();
+        let kinds = [AclKind::Access, AclKind::Default];
+        let acls = meta.acls.iter().flat_map(|acls| {
+            kinds
+                .into_iter()
+                .filter(|kind| acls.get(*kind).is_some())
+                .map(|kind| kind.name().to_vec())
+        });
+        Ok(acls.chain(meta.xattrs.keys().cloned()).collect())
     }
 
     fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
+        if let Some(kind) = AclKind::of_name(name) {
+            return self.set_acl(kind, None);
+        }
         let mut meta = self.meta.lock();
         meta.xattrs.remove(name).ok_or(Errno::ENODATA)?;
         meta.ctime = now();

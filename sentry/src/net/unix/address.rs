@@ -151,6 +151,7 @@ impl Registry {
                 Ok(Binding::Abstract(key))
             }
             Address::Path(path) => {
+                // The umask counts even where the directory has a default access control list.
                 let mode = 0o777 & !task.fs().umask();
                 let mut walk = Walk::from_cwd(task, WalkFlags::empty());
                 let node = match names::create(&mut walk, path, NodeKind::Socket, mode) {
@@ -213,7 +214,7 @@ impl Registry {
             Address::Path(path) => {
                 let found = Walk::from_cwd(task, WalkFlags::FOLLOW).resolve(path)?;
                 let attr = found.inode().attr()?;
-                permission::check(&task.creds(), &attr, MAY_WRITE)?;
+                permission::check(&task.creds(), &**found.inode(), &attr, MAY_WRITE)?;
                 if attr.file_type() != FileType::Socket {
                     return Err(Errno::ECONNREFUSED);
                 }

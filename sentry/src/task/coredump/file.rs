@@ -64,8 +64,7 @@ fn create(current: &CurrentTask, path: &[u8]) -> SysResult<Arc<OpenFile>> {
     // Whatever is wrong with it, the open tells.
     let _ = names::unlink(&mut walk(), path);
     let flags = OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOFOLLOW | OpenFlags::RDWR;
-    let mode = MODE & !current.fs().umask();
-    let file = open::open(current, &mut walk(), path, flags, mode)?;
+    let file = open::open(current, &mut walk(), path, flags, MODE)?;
     let attr = file.file.attr()?;
     let is_own = attr.file_type() == FileType::Regular && attr.uid == current.creds().fsuid;
     if is_own { Ok(file) } else { Err(Errno::EPERM) }

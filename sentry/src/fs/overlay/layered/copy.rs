@@ -51,7 +51,8 @@ impl LayeredNode {
         self.shared.check_dir(dir)?;
         let kind = kind_of(lower.inode(), &attr)?;
         let mode = attr.mode & 0o7777;
-        let mut made = self.shared.make(&NewNode { kind, mode, uid: attr.uid, gid: attr.gid })?;
+        let mut made =
+            self.shared.make(&NewNode { kind, mode, umask: 0, uid: attr.uid, gid: attr.gid })?;
         self.fill(&made, lower.inode(), &attr, with_content)?;
         let _changes = parent.changes.lock();
         // Who has been removed meanwhile has no place to get.

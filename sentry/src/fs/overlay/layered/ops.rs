@@ -9,6 +9,7 @@ use super::file::{self, LayeredDir, LayeredFile};
 use super::node::LayeredNode;
 use super::{is_whiteout, whiteout};
 use crate::task::CurrentTask;
+use crate::vfs::acl::{self, Acl, AclKind};
 use crate::vfs::dentry::Dentry;
 use crate::vfs::inode::downcast;
 use crate::vfs::{
@@ -156,7 +157,15 @@ impl LayeredNode {
         let _changes = self.changes.lock();
         let there = layer.lookup((dir, name))?;
         let dentry = if there.is_some_and(|there| is_whiteout(&there)) {
-            let mut made = self.shared.make(node)?;
+            // In the work directory nothing is inherited.
+            let (mode, acls) = acl::inherit(node, dir.inode().acl(AclKind::Default)?.as_ref());
+            let mut made = self.shared.make(&NewNode { mode, umask: 0, ..node.clone() })?;
+            for kind in [AclKind::Access, AclKind::Default] {
+                if let Some(acl) = acls.get(kind) {
+                    let bytes = acl.to_bytes(|id| id, |id| id);
+                    made.dentry.inode().set_xattr(kind.name(), &bytes, XattrFlags::empty())?;
+                }
+            }
             if made.dentry.is_dir() {
                 self.shared.set_opaque(&made.dentry)?;
             }
@@ -305,6 +314,10 @@ impl Inode for LayeredNode {
         self.entries()
     }
 
+    fn acl(&self, kind: AclKind) -> SysResult<Option<Arc<Acl>>> {
+        self.shown()?.inode().acl(kind)
+    }
+
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
         self.shown()?.inode().get_xattr(&self.shared.name_below(name))
     }
@@ -321,8 +334,11 @@ impl Inode for LayeredNode {
 
     fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
         let name = self.shared.name_below(name);
-        // What is not there is no reason to copy.
-        self.shown()?.inode().get_xattr(&name)?;
+        // What is not there is no reason to copy, nor, of access control lists, to fail.
+        match self.shown()?.inode().get_xattr(&name) {
+            Err(Errno::ENODATA) if AclKind::of_name(&name).is_some() => return Ok(()),
+            result => result?,
+        };
         self.upper_owned()?.inode().remove_xattr(&name)
     }
 }

@@ -6,6 +6,7 @@ use syscalls::{Errno, SysResult};
 
 use super::{LayeredFs, Upper};
 use crate::task::CurrentTask;
+use crate::vfs::acl::AclKind;
 use crate::vfs::dentry::Dentry;
 use crate::vfs::layer::Layer;
 use crate::vfs::permission::{self, MAY_EXEC, MAY_WRITE};
@@ -128,7 +129,8 @@ fn upper(task: &CurrentTask, upper: &[u8], work: &[u8]) -> SysResult<Upper> {
     let layer = Layer::at(&upper);
     let creds = task.creds();
     let may_change = |dir: &Arc<Dentry>| {
-        permission::check(&creds, &dir.inode().access_attr()?, MAY_WRITE | MAY_EXEC)
+        let inode = dir.inode();
+        permission::check(&creds, &**inode, &inode.access_attr()?, MAY_WRITE | MAY_EXEC)
     };
     may_change(&work.dentry)?;
     let place = (&work.dentry, b"work".as_slice());
@@ -136,10 +138,20 @@ fn upper(task: &CurrentTask, upper: &[u8], work: &[u8]) -> SysResult<Upper> {
         Some(left) => left,
         None => layer.create(
             place,
-            &NewNode { kind: NodeKind::Directory, mode: 0, uid: creds.fsuid, gid: creds.fsgid },
+            &NewNode {
+                kind: NodeKind::Directory,
+                mode: 0,
+                umask: 0,
+                uid: creds.fsuid,
+                gid: creds.fsgid,
+            },
         )?,
     };
     may_change(&work)?;
+    // What is made there inherits nothing from the directory around it.
+    for kind in [AclKind::Access, AclKind::Default] {
+        let _ = work.inode().remove_xattr(kind.name());
+    }
     if !work.is_dir() {
         return Err(Errno::EINVAL);
     }
