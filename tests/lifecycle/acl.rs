@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 use test_harness::Rootfs;
 
-use crate::case::{self, Case, compare};
+use crate::case::{self, Case, Runtime, compare};
 
 /// Sets a list of the host: what the owner, user 1000, the group, the mask and the others may.
 #[track_caller]
@@ -57,6 +57,24 @@ fn lists_of_a_shared_directory_are_the_hosts() {
             config["process"]["env"].as_array_mut().unwrap().push("TEST_DIR=/shared".into());
         });
         let done = case.call(&["run", "c"]);
+        vec![done.stdout, done.stderr]
+    });
+}
+
+/// What the sandbox knows of files is believed for a while there.
+#[test]
+fn lists_of_a_root_without_an_overlay_are_the_hosts() {
+    compare(|runtime| {
+        let rootfs = Rootfs::with_programs(&["acl"]);
+        fs::create_dir(rootfs.path().join("place")).unwrap();
+        let case = Case::with(runtime, &["/bin/acl"], |config| {
+            config["root"] = json!({"path": rootfs.path(), "readonly": false});
+            config["process"]["env"].as_array_mut().unwrap().push("TEST_DIR=/place".into());
+        });
+        let done = match runtime {
+            Runtime::Runc => case.call(&["run", "c"]),
+            Runtime::Runsc(_) => case.call(&["--overlay2=none", "run", "c"]),
+        };
         vec![done.stdout, done.stderr]
     });
 }

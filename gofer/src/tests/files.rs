@@ -227,6 +227,42 @@ fn user_attributes_are_served_and_others_hidden() {
 }
 
 #[test]
+fn walks_say_which_files_have_no_access_control_list() {
+    /// What the owner, user 1000, the group, the mask and the others may.
+    const LIST: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\
+        \x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+    let mut rig = Rig::writable();
+    for name in ["with", "without"] {
+        fs::write(rig.path(name), "").expect("write");
+    }
+    symlink("with", rig.path("link")).expect("symlink");
+    let set = |fid| Request::SetXattr {
+        fid,
+        name: name("system.posix_acl_access"),
+        value: LIST,
+        flags: XattrFlags::empty(),
+    };
+    let link = rig.fid("link");
+    assert_eq!(rig.call(&set(link)).err(), Some(Errno::EOPNOTSUPP));
+    let fid = rig.fid("with");
+    match rig.call(&set(fid)) {
+        Err(Errno::EOPNOTSUPP) => return, // A file system without them.
+        set => set.expect("setxattr"),
+    };
+    let known = |rig: &mut Rig, name| {
+        rig.walk(ROOT_FID, name).expect("walk").nodes.last().expect("a node").attr.acl
+    };
+    // Nobody has asked yet.
+    assert_eq!(known(&mut rig, "without"), Attr::ACL_UNKNOWN);
+    let get = Request::GetXattr { fid, name: name("system.posix_acl_access") };
+    assert_eq!(rig.call(&get).expect("get").0, LIST);
+    assert_eq!(known(&mut rig, "without"), Attr::ACL_NONE);
+    assert_eq!(known(&mut rig, "with"), Attr::ACL_UNKNOWN);
+    rig.call(&Request::RemoveXattr { fid, name: name("system.posix_acl_access") }).expect("remove");
+    assert_eq!(known(&mut rig, "with"), Attr::ACL_NONE);
+}
+
+#[test]
 fn sockets_need_permission() {
     let kind = BindKind::Stream;
     let bind = Request::Bind { dir: ROOT_FID, name: name("sock"), ownership: owner(0o640), kind };

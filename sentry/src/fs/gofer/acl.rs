@@ -67,7 +67,19 @@ fn may_keep(attr: &Attr, caching: Caching) -> bool {
     caching == Caching::Exclusive || attr::is_settled(attr, SETTLED)
 }
 
+/// What no [`Store::epoch`](super::Store) ever is.
+const NEVER: u64 = u64::MAX;
+
 impl GoferInode {
+    /// Is told that this sandbox has changed an extended attribute.
+    pub(super) fn xattr_changed(&self, name: Name<'_>) {
+        self.set_stale();
+        if AclKind::of_name(name.as_bytes()).is_some() {
+            // The mode is another one now, which nothing else that this sandbox does leaves unsaid.
+            self.state.lock().epoch = NEVER;
+        }
+    }
+
     /// Returns a list of this file.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub struct GoferInode {
 pub(super) struct State {
     pub(super) attr: Attr,
     /// When `attr` was fetched: `Store::epoch` and time.
-    epoch: u64,
+    pub(super) epoch: u64,
     fetched: Instant,
     /// Set where `attr` is known to be old.
     is_stale: bool,
@@ -741,7 +741,7 @@ impl Inode for GoferInode {
         let name = xattr_name(name)?;
         let request = Request::SetXattr { fid: self.fid, name, value, flags };
         self.store.connection.call_status(&request)?;
-        self.set_stale();
+        self.xattr_changed(name);
         Ok(())
     }
 
@@ -757,7 +757,7 @@ impl Inode for GoferInode {
     fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
         let name = xattr_name(name)?;
         self.store.connection.call_status(&Request::RemoveXattr { fid: self.fid, name })?;
-        self.set_stale();
+        self.xattr_changed(name);
         Ok(())
     }
 }
