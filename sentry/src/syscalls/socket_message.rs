@@ -463,7 +463,58 @@ fn write_control(
     Ok(writer.done)
 }
 
-/// Implements `sendmmsg(2)`. Only the first message waits: a later one that would ends the call.
+/// What a call of many messages remembers while it waits: how many are done, until when the others may
+/// come, and what the one that it waits for remembers.
+struct Batch<T> {
+    n_done: u64,
+    deadline_ns: Option<u64>,
+    inner: Option<T>,
+}
+
+/// Goes through messages from where an earlier run of the call has come to. `each` may wait; it says
+/// whether the next one is to be looked at.
+fn each_message<T: Send + 'static>(
+    task: &CurrentTask,
+    (msgvec, vlen): (UserPtr<Mmsghdr>, u32),
+    deadline_ns: Option<u64>,
+    mut each: impl FnMut(u64, &mut Mmsghdr, Option<u64>) -> HandlerResult<bool>,
+) -> HandlerResult<u64> {
+    let vlen = u64::from(vlen).min(UIO_MAXIOV as u64);
+    let (first, deadline_ns) = match task.recall::<Batch<T>>() {
+        Some(Batch { n_done, deadline_ns, inner }) => {
+            if let Some(inner) = inner {
+                task.remember(inner);
+            }
+            (n_done, deadline_ns)
+        }
+        None => (0, deadline_ns),
+    };
+    for index in first..vlen {
+        let ptr = msgvec.checked_index(index).ok_or(Errno::EFAULT)?;
+        let result = task.read_obj(ptr).map_err(Flow::from).and_then(|mut message: Mmsghdr| {
+            let goes_on = each(index, &mut message, deadline_ns)?;
+            task.write_obj(ptr, &message)?;
+            Ok(goes_on)
+        });
+        match result {
+            // The next one waits anew.
+            Ok(true) => task.end_block(),
+            Ok(false) => return Ok(index + 1),
+            Err(Flow::Block) => {
+                let inner = task.recall::<T>();
+                task.remember(Batch { n_done: index, deadline_ns, inner });
+                return Err(Flow::Block);
+            }
+            Err(_) if index > 0 => return Ok(index),
+            Err(flow) => return Err(flow),
+        }
+    }
+    Ok(vlen)
+}
+
+/// Implements `sendmmsg(2)`.
+///
+/// <https://man7.org/linux/man-pages/man2/sendmmsg.2.html>
 pub(super) fn sys_sendmmsg(
     task: &CurrentTask,
     sockfd: Fd,
@@ -472,25 +523,16 @@ pub(super) fn sys_sendmmsg(
     flags: MsgFlags,
 ) -> HandlerResult<u64> {
     let opened = lookup(task, sockfd)?;
-    let vlen = u64::from(vlen).min(UIO_MAXIOV as u64);
-    for index in 0..vlen {
-        let ptr = msgvec.checked_index(index).ok_or(Errno::EFAULT)?;
-        let how = if index == 0 { flags } else { flags | MsgFlags::DONTWAIT };
-        let result = task.read_obj(ptr).map_err(Flow::from).and_then(|mut message: Mmsghdr| {
-            let n = send_message(task, &opened, &message.msg_hdr, how)?;
-            message.msg_len = u32::try_from(n).unwrap_or(u32::MAX);
-            Ok(task.write_obj(ptr, &message)?)
-        });
-        match result {
-            Ok(()) => {}
-            Err(_) if index > 0 => return Ok(index),
-            Err(flow) => return Err(flow),
-        }
-    }
-    Ok(vlen)
+    each_message::<Sending>(task, (msgvec, vlen), None, |_, message, _| {
+        let n = send_message(task, &opened, &message.msg_hdr, flags)?;
+        message.msg_len = u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(true)
+    })
 }
 
-/// Implements `recvmmsg(2)`. Only the first message is waited for, as under `MSG_WAITFORONE`.
+/// Implements `recvmmsg(2)`, whose time is looked at between messages only.
+///
+/// <https://man7.org/linux/man-pages/man2/recvmmsg.2.html>
 pub(super) fn sys_recvmmsg(
     task: &CurrentTask,
     sockfd: Fd,
@@ -499,24 +541,31 @@ pub(super) fn sys_recvmmsg(
     flags: MsgFlags,
     timeout: UserPtr<Timespec>,
 ) -> HandlerResult<u64> {
-    // The time is looked at between messages only, so it never ends the wait for the first.
-    read_deadline(task, timeout)?;
-    let opened = lookup(task, sockfd)?;
-    let vlen = u64::from(vlen).min(UIO_MAXIOV as u64);
+    let waits_for_one = flags.contains(MsgFlags::WAITFORONE);
     let flags = flags & !MsgFlags::WAITFORONE;
-    for index in 0..vlen {
-        let ptr = msgvec.checked_index(index).ok_or(Errno::EFAULT)?;
-        let how = if index == 0 { flags } else { flags | MsgFlags::DONTWAIT };
-        let result = task.read_obj(ptr).map_err(Flow::from).and_then(|mut message: Mmsghdr| {
+    let deadline_ns = read_deadline(task, timeout)?;
+    let opened = lookup(task, sockfd)?;
+    let mut limit_ns = None;
+    let n = each_message::<Receiving>(
+        task,
+        (msgvec, vlen),
+        deadline_ns,
+        |index, message, deadline_ns| {
+            limit_ns = deadline_ns;
+            let how = if waits_for_one && index > 0 { flags | MsgFlags::DONTWAIT } else { flags };
             let n = recv_message(task, &opened, &mut message.msg_hdr, how)?;
             message.msg_len = u32::try_from(n).unwrap_or(u32::MAX);
-            Ok(task.write_obj(ptr, &message)?)
-        });
-        match result {
-            Ok(()) => {}
-            Err(_) if index > 0 => return Ok(index),
-            Err(flow) => return Err(flow),
-        }
+            let is_urgent =
+                MsgFlags::from_bits_retain(message.msg_hdr.msg_flags).contains(MsgFlags::OOB);
+            let is_late =
+                deadline_ns.is_some_and(|limit_ns| task.kernel.clock.monotonic_ns() >= limit_ns);
+            Ok(!is_urgent && !is_late)
+        },
+    )?;
+    if let Some(limit_ns) = limit_ns {
+        let left_ns = limit_ns.saturating_sub(task.kernel.clock.monotonic_ns());
+        let left = Timespec::from_ns(i64::try_from(left_ns).unwrap_or(i64::MAX));
+        task.write_obj(timeout, &left)?;
     }
-    Ok(vlen)
+    Ok(n)
 }
