@@ -188,6 +188,7 @@ mod subjects {
         sites,
         socket,
         socket_more,
+        socket_options,
         socket_raw,
         socket_tcp,
         socket_udp,

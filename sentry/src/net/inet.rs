@@ -310,16 +310,12 @@ fn parse_bind(family: Family, given: &[u8], v6only: bool) -> SysResult<Endpoint>
 /// Returns an option of a socket of the Internet that has no effect of its own.
 fn common_option(name: i32) -> SysResult<Vec<u8>> {
     use syscalls::abi::socket::{
-        SO_BINDTOIFINDEX, SO_BUF_LOCK, SO_COOKIE, SO_INCOMING_NAPI_ID, SO_MAX_PACING_RATE,
-        SO_NETNS_COOKIE, SO_PEERCRED, SO_RESERVE_MEM, SO_ZEROCOPY,
+        SO_BINDTOIFINDEX, SO_NETNS_COOKIE, SO_PEERCRED, SO_RESERVE_MEM, SO_ZEROCOPY,
     };
     match name {
         SO_PEERCRED => Ok([0_i32, -1, -1].iter().flat_map(|number| number.to_ne_bytes()).collect()),
-        SO_INCOMING_NAPI_ID | SO_ZEROCOPY | SO_RESERVE_MEM | SO_BUF_LOCK | SO_BINDTOIFINDEX => {
-            Ok(0_i32.to_ne_bytes().to_vec())
-        }
-        SO_MAX_PACING_RATE => Ok(u32::MAX.to_ne_bytes().to_vec()),
-        SO_NETNS_COOKIE | SO_COOKIE => Ok(1_u64.to_ne_bytes().to_vec()),
+        SO_ZEROCOPY | SO_RESERVE_MEM | SO_BINDTOIFINDEX => Ok(0_i32.to_ne_bytes().to_vec()),
+        SO_NETNS_COOKIE => Ok(1_u64.to_ne_bytes().to_vec()),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }

@@ -1,12 +1,14 @@
 //! The options of `SOL_SOCKET` that every family has.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use syscalls::abi::socket::{
-    SO_BROADCAST, SO_BUSY_POLL, SO_DEBUG, SO_DONTROUTE, SO_INCOMING_CPU, SO_KEEPALIVE, SO_MARK,
-    SO_NO_CHECK, SO_OOBINLINE, SO_PREFER_BUSY_POLL, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT,
-    SO_RXQ_OVFL, SO_SELECT_ERR_QUEUE, SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TXREHASH, SO_WIFI_STATUS,
+    SO_BROADCAST, SO_BUF_LOCK, SO_BUSY_POLL, SO_DEBUG, SO_DONTROUTE, SO_INCOMING_CPU, SO_KEEPALIVE,
+    SO_MARK, SO_NO_CHECK, SO_NOFCS, SO_OOBINLINE, SO_PASSSEC, SO_PREFER_BUSY_POLL, SO_RCVBUF,
+    SO_RCVMARK, SO_RCVPRIORITY, SO_REUSEADDR, SO_REUSEPORT, SO_RXQ_OVFL, SO_SELECT_ERR_QUEUE,
+    SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TXREHASH, SO_WIFI_STATUS,
 };
 
 use super::filter::Attached;
@@ -23,7 +25,7 @@ const MIN_SEND: u32 = 4608;
 const MIN_RECEIVE: u32 = 2304;
 
 /// Options that are on or off and have no effect of their own here.
-const SWITCHES: [i32; 14] = [
+const SWITCHES: [i32; 18] = [
     SO_DEBUG,
     SO_REUSEADDR,
     SO_DONTROUTE,
@@ -38,11 +40,18 @@ const SWITCHES: [i32; 14] = [
     SO_WIFI_STATUS,
     SO_SELECT_ERR_QUEUE,
     SO_PREFER_BUSY_POLL,
+    SO_NOFCS,
+    SO_PASSSEC,
+    SO_RCVMARK,
+    SO_RCVPRIORITY,
 ];
 
 /// Options that are numbers without an effect here, with what they are unless set.
-const NUMBERS: [(i32, i32); 4] =
-    [(SO_MARK, 0), (SO_BUSY_POLL, 0), (SO_INCOMING_CPU, -1), (SO_TXREHASH, 1)];
+const NUMBERS: [(i32, i32); 5] =
+    [(SO_MARK, 0), (SO_BUSY_POLL, 0), (SO_INCOMING_CPU, -1), (SO_TXREHASH, 1), (SO_BUF_LOCK, 0)];
+
+/// The numbers of sockets that have been handed out.
+static COOKIES: AtomicU64 = AtomicU64::new(0);
 
 /// When a connection over packets is given up: what `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT` and
 /// `TCP_USER_TIMEOUT` say.
@@ -90,6 +99,10 @@ pub struct Options {
     pub receive_low_water: AtomicI32,
     /// `SO_PRIORITY`
     pub priority: AtomicI32,
+    /// `SO_MAX_PACING_RATE`, which has no effect.
+    pub pacing_rate: AtomicU64,
+    /// `SO_COOKIE`, once somebody has asked for it.
+    cookie: OnceLock<u64>,
     /// `SO_LINGER`: on, seconds.
     pub linger: Mutex<(i32, i32)>,
     /// For TCP.
@@ -121,6 +134,8 @@ impl Default for Options {
             receive_timeout_ns: AtomicU64::new(0),
             receive_low_water: AtomicI32::new(1),
             priority: AtomicI32::new(0),
+            pacing_rate: AtomicU64::new(u64::MAX),
+            cookie: OnceLock::new(),
             linger: Mutex::new((0, 0)),
             patience: Mutex::new(Patience::default()),
             is_corked: AtomicBool::new(false),
@@ -161,6 +176,8 @@ impl Options {
             receive_timeout_ns: time(&self.receive_timeout_ns),
             receive_low_water: signed(&self.receive_low_water),
             priority: signed(&self.priority),
+            pacing_rate: time(&self.pacing_rate),
+            cookie: OnceLock::new(),
             linger: Mutex::new(*self.linger.lock()),
             patience: Mutex::new(*self.patience.lock()),
             is_corked: switch(&self.is_corked),
@@ -241,6 +258,11 @@ impl Options {
         // A negative size is a very large one.
         let size = size.cast_unsigned().min(MAX_BUFFER);
         buffer.store(size.saturating_mul(2).max(min), Ordering::Relaxed);
+    }
+
+    /// Returns the number that no other socket has.
+    pub fn cookie(&self) -> u64 {
+        *self.cookie.get_or_init(|| COOKIES.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Returns whether a switch is on; `None` for an option that is no switch.

@@ -4,12 +4,14 @@ use std::sync::atomic::Ordering;
 
 use syscalls::abi::capability::CAP_NET_ADMIN;
 use syscalls::abi::socket::{
-    AF_INET, AF_INET6, AF_PACKET, AF_UNIX, Linger, PACKET_HDRLEN, SO_ACCEPTCONN, SO_ATTACH_FILTER,
-    SO_BINDTODEVICE, SO_BPF_EXTENSIONS, SO_DETACH_FILTER, SO_DOMAIN, SO_ERROR, SO_KEEPALIVE,
-    SO_LINGER, SO_LOCK_FILTER, SO_MARK, SO_PASSCRED, SO_PASSPIDFD, SO_PEEK_OFF, SO_PEERPIDFD,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, Linger, PACKET_HDRLEN, SO_ACCEPTCONN,
+    SO_ATTACH_FILTER, SO_BINDTODEVICE, SO_BPF_EXTENSIONS, SO_BSDCOMPAT, SO_BUF_LOCK, SO_BUSY_POLL,
+    SO_CNX_ADVICE, SO_COOKIE, SO_DETACH_FILTER, SO_DOMAIN, SO_ERROR, SO_INCOMING_NAPI_ID,
+    SO_KEEPALIVE, SO_LINGER, SO_LOCK_FILTER, SO_MARK, SO_MAX_PACING_RATE, SO_MEMINFO,
+    SO_NETNS_COOKIE, SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC, SO_PEEK_OFF, SO_PEERNAME, SO_PEERPIDFD,
     SO_PRIORITY, SO_PROTOCOL, SO_RCVBUF, SO_RCVBUFFORCE, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW,
-    SO_SNDBUF, SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE, SOCK_DGRAM,
-    SOL_PACKET, SOL_SOCKET,
+    SO_REUSEPORT, SO_SNDBUF, SO_SNDBUFFORCE, SO_SNDLOWAT, SO_SNDTIMEO, SO_SNDTIMEO_NEW,
+    SO_TXREHASH, SO_TYPE, SOCK_RAW, SOL_PACKET, SOL_SOCKET,
 };
 use syscalls::abi::time::Timeval;
 use syscalls::arg::Fd;
@@ -47,7 +49,19 @@ pub(super) fn sys_getsockopt(
         task.write_obj(UserPtr::new(optval), &i32::try_from(len).unwrap_or(0))?;
         return Ok(task.write_obj(optlen, &4)?);
     }
-    let value = get(task, opened.socket.as_ref(), level, optname)?;
+    let mut value = get(task, opened.socket.as_ref(), level, optname)?;
+    if level == SOL_SOCKET && !opened.socket.passes_options() {
+        match optname {
+            SO_COOKIE | SO_NETNS_COOKIE if room < value.len() => return Err(Errno::EINVAL.into()),
+            // The one that is not to be asked for more than there is.
+            SO_PEERNAME if room > value.len() => return Err(Errno::EINVAL.into()),
+            SO_MAX_PACING_RATE if room < value.len() => {
+                let rate = opened.socket.options().pacing_rate.load(Ordering::Relaxed);
+                value = u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes().to_vec();
+            }
+            _ => {}
+        }
+    }
     let value = value.get(..room).unwrap_or(&value);
     task.write_bytes(optval, value)?;
     Ok(task.write_obj(optlen, &i32::try_from(value.len()).unwrap_or(0))?)
@@ -90,8 +104,6 @@ fn get(task: &CurrentTask, socket: &dyn Socket, level: i32, name: i32) -> SysRes
         SO_ACCEPTCONN => number(socket.is_listening().into()),
         SO_SNDBUF => number(options.send_buffer.load(Ordering::Relaxed).cast_signed()),
         SO_RCVBUF => number(options.receive_buffer.load(Ordering::Relaxed).cast_signed()),
-        SO_PASSCRED => number(options.passes_credentials().into()),
-        SO_PASSPIDFD => number(options.passes_pidfd().into()),
         SO_LOCK_FILTER => number(options.filter.is_locked().into()),
         SO_PEEK_OFF if !has_peek_offset(socket) => Err(Errno::EOPNOTSUPP),
         SO_PEEK_OFF => number(options.peek_offset.load(Ordering::Relaxed)),
@@ -100,6 +112,18 @@ fn get(task: &CurrentTask, socket: &dyn Socket, level: i32, name: i32) -> SysRes
         SO_RCVLOWAT => number(options.receive_low_water.load(Ordering::Relaxed)),
         SO_SNDLOWAT => number(1),
         SO_PRIORITY => number(options.priority.load(Ordering::Relaxed)),
+        SO_PASSCRED | SO_PASSPIDFD | SO_PASSSEC if !passes_more(socket, name) => {
+            Err(Errno::EOPNOTSUPP)
+        }
+        SO_PASSCRED => number(options.passes_credentials().into()),
+        SO_PASSPIDFD => number(options.passes_pidfd().into()),
+        SO_BSDCOMPAT | SO_INCOMING_NAPI_ID => number(0),
+        SO_COOKIE => Ok(options.cookie().to_ne_bytes().to_vec()),
+        SO_PEERNAME => socket.peer_addr().map_err(|_| Errno::ENOTCONN),
+        SO_MAX_PACING_RATE => {
+            Ok(options.pacing_rate.load(Ordering::Relaxed).to_ne_bytes().to_vec())
+        }
+        SO_MEMINFO => Ok(memory_info(socket)),
         SO_LINGER => {
             let (l_onoff, l_linger) = *options.linger.lock();
             Ok(Linger { l_onoff, l_linger }.as_bytes().to_vec())
@@ -134,15 +158,32 @@ pub(super) fn sys_setsockopt(
 }
 
 /// Returns whether `MSG_PEEK` may begin elsewhere than at the start.
-///
-/// DEVIATION: connections of TCP have no such option, as before Linux 6.9.
 fn has_peek_offset(socket: &dyn Socket) -> bool {
     let (domain, kind, _) = socket.identity();
-    match domain {
+    domain == AF_UNIX || (is_inet(socket) && kind != SOCK_RAW)
+}
+
+fn is_inet(socket: &dyn Socket) -> bool {
+    matches!(socket.identity().0, AF_INET | AF_INET6)
+}
+
+/// Returns whether messages come with what an option says about their sender.
+fn passes_more(socket: &dyn Socket, name: i32) -> bool {
+    match socket.identity().0 {
         AF_UNIX => true,
-        AF_INET | AF_INET6 => kind == SOCK_DGRAM,
+        AF_NETLINK => name != SO_PASSPIDFD,
         _ => false,
     }
+}
+
+/// Returns the numbers of `SO_MEMINFO`: of the memory only the sizes of the buffers are known.
+fn memory_info(socket: &dyn Socket) -> Vec<u8> {
+    let options = socket.options();
+    let mut info = [0_u32; 9];
+    let [_, receive, _, send, ..] = &mut info;
+    *receive = options.receive_buffer.load(Ordering::Relaxed);
+    *send = options.send_buffer.load(Ordering::Relaxed);
+    info.as_bytes().to_vec()
 }
 
 /// Returns whether an option is about the sentry's own waiting, whatever the socket is.
@@ -197,6 +238,9 @@ fn set(
             let name = if name == SO_SNDBUFFORCE { SO_SNDBUF } else { SO_RCVBUF };
             options.set_buffer(name, value.max(0));
         }
+        SO_PASSCRED | SO_PASSPIDFD | SO_PASSSEC if !passes_more(socket, name) => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         SO_PASSCRED => options.passes_credentials.store(value != 0, Ordering::Relaxed),
         SO_PASSPIDFD => options.passes_pidfd.store(value != 0, Ordering::Relaxed),
         SO_ATTACH_FILTER => options.filter.attach(task, optval, len)?,
@@ -229,6 +273,23 @@ fn set(
         SO_SNDTIMEO | SO_SNDTIMEO_NEW => {
             let ns = read_timeout(task, optval, len)?;
             options.send_timeout_ns.store(ns, Ordering::Relaxed);
+        }
+        SO_BSDCOMPAT | SO_CNX_ADVICE => {}
+        SO_MAX_PACING_RATE => {
+            let rate = match value {
+                _ if len >= size_of::<u64>() => task.read_obj(UserPtr::<u64>::new(optval))?,
+                -1 => u64::MAX,
+                value => value.cast_unsigned().into(),
+            };
+            options.pacing_rate.store(rate, Ordering::Relaxed);
+        }
+        SO_REUSEPORT if value != 0 && !is_inet(socket) => return Err(Errno::EOPNOTSUPP),
+        SO_BUSY_POLL if value < 0 => return Err(Errno::EINVAL),
+        SO_BUF_LOCK if !(0..=3).contains(&value) => return Err(Errno::EINVAL),
+        SO_TXREHASH if !(-1..=1).contains(&value) => return Err(Errno::EINVAL),
+        // -1 asks for what is usual.
+        SO_TXREHASH => {
+            options.set_number(name, if value == -1 { 1 } else { value });
         }
         SO_MARK if !task.is_net_capable(CAP_NET_ADMIN) => return Err(Errno::EPERM),
         _ if options.set_switch(name, value != 0) => {

@@ -108,6 +108,7 @@ constants! {
         SO_BPF_EXTENSIONS = 48;
         SO_INCOMING_CPU = 49;
         SO_ATTACH_BPF = 50;
+        SO_CNX_ADVICE = 53;
         SO_MEMINFO = 55;
         SO_INCOMING_NAPI_ID = 56;
         SO_COOKIE = 57;
@@ -128,6 +129,7 @@ constants! {
         SO_RCVMARK = 75;
         SO_PASSPIDFD = 76;
         SO_PEERPIDFD = 77;
+        SO_RCVPRIORITY = 82;
     }
 }
 
@@ -147,12 +149,23 @@ constants! {
         TCP_INFO = 11;
         TCP_QUICKACK = 12;
         TCP_CONGESTION = 13;
+        TCP_THIN_LINEAR_TIMEOUTS = 16;
+        TCP_THIN_DUPACK = 17;
         TCP_USER_TIMEOUT = 18;
         TCP_FASTOPEN = 23;
         TCP_TIMESTAMP = 24;
         TCP_NOTSENT_LOWAT = 25;
+        TCP_SAVE_SYN = 27;
+        TCP_SAVED_SYN = 28;
         TCP_FASTOPEN_CONNECT = 30;
+        TCP_ULP = 31;
+        TCP_FASTOPEN_NO_COOKIE = 34;
         TCP_INQ = 36;
+        TCP_TX_DELAY = 37;
+        TCP_IS_MPTCP = 43;
+        TCP_RTO_MAX_MS = 44;
+        TCP_RTO_MIN_US = 45;
+        TCP_DELACK_MAX_US = 46;
     }
 }
 
@@ -176,6 +189,7 @@ constants! {
         IP_TTL = 2;
         IP_HDRINCL = 3;
         IP_OPTIONS = 4;
+        IP_ROUTER_ALERT = 5;
         IP_RECVOPTS = 6;
         IP_RETOPTS = 7;
         IP_PKTINFO = 8;
@@ -186,16 +200,23 @@ constants! {
         IP_RECVTOS = 13;
         IP_MTU = 14;
         IP_FREEBIND = 15;
+        IP_PASSSEC = 18;
         IP_TRANSPARENT = 19;
         IP_RECVORIGDSTADDR = 20;
         IP_MINTTL = 21;
+        IP_NODEFRAG = 22;
+        IP_CHECKSUM = 23;
         IP_BIND_ADDRESS_NO_PORT = 24;
+        IP_RECVFRAGSIZE = 25;
+        IP_RECVERR_RFC4884 = 26;
         IP_MULTICAST_IF = 32;
         IP_MULTICAST_TTL = 33;
         IP_MULTICAST_LOOP = 34;
         IP_ADD_MEMBERSHIP = 35;
         IP_DROP_MEMBERSHIP = 36;
         IP_MULTICAST_ALL = 49;
+        IP_UNICAST_IF = 50;
+        IP_PROTOCOL = 52;
     }
 }
 
@@ -203,6 +224,12 @@ constants! {
     /// Options of [`SOL_IPV6`].
     IPV6_NAMES: i32 {
         IPV6_ADDRFORM = 1;
+        IPV6_2292PKTINFO = 2;
+        IPV6_2292HOPOPTS = 3;
+        IPV6_2292DSTOPTS = 4;
+        IPV6_2292RTHDR = 5;
+        IPV6_2292HOPLIMIT = 8;
+        IPV6_FLOWINFO = 11;
         IPV6_CHECKSUM = 7;
         IPV6_UNICAST_HOPS = 16;
         IPV6_MULTICAST_IF = 17;
@@ -214,6 +241,10 @@ constants! {
         IPV6_MTU = 24;
         IPV6_RECVERR = 25;
         IPV6_V6ONLY = 26;
+        IPV6_MULTICAST_ALL = 29;
+        IPV6_ROUTER_ALERT_ISOLATE = 30;
+        IPV6_RECVERR_RFC4884 = 31;
+        IPV6_FLOWINFO_SEND = 33;
         IPV6_HDRINCL = 36;
         IPV6_RECVPKTINFO = 49;
         IPV6_PKTINFO = 50;
@@ -232,7 +263,11 @@ constants! {
         IPV6_TCLASS = 67;
         IPV6_AUTOFLOWLABEL = 70;
         IPV6_ADDR_PREFERENCES = 72;
+        IPV6_MINHOPCOUNT = 73;
+        IPV6_ORIGDSTADDR = 74;
         IPV6_TRANSPARENT = 75;
+        IPV6_UNICAST_IF = 76;
+        IPV6_RECVFRAGSIZE = 77;
         IPV6_FREEBIND = 78;
     }
 }

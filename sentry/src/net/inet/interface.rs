@@ -230,7 +230,7 @@ pub(super) fn set_device_option(
     name: i32,
     value: &[u8],
 ) -> SysResult<()> {
-    use syscalls::abi::socket::{SO_MAX_PACING_RATE, SO_RESERVE_MEM, SO_ZEROCOPY};
+    use syscalls::abi::socket::{SO_RESERVE_MEM, SO_ZEROCOPY};
     match name {
         SO_BINDTODEVICE | SO_BINDTOIFINDEX => {
             if options.is_bound_to_device() && !task.creds().has_capability(CAP_NET_RAW) {
@@ -254,8 +254,8 @@ pub(super) fn set_device_option(
             options.bind_to_device(is_loopback);
             Ok(())
         }
-        SO_ZEROCOPY | SO_MAX_PACING_RATE => Ok(()),
-        SO_RESERVE_MEM => Err(Errno::EOPNOTSUPP),
+        // DEVIATION: nobody would be told that a send is complete.
+        SO_ZEROCOPY | SO_RESERVE_MEM => Err(Errno::EOPNOTSUPP),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }

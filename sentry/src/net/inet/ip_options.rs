@@ -8,15 +8,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use syscalls::abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
 use syscalls::abi::socket::{
-    IP_ADD_MEMBERSHIP, IP_BIND_ADDRESS_NO_PORT, IP_DROP_MEMBERSHIP, IP_FREEBIND, IP_MINTTL, IP_MTU,
-    IP_MTU_DISCOVER, IP_MULTICAST_ALL, IP_MULTICAST_IF, IP_MULTICAST_LOOP, IP_MULTICAST_TTL,
-    IP_OPTIONS, IP_PKTINFO, IP_RECVERR, IP_RECVOPTS, IP_RECVORIGDSTADDR, IP_RECVTOS, IP_RECVTTL,
-    IP_RETOPTS, IP_TOS, IP_TRANSPARENT, IP_TTL, IPV6_ADDR_PREFERENCES, IPV6_AUTOFLOWLABEL,
-    IPV6_DONTFRAG, IPV6_FREEBIND, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_MTU, IPV6_MTU_DISCOVER,
-    IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF, IPV6_MULTICAST_LOOP, IPV6_RECVDSTOPTS, IPV6_RECVERR,
-    IPV6_RECVHOPLIMIT, IPV6_RECVHOPOPTS, IPV6_RECVPATHMTU, IPV6_RECVPKTINFO, IPV6_RECVRTHDR,
-    IPV6_RECVTCLASS, IPV6_TCLASS, IPV6_TRANSPARENT, IPV6_UNICAST_HOPS, IPV6_V6ONLY, SOL_IP,
-    SOL_IPV6,
+    IP_ADD_MEMBERSHIP, IP_BIND_ADDRESS_NO_PORT, IP_CHECKSUM, IP_DROP_MEMBERSHIP, IP_FREEBIND,
+    IP_HDRINCL, IP_MINTTL, IP_MTU, IP_MTU_DISCOVER, IP_MULTICAST_ALL, IP_MULTICAST_IF,
+    IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_NODEFRAG, IP_OPTIONS, IP_PASSSEC, IP_PKTINFO,
+    IP_PROTOCOL, IP_RECVERR, IP_RECVERR_RFC4884, IP_RECVFRAGSIZE, IP_RECVOPTS, IP_RECVORIGDSTADDR,
+    IP_RECVTOS, IP_RECVTTL, IP_RETOPTS, IP_ROUTER_ALERT, IP_TOS, IP_TRANSPARENT, IP_TTL,
+    IP_UNICAST_IF, IPV6_2292DSTOPTS, IPV6_2292HOPLIMIT, IPV6_2292HOPOPTS, IPV6_2292PKTINFO,
+    IPV6_2292RTHDR, IPV6_ADDR_PREFERENCES, IPV6_AUTOFLOWLABEL, IPV6_DONTFRAG, IPV6_FLOWINFO,
+    IPV6_FLOWINFO_SEND, IPV6_FREEBIND, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_MINHOPCOUNT,
+    IPV6_MTU, IPV6_MTU_DISCOVER, IPV6_MULTICAST_ALL, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF,
+    IPV6_MULTICAST_LOOP, IPV6_ORIGDSTADDR, IPV6_RECVDSTOPTS, IPV6_RECVERR, IPV6_RECVERR_RFC4884,
+    IPV6_RECVFRAGSIZE, IPV6_RECVHOPLIMIT, IPV6_RECVHOPOPTS, IPV6_RECVPATHMTU, IPV6_RECVPKTINFO,
+    IPV6_RECVRTHDR, IPV6_RECVTCLASS, IPV6_ROUTER_ALERT_ISOLATE, IPV6_TCLASS, IPV6_TRANSPARENT,
+    IPV6_UNICAST_HOPS, IPV6_UNICAST_IF, IPV6_V6ONLY, SOL_IP, SOL_IPV6,
 };
 use syscalls::{Errno, SysResult};
 
@@ -39,9 +43,11 @@ enum Values {
     Range(i32, i32),
     /// As `Range`; -1 stands for the default.
     RangeOrDefault(i32, i32),
+    /// It can only be asked for.
+    Nothing,
 }
 
-use Values::{Flag, Range, RangeOrDefault};
+use Values::{Flag, Nothing, Range, RangeOrDefault};
 
 /// Level, name, default and values of the options that are numbers.
 const KNOBS: &[(i32, i32, i32, Values)] = &[
@@ -53,6 +59,15 @@ const KNOBS: &[(i32, i32, i32, Values)] = &[
     (SOL_IP, IP_MTU_DISCOVER, 1, Range(0, 5)),
     (SOL_IP, IP_RECVERR, 0, Flag),
     (SOL_IP, IP_RECVTTL, 0, Flag),
+    (SOL_IP, IP_HDRINCL, 0, Nothing),
+    (SOL_IP, IP_ROUTER_ALERT, 0, Flag),
+    (SOL_IP, IP_PASSSEC, 0, Flag),
+    (SOL_IP, IP_NODEFRAG, 0, Flag),
+    (SOL_IP, IP_CHECKSUM, 0, Flag),
+    (SOL_IP, IP_RECVFRAGSIZE, 0, Flag),
+    (SOL_IP, IP_RECVERR_RFC4884, 0, Range(0, 1)),
+    (SOL_IP, IP_UNICAST_IF, 0, Range(0, 0)),
+    (SOL_IP, IP_PROTOCOL, 0, Nothing),
     (SOL_IP, IP_RECVTOS, 0, Flag),
     (SOL_IP, IP_FREEBIND, 0, Flag),
     (SOL_IP, IP_TRANSPARENT, 0, Flag),
@@ -82,6 +97,21 @@ const KNOBS: &[(i32, i32, i32, Values)] = &[
     (SOL_IPV6, IPV6_ADDR_PREFERENCES, 2, Range(0, 0xfff)),
     (SOL_IPV6, IPV6_TRANSPARENT, 0, Flag),
     (SOL_IPV6, IPV6_FREEBIND, 0, Flag),
+    // DEVIATION: the messages of RFC 2292 never come.
+    (SOL_IPV6, IPV6_2292PKTINFO, 0, Flag),
+    (SOL_IPV6, IPV6_2292HOPOPTS, 0, Flag),
+    (SOL_IPV6, IPV6_2292DSTOPTS, 0, Flag),
+    (SOL_IPV6, IPV6_2292RTHDR, 0, Flag),
+    (SOL_IPV6, IPV6_2292HOPLIMIT, 0, Flag),
+    (SOL_IPV6, IPV6_FLOWINFO, 0, Flag),
+    (SOL_IPV6, IPV6_MULTICAST_ALL, 1, Flag),
+    (SOL_IPV6, IPV6_ROUTER_ALERT_ISOLATE, 0, Flag),
+    (SOL_IPV6, IPV6_RECVERR_RFC4884, 0, Range(0, 1)),
+    (SOL_IPV6, IPV6_FLOWINFO_SEND, 0, Flag),
+    (SOL_IPV6, IPV6_MINHOPCOUNT, 0, Range(0, 255)),
+    (SOL_IPV6, IPV6_ORIGDSTADDR, 0, Flag),
+    (SOL_IPV6, IPV6_UNICAST_IF, 0, Range(0, 0)),
+    (SOL_IPV6, IPV6_RECVFRAGSIZE, 0, Flag),
 ];
 
 /// What the socket of the options is like at the moment.
@@ -89,6 +119,7 @@ const KNOBS: &[(i32, i32, i32, Values)] = &[
 pub(super) struct About {
     pub(super) is_v6: bool,
     pub(super) is_stream: bool,
+    pub(super) is_raw: bool,
     pub(super) is_bound: bool,
     pub(super) is_connected: bool,
 }
@@ -106,11 +137,11 @@ struct Inner {
 #[derive(Default)]
 pub(super) struct IpOptions(Mutex<Inner>);
 
-/// Returns the number at the start of an option: a byte does where there is no more.
+/// Returns the number at the start of an option: of IPv4 a byte does where there is no more, or nothing.
 fn number(level: i32, value: &[u8]) -> SysResult<i32> {
     match (value.first_chunk::<4>(), value.first()) {
         (Some(bytes), _) => Ok(i32::from_ne_bytes(*bytes)),
-        (None, Some(byte)) if level == SOL_IP => Ok(i32::from(*byte)),
+        (None, byte) if level == SOL_IP => Ok(byte.copied().unwrap_or(0).into()),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -228,6 +259,15 @@ impl IpOptions {
             (SOL_IPV6, IPV6_JOIN_GROUP | IPV6_LEAVE_GROUP) => {
                 return self.change_group_v6(about, value, name == IPV6_JOIN_GROUP);
             }
+            (SOL_IP, IP_ROUTER_ALERT) if !about.is_raw => return Err(Errno::EINVAL),
+            (SOL_IP, IP_RECVFRAGSIZE) if about.is_stream => return Err(Errno::EINVAL),
+            (SOL_IP, IP_NODEFRAG) if !about.is_raw => return Err(Errno::ENOPROTOOPT),
+            (SOL_IP, IP_UNICAST_IF) | (SOL_IPV6, IPV6_UNICAST_IF) => {
+                // It is for one that there is, and there is no choice.
+                let value = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
+                let is_none = i32::from_be_bytes(*value) == 0;
+                return if is_none { Ok(()) } else { Err(Errno::EADDRNOTAVAIL) };
+            }
             (SOL_IP, IP_MULTICAST_TTL) if about.is_stream => return Err(Errno::EINVAL),
             (SOL_IPV6, IPV6_MULTICAST_HOPS) if about.is_stream => return Err(Errno::ENOPROTOOPT),
             (SOL_IPV6, IPV6_V6ONLY) if value.len() >= 4 && about.is_bound => {
@@ -248,11 +288,18 @@ impl IpOptions {
             .ok_or(Errno::ENOPROTOOPT)?;
         let value = number(level, value)?;
         let value = match *values {
+            Nothing => return Err(Errno::ENOPROTOOPT),
             Flag => i32::from(value != 0),
             RangeOrDefault(..) if value == -1 => *default,
             Range(first, last) | RangeOrDefault(first, last) => {
                 // Linux keeps the low byte of a type of service.
-                let value = if (level, name) == (SOL_IP, IP_TOS) { value & 0xff } else { value };
+                let value = match (level, name) {
+                    // Two bits of it are TCP's own.
+                    (SOL_IP, IP_TOS) if about.is_stream => value & 0xfc,
+                    (SOL_IPV6, IPV6_TCLASS) if about.is_stream && value <= 255 => value & !3,
+                    (SOL_IP, IP_TOS) => value & 0xff,
+                    _ => value,
+                };
                 if !(first..=last).contains(&value) {
                     return Err(Errno::EINVAL);
                 }

@@ -112,6 +112,7 @@ impl PingSocket {
         About {
             is_v6: self.is_v6(),
             is_stream: false,
+            is_raw: false,
             is_bound: state.ident != 0,
             is_connected: state.peer.is_some(),
         }

@@ -127,6 +127,7 @@ impl RawSocket {
         About {
             is_v6: self.is_v6(),
             is_stream: false,
+            is_raw: true,
             is_bound: state.local.is_some(),
             is_connected: state.peer.is_some(),
         }

@@ -6,6 +6,7 @@
 
 mod conn;
 mod connect;
+mod deferred;
 mod from_host;
 mod listen;
 mod options;
@@ -22,6 +23,7 @@ use syscalls::abi::socket::{AF_UNSPEC, IPPROTO_TCP, IPV6_V6ONLY, MsgFlags, SOCK_
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use self::conn::{Conn, Look, Phase};
+use self::deferred::Deferred;
 pub(super) use self::from_host::HostConnection;
 use self::from_host::HostListener;
 use self::options::TcpOptions;
@@ -59,6 +61,8 @@ enum Role {
     Listening {
         backlog: usize,
         pending: VecDeque<Arc<TcpSocket>>,
+        /// What is not to be taken yet.
+        deferred: Vec<Deferred>,
         /// Who waits for room.
         waiting: VecDeque<Weak<TcpSocket>>,
         /// Where further connections come from.
@@ -192,6 +196,7 @@ impl TcpSocket {
         About {
             is_v6: self.family == Family::V6,
             is_stream: true,
+            is_raw: false,
             is_bound: state.place.is_some(),
             is_connected: matches!(state.role, Role::Connected { .. }),
         }
@@ -454,7 +459,16 @@ impl Socket for TcpSocket {
                 },
             };
         };
-        let (n, flags) = stream.recv(dst, flags)?;
+        let is_peek = flags.contains(MsgFlags::PEEK);
+        let is_plain = !flags.contains(MsgFlags::OOB);
+        let skip = self.options.peek_at().filter(|skip| is_peek && is_plain && *skip > 0);
+        let (n, flags) = match skip {
+            Some(skip) => stream.look_ahead(dst, skip)?,
+            None => stream.recv(dst, flags)?,
+        };
+        if is_plain {
+            self.options.has_received(n, is_peek);
+        }
         Ok(Incoming { n, full: n, flags, ..Incoming::default() })
     }
 

@@ -135,6 +135,7 @@ impl UdpSocket {
         About {
             is_v6: self.family == Family::V6,
             is_stream: false,
+            is_raw: false,
             is_bound: state.place.is_some(),
             is_connected: state.peer.is_some(),
         }

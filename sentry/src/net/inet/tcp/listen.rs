@@ -56,6 +56,7 @@ impl TcpSocket {
         *role = Role::Listening {
             backlog,
             pending: VecDeque::new(),
+            deferred: Vec::new(),
             waiting: VecDeque::new(),
             doors: Vec::new(),
         };
@@ -79,14 +80,15 @@ impl TcpSocket {
     }
 
     /// Lets clients in for which there is room now.
-    fn admit_waiting(&self) {
+    pub(super) fn admit_waiting(&self) {
         loop {
             let client = {
                 let mut state = self.state.lock();
-                let Role::Listening { backlog, pending, waiting, .. } = &mut state.role else {
+                let Role::Listening { backlog, pending, deferred, waiting, .. } = &mut state.role
+                else {
                     return;
                 };
-                if pending.len() > *backlog {
+                if pending.len() + deferred.len() > *backlog {
                     return;
                 }
                 let Some(client) = waiting.pop_front() else { return };
@@ -100,9 +102,10 @@ impl TcpSocket {
 
     /// Ends what a socket that is closed, or listens no more, has to do with others.
     pub(super) fn close_listener(&self, role: Role) {
-        let Role::Listening { pending, waiting, doors, .. } = role else { return };
+        let Role::Listening { pending, deferred, waiting, doors, .. } = role else { return };
         drop(doors);
-        for socket in pending {
+        let deferred = deferred.iter().map(|entry| entry.server.clone());
+        for socket in deferred.chain(pending) {
             if let Some(stream) = socket.stream() {
                 stream.close(true);
             }
@@ -181,10 +184,10 @@ impl TcpSocket {
     ) -> SysResult<Arc<super::Conn>> {
         let [from, to] = addrs;
         let mut state = self.state.lock();
-        let Role::Listening { backlog, pending, waiting, .. } = &mut state.role else {
+        let Role::Listening { backlog, pending, deferred, waiting, .. } = &mut state.role else {
             return Err(Errno::ECONNREFUSED);
         };
-        if pending.len() > *backlog {
+        if pending.len() + deferred.len() > *backlog {
             if waiting.len() == waiting.capacity() {
                 forget_gone(waiting);
             }
@@ -201,20 +204,28 @@ impl TcpSocket {
             false,
         );
         let claim = server.claim(to.ip, ClaimState::Connected);
+        let stream = Stream::Local(conn.clone(), Side::Server);
         {
             // Nobody else knows the new socket yet.
             let mut new = server.state.lock();
-            let stream = Stream::Local(conn.clone(), Side::Server);
-            new.role = Role::Connected { stream, is_announced: true };
+            new.role = Role::Connected { stream: stream.clone(), is_announced: true };
             new.local = Some(to);
             new.peer = Some(from);
             new.place = Some(self.inet().tcp.share(to.port, claim, server.this.clone()));
         }
         // The pair of the other direction is new as the client's is.
         let _ = self.inet().tcp.enter_pair(to, from);
-        pending.push_back(server);
+        // Before the client has the connection nothing can be sent over it.
+        let waits = self.defer(&server, &stream);
+        let is_ready = waits.is_none();
+        match waits {
+            Some(waits) => deferred.push(waits),
+            None => pending.push_back(server),
+        }
         drop(state);
-        self.queue.notify(Events::READABLE);
+        if is_ready {
+            self.queue.notify(Events::READABLE);
+        }
         Ok(conn)
     }
 }

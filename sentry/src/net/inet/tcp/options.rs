@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use syscalls::abi::socket::{
     SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_CONGESTION, TCP_CORK, TCP_DEFER_ACCEPT,
-    TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_INFO, TCP_INQ, TCP_KEEPCNT, TCP_KEEPIDLE,
-    TCP_KEEPINTVL, TCP_LINGER2, TCP_MAXSEG, TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_QUICKACK,
-    TCP_SYNCNT, TCP_TIMESTAMP, TCP_USER_TIMEOUT, TCP_WINDOW_CLAMP,
+    TCP_DELACK_MAX_US, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE, TCP_INFO,
+    TCP_INQ, TCP_IS_MPTCP, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_LINGER2, TCP_MAXSEG,
+    TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_RTO_MAX_MS, TCP_RTO_MIN_US, TCP_SAVE_SYN,
+    TCP_SAVED_SYN, TCP_SYNCNT, TCP_THIN_DUPACK, TCP_THIN_LINEAR_TIMEOUTS, TCP_TIMESTAMP,
+    TCP_TX_DELAY, TCP_ULP, TCP_USER_TIMEOUT, TCP_WINDOW_CLAMP,
 };
 use syscalls::{Errno, SysResult};
 
@@ -36,20 +38,38 @@ const KNOBS: &[(i32, i32, i32, i32)] = &[
     (TCP_KEEPINTVL, 75, 1, 32_767),
     (TCP_KEEPCNT, 9, 1, 127),
     (TCP_SYNCNT, 6, 1, 127),
-    (TCP_LINGER2, 60, -1, i32::MAX),
-    (TCP_DEFER_ACCEPT, 0, 0, i32::MAX),
-    (TCP_WINDOW_CLAMP, 0, 0, i32::MAX),
+    (TCP_LINGER2, FIN_TIMEOUT, i32::MIN, i32::MAX),
+    (TCP_DEFER_ACCEPT, 0, i32::MIN, i32::MAX),
+    (TCP_WINDOW_CLAMP, 0, i32::MIN, i32::MAX),
     (TCP_QUICKACK, 1, 0, 1),
     (TCP_USER_TIMEOUT, 0, 0, i32::MAX),
     (TCP_FASTOPEN, 0, 0, i32::MAX),
     (TCP_FASTOPEN_CONNECT, 0, 0, 1),
     (TCP_NOTSENT_LOWAT, 0, i32::MIN, i32::MAX),
     (TCP_INQ, 0, 0, 1),
-    (TCP_TIMESTAMP, 0, i32::MIN, i32::MAX),
+    (TCP_MAXSEG, DEFAULT_MSS, 88, 32_767),
+    // What follows has no effect.
+    (TCP_THIN_LINEAR_TIMEOUTS, 0, 0, 1),
+    (TCP_SAVE_SYN, 0, 0, 2),
+    (TCP_FASTOPEN_NO_COOKIE, 0, 0, 1),
+    (TCP_TX_DELAY, 0, 0, i32::MAX),
+    (TCP_RTO_MAX_MS, 120_000, 1000, 120_000),
+    (TCP_RTO_MIN_US, 200_000, 1, 200_000),
+    (TCP_DELACK_MAX_US, 200_000, 1, 200_000),
 ];
 
 /// Options whose value is zero or one, whatever was given.
-const FLAGS: [i32; 4] = [TCP_NODELAY, TCP_CORK, TCP_QUICKACK, TCP_TIMESTAMP];
+const FLAGS: [i32; 3] = [TCP_NODELAY, TCP_CORK, TCP_QUICKACK];
+
+/// The default of `TCP_LINGER2` and the most that it can be.
+const FIN_TIMEOUT: i32 = 60;
+const MAX_FIN_TIMEOUT: i32 = 120;
+
+/// The most connections that `TCP_FASTOPEN` lets wait: `net.core.somaxconn`.
+const MAX_FASTOPEN: i32 = 4096;
+
+/// The least that a window is held to where it is held at all.
+const MIN_WINDOW: i32 = 1152;
 
 /// The options of a socket.
 #[derive(Default)]
@@ -65,7 +85,8 @@ impl TcpOptions {
         Self { values: Mutex::new(values), congestion: Mutex::new(self.congestion.lock().clone()) }
     }
 
-    fn get(&self, name: i32) -> Option<i32> {
+    /// Returns an option that is a number.
+    pub(super) fn get(&self, name: i32) -> Option<i32> {
         let (_, default, ..) = KNOBS.iter().find(|(knob, ..)| *knob == name)?;
         Some(self.values.lock().get(&name).copied().unwrap_or(*default))
     }
@@ -79,7 +100,10 @@ impl TcpOptions {
         }
         let value = match name {
             TCP_DEFER_ACCEPT => deferral(value),
-            TCP_LINGER2 if value > 120 => -1,
+            TCP_LINGER2 if value == 0 => FIN_TIMEOUT,
+            TCP_LINGER2 => value.clamp(-1, MAX_FIN_TIMEOUT),
+            TCP_FASTOPEN => value.min(MAX_FASTOPEN),
+            TCP_WINDOW_CLAMP if value != 0 => value.max(MIN_WINDOW),
             _ => value,
         };
         self.values.lock().insert(name, value);
@@ -89,10 +113,12 @@ impl TcpOptions {
 
 /// Returns how long a deferral of so many seconds is in whole retransmissions of a SYN.
 fn deferral(seconds: i32) -> i32 {
-    let (mut total, mut period) = (0, 1);
-    while total < seconds && total < 120 * 60 {
+    const MAX_RETRANSMISSIONS: u32 = 255;
+    let (mut total, mut period, mut n) = (0, 1, 0);
+    while total < seconds && n < MAX_RETRANSMISSIONS {
         total += period;
         period = (period * 2).min(120);
+        n += 1;
     }
     total
 }
@@ -114,9 +140,17 @@ impl TcpSocket {
     fn get_tcp_option(&self, name: i32) -> SysResult<Vec<u8>> {
         match name {
             TCP_INFO => Ok(self.info()),
-            TCP_MAXSEG => {
-                let mss = self.stream().map_or(DEFAULT_MSS, |stream| stream.mss());
-                Ok(mss.to_ne_bytes().to_vec())
+            TCP_MAXSEG if let Some(stream) = self.stream() => {
+                Ok(stream.mss().to_ne_bytes().to_vec())
+            }
+            // No protocol lies above the stream, and no SYN is kept.
+            TCP_ULP | TCP_SAVED_SYN => Ok(Vec::new()),
+            TCP_THIN_DUPACK | TCP_IS_MPTCP => Ok(0_i32.to_ne_bytes().to_vec()),
+            TCP_TIMESTAMP => {
+                let ms = self.kernel.clock.monotonic_ns() / 1_000_000;
+                // It wraps around.
+                let ms = u32::try_from(ms & u64::from(u32::MAX)).unwrap_or(0);
+                Ok(ms.to_ne_bytes().to_vec())
             }
             TCP_CONGESTION => {
                 let set = self.tcp.congestion.lock().clone();
@@ -147,7 +181,7 @@ impl TcpSocket {
             SOL_TCP if name == TCP_CONGESTION => {
                 let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
                 let name = value.get(..end.min(CA_NAME_MAX - 1)).unwrap_or_default();
-                if name.is_empty() {
+                if value.is_empty() {
                     return Err(Errno::EINVAL);
                 }
                 let known = self.kernel.sysctls.words("net/ipv4/tcp_available_congestion_control");
@@ -157,12 +191,32 @@ impl TcpSocket {
                 *self.tcp.congestion.lock() = Some(name.to_vec());
                 Ok(())
             }
+            SOL_TCP if name == TCP_ULP => {
+                Err(if value.is_empty() { Errno::EINVAL } else { Errno::ENOENT })
+            }
             SOL_TCP => {
                 let value = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
                 let value = i32::from_ne_bytes(*value);
-                if name == TCP_MAXSEG {
-                    let is_valid = value == 0 || (88..=32_767).contains(&value);
-                    return if is_valid { Ok(()) } else { Err(Errno::EINVAL) };
+                let is_connected = self.about().is_connected;
+                match name {
+                    // Only in the course of a repair.
+                    TCP_TIMESTAMP => return Err(Errno::EPERM),
+                    TCP_THIN_DUPACK => {
+                        let is_valid = matches!(value, 0 | 1);
+                        return if is_valid { Ok(()) } else { Err(Errno::EINVAL) };
+                    }
+                    // Zero leaves it to TCP.
+                    TCP_MAXSEG if value == 0 => {
+                        self.tcp.values.lock().remove(&name);
+                        return Ok(());
+                    }
+                    TCP_FASTOPEN | TCP_FASTOPEN_CONNECT | TCP_FASTOPEN_NO_COOKIE
+                        if is_connected =>
+                    {
+                        return Err(Errno::EINVAL);
+                    }
+                    TCP_WINDOW_CLAMP if value == 0 && is_connected => return Err(Errno::EINVAL),
+                    _ => {}
                 }
                 self.tcp.set(name, value)?;
                 self.be_patient(name, value);

@@ -17,7 +17,7 @@ use crate::net::inet::ports::ClaimState;
 use crate::net::stack::Stack;
 use crate::net::stack::link::{Link, Owner};
 use crate::sync::Events;
-use crate::vfs::{IoSink, IoSource};
+use crate::vfs::{IoSink, IoSource, VecSink};
 
 /// The most connections that may be on their way to one socket, besides its backlog.
 const MAX_EMBRYOS: usize = 1024;
@@ -118,6 +118,25 @@ impl Stream {
             Self::Remote(link) => link.recv(dst, flags).map(|n| (n, MsgFlags::empty())),
             Self::Host(stream) => stream.recv(dst, flags),
         }
+    }
+
+    /// Copies what is behind the next `skip` bytes.
+    pub(super) fn look_ahead(
+        &self,
+        dst: &mut dyn IoSink,
+        skip: usize,
+    ) -> SysResult<(usize, MsgFlags)> {
+        let look = self.look(false);
+        if look.n_readable == 0 {
+            return self.recv(dst, MsgFlags::PEEK);
+        }
+        if look.n_readable <= skip {
+            let is_over = look.is_receive_shut;
+            return if is_over { Ok((0, MsgFlags::empty())) } else { Err(Errno::EAGAIN) };
+        }
+        let mut sink = VecSink::new(dst.remaining().saturating_add(skip).min(look.n_readable));
+        let (_, flags) = self.recv(&mut sink, MsgFlags::PEEK)?;
+        Ok((dst.put(sink.data.get(skip..).unwrap_or_default())?, flags))
     }
 
     /// Sends what is held back.
@@ -253,8 +272,10 @@ impl TcpSocket {
     ) -> Option<Arc<Link>> {
         {
             let state = self.state.lock();
-            let Role::Listening { backlog, pending, .. } = &state.role else { return None };
-            if pending.len() > *backlog {
+            let Role::Listening { backlog, pending, deferred, .. } = &state.role else {
+                return None;
+            };
+            if pending.len() + deferred.len() > *backlog {
                 return None;
             }
         }
@@ -276,7 +297,8 @@ impl TcpSocket {
     pub(in crate::net) fn admit_link(&self, server: Arc<Self>, link: &Arc<Link>) {
         self.n_embryos.fetch_sub(1, Ordering::Relaxed);
         let mut state = self.state.lock();
-        let Role::Listening { pending, .. } = &mut state.role else {
+        let stream = Stream::Remote(link.clone());
+        let Role::Listening { pending, deferred, .. } = &mut state.role else {
             drop(state);
             link.close(true);
             return;
@@ -285,8 +307,7 @@ impl TcpSocket {
             // Nobody else knows the new socket yet.
             let claim = server.claim(link.local.ip, ClaimState::Connected);
             let mut new = server.state.lock();
-            let stream = Stream::Remote(link.clone());
-            new.role = Role::Connected { stream, is_announced: true };
+            new.role = Role::Connected { stream: stream.clone(), is_announced: true };
             new.local = Some(link.local);
             new.peer = Some(link.remote);
             let place = self.inet().tcp.share(link.local.port, claim, server.this.clone());
@@ -294,9 +315,18 @@ impl TcpSocket {
         }
         // The pair is new as the link is.
         let _ = self.inet().tcp.enter_pair(link.local, link.remote);
-        pending.push_back(server);
+        let waits = self.defer(&server, &stream);
+        let is_ready = waits.is_none();
+        match waits {
+            Some(waits) => deferred.push(waits),
+            None => pending.push_back(server),
+        }
         drop(state);
-        self.queue.notify(Events::READABLE);
+        if is_ready {
+            self.queue.notify(Events::READABLE);
+        } else {
+            self.admit_deferred();
+        }
     }
 }
 
