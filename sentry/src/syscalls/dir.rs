@@ -9,48 +9,78 @@ use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::file::{DirEntry, DirSink};
 use crate::vfs::permission::{self, MAY_EXEC};
 use crate::vfs::walk::{Walk, WalkFlags};
-use crate::vfs::{Path, touch_atime};
+use crate::vfs::{Path, host_io, touch_atime};
 
-/// The most bytes of entries that one call returns: a bound for the sentry's buffer.
-const MAX_ENTRIES_BYTES: usize = 256 * 1024;
-
-/// Entries as one of the two calls lays them out.
-struct Entries {
-    bytes: Vec<u8>,
-    room: usize,
+/// Entries as one of the two calls lays them out, in a buffer that bounds what one call returns.
+struct Entries<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
     is_64: bool,
     next_offset: Option<u64>,
     is_too_small: bool,
 }
 
-impl DirSink for Entries {
+impl DirSink for Entries<'_> {
     fn entry(&mut self, entry: &DirEntry<'_>) -> bool {
         let name_offset = if self.is_64 { DIRENT64_NAME_OFFSET } else { DIRENT_NAME_OFFSET };
         // The old layout has the type behind the name's NUL.
         let extra = if self.is_64 { 1 } else { 2 };
         let reclen = (name_offset + entry.name.len() + extra).next_multiple_of(8);
         let Ok(reclen16) = u16::try_from(reclen) else { return false };
-        if reclen > self.room - self.bytes.len() {
-            self.is_too_small = self.bytes.is_empty();
+        let Some(place) = self.buffer.get_mut(self.used..self.used + reclen) else {
+            self.is_too_small = self.used == 0;
             return false;
+        };
+        // What pads the name is less than this.
+        if let Some(end) = place.last_chunk_mut() {
+            *end = [0; 16];
         }
-        let end = self.bytes.len() + reclen;
-        self.bytes.extend_from_slice(&entry.ino.to_ne_bytes());
-        self.bytes.extend_from_slice(&entry.next_offset.to_ne_bytes());
-        self.bytes.extend_from_slice(&reclen16.to_ne_bytes());
-        if self.is_64 {
-            self.bytes.push(entry.file_type.dirent_type());
+        if let Some(head) = place.first_chunk_mut() {
+            *head = self::head(entry, reclen16);
         }
-        self.bytes.extend_from_slice(entry.name);
-        self.bytes.resize(end, 0);
-        if !self.is_64
-            && let Some(last) = self.bytes.last_mut()
-        {
-            *last = entry.file_type.dirent_type();
+        let file_type = entry.file_type.dirent_type();
+        let type_at = if self.is_64 { DIRENT64_NAME_OFFSET - 1 } else { reclen - 1 };
+        if let Some(byte) = place.get_mut(type_at) {
+            *byte = file_type;
         }
+        if let Some(name) = place.get_mut(name_offset..name_offset + entry.name.len()) {
+            copy_name(name, entry.name);
+        }
+        self.used += reclen;
         self.next_offset = Some(entry.next_offset);
         true
     }
+}
+
+/// Returns what both layouts begin with.
+fn head(entry: &DirEntry<'_>, reclen: u16) -> [u8; DIRENT_NAME_OFFSET] {
+    let mut head = [0; DIRENT_NAME_OFFSET];
+    let (ino, rest) = head.split_at_mut(8);
+    let (next, len) = rest.split_at_mut(8);
+    ino.copy_from_slice(&entry.ino.to_ne_bytes());
+    next.copy_from_slice(&entry.next_offset.to_ne_bytes());
+    len.copy_from_slice(&reclen.to_ne_bytes());
+    head
+}
+
+/// Copies a name, which is mostly so short that a call of `memcpy` is most of the work.
+fn copy_name(to: &mut [u8], from: &[u8]) {
+    /// Copies the first `N` bytes and the last, which may be the same in part.
+    fn ends<const N: usize>(to: &mut [u8], from: &[u8]) -> Option<()> {
+        *to.first_chunk_mut::<N>()? = *from.first_chunk::<N>()?;
+        *to.last_chunk_mut::<N>()? = *from.last_chunk::<N>()?;
+        Some(())
+    }
+    let _ = match from.len() {
+        8..=16 => ends::<8>(to, from),
+        4..8 => ends::<4>(to, from),
+        2 | 3 => ends::<2>(to, from),
+        1 => ends::<1>(to, from),
+        _ => {
+            to.copy_from_slice(from);
+            None
+        }
+    };
 }
 
 /// Implements `getdents64(2)`.
@@ -83,9 +113,7 @@ fn do_getdents(
     is_64: bool,
 ) -> HandlerResult<usize> {
     let file = task.files().get(fd.0)?;
-    let room = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_ENTRIES_BYTES);
-    let mut entries =
-        Entries { bytes: Vec::new(), room, is_64, next_offset: None, is_too_small: false };
+    let room = usize::try_from(count).unwrap_or(usize::MAX);
     let mut offset = file.offset.lock();
     if let Some(path) = &file.path
         && path.dentry.is_dir()
@@ -93,19 +121,26 @@ fn do_getdents(
     {
         return Err(Errno::ENOENT.into());
     }
-    file.file.readdir(task, *offset, &mut entries)?;
-    if entries.is_too_small {
-        return Err(Errno::EINVAL.into());
-    }
-    task.write_bytes(dirp, &entries.bytes)?;
-    if let Some(next) = entries.next_offset {
-        *offset = next;
-    }
+    let used = host_io::with_buffer(|buffer| {
+        let room = room.min(buffer.len());
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
+        let mut entries =
+            Entries { buffer, used: 0, is_64, next_offset: None, is_too_small: false };
+        file.file.readdir(task, *offset, &mut entries)?;
+        if entries.is_too_small {
+            return Err(Errno::EINVAL);
+        }
+        task.write_bytes(dirp, entries.buffer.get(..entries.used).unwrap_or_default())?;
+        if let Some(next) = entries.next_offset {
+            *offset = next;
+        }
+        Ok(entries.used)
+    })?;
     drop(offset);
     if let Some(path) = &file.path {
         touch_atime(path);
     }
-    Ok(entries.bytes.len())
+    Ok(used)
 }
 
 /// Implements `getcwd(2)`.

@@ -15,8 +15,8 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `use_it` with a scratch buffer of `CHUNK` bytes.
-fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+/// Calls `use_it` with a scratch buffer of `CHUNK` bytes, which hold anything.
+pub fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     BUFFER.with(|cell| match cell.try_borrow_mut() {
         Ok(mut buffer) => {
             if buffer.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::node::OverlayNode;
+use crate::vfs::FileType;
 use crate::vfs::dentry::NameMap;
 
 /// The offset of the lower layer's first entry, behind `.` and `..`.
@@ -26,11 +27,25 @@ pub(crate) enum Name {
     Whiteout,
 }
 
+/// A name that only the upper layer has, with all that a listing says of it: a large directory is
+/// listed without a look at each node.
+pub(crate) struct Listed {
+    pub(crate) name: Arc<[u8]>,
+    pub(crate) ino: u64,
+    pub(crate) file_type: FileType,
+}
+
+impl Listed {
+    fn new(name: Arc<[u8]>, node: &OverlayNode) -> Self {
+        Self { name, ino: node.ino(), file_type: node.kind() }
+    }
+}
+
 /// The names of a directory. What is not here is as in the lower layer.
 pub(crate) struct Names {
     names: NameMap<Name>,
     /// Names that only the upper layer has, by their offset in the listing.
-    upper_only: BTreeMap<u64, Arc<[u8]>>,
+    upper_only: BTreeMap<u64, Listed>,
     next_offset: u64,
     /// What `..` is; nothing for the root.
     pub(crate) parent: Weak<OverlayNode>,
@@ -70,7 +85,10 @@ impl Names {
     /// Puts a node behind a name; returns what was pinned there.
     pub(crate) fn pin(&mut self, name: &[u8], node: Arc<OverlayNode>) -> Option<Arc<OverlayNode>> {
         let is_in_lower = self.is_in_lower(name);
-        if let Some(Name::Pinned { node: place, .. }) = self.names.get_mut(name) {
+        if let Some(Name::Pinned { node: place, offset }) = self.names.get_mut(name) {
+            if let Some(listed) = offset.and_then(|offset| self.upper_only.get_mut(&offset)) {
+                *listed = Listed::new(listed.name.clone(), &node);
+            }
             return Some(std::mem::replace(place, node));
         }
         let name: Arc<[u8]> = Arc::from(name);
@@ -79,7 +97,7 @@ impl Names {
         } else {
             let offset = self.next_offset;
             self.next_offset += 1;
-            self.upper_only.insert(offset, name.clone());
+            self.upper_only.insert(offset, Listed::new(name.clone(), &node));
             Some(offset)
         };
         self.names.insert(name, Name::Pinned { node, offset });
@@ -115,8 +133,13 @@ impl Names {
     }
 
     /// Returns the names that only the upper layer has, from an offset on.
-    pub(crate) fn upper_only(&self, offset: u64) -> impl Iterator<Item = (u64, &Arc<[u8]>)> {
-        self.upper_only.range(offset..).map(|(at, name)| (*at, name))
+    pub(crate) fn upper_only(&self, offset: u64) -> impl Iterator<Item = (u64, &Listed)> {
+        self.upper_only.range(offset..).map(|(at, listed)| (*at, listed))
+    }
+
+    /// Returns whether nothing is known of any name that the lower layer has.
+    pub(crate) fn are_only_upper(&self) -> bool {
+        self.names.len() == self.upper_only.len()
     }
 
     /// Returns how many names are listed, of which the lower layer has `n_lower`.

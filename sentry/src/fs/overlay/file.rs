@@ -123,9 +123,14 @@ impl OverlayDir {
         if offset <= 1 && !visit(b"..", parent_ino, FileType::Directory, FIRST_LOWER) {
             return Ok(());
         }
-        let skip = usize::try_from(offset.saturating_sub(FIRST_LOWER)).unwrap_or(usize::MAX);
-        for (entry, at) in lower.iter().zip(FIRST_LOWER..FIRST_UPPER - 1).skip(skip) {
-            let (ino, file_type) = match names.get(&entry.name) {
+        let is_plain = names.are_only_upper();
+        let first = offset.max(FIRST_LOWER);
+        // Not by skipping: a large directory is read in many pieces.
+        let skip = usize::try_from(first - FIRST_LOWER).unwrap_or(usize::MAX);
+        let rest = lower.get(skip..).unwrap_or_default();
+        for (entry, at) in rest.iter().zip(first..FIRST_UPPER - 1) {
+            let known = if is_plain { None } else { names.get(&entry.name) };
+            let (ino, file_type) = match known {
                 Some(Name::Whiteout) => continue,
                 Some(Name::Pinned { node, .. }) => (node.ino(), node.kind()),
                 Some(Name::Lower(node)) => match node.upgrade() {
@@ -142,10 +147,8 @@ impl OverlayDir {
                 return Ok(());
             }
         }
-        for (at, name) in names.upper_only(offset) {
-            if let Some(Name::Pinned { node, .. }) = names.get(name)
-                && !visit(name, node.ino(), node.kind(), at + 1)
-            {
+        for (at, listed) in names.upper_only(offset) {
+            if !visit(&listed.name, listed.ino, listed.file_type, at + 1) {
                 return Ok(());
             }
         }

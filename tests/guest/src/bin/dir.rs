@@ -98,6 +98,56 @@ fn getdents_rewinds_and_seeks() -> Outcome {
     Ok(())
 }
 
+/// Whatever has been put behind a name since it was made, its entry is of what it stands for now.
+fn getdents_follows_replacements() -> Outcome {
+    ok!(put(c"replaced", b""));
+    ok!(put(c"other", b""));
+    ok!(put(c"swapped", b""));
+    ok!(sys!(SYS_mkdir, c"directory", 0o755));
+    ok!(sys!(SYS_rename, c"other", c"replaced"));
+    let swap = libc::RENAME_EXCHANGE;
+    ok!(sys!(SYS_renameat2, AT_FDCWD, c"swapped", AT_FDCWD, c"directory", swap));
+    ok!(sys!(SYS_unlink, c"directory"));
+    ok!(sys!(SYS_symlink, c"x", c"directory"));
+    let fd = ok!(open(c".", O_RDONLY | O_DIRECTORY));
+    let listed = ok!(entries(fd));
+    eq!(listed.len(), 5);
+    for (name, kind) in
+        [(c"replaced", libc::DT_REG), (c"swapped", libc::DT_DIR), (c"directory", libc::DT_LNK)]
+    {
+        let entry = listed.iter().find(|entry| entry.name.as_bytes() == name.to_bytes());
+        let Some(entry) = entry else { return Err("a name is not listed".into()) };
+        eq!(entry.kind, kind);
+        eq!(entry.ino, ok!(stat_at(AT_FDCWD, name, AT_SYMLINK_NOFOLLOW)).st_ino);
+    }
+    Ok(())
+}
+
+/// The older layout: the type behind the name's NUL, at the end of the entry.
+fn getdents_of_old() -> Outcome {
+    ok!(sys!(SYS_mkdir, c"a-directory", 0o755));
+    ok!(put(c"file-567", b""));
+    let fd = ok!(open(c".", O_RDONLY | O_DIRECTORY));
+    let mut buf = [0xffu8; 512];
+    let n = ok!(sys!(SYS_getdents, fd, &mut buf, 512));
+    let (mut rest, mut seen) = (&buf[..n], 0);
+    while let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, low, high, ..] = *rest {
+        let len = usize::from(u16::from_ne_bytes([low, high]));
+        check!(len % 8 == 0 && len <= rest.len());
+        let (name, kind) = (&rest[18..len - 1], rest[len - 1]);
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        match &name[..end] {
+            b"." | b".." | b"a-directory" => eq!(kind, libc::DT_DIR),
+            b"file-567" => eq!(kind, libc::DT_REG),
+            other => return Err(format!("{other:?} is listed")),
+        }
+        seen += 1;
+        rest = &rest[len..];
+    }
+    eq!(seen, 4);
+    Ok(())
+}
+
 fn getdents_errors() -> Outcome {
     ok!(put(c"f", b""));
     let mut buf = [0u8; 64];
@@ -331,6 +381,8 @@ guest_tests::cases!(
     removed_directory_is_dead,
     getdents_lists_everything,
     getdents_rewinds_and_seeks,
+    getdents_follows_replacements,
+    getdents_of_old,
     getdents_errors,
     unlink_during_listing,
     rename_replaces,
