@@ -190,6 +190,7 @@ mod subjects {
         socket_more,
         socket_options,
         socket_raw,
+        socket_ports,
         socket_tcp,
         socket_udp,
         stat,

@@ -180,6 +180,13 @@ impl IpOptions {
         self.value(level, name) != 0
     }
 
+    /// Notes an address that the socket has been bound to: with one of IPv6 it is for IPv6 alone.
+    pub(super) fn note_bound(&self, family: super::Family, ip: IpAddr) {
+        if family == super::Family::V6 && ip.is_ipv6() && !ip.is_unspecified() {
+            self.0.lock().values.insert((SOL_IPV6, IPV6_V6ONLY), 1);
+        }
+    }
+
     /// Returns whether the socket may be bound to an address that is not this host's.
     pub(super) fn is_free_to_bind(&self) -> bool {
         let names = [

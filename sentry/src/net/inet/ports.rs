@@ -254,6 +254,15 @@ impl<S: Clone> Ports<S> {
         }
     }
 
+    /// Lets a port go with its connection: once `is_over`, it is anybody's.
+    pub(super) fn end_with(&self, place: Place, is_over: Arc<AtomicBool>) {
+        let mut tables = self.tables.lock();
+        let entries = tables.ports.get_mut(&place.port);
+        if let Some(entry) = entries.and_then(|entries| entries.get_mut(&place.id)) {
+            entry.is_over = Some(is_over);
+        }
+    }
+
     /// Makes a bound socket one that listens.
     ///
     /// # Errors

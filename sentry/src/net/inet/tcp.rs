@@ -121,6 +121,8 @@ pub struct TcpEntry {
     pub state: u8,
     /// Bytes that have not reached the peer, and that wait to be read; connections that wait.
     pub queues: (usize, usize),
+    /// How many connections may wait.
+    pub backlog: usize,
     /// The owner.
     pub uid: u32,
     /// The inode number of the socket's file.
@@ -210,9 +212,9 @@ impl TcpSocket {
         }
     }
 
-    /// Gives the port back, unless `bind(2)` has named it and `keeps_bound`.
-    fn unbind(&self, state: &mut State, keeps_bound: bool) {
-        if keeps_bound && state.is_port_bound {
+    /// Gives the port back, unless `bind(2)` has named it.
+    fn unbind(&self, state: &mut State) {
+        if state.is_port_bound {
             if !state.is_ip_bound
                 && let (Some(place), Some(local)) = (state.place, &mut state.local)
             {
@@ -225,8 +227,10 @@ impl TcpSocket {
         if let Some(place) = state.place.take() {
             self.inet().tcp.release(place);
         }
-        let kept = state.local.filter(|_| keeps_bound && state.is_ip_bound);
-        state.local = kept.map(|local| Endpoint { port: 0, ..local });
+        // `getsockname(2)` goes on to tell the port.
+        if let Some(local) = state.local.as_mut().filter(|_| !state.is_ip_bound) {
+            local.ip = self.family.any();
+        }
     }
 
     /// Gives up the addresses of a connection that has not come about.
@@ -247,8 +251,12 @@ impl TcpSocket {
         let state = self.state.lock();
         let local = state.local?;
         let peer = state.peer.unwrap_or(Endpoint { ip: self.family.any(), port: 0 });
+        let mut most = 0;
         let (number, queues) = match &state.role {
-            Role::Listening { pending, .. } => (10, (0, pending.len())),
+            Role::Listening { pending, backlog, .. } => {
+                most = *backlog;
+                (10, (0, pending.len()))
+            }
             Role::Connected { stream, .. } => {
                 let look = stream.look(false);
                 (stream.number(&look), (look.n_unsent, look.n_readable))
@@ -262,6 +270,7 @@ impl TcpSocket {
             remote: (peer.ip, peer.port),
             state: number,
             queues,
+            backlog: most,
             uid: self.uid,
             ino: self.ino.load(Ordering::Relaxed),
         })
@@ -315,7 +324,7 @@ impl Socket for TcpSocket {
             if stream.look(false).phase != Phase::Closed {
                 return Err(Errno::EINVAL);
             }
-            self.unbind(&mut state, true);
+            self.unbind(&mut state);
         }
         if state.place.is_some()
             || matches!(state.role, Role::Connecting { .. } | Role::Listening { .. })
@@ -328,11 +337,23 @@ impl Socket for TcpSocket {
             self.this.clone(),
             super::port_range(&self.kernel),
             self.kernel.clock.monotonic_ns(),
-        )?;
+        );
+        let place = match place {
+            Ok(place) => place,
+            Err(error) => {
+                // An address of before is gone now.
+                if let Some(local) = &mut state.local {
+                    local.ip = self.family.any();
+                }
+                return Err(error);
+            }
+        };
         state.local = Some(Endpoint { ip: endpoint.ip, port: place.port });
         state.place = Some(place);
         state.is_ip_bound = !endpoint.ip.is_unspecified();
         state.is_port_bound = endpoint.port != 0;
+        drop(state);
+        self.ip.note_bound(self.family, endpoint.ip);
         Ok(())
     }
 

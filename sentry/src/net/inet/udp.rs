@@ -276,6 +276,8 @@ impl Socket for UdpSocket {
         self.take_port(&mut state, endpoint)?;
         state.is_ip_bound = !endpoint.ip.is_unspecified();
         state.is_port_bound = endpoint.port != 0;
+        drop(state);
+        self.ip.note_bound(self.family, endpoint.ip);
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl TcpSocket {
                     state.role = Role::Idle;
                     state.shut = (false, false);
                     let error = state.error.take().unwrap_or(Errno::ECONNABORTED);
-                    self.unbind(&mut state, true);
+                    self.unbind(&mut state);
                     state.peer = None;
                     return Err(error);
                 }
@@ -61,7 +61,7 @@ impl TcpSocket {
                 state.role = Role::Idle;
                 state.shut = (false, false);
                 state.error = None;
-                self.unbind(&mut state, true);
+                self.unbind(&mut state);
                 state.peer = None;
                 Err(error)
             }
@@ -111,7 +111,7 @@ impl TcpSocket {
         };
         let from = Endpoint { ip: from_ip, port };
         if let Err(error) = tcp.enter_pair(from, to) {
-            self.unbind(&mut state, true);
+            self.unbind(&mut state);
             return Err(error);
         }
         state.local = Some(from);
@@ -150,6 +150,9 @@ impl TcpSocket {
         let result = match result {
             Ok(conn) if is_current => {
                 cut = state.shut.0.then(|| conn.clone());
+                if let Some(place) = state.place.filter(|_| !state.is_port_bound) {
+                    self.inet().tcp.end_with(place, conn.was_reset.clone());
+                }
                 let stream = Stream::Local(conn, Side::Client);
                 state.role = Role::Connected { stream, is_announced: false };
                 Ok(())
@@ -167,7 +170,7 @@ impl TcpSocket {
                     state.error = Some(error);
                     self.inet().tcp.leave_pair(from, to);
                     // The port is free again, unless it was asked for.
-                    self.unbind(&mut state, true);
+                    self.unbind(&mut state);
                 }
                 Err(error)
             }

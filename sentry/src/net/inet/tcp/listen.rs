@@ -127,7 +127,7 @@ impl TcpSocket {
             if let (Role::Listening { .. }, Some(place)) = (&role, place) {
                 self.inet().tcp.update(place, |claim| claim.state = ClaimState::Bound);
             }
-            self.unbind(&mut state, true);
+            self.unbind(&mut state);
             state.peer = None;
             let is_cut = match &role {
                 Role::Connected { stream, .. } => stream.look(false).phase != Phase::Closed,
@@ -184,6 +184,7 @@ impl TcpSocket {
     ) -> SysResult<Arc<super::Conn>> {
         let [from, to] = addrs;
         let mut state = self.state.lock();
+        let is_ip_bound = state.is_ip_bound;
         let Role::Listening { backlog, pending, deferred, waiting, .. } = &mut state.role else {
             return Err(Errno::ECONNREFUSED);
         };
@@ -210,8 +211,12 @@ impl TcpSocket {
             let mut new = server.state.lock();
             new.role = Role::Connected { stream: stream.clone(), is_announced: true };
             new.local = Some(to);
+            new.is_ip_bound = is_ip_bound;
             new.peer = Some(from);
-            new.place = Some(self.inet().tcp.share(to.port, claim, server.this.clone()));
+            let place = self.inet().tcp.share(to.port, claim, server.this.clone());
+            // Nobody has asked for the port for this one.
+            self.inet().tcp.end_with(place, conn.was_reset.clone());
+            new.place = Some(place);
         }
         // The pair of the other direction is new as the client's is.
         let _ = self.inet().tcp.enter_pair(to, from);

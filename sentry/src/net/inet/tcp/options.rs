@@ -125,7 +125,7 @@ fn deferral(seconds: i32) -> i32 {
 
 impl TcpSocket {
     /// Returns the bytes of an option.
-    pub(super) fn get_option(&self, level: i32, name: i32) -> SysResult<Vec<u8>> {
+    pub(in crate::net) fn get_option(&self, level: i32, name: i32) -> SysResult<Vec<u8>> {
         match level {
             SOL_SOCKET => {
                 interface::device_option(&self.options, name).unwrap_or_else(|| common_option(name))
@@ -263,7 +263,7 @@ impl TcpSocket {
     }
 
     /// Returns a `struct tcp_info`.
-    fn info(&self) -> Vec<u8> {
+    pub(in crate::net) fn info(&self) -> Vec<u8> {
         let (number, mss) = match &self.state.lock().role {
             Role::Listening { .. } => (10, 0),
             Role::Connecting { .. } => (2, DEFAULT_MSS),

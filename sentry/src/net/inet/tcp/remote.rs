@@ -219,7 +219,7 @@ impl TcpSocket {
                     state.role = Role::Failed;
                     state.error = Some(error);
                     self.inet().tcp.leave_pair(from, to);
-                    self.unbind(&mut state, true);
+                    self.unbind(&mut state);
                 }
                 Err(error)
             }
@@ -258,7 +258,7 @@ impl TcpSocket {
             state.error = Some(errno);
             self.inet().tcp.leave_pair(link.local, link.remote);
             // The port is free again, unless it was asked for.
-            self.unbind(&mut state, true);
+            self.unbind(&mut state);
         }
         self.queue.notify(Events::all());
     }

@@ -53,7 +53,7 @@ impl Knobs {
 
 impl UdpSocket {
     /// Returns the bytes of an option.
-    pub(super) fn get_option(&self, level: i32, name: i32) -> SysResult<Vec<u8>> {
+    pub(in crate::net) fn get_option(&self, level: i32, name: i32) -> SysResult<Vec<u8>> {
         match level {
             SOL_SOCKET => {
                 interface::device_option(&self.options, name).unwrap_or_else(|| common_option(name))
