@@ -11,6 +11,7 @@ pub mod forward;
 pub mod interface;
 mod ip_options;
 mod local;
+mod loopback;
 pub mod ping;
 mod ports;
 mod raw;
@@ -19,7 +20,7 @@ pub mod udp;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use syscalls::abi::capability::{CAP_NET_BIND_SERVICE, CAP_NET_RAW};
@@ -45,6 +46,8 @@ use crate::task::CurrentTask;
 pub(in crate::net) use addr::Endpoint;
 pub use addr::Family;
 pub(in crate::net) use local::Parcel;
+pub(crate) use loopback::Loopback;
+pub(in crate::net) use loopback::LoopbackAddr;
 pub(in crate::net) use udp::Arrival;
 
 /// The number of the loopback interface.
@@ -69,12 +72,7 @@ pub struct Inet {
     id: u64,
     /// What has been written to `tag` below `/proc/sys/net/ipv4/conf`, by path.
     pub(crate) tags: Mutex<BTreeMap<&'static str, i32>>,
-    /// Whether the loopback interface is up.
-    is_loopback_up: AtomicBool,
-    /// Whether the loopback interface has been given its address while it was down.
-    has_loopback_addr: AtomicBool,
-    /// The largest packet of the loopback interface, as it is shown.
-    loopback_mtu: AtomicU32,
+    loopback: Loopback,
 }
 
 impl Default for Inet {
@@ -91,9 +89,7 @@ impl Default for Inet {
             stack: OnceLock::new(),
             forwards: Forwards::default(),
             id: 0,
-            is_loopback_up: AtomicBool::new(true),
-            has_loopback_addr: AtomicBool::new(false),
-            loopback_mtu: AtomicU32::new(interface::LOOPBACK_MTU),
+            loopback: Loopback::new(true),
         }
     }
 }
@@ -103,7 +99,7 @@ impl Inet {
     pub(crate) fn isolated() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, is_loopback_up: AtomicBool::new(false), ..Self::default() }
+        Self { id, loopback: Loopback::new(false), ..Self::default() }
     }
 
     /// Returns whether this is a namespace that a task has made.
@@ -111,14 +107,9 @@ impl Inet {
         self.id != 0
     }
 
-    /// Returns the largest packet of the loopback interface.
-    pub(crate) fn loopback_mtu(&self) -> u32 {
-        self.loopback_mtu.load(Ordering::Relaxed)
-    }
-
-    /// Sets it. What goes over the interface is not cut by it.
-    pub(crate) fn set_loopback_mtu(&self, mtu: u32) {
-        self.loopback_mtu.store(mtu, Ordering::Relaxed);
+    /// Returns the loopback interface.
+    pub(crate) fn loopback(&self) -> &Loopback {
+        &self.loopback
     }
 
     /// Returns the packet sockets.
@@ -131,29 +122,13 @@ impl Inet {
         self.id
     }
 
-    /// Returns whether the loopback interface is up.
-    pub(crate) fn is_loopback_up(&self) -> bool {
-        self.is_loopback_up.load(Ordering::Relaxed)
-    }
-
-    /// Returns whether the loopback interface has addresses: with the first `up` it gets them.
-    pub(crate) fn has_loopback_addr(&self) -> bool {
-        self.is_loopback_up() || self.has_loopback_addr.load(Ordering::Relaxed)
-    }
-
-    /// Gives the loopback interface its address before it is up. Returns whether it had none.
-    pub(crate) fn add_loopback_addr(&self) -> bool {
-        !self.has_loopback_addr() && !self.has_loopback_addr.swap(true, Ordering::Relaxed)
-    }
-
     /// Takes the loopback interface of a namespace that a task has made up or down; that of the
     /// containers stays up. Returns whether it is now as asked for.
     pub(crate) fn set_loopback_up(&self, up: bool) -> bool {
         if self.is_isolated() {
-            self.has_loopback_addr.store(true, Ordering::Relaxed);
-            self.is_loopback_up.store(up, Ordering::Relaxed);
+            self.loopback.set_up(up);
         }
-        self.is_loopback_up() == up
+        self.loopback.is_up() == up
     }
 
     /// Gives the namespace a way out, once. Returns whether it had none.
@@ -168,13 +143,12 @@ impl Inet {
 
     /// Returns whether what is sent to an address stays here.
     fn is_local(&self, ip: IpAddr) -> bool {
-        (addr::is_local(ip) && self.has_loopback_addr())
-            || self.stack().is_some_and(|stack| stack.has_addr(ip))
+        self.loopback.is_local(ip) || self.stack().is_some_and(|stack| stack.has_addr(ip))
     }
 
     /// Returns whether messages to an address go to everybody.
     fn is_broadcast(&self, ip: IpAddr) -> bool {
-        addr::is_broadcast(ip) || self.stack().is_some_and(|stack| stack.is_broadcast(ip))
+        self.loopback.is_broadcast(ip) || self.stack().is_some_and(|stack| stack.is_broadcast(ip))
     }
 
     /// Returns whether a socket can be bound to an address: one of ours, all of them, or a group.
@@ -183,7 +157,7 @@ impl Inet {
         addr::can_bind(ip)
             || self.is_local(ip)
             || self.is_broadcast(ip)
-            || !self.has_loopback_addr()
+            || !self.loopback.had_addr()
     }
 
     /// Returns where what is sent to `ip` arrives: this host's own address stands for no address.
@@ -191,11 +165,12 @@ impl Inet {
     /// # Errors
     /// `ENETUNREACH` where there is no way.
     fn route(&self, ip: IpAddr) -> SysResult<IpAddr> {
-        if !self.is_loopback_up() {
+        if !self.loopback.is_up() {
             return Err(Errno::ENETUNREACH);
         }
         match (addr::route(ip), self.stack()) {
             (Ok(ip), _) => Ok(ip),
+            (Err(_), _) if self.loopback.is_local(ip) || self.loopback.is_broadcast(ip) => Ok(ip),
             (Err(error), None) => Err(error),
             (Err(_), Some(stack)) if stack.has_addr(ip) => Ok(ip),
             (Err(_), Some(stack)) => stack.source_for(ip).map(|_| ip),
@@ -206,10 +181,10 @@ impl Inet {
     fn source_for(&self, to: IpAddr) -> IpAddr {
         match self.stack() {
             Some(stack) if stack.has_addr(to) => to,
-            Some(stack) if !to.is_loopback() => {
+            Some(stack) if !to.is_loopback() && !self.loopback.is_local(to) => {
                 stack.source_for(to).unwrap_or_else(|_| addr::source_for(to))
             }
-            _ => addr::source_for(to),
+            _ => self.loopback.source_for(to),
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! The lock of a socket is a leaf.
 
+mod change;
 mod diag;
 mod message;
 mod nics;

@@ -273,8 +273,8 @@ impl PacketSocket {
     /// Returns address and largest packet of an interface, and whether it is up.
     fn face(&self, index: i32) -> Option<([u8; 6], usize, bool)> {
         if index == super::inet::LOOPBACK_INDEX {
-            let mtu = usize::try_from(self.inet.loopback_mtu()).unwrap_or(0);
-            return Some(([0; 6], mtu, self.inet.is_loopback_up()));
+            let mtu = usize::try_from(self.inet.loopback().limits().0).unwrap_or(0);
+            return Some(([0; 6], mtu, self.inet.loopback().is_up()));
         }
         let nics = self.inet.stack()?.nics();
         let nic = nics.iter().find(|nic| nic.config.index == index)?;

@@ -26,7 +26,7 @@ pub(in crate::net) mod wire;
 mod tests;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -39,7 +39,7 @@ use self::neighbor::Neighbors;
 pub use self::output::Quality;
 use self::resolver::Resolver;
 use self::route::Routes;
-pub(super) use self::route::is_link_local;
+pub(super) use self::route::{is_in, is_link_local};
 use self::timers::Timers;
 use super::inet::Endpoint;
 use super::packet::Taps;
@@ -228,7 +228,7 @@ impl Stack {
         }
         let nic = self.nics.get(nic).ok_or(Errno::ENETUNREACH)?;
         let addrs = || nic.config.addrs.iter().filter(|addr| addr.ip.is_ipv4() == to.is_ipv4());
-        let in_network = addrs().find(|addr| route::is_in(hop, addr.ip, addr.prefix));
+        let in_network = addrs().find(|addr| is_in(hop, addr.ip, addr.prefix));
         let in_scope = || addrs().find(|addr| is_link_local(addr.ip) == is_link_local(to));
         let chosen = in_network
             .filter(|addr| is_link_local(addr.ip) == is_link_local(to))
@@ -275,6 +275,20 @@ pub(super) fn broadcast_of(ip: IpAddr, prefix: u8) -> Option<IpAddr> {
     // Networks of one or two addresses have none.
     let hosts = u32::MAX.checked_shr(prefix.into()).filter(|_| prefix < 31)?;
     Some(IpAddr::V4(Ipv4Addr::from(u32::from(ip) | hosts)))
+}
+
+/// Returns the first address of a network.
+pub(super) fn network_of(ip: IpAddr, prefix: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => {
+            let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from(u32::from(ip) & !hosts))
+        }
+        IpAddr::V6(ip) => {
+            let hosts = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from(u128::from(ip) & !hosts))
+        }
+    }
 }
 
 /// Returns whether an address is a group's, or everybody's.

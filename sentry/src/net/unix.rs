@@ -90,7 +90,8 @@ pub struct UnixEntry {
     pub ino: u64,
     /// That of the peer's.
     pub peer: Option<u64>,
-    /// Bytes (or connections) that wait to be received, and that the peer has not received.
+    /// Bytes (or connections) that wait to be received, and that the peer has not received (or how many
+    /// connections may wait).
     pub queues: (usize, usize),
     /// What `shutdown(2)` has ended: receiving, sending.
     pub shutdown: u8,
@@ -151,7 +152,7 @@ impl UnixSocket {
             let is_abstract = name.first() == Some(&0);
             let name = if is_abstract { name } else { name.strip_suffix(b"\0").unwrap_or(name) };
             let n_waiting = match &state.role {
-                Role::Listening { pending, .. } => Some(pending.len()),
+                Role::Listening { pending, backlog } => Some((pending.len(), *backlog)),
                 _ => None,
             };
             let entry = UnixEntry {
@@ -161,7 +162,7 @@ impl UnixSocket {
                 is_connected: matches!(state.role, Role::Connected),
                 ino: self.ino.load(Ordering::Relaxed),
                 peer: None,
-                queues: (n_waiting.unwrap_or(unread), unsent),
+                queues: n_waiting.unwrap_or((unread, unsent)),
                 shutdown: u8::from(is_ended) | u8::from(state.is_send_shut) << 1,
             };
             (entry, state.peer.clone())

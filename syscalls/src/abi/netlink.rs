@@ -26,6 +26,7 @@ constants! {
         RTM_GETLINK = 18;
         RTM_SETLINK = 19;
         RTM_NEWADDR = 20;
+        RTM_DELADDR = 21;
         RTM_GETADDR = 22;
         RTM_NEWROUTE = 24;
         RTM_GETROUTE = 26;
@@ -57,6 +58,15 @@ flags! {
         ACK = 4;
         ROOT = 0x100;
         MATCH = 0x200;
+    }
+}
+
+flags! {
+    /// Flags of requests that make something: other names for bits of [`NlmFlags`].
+    pub struct NlmNewFlags: u32 as "NLM_F_" {
+        REPLACE = 0x100;
+        EXCL = 0x200;
+        CREATE = 0x400;
     }
 }
 /// In an answer: the request is left out.

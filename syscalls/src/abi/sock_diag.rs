@@ -23,7 +23,13 @@ constants! {
 constants! {
     /// Attributes of Internet sockets.
     INET_DIAG_NAMES: u16 {
+        INET_DIAG_INFO = 2;
+        INET_DIAG_CONG = 4;
+        INET_DIAG_TOS = 5;
+        INET_DIAG_TCLASS = 6;
+        INET_DIAG_SKMEMINFO = 7;
         INET_DIAG_SHUTDOWN = 8;
+        INET_DIAG_SKV6ONLY = 11;
     }
 }
 

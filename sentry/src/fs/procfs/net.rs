@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,8 +40,6 @@ const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tM
 
 const ARP: &str =
     "IP address       HW type     Flags       HW address            Mask     Device\n";
-
-const IF_INET6: &str = "00000000000000000000000000000001 01 80 10 80       lo\n";
 
 const IPV6_ROUTE: &str = "00000000000000000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000001 00000000 80200001       lo\n";
 
@@ -210,21 +208,29 @@ fn dev(task: &CurrentTask) -> String {
 }
 
 fn if_inet6(task: &CurrentTask) -> String {
-    let inet = task.inet();
     const PERMANENT: u8 = 0x80;
-    let mut text = String::from(IF_INET6);
+    let inet = task.inet();
+    let mut text = String::new();
+    let mut add = |ip: IpAddr, prefix: u8, index: i32, name: &str| {
+        let IpAddr::V6(ip) = ip else { return };
+        let scope = match ip {
+            Ipv6Addr::LOCALHOST => 0x10,
+            _ if ip.is_unicast_link_local() => 0x20,
+            _ => 0,
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "{:032x} {index:02x} {prefix:02x} {scope:02x} {PERMANENT:02x} {name:>8}",
+            u128::from(ip),
+        );
+    };
+    for (ip, prefix) in inet.loopback().networks() {
+        add(ip, prefix, 1, "lo");
+    }
     for nic in nics(inet.stack()) {
         for addr in &nic.config.addrs {
-            let IpAddr::V6(ip) = addr.ip else { continue };
-            let scope = if ip.is_unicast_link_local() { 0x20 } else { 0 };
-            let _ = writeln!(
-                text,
-                "{:032x} {:02x} {:02x} {scope:02x} {PERMANENT:02x} {:>8}",
-                u128::from(ip),
-                nic.config.index,
-                addr.prefix,
-                nic.config.name
-            );
+            add(addr.ip, addr.prefix, nic.config.index, &nic.config.name);
         }
     }
     text

@@ -31,9 +31,6 @@ const IFF_LOOPBACK: u16 = 0x8;
 
 const IFF_UP: u16 = 0x1;
 
-/// The MTU of the loopback interface.
-pub(crate) const LOOPBACK_MTU: u32 = 65_536;
-
 /// `IFF_UP | IFF_BROADCAST | IFF_RUNNING | IFF_MULTICAST`
 pub(crate) const NIC_FLAGS: u16 = 0x1043;
 
@@ -130,12 +127,23 @@ pub(crate) fn ioctl(task: &CurrentTask, request: u32, arg: u64) -> HandlerResult
             SIOCSIFMTU if face.index == LOOPBACK_INDEX => {
                 let mtu = ifreq.get(IFNAMSIZ..).and_then(<[u8]>::first_chunk::<4>);
                 let mtu = mtu.map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
-                task.inet().set_loopback_mtu(u32::try_from(mtu).map_err(|_| Errno::EINVAL)?);
+                task.inet().loopback().set_mtu(u32::try_from(mtu).map_err(|_| Errno::EINVAL)?);
                 return Ok(0);
             }
-            // What the loopback interface is given is what it has or gets.
             SIOCSIFADDR | SIOCSIFNETMASK if face.index == LOOPBACK_INDEX => {
-                task.inet().add_loopback_addr();
+                let given = ifreq.get(IFNAMSIZ + 4..).and_then(<[u8]>::first_chunk::<4>);
+                let given = Ipv4Addr::from(*given.ok_or(Errno::EINVAL)?);
+                let inet = task.inet();
+                if request == SIOCSIFADDR {
+                    inet.loopback().set_first_v4(Some(given), None)?;
+                } else {
+                    let mask = u32::from(given);
+                    if mask.leading_ones() + mask.trailing_zeros() != u32::BITS {
+                        return Err(Errno::EINVAL.into());
+                    }
+                    let prefix = u8::try_from(mask.leading_ones()).unwrap_or(32);
+                    inet.loopback().set_first_v4(None, Some(prefix))?;
+                }
                 return Ok(0);
             }
             _ => return Err(Errno::EOPNOTSUPP.into()),
@@ -162,11 +170,11 @@ fn faces(task: &CurrentTask) -> Vec<Face> {
     let mut faces = vec![Face {
         name: "lo".to_owned(),
         index: LOOPBACK_INDEX,
-        flags: if inet.is_loopback_up() { LOOPBACK_FLAGS } else { IFF_LOOPBACK },
-        mtu: inet.loopback_mtu(),
+        flags: if inet.loopback().is_up() { LOOPBACK_FLAGS } else { IFF_LOOPBACK },
+        mtu: inet.loopback().limits().0,
         kind: ARPHRD_LOOPBACK,
         mac: [0; 6],
-        addr: inet.has_loopback_addr().then_some((Ipv4Addr::LOCALHOST, 8)),
+        addr: inet.loopback().first_v4(),
     }];
     for nic in inet.stack().into_iter().flat_map(|stack| stack.nics()) {
         let v4 = |addr: &AddrConfig| match addr.ip {

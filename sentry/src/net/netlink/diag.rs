@@ -1,28 +1,33 @@
 //! `sock_diag(7)`: the sockets there are, as `ss` asks for them.
 //!
-//! DEVIATION: attributes are those that say what a socket is; none says how TCP fares, and a filter among
-//! the attributes of a request is not run (`ss` filters what it is told once more).
+//! DEVIATION: a filter among the attributes of a request is not run (`ss` filters what it is told once
+//! more).
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use syscalls::abi::netlink::NLMSG_MIN_TYPE;
 use syscalls::abi::sock_diag::{
-    DCCPDIAG_GETSOCK, INET_DIAG_REQ_PROTOCOL, INET_DIAG_SHUTDOWN, InetDiagMsg, InetDiagReq,
-    InetDiagReqV2, InetDiagSockid, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK,
+    DCCPDIAG_GETSOCK, INET_DIAG_CONG, INET_DIAG_INFO, INET_DIAG_REQ_PROTOCOL, INET_DIAG_SHUTDOWN,
+    INET_DIAG_SKMEMINFO, INET_DIAG_SKV6ONLY, INET_DIAG_TCLASS, INET_DIAG_TOS, InetDiagMsg,
+    InetDiagReq, InetDiagReqV2, InetDiagSockid, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK,
     UDIAG_SHOW_NAME, UDIAG_SHOW_PEER, UDIAG_SHOW_RQLEN, UNIX_DIAG_NAME, UNIX_DIAG_PEER,
     UNIX_DIAG_RQLEN, UNIX_DIAG_SHUTDOWN, UnixDiagMsg, UnixDiagReq,
 };
 use syscalls::abi::socket::{
-    AF_INET, AF_INET6, AF_MAX, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_TCP, IPPROTO_UDP,
-    IPPROTO_UDPLITE,
+    AF_INET, AF_INET6, AF_MAX, AF_NETLINK, AF_PACKET, AF_UNIX, IP_TOS, IPPROTO_TCP, IPPROTO_UDP,
+    IPPROTO_UDPLITE, IPV6_TCLASS, IPV6_V6ONLY, SOL_IP, SOL_IPV6, SOL_TCP, TCP_CONGESTION, TCP_INFO,
 };
 use syscalls::{Errno, SysResult};
 use zerocopy::FromBytes;
 
 use super::message::{Part, Request, attributes};
 use crate::kernel::Kernel;
+use crate::net::Socket;
 use crate::net::inet::Inet;
-use crate::net::inet::udp::UdpEntry;
+use crate::net::inet::tcp::TcpSocket;
+use crate::net::inet::udp::{UdpEntry, UdpSocket};
 
 /// States as TCP numbers them.
 const ESTABLISHED: u8 = 1;
@@ -34,16 +39,54 @@ struct Found {
     local: (IpAddr, u16),
     remote: (IpAddr, u16),
     state: u8,
-    /// Bytes or connections that wait to be taken, and bytes that have not arrived.
+    /// Bytes that wait to be taken and that have not arrived; connections that wait, and that may.
     queues: (usize, usize),
     uid: u32,
     ino: u64,
+    /// What else there is to tell.
+    socket: Arc<dyn Told>,
 }
 
-impl From<UdpEntry> for Found {
-    fn from(entry: UdpEntry) -> Self {
-        let UdpEntry { local, remote, state, n_bytes, uid, ino, .. } = entry;
-        Self { local, remote, state, queues: (n_bytes, 0), uid, ino }
+/// A socket that tells its options.
+trait Told: Socket {
+    /// Returns the bytes of an option.
+    fn told(&self, level: i32, name: i32) -> Option<Vec<u8>>;
+
+    /// Returns what there is to tell of the kind that an attribute is for.
+    fn attribute(&self, kind: u16, (unread, unsent): (usize, usize)) -> Option<Vec<u8>> {
+        let first = |level, name| Some(vec![*self.told(level, name)?.first()?]);
+        match kind {
+            INET_DIAG_INFO => self.told(SOL_TCP, TCP_INFO),
+            INET_DIAG_CONG => {
+                let name = self.told(SOL_TCP, TCP_CONGESTION)?;
+                Some(name.split_inclusive(|byte| *byte == 0).next()?.to_vec())
+            }
+            INET_DIAG_TOS => first(SOL_IP, IP_TOS),
+            INET_DIAG_TCLASS => first(SOL_IPV6, IPV6_TCLASS),
+            INET_DIAG_SKV6ONLY => first(SOL_IPV6, IPV6_V6ONLY),
+            INET_DIAG_SKMEMINFO => {
+                let size = |of: &AtomicU32| of.load(Ordering::Relaxed);
+                let options = self.options();
+                let (receive, send) = (size(&options.receive_buffer), size(&options.send_buffer));
+                let unsent = number(unsent);
+                // `SK_MEMINFO_*`
+                let numbers = [number(unread), receive, 0, send, 0, unsent, 0, 0, 0];
+                Some(numbers.iter().flat_map(|number| number.to_ne_bytes()).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Told for TcpSocket {
+    fn told(&self, level: i32, name: i32) -> Option<Vec<u8>> {
+        self.get_option(level, name).ok()
+    }
+}
+
+impl Told for UdpSocket {
+    fn told(&self, level: i32, name: i32) -> Option<Vec<u8>> {
+        self.get_option(level, name).ok()
     }
 }
 
@@ -106,7 +149,17 @@ struct Ask {
     protocol: i32,
     states: u32,
     id: InetDiagSockid,
+    /// The attributes that are asked for, a bit each.
+    wanted: u8,
     is_dump: bool,
+}
+
+impl Ask {
+    /// Returns whether an attribute is asked for.
+    fn wants(&self, attribute: u16) -> bool {
+        attribute > 0
+            && self.wanted.checked_shr(u32::from(attribute) - 1).is_some_and(|bits| bits & 1 != 0)
+    }
 }
 
 fn inet_by_family(inet: &Inet, request: &Request<'_>, is_v6: bool) -> SysResult<Vec<Part>> {
@@ -121,6 +174,7 @@ fn inet_by_family(inet: &Inet, request: &Request<'_>, is_v6: bool) -> SysResult<
         protocol,
         states: head.idiag_states,
         id: head.id,
+        wanted: head.idiag_ext,
         is_dump: request.is_dump,
     };
     one_or_all(found(inet, &ask, is_v6)?, request.is_dump)
@@ -134,6 +188,7 @@ fn tcp_of_both(inet: &Inet, request: &Request<'_>) -> SysResult<Vec<Part>> {
         protocol: IPPROTO_TCP,
         states: head.idiag_states,
         id: head.id,
+        wanted: head.idiag_ext,
         is_dump: request.is_dump,
     };
     let mut parts = found(inet, &ask, false)?;
@@ -141,28 +196,37 @@ fn tcp_of_both(inet: &Inet, request: &Request<'_>) -> SysResult<Vec<Part>> {
     one_or_all(parts, request.is_dump)
 }
 
+fn found_tcp(socket: Arc<TcpSocket>) -> Option<Found> {
+    let entry = socket.entry()?;
+    let most = if entry.state == LISTENING { entry.backlog } else { entry.queues.0 };
+    Some(Found {
+        local: entry.local,
+        remote: entry.remote,
+        state: entry.state,
+        queues: (entry.queues.1, most),
+        uid: entry.uid,
+        ino: entry.ino,
+        socket,
+    })
+}
+
+fn found_udp(socket: Arc<UdpSocket>) -> Option<Found> {
+    let UdpEntry { local, remote, state, n_bytes, uid, ino, .. } = socket.entry()?;
+    Some(Found { local, remote, state, queues: (n_bytes, 0), uid, ino, socket })
+}
+
 fn found(inet: &Inet, ask: &Ask, is_v6: bool) -> SysResult<Vec<Part>> {
     let found: Vec<Found> = match ask.protocol {
         IPPROTO_TCP => {
-            let sockets = inet.tcp_sockets();
-            let sockets = sockets.iter().filter(|socket| socket.is_v6() == is_v6);
-            let entries = sockets.filter_map(|socket| socket.entry());
-            entries
-                .map(|entry| Found {
-                    local: entry.local,
-                    remote: entry.remote,
-                    state: entry.state,
-                    queues: (entry.queues.1, entry.queues.0),
-                    uid: entry.uid,
-                    ino: entry.ino,
-                })
-                .collect()
+            let sockets = inet.tcp_sockets().into_iter();
+            let of_family = sockets.filter(|socket| socket.is_v6() == is_v6);
+            of_family.filter_map(found_tcp).collect()
         }
         protocol @ (IPPROTO_UDP | IPPROTO_UDPLITE) => {
             let is_lite = protocol == IPPROTO_UDPLITE;
             let sockets = if is_lite { inet.udplite_sockets() } else { inet.udp_sockets() };
-            let sockets = sockets.iter().filter(|socket| socket.is_v6() == is_v6);
-            sockets.filter_map(|socket| socket.entry()).map(Found::from).collect()
+            let of_family = sockets.into_iter().filter(|socket| socket.is_v6() == is_v6);
+            of_family.filter_map(found_udp).collect()
         }
         _ => return Err(Errno::ENOENT),
     };
@@ -193,8 +257,31 @@ fn found(inet: &Inet, ask: &Ask, is_v6: bool) -> SysResult<Vec<Part>> {
             idiag_inode: u32::try_from(found.ino).unwrap_or(0),
             ..InetDiagMsg::default()
         };
-        let part = Part::new(ask.kind, &message).attribute(INET_DIAG_SHUTDOWN, &[0]);
-        is_wanted.then_some(part)
+        if !is_wanted {
+            return None;
+        }
+        let mut part = Part::new(ask.kind, &message).attribute(INET_DIAG_SHUTDOWN, &[0]);
+        let is_alone = is_v6 && matches!(found.state, LISTENING | CLOSED);
+        let kinds = [
+            INET_DIAG_TOS,
+            INET_DIAG_TCLASS,
+            INET_DIAG_SKV6ONLY,
+            INET_DIAG_SKMEMINFO,
+            INET_DIAG_INFO,
+            INET_DIAG_CONG,
+        ];
+        for kind in kinds {
+            let is_shown = match kind {
+                INET_DIAG_SKV6ONLY => is_alone,
+                INET_DIAG_TCLASS => is_v6 && ask.wants(kind),
+                INET_DIAG_INFO | INET_DIAG_CONG => ask.protocol == IPPROTO_TCP && ask.wants(kind),
+                _ => ask.wants(kind),
+            };
+            if is_shown && let Some(data) = found.socket.attribute(kind, found.queues) {
+                part = part.attribute(kind, &data);
+            }
+        }
+        Some(part)
     });
     Ok(parts.collect())
 }

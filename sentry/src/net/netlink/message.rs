@@ -15,6 +15,7 @@ const HEADER: usize = size_of::<Nlmsghdr>();
 pub(super) struct Request<'a> {
     pub(super) kind: u16,
     pub(super) is_dump: bool,
+    pub(super) flags: NlmFlags,
     pub(super) payload: &'a [u8],
 }
 
@@ -122,7 +123,7 @@ pub(super) fn serve(
         let is_request = flags.contains(NlmFlags::REQUEST) && header.nlmsg_type >= NLMSG_MIN_TYPE;
         let is_dump = is_request && flags.contains(NlmFlags::ROOT | NlmFlags::MATCH);
         let result = if is_request {
-            answer(&Request { kind: header.nlmsg_type, is_dump, payload })
+            answer(&Request { kind: header.nlmsg_type, is_dump, flags, payload })
         } else {
             Ok(Vec::new())
         };

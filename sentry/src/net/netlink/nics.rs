@@ -34,14 +34,14 @@ const REACHABLE: u16 = 2;
 /// `RTPROT_BOOT`
 const PROTOCOL_BOOT: u8 = 3;
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
 }
 
-fn family(ip: IpAddr) -> i32 {
+pub(super) fn family(ip: IpAddr) -> i32 {
     if ip.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
@@ -133,21 +133,22 @@ pub(super) fn addrs(stack: &Stack) -> Vec<(i32, Part)> {
     stack.nics().iter().flat_map(of_nic).collect()
 }
 
-struct Way {
-    to: IpAddr,
-    prefix: u8,
-    table: u8,
-    kind: u8,
-    scope: u8,
-    protocol: u8,
-    interface: i32,
-    gateway: Option<IpAddr>,
-    source: Option<IpAddr>,
-    metric: u32,
+/// A route as it is told.
+pub(super) struct Way {
+    pub(super) to: IpAddr,
+    pub(super) prefix: u8,
+    pub(super) table: u8,
+    pub(super) kind: u8,
+    pub(super) scope: u8,
+    pub(super) protocol: u8,
+    pub(super) interface: i32,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) source: Option<IpAddr>,
+    pub(super) metric: u32,
 }
 
 impl Way {
-    fn part(&self) -> (i32, Part) {
+    pub(super) fn part(&self) -> (i32, Part) {
         let head = Rtmsg {
             rtm_family: number(family(self.to)),
             rtm_dst_len: self.prefix,

@@ -4,27 +4,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use syscalls::abi::netlink::{
-    FRA_PRIORITY, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, IFA_ADDRESS, IFA_CACHEINFO,
-    IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_BROADCAST, IFLA_CARRIER,
-    IFLA_CARRIER_CHANGES, IFLA_GROUP, IFLA_IFNAME, IFLA_LINKMODE, IFLA_MAP, IFLA_MTU,
+    FRA_PRIORITY, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, IFA_ADDRESS, IFA_BROADCAST,
+    IFA_CACHEINFO, IFA_FLAGS, IFA_LABEL, IFA_LOCAL, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_BROADCAST,
+    IFLA_CARRIER, IFLA_CARRIER_CHANGES, IFLA_GROUP, IFLA_IFNAME, IFLA_LINKMODE, IFLA_MAP, IFLA_MTU,
     IFLA_NUM_RX_QUEUES, IFLA_NUM_TX_QUEUES, IFLA_OPERSTATE, IFLA_PROMISCUITY, IFLA_QDISC,
     IFLA_STATS, IFLA_STATS64, IFLA_TXQLEN, Ifaddrmsg, Ifinfomsg, RTA_CACHEINFO, RTA_DST, RTA_OIF,
-    RTA_PREF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE, RTM_GETADDR, RTM_GETADDRLABEL, RTM_GETANYCAST,
-    RTM_GETLINK, RTM_GETMULTICAST, RTM_GETNEIGH, RTM_GETNEIGHTBL, RTM_GETNETCONF, RTM_GETNEXTHOP,
-    RTM_GETQDISC, RTM_GETROUTE, RTM_GETRULE, RTM_GETTCLASS, RTM_GETTFILTER, RTM_MAX, RTM_NEWADDR,
-    RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK, Rtmsg,
+    RTA_PREFSRC, RTA_TABLE, RTM_GETADDR, RTM_GETADDRLABEL, RTM_GETANYCAST, RTM_GETLINK,
+    RTM_GETMULTICAST, RTM_GETNEIGH, RTM_GETNEIGHTBL, RTM_GETNETCONF, RTM_GETNEXTHOP, RTM_GETQDISC,
+    RTM_GETROUTE, RTM_GETRULE, RTM_GETTCLASS, RTM_GETTFILTER, RTM_MAX, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWROUTE, RTM_NEWRULE, Rtmsg,
 };
 use syscalls::abi::socket::{AF_INET, AF_INET6, AF_PACKET, AF_UNSPEC};
 use syscalls::{Errno, SysResult};
 use zerocopy::FromBytes;
 
+use super::change;
 use super::message::{Part, Request, attributes, dump_request};
-use super::nics;
-use crate::net::inet::Inet;
+use super::nics::{self, Way};
 use crate::net::inet::interface::ARPHRD_LOOPBACK;
-use crate::net::stack::Stack;
+use crate::net::inet::{Inet, LoopbackAddr};
+use crate::net::stack::{Stack, broadcast_of, network_of};
 
-const LOOPBACK_INDEX: u32 = 1;
+pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 /// `IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP`
 const LOOPBACK_FLAGS: u32 = 0x1_0049;
@@ -32,6 +33,13 @@ const LOOPBACK_FLAGS: u32 = 0x1_0049;
 /// `IFF_LOOPBACK` alone: an interface that is down.
 const IFF_LOOPBACK: u32 = 0x8;
 
+/// `IF_OPER_UNKNOWN`: what an interface that never says is when it is up.
+const OPER_UNKNOWN: u8 = 0;
+/// `IF_OPER_DOWN`
+const OPER_DOWN: u8 = 2;
+
+/// `IFA_F_SECONDARY`
+const SECONDARY: u8 = 0x01;
 /// `IFA_F_PERMANENT`
 pub(super) const PERMANENT: u8 = 0x80;
 
@@ -49,6 +57,9 @@ pub(super) const PROTOCOL_KERNEL: u8 = 2;
 pub(super) const ROUTE_UNICAST: u8 = 1;
 pub(super) const ROUTE_LOCAL: u8 = 2;
 pub(super) const ROUTE_BROADCAST: u8 = 3;
+
+/// `RTCF_LOCAL`: the way ends here.
+const ENDS_HERE: u32 = 0x8000_0000;
 
 /// `RTM_F_CLONED`: an answer and no entry of a table.
 pub(super) const CLONED: u32 = 0x200;
@@ -145,7 +156,11 @@ pub(super) fn serve(
     }
     if request.kind & 3 != GET {
         // The host's network is not the guest's to change.
-        return if is_admin && host.is_none() { change(request, inet) } else { Err(Errno::EPERM) };
+        return if is_admin && host.is_none() {
+            change::serve(request, inet)
+        } else {
+            Err(Errno::EPERM)
+        };
     }
     let family = i32::from(request.payload.first().copied().ok_or(Errno::EINVAL)?);
     if let Some(host) = host {
@@ -159,25 +174,20 @@ pub(super) fn serve(
         }
         (RTM_GETLINK, false) => find_link(request.payload, inet, stack),
         (RTM_GETADDR, true) => {
-            let mut addrs = Vec::new();
-            if inet.has_loopback_addr() {
-                addrs.push((AF_INET, addr4()));
-            }
-            if inet.is_loopback_up() {
-                addrs.push((AF_INET6, addr6()));
-            }
+            let mut addrs: Vec<_> = inet.loopback().addrs().iter().map(addr).collect();
             addrs.extend(stack.map(nics::addrs).unwrap_or_default());
             Ok(of_family(family, addrs))
         }
         (RTM_GETROUTE, true) => {
             let mut all = stack.map(nics::routes).unwrap_or_default();
-            if inet.is_loopback_up() {
-                all.extend(routes());
+            if inet.loopback().is_up() {
+                let lo = inet.loopback();
+                all.extend(lo.addrs().iter().flat_map(|own| routes(own, lo.source_for(own.ip))));
             }
             Ok(of_family(family, all))
         }
-        (RTM_GETROUTE, false) if !inet.is_loopback_up() => Err(Errno::ENETUNREACH),
-        (RTM_GETROUTE, false) => find_route(request.payload, stack).map(|route| vec![route]),
+        (RTM_GETROUTE, false) if !inet.loopback().is_up() => Err(Errno::ENETUNREACH),
+        (RTM_GETROUTE, false) => find_route(request.payload, Some(inet)).map(|route| vec![route]),
         (RTM_GETNEIGH, true) => {
             Ok(of_family(family, stack.map(nics::neighbors).unwrap_or_default()))
         }
@@ -193,39 +203,9 @@ pub(super) fn serve(
     }
 }
 
-/// Serves a request to change something: all that can be done is what is done already, and to take
-/// the loopback interface of a namespace of its own up or down.
-fn change(request: &Request<'_>, inet: &Inet) -> SysResult<Vec<Part>> {
-    const IFF_UP: u32 = 1;
-    if request.kind == RTM_NEWADDR {
-        let head = Ifaddrmsg::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?.0;
-        let localhost = Ipv4Addr::LOCALHOST.octets();
-        let is_own = head.ifa_index == LOOPBACK_INDEX
-            && attributes(request.payload, size_of::<Ifaddrmsg>())
-                .any(|(kind, ip)| kind == IFA_LOCAL && ip == localhost);
-        if !is_own {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        return if inet.add_loopback_addr() { Ok(Vec::new()) } else { Err(Errno::EEXIST) };
-    }
-    if matches!(request.kind, RTM_NEWLINK | RTM_SETLINK) {
-        let (head, _) = Ifinfomsg::read_from_prefix(request.payload).map_err(|_| Errno::EINVAL)?;
-        let is_loopback = head.ifi_index == 1
-            || attributes(request.payload, size_of::<Ifinfomsg>())
-                .any(|(kind, name)| kind == IFLA_IFNAME && is_name(name));
-        if !is_loopback {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        // A change of no flag in particular is one of all that are set.
-        let is_up = head.ifi_flags & IFF_UP != 0;
-        let is_asked = head.ifi_change & IFF_UP != 0 || (head.ifi_change == 0 && is_up);
-        let is_done = !is_asked || inet.set_loopback_up(is_up);
-        return if is_done { Ok(Vec::new()) } else { Err(Errno::EOPNOTSUPP) };
-    }
-    Err(Errno::EOPNOTSUPP)
-}
-
-fn of_family(family: i32, parts: Vec<(i32, Part)>) -> Vec<Part> {
+/// Returns the parts of a family; of all, one family after the other.
+fn of_family(family: i32, mut parts: Vec<(i32, Part)>) -> Vec<Part> {
+    parts.sort_by_key(|(of, _)| *of);
     let is_wanted = |of: i32| family == AF_UNSPEC || family == of;
     parts.into_iter().filter(|(of, _)| is_wanted(*of)).map(|(_, part)| part).collect()
 }
@@ -234,7 +214,7 @@ pub(super) fn number(family: i32) -> u8 {
     u8::try_from(family).unwrap_or(0)
 }
 
-fn is_name(name: &[u8]) -> bool {
+pub(super) fn is_name(name: &[u8]) -> bool {
     until_nul(name) == b"lo"
 }
 
@@ -261,18 +241,20 @@ fn find_link(payload: &[u8], inet: &Inet, stack: Option<&Stack>) -> SysResult<Ve
 }
 
 fn link(inet: &Inet) -> Part {
+    let is_up = inet.loopback().is_up();
     let head = Ifinfomsg {
         ifi_type: ARPHRD_LOOPBACK,
         ifi_index: 1,
-        ifi_flags: if inet.is_loopback_up() { LOOPBACK_FLAGS } else { IFF_LOOPBACK },
+        ifi_flags: if is_up { LOOPBACK_FLAGS } else { IFF_LOOPBACK },
         ..Ifinfomsg::default()
     };
+    let (mtu, queue_len) = inet.loopback().limits();
     Part::new(RTM_NEWLINK, &head)
         .attribute(IFLA_IFNAME, b"lo\0")
-        .number(IFLA_TXQLEN, 1000)
-        .attribute(IFLA_OPERSTATE, &[0])
+        .number(IFLA_TXQLEN, queue_len)
+        .attribute(IFLA_OPERSTATE, &[if is_up { OPER_UNKNOWN } else { OPER_DOWN }])
         .attribute(IFLA_LINKMODE, &[0])
-        .number(IFLA_MTU, inet.loopback_mtu())
+        .number(IFLA_MTU, mtu)
         .number(IFLA_GROUP, 0)
         .number(IFLA_PROMISCUITY, 0)
         .number(IFLA_NUM_TX_QUEUES, 1)
@@ -292,86 +274,71 @@ pub(super) fn forever() -> Vec<u8> {
     [u32::MAX, u32::MAX, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect()
 }
 
-fn addr4() -> Part {
+/// Returns an address of the loopback interface, with its family.
+fn addr(own: &LoopbackAddr) -> (i32, Part) {
+    let flags = PERMANENT | if own.is_secondary { SECONDARY } else { 0 };
+    let family = nics::family(own.ip);
     let head = Ifaddrmsg {
-        ifa_family: number(AF_INET),
-        ifa_prefixlen: 8,
-        ifa_flags: PERMANENT,
-        ifa_scope: SCOPE_HOST,
+        ifa_family: number(family),
+        ifa_prefixlen: own.prefix,
+        ifa_flags: flags,
+        ifa_scope: own.scope,
         ifa_index: LOOPBACK_INDEX,
     };
-    let ip = Ipv4Addr::LOCALHOST.octets();
-    Part::new(RTM_NEWADDR, &head)
-        .attribute(IFA_ADDRESS, &ip)
-        .attribute(IFA_LOCAL, &ip)
-        .attribute(IFA_LABEL, b"lo\0")
-        .number(IFA_FLAGS, PERMANENT.into())
-        .attribute(IFA_CACHEINFO, &forever())
+    let ip = nics::octets(own.ip);
+    let part = Part::new(RTM_NEWADDR, &head).attribute(IFA_ADDRESS, &ip);
+    if own.ip.is_ipv6() {
+        return (family, part.attribute(IFA_CACHEINFO, &forever()).number(IFA_FLAGS, flags.into()));
+    }
+    let mut part = part.attribute(IFA_LOCAL, &ip);
+    if let Some(broadcast) = own.broadcast {
+        part = part.attribute(IFA_BROADCAST, &broadcast.octets());
+    }
+    let part = part
+        .attribute(IFA_LABEL, &[&own.label, &b"\0"[..]].concat())
+        .number(IFA_FLAGS, flags.into())
+        .attribute(IFA_CACHEINFO, &forever());
+    (family, part)
 }
 
-fn addr6() -> Part {
-    let head = Ifaddrmsg {
-        ifa_family: number(AF_INET6),
-        ifa_prefixlen: 128,
-        ifa_flags: PERMANENT,
-        ifa_scope: SCOPE_HOST,
-        ifa_index: LOOPBACK_INDEX,
+/// Returns the routes that an address of the loopback interface brings, with the address that what takes
+/// them comes from.
+fn routes(own: &LoopbackAddr, source: IpAddr) -> Vec<(i32, Part)> {
+    let way = |to, prefix, kind, scope| Way {
+        to,
+        prefix,
+        table: TABLE_LOCAL,
+        kind,
+        scope,
+        protocol: PROTOCOL_KERNEL,
+        interface: LOOPBACK_INDEX.cast_signed(),
+        gateway: None,
+        source: own.ip.is_ipv4().then_some(source),
+        metric: 0,
     };
-    Part::new(RTM_NEWADDR, &head)
-        .attribute(IFA_ADDRESS, &Ipv6Addr::LOCALHOST.octets())
-        .attribute(IFA_CACHEINFO, &forever())
-        .number(IFA_FLAGS, PERMANENT.into())
+    let network = network_of(own.ip, own.prefix);
+    let mut ways = Vec::new();
+    if own.ip.is_ipv4() {
+        if own.prefix < 32 && !own.is_secondary {
+            ways.push(way(network, own.prefix, ROUTE_LOCAL, SCOPE_HOST));
+        }
+        ways.push(way(own.ip, 32, ROUTE_LOCAL, SCOPE_HOST));
+        if let Some(broadcast) = broadcast_of(own.ip, own.prefix).filter(|_| !own.is_secondary) {
+            ways.push(way(broadcast, 32, ROUTE_BROADCAST, SCOPE_LINK));
+        }
+    } else {
+        ways.push(Way {
+            table: TABLE_MAIN,
+            metric: 256,
+            ..way(network, own.prefix, ROUTE_UNICAST, SCOPE_UNIVERSE)
+        });
+        ways.push(way(own.ip, 128, ROUTE_LOCAL, SCOPE_UNIVERSE));
+    }
+    ways.iter().map(Way::part).collect()
 }
 
-fn route4(ip: Ipv4Addr, len: u8, kind: u8, scope: u8) -> Part {
-    let head = Rtmsg {
-        rtm_family: number(AF_INET),
-        rtm_dst_len: len,
-        rtm_table: TABLE_LOCAL,
-        rtm_protocol: PROTOCOL_KERNEL,
-        rtm_scope: scope,
-        rtm_type: kind,
-        ..Rtmsg::default()
-    };
-    Part::new(RTM_NEWROUTE, &head)
-        .number(RTA_TABLE, TABLE_LOCAL.into())
-        .attribute(RTA_DST, &ip.octets())
-        .attribute(RTA_PREFSRC, &Ipv4Addr::LOCALHOST.octets())
-        .number(RTA_OIF, LOOPBACK_INDEX)
-}
-
-fn route6(table: u8, kind: u8, priority: u32) -> Part {
-    let head = Rtmsg {
-        rtm_family: number(AF_INET6),
-        rtm_dst_len: 128,
-        rtm_table: table,
-        rtm_protocol: PROTOCOL_KERNEL,
-        rtm_scope: SCOPE_UNIVERSE,
-        rtm_type: kind,
-        ..Rtmsg::default()
-    };
-    Part::new(RTM_NEWROUTE, &head)
-        .number(RTA_TABLE, table.into())
-        .attribute(RTA_DST, &Ipv6Addr::LOCALHOST.octets())
-        .number(RTA_PRIORITY, priority)
-        .number(RTA_OIF, LOOPBACK_INDEX)
-        .attribute(RTA_CACHEINFO, &[0; 32])
-        .attribute(RTA_PREF, &[0])
-}
-
-fn routes() -> Vec<(i32, Part)> {
-    let network = Ipv4Addr::new(127, 0, 0, 0);
-    let broadcast = Ipv4Addr::new(127, 255, 255, 255);
-    vec![
-        (AF_INET, route4(network, 8, ROUTE_LOCAL, SCOPE_HOST)),
-        (AF_INET, route4(Ipv4Addr::LOCALHOST, 32, ROUTE_LOCAL, SCOPE_HOST)),
-        (AF_INET, route4(broadcast, 32, ROUTE_BROADCAST, SCOPE_LINK)),
-        (AF_INET6, route6(TABLE_MAIN, ROUTE_UNICAST, 256)),
-        (AF_INET6, route6(TABLE_LOCAL, ROUTE_LOCAL, 0)),
-    ]
-}
-
-fn find_route(payload: &[u8], stack: Option<&Stack>) -> SysResult<Part> {
+/// Returns the way to an address; the host's own addresses are its loopback interface's where there is no `inet`.
+fn find_route(payload: &[u8], inet: Option<&Inet>) -> SysResult<Part> {
     let (head, _) = Rtmsg::read_from_prefix(payload).map_err(|_| Errno::EINVAL)?;
     let to = attributes(payload, size_of::<Rtmsg>()).find(|(kind, _)| *kind == RTA_DST);
     let to = to.map(|(_, data)| data).unwrap_or_default();
@@ -381,26 +348,31 @@ fn find_route(payload: &[u8], stack: Option<&Stack>) -> SysResult<Part> {
         _ => return Err(Errno::EOPNOTSUPP),
     };
     let ip = ip.ok_or(Errno::EINVAL)?;
-    if !ip.is_loopback() {
+    if !inet.map_or(ip.is_loopback(), |inet| inet.loopback().is_local(ip)) {
+        let stack = inet.and_then(Inet::stack);
         return stack.and_then(|stack| nics::way_to(stack, ip)).ok_or(Errno::ENETUNREACH);
     }
-    let (len, source) = match ip {
-        IpAddr::V4(_) => (32, Ipv4Addr::LOCALHOST.octets().to_vec()),
-        IpAddr::V6(_) => (128, Ipv6Addr::LOCALHOST.octets().to_vec()),
+    let localhost = match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
+    let source = inet.map_or(localhost, |inet| inet.loopback().source_for(ip));
+    let len = if ip.is_ipv4() { 32 } else { 128 };
+    // With IPv4, Linux names the main table whatever has been found.
+    let table = if ip.is_ipv4() { TABLE_MAIN } else { TABLE_LOCAL };
     let head = Rtmsg {
         rtm_family: head.rtm_family,
         rtm_dst_len: len,
-        rtm_table: TABLE_LOCAL,
+        rtm_table: table,
         rtm_type: ROUTE_LOCAL,
-        rtm_flags: CLONED,
+        rtm_flags: CLONED | if ip.is_ipv4() { ENDS_HERE } else { 0 },
         ..Rtmsg::default()
     };
     Ok(Part::new(RTM_NEWROUTE, &head)
-        .number(RTA_TABLE, TABLE_LOCAL.into())
+        .number(RTA_TABLE, table.into())
         .attribute(RTA_DST, to)
         .number(RTA_OIF, LOOPBACK_INDEX)
-        .attribute(RTA_PREFSRC, &source)
+        .attribute(RTA_PREFSRC, &nics::octets(source))
         .attribute(RTA_CACHEINFO, &[0; 32]))
 }
 

@@ -36,7 +36,7 @@ impl Routes {
 }
 
 /// Returns whether an address is in a network.
-pub(super) fn is_in(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
+pub(in crate::net) fn is_in(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
     match (ip, network) {
         (IpAddr::V4(ip), IpAddr::V4(network)) => {
             let differing = u32::from(ip) ^ u32::from(network);

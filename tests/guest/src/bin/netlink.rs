@@ -1,7 +1,7 @@
 //! Netlink sockets: names, dumps of links, addresses and routes, errors; requests about interfaces.
 
 use guest_tests::mem::zeroed;
-use guest_tests::net::{LOCAL, addr4, bind, local6, name_of, option, recv, socket};
+use guest_tests::net::{LOCAL, addr4, bind, connect, local6, name_of, option, recv, socket};
 use guest_tests::proc::{drop_root, in_child};
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{
@@ -15,6 +15,7 @@ const NLM_F_DUMP: u16 = 0x300;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
@@ -305,6 +306,116 @@ fn interfaces_by_request() -> Outcome {
     Ok(())
 }
 
+/// Asks for a change of the loopback interface's addresses: family, length of the network's part, addresses.
+fn change_addr(fd: i32, kind: u16, flags: u16, prefix: u8, ip: &[u8]) -> Result<i32, i32> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let family = if ip.len() == 4 { AF_INET } else { AF_INET6 };
+    let mut payload = vec![family as u8, prefix, 0, 0, 1, 0, 0, 0];
+    for attribute in [IFA_LOCAL, IFA_ADDRESS] {
+        payload.extend_from_slice(&(ip.len() as u16 + 4).to_ne_bytes());
+        payload.extend_from_slice(&attribute.to_ne_bytes());
+        payload.extend_from_slice(ip);
+    }
+    request(fd, kind, NLM_F_REQUEST | NLM_F_ACK | flags, &payload)?;
+    error(fd)
+}
+
+fn loopback_has_addresses() -> Outcome {
+    const CREATE: u16 = 0x400 | 0x200;
+    const REPLACE: u16 = 0x400 | 0x100;
+    const ONE: [u8; 4] = [10, 9, 0, 1];
+    const SIX: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    in_child(|| {
+        ok!(sys!(SYS_unshare, libc::CLONE_NEWUSER | libc::CLONE_NEWNET));
+        let fd = ok!(open());
+        let addrs = |family: i32| -> Result<Vec<(u8, Vec<u8>)>, i32> {
+            let all = dump(fd, RTM_GETADDR, &[family as u8; 1].repeat(16))?;
+            Ok(all.iter().map(|(_, addr)| (addr[1], attribute(addr, 8, 1).unwrap())).collect())
+        };
+        let link = ok!(dump(fd, RTM_GETLINK, &[0; 16]));
+        eq!(attribute(&link[0].1, 16, 16), Some(vec![2]));
+        eq!(ok!(addrs(AF_INET)), []);
+        // Up: it gets its own.
+        let head =
+            [&[0_u8; 4][..], &1_u32.to_ne_bytes(), &1_u32.to_ne_bytes(), &1_u32.to_ne_bytes()];
+        ok!(request(fd, RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, &head.concat()));
+        eq!(ok!(error(fd)), 0);
+        let link = ok!(dump(fd, RTM_GETLINK, &[0; 16]));
+        eq!(attribute(&link[0].1, 16, 16), Some(vec![0]));
+        eq!(ok!(addrs(AF_INET)), [(8, LOCAL.to_vec())]);
+        eq!(ok!(addrs(AF_INET6)), [(128, local6().to_vec())]);
+        // What is wrong with an address.
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 33, &ONE)), libc::EINVAL);
+        eq!(ok!(change_addr(fd, RTM_DELADDR, 0, 24, &ONE)), libc::EADDRNOTAVAIL);
+        let udp = |ip: [u8; 4]| -> Result<i32, i32> {
+            let socket = socket(AF_INET, SOCK_DGRAM)?;
+            bind(socket, &addr4(ip, 0))?;
+            Ok(socket)
+        };
+        fails!(udp(ONE), EADDRNOTAVAIL);
+        let stranger = ok!(socket(AF_INET, SOCK_DGRAM));
+        fails!(connect(stranger, &addr4(ONE, 5)), ENETUNREACH);
+        // With an address, its whole network is here.
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 24, &ONE)), 0);
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 24, &ONE)), libc::EEXIST);
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, REPLACE, 24, &ONE)), 0);
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 24, &[10, 9, 0, 2])), 0);
+        let there = ok!(udp([10, 9, 0, 77]));
+        fails!(udp([10, 9, 1, 1]), EADDRNOTAVAIL);
+        ok!(connect(stranger, &ok!(name_of(there))));
+        eq!(&ok!(name_of(stranger))[4..8], &ONE);
+        ok!(guest_tests::net::send(stranger, b"hello", 0));
+        eq!(ok!(recv(there, &mut [0; 8], 0)), 5);
+        let server = ok!(socket(AF_INET, SOCK_STREAM));
+        ok!(bind(server, &addr4([10, 9, 0, 2], 0)));
+        ok!(guest_tests::net::listen(server, 1));
+        let client = ok!(socket(AF_INET, SOCK_STREAM));
+        ok!(connect(client, &ok!(name_of(server))));
+        eq!(&ok!(name_of(client))[4..8], &ONE);
+        // IPv6: the address alone, before the one of the host itself.
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 64, &SIX)), 0);
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 64, &SIX)), libc::EEXIST);
+        eq!(ok!(addrs(AF_INET6)), [(64, SIX.to_vec()), (128, local6().to_vec())]);
+        let all = [(8, LOCAL.to_vec()), (24, ONE.to_vec()), (24, vec![10, 9, 0, 2])];
+        eq!(ok!(addrs(AF_INET)), all);
+        // The second address goes with the first of its network.
+        eq!(ok!(change_addr(fd, RTM_DELADDR, 0, 24, &ONE)), 0);
+        eq!(ok!(addrs(AF_INET)), [(8, LOCAL.to_vec())]);
+        fails!(udp(ONE), EADDRNOTAVAIL);
+        // Down: those of IPv6 go.
+        let head = [&[0_u8; 4][..], &1_u32.to_ne_bytes(), &[0; 4], &1_u32.to_ne_bytes()];
+        ok!(request(fd, RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, &head.concat()));
+        eq!(ok!(error(fd)), 0);
+        eq!(ok!(addrs(AF_INET6)), []);
+        eq!(ok!(addrs(AF_INET)), [(8, LOCAL.to_vec())]);
+        Ok(())
+    })
+}
+
+/// An address of IPv6 makes a socket one of IPv6 alone.
+fn bound_to_ipv6_alone() -> Outcome {
+    for kind in [SOCK_STREAM, SOCK_DGRAM] {
+        let fd = ok!(socket(AF_INET6, kind));
+        eq!(ok!(option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)), 0);
+        ok!(bind(fd, &guest_tests::net::addr6(local6(), 0)));
+        eq!(ok!(option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)), 1);
+    }
+    Ok(())
+}
+
+fn listeners_tell_their_backlog() -> Outcome {
+    const INET_DIAG_SKV6ONLY: u16 = 11;
+    let (listener, _) = ok!(guest_tests::net::listener(AF_INET6, 7));
+    let inode = ok!(inode_of(listener)).to_ne_bytes();
+    let all = ok!(sockets(AF_INET6, libc::IPPROTO_TCP, &[0; 48]));
+    let own = all.iter().find(|entry| entry[68..72] == inode).ok_or("not listed")?;
+    eq!(attribute(own, 72, INET_DIAG_SKV6ONLY), Some(vec![1]));
+    // How many connections wait, and how many may.
+    eq!(&own[56..64], &[0, 0, 0, 0, 7, 0, 0, 0]);
+    Ok(())
+}
+
 guest_tests::cases!(
     sockets_have_names,
     links_are_listed,
@@ -312,5 +423,8 @@ guest_tests::cases!(
     routes_are_listed,
     errors_and_acknowledgements,
     sockets_are_listed,
+    loopback_has_addresses,
+    bound_to_ipv6_alone,
+    listeners_tell_their_backlog,
     interfaces_by_request,
 );
