@@ -143,6 +143,7 @@ mod services {
         memcached,
         nginx,
         node,
+        observers,
         php,
         postgres,
         python_asyncio,
