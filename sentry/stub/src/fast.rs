@@ -1,9 +1,12 @@
-//! Calls from patched sites that the stub answers without the sentry: where that is allowed, and where
-//! they concern this process alone.
+//! Calls that the stub answers without the sentry, mostly from patched sites: where that is allowed, and
+//! where they concern this process alone.
 //!
 //! Nobody waits for a private futex whose count is zero, so there is nobody to wake; and where the word
-//! has changed already, there is nothing to wait for. Who sleeps does so in the sentry. The mask of blocked
-//! signals is the stub's to change as long as no signal is pending.
+//! has changed already, there is nothing to wait for. Who sleeps does so in the sentry. A thread that waits
+//! again and again looks at the word for a moment first, and lets others use its CPU meanwhile: two threads
+//! that hand something over in turn need no sentry then. That is as if the call had come later, so nobody can
+//! tell; and it is less readily tried each time that it was in vain. The mask of blocked signals is the stub's
+//! to change as long as no signal is pending.
 //!
 //! # Safety
 //! The shared pages are mapped in every process that runs stub code; the routines that read the
@@ -17,7 +20,7 @@ use sentry_sysmsg::layout;
 use sentry_sysmsg::process::{self, Process};
 use sentry_sysmsg::slot::Slot;
 
-use crate::{entry, host};
+use crate::{entry, host, serve};
 
 const SYS_RT_SIGPROCMASK: u64 = 14;
 const SYS_SCHED_YIELD: u64 = 24;
@@ -37,6 +40,23 @@ const SIGSET_LEN: u64 = 8;
 /// SIGKILL and SIGSTOP.
 const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 
+/// For how long a futex is watched before the sentry is asked to wait, in ticks of the time-stamp counter:
+/// about 8 µs where that was not in vain the last time, else for as long as it may take to wake up the other
+/// thread, which then finds this one awake: about 60 µs.
+const WATCH_TICKS: u64 = 20_000;
+const FIRST_WATCH_TICKS: u64 = 150_000;
+/// Only a thread that wants to wait so many times, each within so many ticks (about 100 µs) of the time
+/// before, watches.
+const MIN_QUICK: u32 = 16;
+const QUICK_TICKS: u64 = 250_000;
+/// How many calls about futexes of a thread trap to the sentry, before it is only one in so many.
+const FIRST_TRAPS: u32 = 64;
+const SHOWN_TRAPS: u32 = 256;
+/// How often the watch looks at the word before it lets others run.
+const LOOKS: u32 = 4;
+/// After so many watches in vain only one in 2^this waits begins with another.
+const MAX_VAIN: u32 = 6;
+
 const EAGAIN: i64 = -11;
 const EFAULT: i64 = -14;
 /// What lies from here up is not the application's.
@@ -46,7 +66,7 @@ const APPLICATION_END: u64 = 0x7e00_0000_0000;
 #[inline]
 pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
     match number {
-        SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(args),
+        SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(slot, args),
         SYS_RT_SIGPROCMASK if slot.fast.load(Relaxed) != 0 => sigprocmask(slot, args),
         SYS_SCHED_YIELD if slot.fast.load(Relaxed) != 0 => {
             host::sched_yield();
@@ -56,8 +76,20 @@ pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
     }
 }
 
+/// Returns what a call returns that has trapped, where the sentry need not be asked: only what is worth it
+/// at sites that stay as they are, as some do that were first used when the process had several threads.
+pub(crate) fn answer_trapped(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
+    if number != SYS_FUTEX || slot.fast.load(Relaxed) == 0 {
+        return None;
+    }
+    let n_traps = slot.futex_traps.load(Relaxed);
+    slot.futex_traps.store(n_traps.wrapping_add(1), Relaxed);
+    // The sentry sees enough of them to patch the other sites.
+    if n_traps < FIRST_TRAPS || n_traps % SHOWN_TRAPS == 0 { None } else { futex(slot, args) }
+}
+
 #[inline]
-fn futex(args: [u64; 6]) -> Option<i64> {
+fn futex(slot: &Slot, args: [u64; 6]) -> Option<i64> {
     let [addr, operation, value, timeout, _, bitset] = args;
     if addr & 3 != 0 || addr >= APPLICATION_END {
         return None;
@@ -66,9 +98,9 @@ fn futex(args: [u64; 6]) -> Option<i64> {
         FUTEX_WAKE => wake(addr),
         FUTEX_WAKE_BITSET if bitset as u32 != 0 => wake(addr),
         // The errors of a time-out come first.
-        FUTEX_WAIT if timeout == 0 => refuse(addr, value),
+        FUTEX_WAIT if timeout == 0 => refuse(slot, addr, value),
         FUTEX_WAIT_BITSET | FUTEX_WAIT_BITSET_REALTIME if timeout == 0 && bitset as u32 != 0 => {
-            refuse(addr, value)
+            refuse(slot, addr, value)
         }
         _ => None,
     }
@@ -137,10 +169,65 @@ fn wake(addr: u64) -> Option<i64> {
     (count.load(Relaxed) == 0).then_some(0)
 }
 
-/// Refuses to wait for a word that has another value, and can be read.
+/// Refuses to wait for a word that has another value, and can be read, or gets one soon.
 #[inline]
-fn refuse(addr: u64, expected: u64) -> Option<i64> {
+fn refuse(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
+    match other_value(addr, expected) {
+        Some(true) => Some(EAGAIN),
+        Some(false) => watch(slot, addr, expected),
+        None => None,
+    }
+}
+
+/// Returns whether a word that can be read has another value.
+#[inline]
+fn other_value(addr: u64, expected: u64) -> Option<bool> {
     // SAFETY: the routine survives any address.
     let found = unsafe { entry::stub_load(addr) };
-    (found != u64::MAX && found as u32 != expected as u32).then_some(EAGAIN)
+    (found != u64::MAX).then_some(found as u32 != expected as u32)
+}
+
+/// Waits for a moment until the word has another value, where that may be worth it.
+fn watch(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
+    // Zero where nobody else runs meanwhile.
+    let started = serve::now();
+    let quick = started.wrapping_sub(slot.wanted_wait.load(Relaxed)) < QUICK_TICKS;
+    let n_quick = if quick { slot.quick_waits.load(Relaxed) } else { 0 };
+    slot.wanted_wait.store(started, Relaxed);
+    slot.quick_waits.store(n_quick.saturating_add(1), Relaxed);
+    if started == 0 || n_quick < MIN_QUICK {
+        return None;
+    }
+    let unwatched = slot.unwatched_waits.load(Relaxed);
+    if unwatched != 0 {
+        slot.unwatched_waits.store(unwatched - 1, Relaxed);
+        return None;
+    }
+    let vain = slot.vain_watches.load(Relaxed);
+    let ticks = if n_quick > MIN_QUICK && vain == 0 { WATCH_TICKS } else { FIRST_WATCH_TICKS };
+    let mut result = None;
+    let mut waited = 0;
+    while result.is_none() && waited < ticks {
+        for _ in 0..LOOKS {
+            core::hint::spin_loop();
+            if other_value(addr, expected)? {
+                result = Some(EAGAIN);
+                break;
+            }
+        }
+        waited = serve::now().wrapping_sub(started);
+        if result.is_none() {
+            // The other thread may be waiting for this CPU.
+            host::sched_yield();
+        }
+    }
+    // A change that comes so late has cost the CPU, which others want more.
+    if result.is_some() && waited < QUICK_TICKS {
+        slot.vain_watches.store(0, Relaxed);
+        return result;
+    }
+    let vain = vain.wrapping_add(1).min(MAX_VAIN);
+    slot.vain_watches.store(vain, Relaxed);
+    slot.unwatched_waits.store((1_u32 << vain).wrapping_sub(1), Relaxed);
+    result
 }

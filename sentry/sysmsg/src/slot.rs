@@ -178,6 +178,17 @@ pub struct Slot {
     pub woke: AtomicU64,
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
+    /// When the thread last wanted to wait for a futex, by the time-stamp counter. This and the following
+    /// four are the stub's own.
+    pub wanted_wait: AtomicU64,
+    /// How many waits in quick succession that was.
+    pub quick_waits: AtomicU32,
+    /// How often in a row the thread has then watched a futex in vain.
+    pub vain_watches: AtomicU32,
+    /// How many of its next waits go to the sentry at once for that.
+    pub unwatched_waits: AtomicU32,
+    /// How many calls about futexes have trapped.
+    pub futex_traps: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].
     pub inputs: Line<[Input; N_INPUTS]>,
     /// The registers, in the order of `struct user_regs_struct`; both ways.

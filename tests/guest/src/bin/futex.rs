@@ -733,7 +733,31 @@ fn shared_wakes_look_at_the_memory() -> Outcome {
     Ok(())
 }
 
+/// Two threads that wake each other in turn, most of the time at once, sometimes after the other one sleeps.
+fn threads_take_turns() -> Outcome {
+    const TURNS: u32 = 4000;
+    let word = leak();
+    let take = move |mine: u32, op: i32| {
+        for turn in (mine..TURNS).step_by(2) {
+            while word.load(SeqCst) != turn {
+                let _ = sys!(SYS_futex, word, op, turn.wrapping_sub(1), 0, 0, u32::MAX);
+            }
+            if turn % 101 == 0 {
+                sleep(Duration::from_micros(300));
+            }
+            word.store(turn + 1, SeqCst);
+            let _ = sys!(SYS_futex, word, WAKE, 1);
+        }
+    };
+    let other = std::thread::spawn(move || take(1, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG));
+    take(0, WAIT);
+    check!(other.join().is_ok());
+    eq!(word.load(SeqCst), TURNS);
+    Ok(())
+}
+
 guest_tests::cases!(
+    threads_take_turns,
     shared_wakes_look_at_the_memory,
     wait_checks_value,
     wait_times_out,
