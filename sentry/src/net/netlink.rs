@@ -1,8 +1,7 @@
 //! Netlink sockets (`netlink(7)`): requests to the kernel and its answers.
 //!
-//! [`route`] answers questions about interfaces, addresses and routes, [`diag`] about sockets. A socket of
-//! `NETLINK_KOBJECT_UEVENT` exists and hears nothing: no device comes or goes. Other protocols are not
-//! built in.
+//! [`route`] answers questions about interfaces, addresses and routes, [`diag`] about sockets. Sockets of
+//! `NETLINK_KOBJECT_UEVENT` hear only each other ([`uevent`]). Other protocols are not built in.
 //!
 //! The lock of a socket is a leaf.
 
@@ -11,10 +10,11 @@ mod diag;
 mod message;
 mod nics;
 mod route;
+mod uevent;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use syscalls::abi::capability::CAP_NET_ADMIN;
 use syscalls::abi::netlink::{
@@ -39,12 +39,35 @@ use crate::vfs::{IoSink, IoSource};
 
 pub use route::Snapshot;
 
+/// What a message counts for besides its bytes.
+const OVERHEAD: usize = 64;
+
 /// The most groups of a protocol.
 const MAX_GROUPS: u32 = 1024;
 
-/// The numbers by which the sockets of each protocol are known.
+/// The sockets of a sandbox.
 #[derive(Default)]
-pub struct Registry(Mutex<BTreeSet<(i32, u32)>>);
+pub struct Registry {
+    /// The numbers by which those of each protocol are known.
+    ports: Mutex<BTreeSet<(i32, u32)>>,
+    /// Those that hear each other.
+    hearers: Mutex<Vec<Weak<NetlinkSocket>>>,
+}
+
+/// A message that waits to be received.
+struct Received {
+    data: Vec<u8>,
+    /// The number of who has sent it, and the groups that it was sent to.
+    from: (u32, u32),
+    /// None is the kernel.
+    sender: Option<Sender>,
+}
+
+impl From<Vec<u8>> for Received {
+    fn from(data: Vec<u8>) -> Self {
+        Self { data, from: (0, 0), sender: None }
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -52,7 +75,7 @@ struct State {
     port: u32,
     groups: BTreeSet<u32>,
     /// Answers that have not been received.
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Received>,
     n_bytes: usize,
     /// Whether an answer was lost.
     has_overflowed: bool,
@@ -83,7 +106,7 @@ pub fn create(task: &CurrentTask, kind: i32, protocol: i32) -> SysResult<Arc<dyn
     if !matches!(protocol, NETLINK_ROUTE | NETLINK_SOCK_DIAG | NETLINK_KOBJECT_UEVENT) {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    Ok(Arc::new(NetlinkSocket {
+    let socket = Arc::new(NetlinkSocket {
         kernel: task.kernel.clone(),
         inet: task.inet(),
         kind,
@@ -91,7 +114,9 @@ pub fn create(task: &CurrentTask, kind: i32, protocol: i32) -> SysResult<Arc<dyn
         options: Options::with_buffers(DEFAULT_BUFFER, DEFAULT_BUFFER),
         state: Mutex::new(State::default()),
         queue: WaitQueue::new(),
-    }))
+    });
+    socket.hear();
+    Ok(socket)
 }
 
 /// Reads an address.
@@ -117,7 +142,7 @@ impl NetlinkSocket {
         if state.port != 0 {
             return;
         }
-        let mut ports = self.registry().0.lock();
+        let mut ports = self.registry().ports.lock();
         let mut port = task.group.pid_in(&task.pid_namespace());
         while port == 0 || !ports.insert((self.protocol, port)) {
             port = NEXT.fetch_sub(1, Ordering::Relaxed);
@@ -126,13 +151,13 @@ impl NetlinkSocket {
     }
 
     /// Adds an answer; loses it where there is no room.
-    fn answer(&self, state: &mut State, answer: Vec<u8>) {
+    fn answer(&self, state: &mut State, answer: Received) {
         let limit = usize::try_from(self.options.receive_buffer.load(Ordering::Relaxed));
         if state.n_bytes > limit.unwrap_or(0) {
             state.has_overflowed = true;
             return;
         }
-        state.n_bytes += answer.len();
+        state.n_bytes += answer.data.len() + OVERHEAD;
         state.queue.push_back(answer);
     }
 
@@ -180,7 +205,7 @@ impl Socket for NetlinkSocket {
                 return Err(Errno::EINVAL);
             }
             if state.port == 0 && addr.nl_pid != 0 {
-                if !self.registry().0.lock().insert((self.protocol, addr.nl_pid)) {
+                if !self.registry().ports.lock().insert((self.protocol, addr.nl_pid)) {
                     return Err(Errno::EADDRINUSE);
                 }
                 state.port = addr.nl_pid;
@@ -242,11 +267,17 @@ impl Socket for NetlinkSocket {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
+        let mut hearers = None;
         if let Some(addr) = &message.addr {
             let addr = parse(addr)?;
             if addr.nl_groups != 0 || addr.nl_pid != 0 {
-                let may = task.is_net_capable(CAP_NET_ADMIN);
-                return Err(if may { Errno::ECONNREFUSED } else { Errno::EPERM });
+                if !task.is_net_capable(CAP_NET_ADMIN) {
+                    return Err(Errno::EPERM);
+                }
+                if self.protocol != NETLINK_KOBJECT_UEVENT {
+                    return Err(Errno::ECONNREFUSED);
+                }
+                hearers = Some(addr);
             }
         }
         self.autobind(task);
@@ -263,6 +294,9 @@ impl Socket for NetlinkSocket {
                 n => done += n,
             }
         }
+        if let Some(hearers) = hearers {
+            self.tell(task, &data, &hearers)?;
+        }
         if self.protocol != NETLINK_KOBJECT_UEVENT {
             let host = self.kernel.host_network.as_ref().filter(|_| !self.inet.is_isolated());
             let host = host.map(|network| &network.routes);
@@ -277,7 +311,7 @@ impl Socket for NetlinkSocket {
                     }
                     route::serve(request, is_admin, host, &self.inet)
                 }) {
-                    self.answer(&mut state, answer);
+                    self.answer(&mut state, answer.into());
                 }
             }
             self.queue.notify(Events::READABLE);
@@ -301,23 +335,33 @@ impl Socket for NetlinkSocket {
             return Err(Errno::ENOBUFS);
         }
         let answer = state.queue.front().ok_or(Errno::EAGAIN)?;
-        let full = answer.len();
+        let full = answer.data.len();
         let n = full.min(dst.remaining());
-        if n > 0 && dst.put(answer.get(..n).unwrap_or_default())? < n {
+        if n > 0 && dst.put(answer.data.get(..n).unwrap_or_default())? < n {
             return Err(Errno::EFAULT);
         }
+        let (port, groups) = answer.from;
+        let sender = answer.sender.clone().unwrap_or_else(|| Sender::with(task, 0, 0, 0));
         if !flags.contains(MsgFlags::PEEK) {
             state.queue.pop_front();
-            state.n_bytes -= full;
+            state.n_bytes -= full + OVERHEAD;
         }
         let ancillary = if state.switches.contains(&NETLINK_PKTINFO) {
-            let data = 0_u32.to_ne_bytes().to_vec();
+            let group = if groups == 0 { 0 } else { groups.trailing_zeros() + 1 };
+            let data = group.to_ne_bytes().to_vec();
             vec![Ancillary { level: SOL_NETLINK, kind: NETLINK_PKTINFO, data }]
         } else {
             Vec::new()
         };
-        let control = Control { sender: Some(Sender::with(task, 0, 0, 0)), ..Control::default() };
-        Ok(Incoming { n, full, addr: encode(0, 0), control, ancillary, ..Incoming::default() })
+        let control = Control { sender: Some(sender), ..Control::default() };
+        Ok(Incoming {
+            n,
+            full,
+            addr: encode(port, groups),
+            control,
+            ancillary,
+            ..Incoming::default()
+        })
     }
 
     fn take_error(&self) -> Option<Errno> {
@@ -382,7 +426,7 @@ impl Socket for NetlinkSocket {
     }
 
     fn n_pending(&self) -> (usize, usize) {
-        (self.state.lock().queue.front().map_or(0, Vec::len), 0)
+        (self.state.lock().queue.front().map_or(0, |answer| answer.data.len()), 0)
     }
 
     fn poll(&self) -> Events {
@@ -402,12 +446,12 @@ impl Socket for NetlinkSocket {
     }
 
     fn deliver(&self, message: &[u8]) {
-        self.answer(&mut self.state.lock(), message.to_vec());
+        self.answer(&mut self.state.lock(), message.to_vec().into());
         self.queue.notify(Events::READABLE);
     }
 
     fn close(&self) {
         let port = std::mem::take(&mut self.state.lock().port);
-        self.registry().0.lock().remove(&(self.protocol, port));
+        self.registry().ports.lock().remove(&(self.protocol, port));
     }
 }

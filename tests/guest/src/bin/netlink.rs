@@ -1,7 +1,9 @@
 //! Netlink sockets: names, dumps of links, addresses and routes, errors; requests about interfaces.
 
 use guest_tests::mem::zeroed;
-use guest_tests::net::{LOCAL, addr4, bind, connect, local6, name_of, option, recv, socket};
+use guest_tests::net::{
+    LOCAL, addr4, bind, connect, local6, name_of, option, recv, recv_from, set_option, socket,
+};
 use guest_tests::proc::{drop_root, in_child};
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{
@@ -416,6 +418,58 @@ fn listeners_tell_their_backlog() -> Outcome {
     Ok(())
 }
 
+fn programs_tell_each_other_of_devices() -> Outcome {
+    const NETLINK_KOBJECT_UEVENT: i32 = 15;
+    const NETLINK_ADD_MEMBERSHIP: i32 = 1;
+    const NETLINK_PKTINFO: i32 = 3;
+    const SOL_NETLINK: i32 = 270;
+    in_child(|| {
+        ok!(sys!(SYS_unshare, libc::CLONE_NEWUSER | libc::CLONE_NEWNET));
+        let hear = |groups: u32| -> Result<(i32, u32), i32> {
+            let fd = sys!(SYS_socket, AF_NETLINK, SOCK_DGRAM, NETLINK_KOBJECT_UEVENT)? as i32;
+            bind(fd, &address(0, groups))?;
+            let name = name_of(fd)?;
+            Ok((fd, u32::from_ne_bytes(name[4..8].try_into().unwrap())))
+        };
+        let (one, one_port) = ok!(hear(1));
+        let (other, other_port) = ok!(hear(3));
+        check!(one_port != other_port);
+        let send = |data: &[u8], port: u32, groups: u32| {
+            sys!(SYS_sendto, one, data, data.len(), 0, &address(port, groups)[..], 12)
+        };
+        let take = |fd: i32| recv_from(fd, MSG_DONTWAIT);
+        fails!(take(one), EAGAIN);
+        // To a group: all but the sender hear it.
+        eq!(ok!(send(b"second", 0, 2)), 6);
+        eq!(ok!(take(other)), (b"second".to_vec(), address(one_port, 2)));
+        eq!(ok!(send(b"first", 0, 1)), 5);
+        eq!(ok!(take(other)), (b"first".to_vec(), address(one_port, 1)));
+        fails!(take(one), EAGAIN);
+        // To one.
+        eq!(ok!(send(b"direct", other_port, 0)), 6);
+        eq!(ok!(take(other)), (b"direct".to_vec(), address(one_port, 0)));
+        eq!(ok!(send(b"self", one_port, 0)), 4);
+        eq!(ok!(take(one)), (b"self".to_vec(), address(one_port, 0)));
+        fails!(send(b"nobody", 0x7fff_fff0, 0), ECONNREFUSED);
+        // Of the groups the first counts.
+        ok!(set_option(other, SOL_NETLINK, NETLINK_PKTINFO, 1));
+        eq!(ok!(send(b"both", 0, 3)), 4);
+        eq!(ok!(take(other)), (b"both".to_vec(), address(one_port, 1)));
+        fails!(take(other), EAGAIN);
+        ok!(set_option(one, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, 2));
+        eq!(ok!(send(b"more", 0, 2)), 4);
+        eq!(ok!(take(other)), (b"more".to_vec(), address(one_port, 2)));
+        fails!(take(one), EAGAIN);
+        // Without capabilities.
+        let mut header = [0u8; 8];
+        header[..4].copy_from_slice(&0x2008_0522_u32.to_ne_bytes());
+        ok!(sys!(SYS_capset, &mut header, &[0u8; 24][..]));
+        fails!(send(b"user", 0, 2), EPERM);
+        fails!(send(b"user", other_port, 0), EPERM);
+        Ok(())
+    })
+}
+
 guest_tests::cases!(
     sockets_have_names,
     links_are_listed,
@@ -427,4 +481,5 @@ guest_tests::cases!(
     bound_to_ipv6_alone,
     listeners_tell_their_backlog,
     interfaces_by_request,
+    programs_tell_each_other_of_devices,
 );
