@@ -11,8 +11,8 @@ use syscalls::abi::prctl::{
     PR_GET_SECCOMP, PR_GET_SECUREBITS, PR_GET_THP_DISABLE, PR_GET_TID_ADDRESS, PR_GET_TIMERSLACK,
     PR_GET_TIMING, PR_GET_TSC, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_MM,
     PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECCOMP,
-    PR_SET_SECUREBITS, PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TIMING, PR_SET_VMA,
-    PR_TSC_ENABLE, Securebits, TASK_COMM_LEN,
+    PR_SET_SECUREBITS, PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TIMING, PR_SET_TSC,
+    PR_SET_VMA, PR_TSC_ENABLE, Securebits, TASK_COMM_LEN,
 };
 use syscalls::arg::FromArg;
 use syscalls::{Errno, UserAddr, UserPtr};
@@ -140,6 +140,8 @@ pub(super) fn sys_prctl(
         }
         PR_GET_TIMING => {}
         PR_SET_TIMING if arg2 == 0 => {}
+        // DEVIATION: the counter can always be read.
+        PR_SET_TSC if arg2 == PR_TSC_ENABLE => {}
         PR_GET_TSC => {
             let enabled = u32::from_arg(PR_TSC_ENABLE);
             task.write_obj(UserPtr::new(UserAddr(arg2)), &enabled)?;

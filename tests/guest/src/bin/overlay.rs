@@ -372,6 +372,10 @@ fn options_are_checked_and_shown() -> Outcome {
             c"upperdir=u,workdir=w",
             c"lowerdir=l1:l2,color=red",
             c"lowerdir=l1:l2/b",
+            c"lowerdir=l1,upperdir=u,workdir=w,index=maybe",
+            c"lowerdir=l1,upperdir=u,workdir=w,index=off,nfs_export=on",
+            c"lowerdir=l1,upperdir=u,workdir=w,userxattr,metacopy=on",
+            c"lowerdir=l1,upperdir=u,workdir=w,userxattr,redirect_dir=on",
             c"lowerdir=l1,upperdir=u,workdir=u/x",
             c"lowerdir=l1,upperdir=u,workdir=u",
         ] {
@@ -385,6 +389,12 @@ fn options_are_checked_and_shown() -> Outcome {
         ok!(mount(c"m", c"lowerdir=.,upperdir=u,workdir=w,userxattr", 0));
         fails!(stat(c"m/u"), ELOOP);
         eq!(ok!(text(c"m/l2/b")), "lower b");
+        ok!(sys!(SYS_umount2, c"m", 0));
+        // There are no privileges for an index, so there is none.
+        ok!(mount(c"m", c"lowerdir=l1:l2,upperdir=u,workdir=w,userxattr,index=on", 0));
+        let mounts = ok!(text(c"/proc/self/mounts"));
+        let line = mounts.lines().find(|line| line.starts_with("over ")).unwrap_or_default();
+        check!(!line.contains("index=on"), "{line}");
         ok!(sys!(SYS_umount2, c"m", 0));
         mkdir(c"a:b")?;
         ok!(put(c"a:b/here", b"1"));

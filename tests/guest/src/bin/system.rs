@@ -209,6 +209,11 @@ fn prctl_switches() -> Outcome {
     ok!(sys!(SYS_prctl, libc::PR_GET_PDEATHSIG, &mut signo, 0, 0, 0));
     eq!(signo, libc::SIGHUP);
     fails!(sys!(SYS_prctl, libc::PR_SET_PDEATHSIG, 99, 0, 0, 0), EINVAL);
+    let mut tsc = 0i32;
+    ok!(sys!(SYS_prctl, libc::PR_SET_TSC, libc::PR_TSC_ENABLE, 0, 0, 0));
+    ok!(sys!(SYS_prctl, libc::PR_GET_TSC, &mut tsc, 0, 0, 0));
+    eq!(tsc, libc::PR_TSC_ENABLE);
+    fails!(sys!(SYS_prctl, libc::PR_SET_TSC, 3, 0, 0, 0), EINVAL);
     ok!(sys!(SYS_prctl, libc::PR_SET_TIMERSLACK, 1000, 0, 0, 0));
     eq!(ok!(sys!(SYS_prctl, libc::PR_GET_TIMERSLACK, 0, 0, 0, 0)), 1000);
     let mut reaper = 9i32;

@@ -89,9 +89,15 @@ fn parse(options: &[u8]) -> SysResult<Parsed> {
                 b"redirect_dir" | b"index" | b"nfs_export" | b"metacopy" | b"verity",
                 Some(b"off"),
             )
+            // As on Linux where the file system of the upper layer has no file handles.
+            | (b"index" | b"nfs_export", Some(b"on"))
             | (b"default_permissions", None) => {}
             _ => return Err(Errno::EINVAL),
         }
+    }
+    let has = |name: &[u8]| split(options, b',').contains(&name);
+    if has(b"nfs_export=on") && has(b"index=off") {
+        return Err(Errno::EINVAL);
     }
     let is_complete = match (&parsed.upper, &parsed.work) {
         (Some(_), None) => false,
@@ -256,6 +262,7 @@ mod tests {
             b"lowerdir=/a::/b",
             b"lowerdir=/a:/b,metacopy=on",
             b"lowerdir=/a:/b,color=red",
+            b"lowerdir=/a:/b,index=off,nfs_export=on",
         ] {
             assert_eq!(parse(options), Err(Errno::EINVAL), "{options:?}");
         }
