@@ -85,7 +85,11 @@ pub(crate) fn answer_trapped(slot: &Slot, number: u64, args: [u64; 6]) -> Option
     let n_traps = slot.futex_traps.load(Relaxed);
     slot.futex_traps.store(n_traps.wrapping_add(1), Relaxed);
     // The sentry sees enough of them to patch the other sites.
-    if n_traps < FIRST_TRAPS || n_traps % SHOWN_TRAPS == 0 { None } else { futex(slot, args) }
+    if n_traps < FIRST_TRAPS || n_traps.is_multiple_of(SHOWN_TRAPS) {
+        None
+    } else {
+        futex(slot, args)
+    }
 }
 
 #[inline]
