@@ -4,10 +4,12 @@
 //! sentry, so no guard can be left behind by one. The lock order is the list in [`lock_order`].
 
 pub mod lock_order;
+mod rare;
 pub mod wait_queue;
 
 use std::ops::{Deref, DerefMut};
 
+pub use rare::Rare;
 pub use wait_queue::{Events, Registration, WaitQueue, Waiter};
 
 /// A mutual-exclusion lock.

@@ -44,7 +44,7 @@ use syscalls::abi::sched::{
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::mm::MemoryManager;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Rare};
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
 
@@ -79,9 +79,9 @@ pub struct Task {
     /// The beginning of the present call's line in the `--strace` log.
     pub(crate) strace_entry: Mutex<String>,
     /// How the call that has just ended was interrupted.
-    pub(crate) restart: Mutex<Option<Restart>>,
+    pub(crate) restart: Rare<Option<Restart>>,
     /// What the task is blocked on.
-    pub(crate) block: Mutex<block::Block>,
+    pub(crate) block: Rare<block::Block>,
     /// Host calls to be made before the task returns to the application.
     pub(crate) host_calls: Mutex<Vec<HostCall>>,
     /// What memory operations of the task are under way.
@@ -109,8 +109,11 @@ pub struct Task {
     pub(crate) facts_changed: AtomicBool,
     /// Whether the platform may answer calls.
     pub(crate) has_fast_path: AtomicBool,
-    /// Whether the platform has the mask of signals; changes under the lock of `signals`.
+    /// Whether the platform has the mask of signals; changes under the lock of `signals`, or where the
+    /// mask is the same on both sides.
     pub(crate) lends_mask: AtomicBool,
+    /// The mask that it was.
+    pub(crate) lent_mask: AtomicU64,
     /// `PR_SET_NAME`: up to 15 bytes.
     pub(crate) comm: Mutex<Vec<u8>>,
     /// `set_tid_address`, `CLONE_CHILD_CLEARTID`.
@@ -134,7 +137,7 @@ pub struct Task {
     /// Miscellaneous per-thread values that calls set and get.
     pub(crate) misc: Mutex<TaskMisc>,
     /// The status with which the task exits as soon as its host thread has let go of its memory.
-    pub(crate) letting_go: Mutex<Option<i32>>,
+    pub(crate) letting_go: Rare<Option<i32>>,
     /// Set when the task has begun to exit.
     pub(crate) exiting: AtomicBool,
     /// Set under `Kernel::tree` when the task is not part of its process any more.
@@ -287,7 +290,10 @@ impl Task {
     }
 
     pub(crate) fn set_restart(&self, restart: Option<Restart>) {
-        *self.restart.lock() = restart;
+        match restart {
+            None => drop(self.restart.take()),
+            some => *self.restart.lock() = some,
+        }
     }
 
     /// Has the host schedule the thread as it is to be scheduled now.

@@ -55,8 +55,10 @@ impl CurrentTask {
         mut attempt: impl FnMut() -> SysResult<Option<T>>,
     ) -> Result<Wait<T>, Control> {
         // Registrations of an earlier run are dropped outside the lock: they take queue locks.
-        let old = std::mem::take(&mut self.block.lock().registrations);
-        drop(old);
+        if self.block.is_set() {
+            let old = std::mem::take(&mut self.block.lock().registrations);
+            drop(old);
+        }
         if let Some(value) = attempt()? {
             return Ok(Wait::Ready(value));
         }
@@ -95,7 +97,7 @@ impl CurrentTask {
 
     /// Returns the deadline that the first run of the present call set.
     pub fn block_deadline_ns(&self) -> Option<u64> {
-        self.block.lock().deadline_ns
+        self.block.is_set().then(|| self.block.lock().deadline_ns).flatten()
     }
 
     /// Gives the present call its deadline, for `restart_syscall(2)`.
@@ -110,6 +112,9 @@ impl CurrentTask {
 
     /// Takes back what an earlier run of the same call remembered.
     pub fn recall<T: Any + Send>(&self) -> Option<T> {
+        if !self.block.is_set() {
+            return None;
+        }
         let mut block = self.block.lock();
         let memory = block.memory.take()?;
         match memory.downcast() {
@@ -123,8 +128,7 @@ impl CurrentTask {
 
     /// Forgets everything about a call that has ended.
     pub(crate) fn end_block(&self) {
-        let old = std::mem::take(&mut *self.block.lock());
-        drop(old);
+        drop(self.block.take());
     }
 
     /// Returns whether a signal, a stop or a kill is waiting to be handled.

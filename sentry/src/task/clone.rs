@@ -18,13 +18,13 @@ use super::signal::TaskSignals;
 use super::signal::post::kill_group;
 use super::thread_group::NewGroup;
 use super::{
-    Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, block, exit, run,
+    Control, Credentials, CurrentTask, HandlerResult, Restart, Task, ThreadGroup, exit, run,
     time_namespace,
 };
 use crate::fs::pidfd;
 use crate::kernel::Kernel;
 use crate::mm::MemoryManager;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Rare};
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
 
@@ -87,8 +87,8 @@ impl Task {
             n_waits: AtomicU64::new(0),
             promised: AtomicBool::new(false),
             strace_entry: Mutex::new(String::new()),
-            restart: Mutex::new(None),
-            block: Mutex::new(block::Block::default()),
+            restart: Rare::default(),
+            block: Rare::default(),
             host_calls: Mutex::new(Vec::new()),
             memory: crate::mm::in_flight::TaskMemory::default(),
             mm: Mutex::new(new.mm),
@@ -103,6 +103,7 @@ impl Task {
             facts_changed: AtomicBool::new(true),
             has_fast_path: AtomicBool::new(false),
             lends_mask: AtomicBool::new(false),
+            lent_mask: AtomicU64::new(0),
             comm: Mutex::new(new.comm),
             clear_child_tid: AtomicU64::new(0),
             has_left_futexes: AtomicBool::new(false),
@@ -114,7 +115,7 @@ impl Task {
             parent_death_signal: AtomicU32::new(0),
             pending_clone: Mutex::new(None),
             misc: Mutex::new(new.misc),
-            letting_go: Mutex::new(None),
+            letting_go: Rare::default(),
             exiting: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
         });

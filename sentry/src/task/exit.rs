@@ -84,7 +84,7 @@ fn let_go_of_memory(current: &CurrentTask, status: i32) -> bool {
 
 /// Goes on with [`exit_task`] at the task's next event. Returns whether the task is exiting.
 pub(crate) fn go_on_exiting(current: &CurrentTask) -> bool {
-    let status = current.letting_go.lock().take();
+    let status = current.letting_go.take();
     if let Some(status) = status {
         exit_task(current, status);
     }

@@ -25,7 +25,9 @@ pub(crate) fn changed_for_all(group: &Arc<ThreadGroup>) {
 
 /// Gives the platform the facts, if they have changed.
 pub(crate) fn update(current: &CurrentTask) {
-    if !current.facts_changed.swap(false, Ordering::SeqCst) {
+    if !current.facts_changed.load(Ordering::SeqCst)
+        || !current.facts_changed.swap(false, Ordering::SeqCst)
+    {
         return;
     }
     if !current.kernel.fast_path || current.ptrace.is_on() || !current.seccomp.allows_fast_path() {

@@ -57,6 +57,8 @@ impl Run {
 pub(crate) struct Ptrace {
     /// Whether it is traced.
     is_on: AtomicBool,
+    /// Whether it ever was traced: who never was has no lock to take.
+    was_on: AtomicBool,
     /// Whether it runs although its process is stopped, as its tracer wants.
     ignores_stop: AtomicBool,
     /// Whether there is a reason to stop that is no signal.
@@ -126,7 +128,7 @@ impl Ptrace {
 
     /// Returns whether it goes on with [`stop::go_on`] when it is woken.
     pub(crate) fn has_phase(&self) -> bool {
-        self.state.lock().phase.is_some()
+        self.was_on.load(Ordering::Relaxed) && self.state.lock().phase.is_some()
     }
 
     /// Returns whether it is stopped for its tracer.

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use sentry_platform::{Context, ContextOwner, Event, Work};
+use sentry_platform::{Context, ContextOwner, Event, SyscallArgs, Work};
 use syscalls::Errno;
 
 use super::ptrace::stop::GoOn;
@@ -128,7 +128,7 @@ impl ContextOwner for Owner {
                 if current.ptrace.is_on() && ptrace::stop::enter_call(&current) {
                     return step(&current, Step::Traced);
                 }
-                if let Some(next) = admit(&current) {
+                if let Some(next) = admit(&current, &call) {
                     step(&current, next);
                 }
             }
@@ -258,12 +258,11 @@ pub(crate) fn park(current: &CurrentTask) -> bool {
     false
 }
 
-/// Asks the filters about the present call. Returns what the task does next, unless it has ended.
-fn admit(current: &CurrentTask) -> Option<Step> {
-    let call = *current.call.lock();
-    match seccomp::check(current, &call) {
+/// Asks the filters about a call. Returns what the task does next, unless it has ended.
+fn admit(current: &CurrentTask, call: &SyscallArgs) -> Option<Step> {
+    match seccomp::check(current, call) {
         Verdict::Serve => {
-            patch::answer_clone(current, &call);
+            patch::answer_clone(current, call);
             Some(Step::Call)
         }
         Verdict::Answered => Some(Step::Return),
@@ -289,7 +288,10 @@ pub(crate) fn stay(current: &CurrentTask) -> Option<Step> {
                 return None;
             }
             GoOn::Next(next) => return Some(next),
-            GoOn::Admit => return admit(current),
+            GoOn::Admit => {
+                let call = *current.call.lock();
+                return admit(current, &call);
+            }
             GoOn::Leave(status) => {
                 exit::exit_task(current, status);
                 return None;

@@ -443,7 +443,9 @@ impl SystrapContext {
             return self.take_outcome(state, kind == slot::KIND_CALL_FAILED);
         }
         // In this order: an interrupt that comes in between sends its signal.
-        self.interrupted_ns.store(0, SeqCst);
+        if self.interrupted_ns.load(SeqCst) != 0 {
+            self.interrupted_ns.store(0, SeqCst);
+        }
         if self.slot.interrupt.load(SeqCst) != 0 {
             self.slot.interrupt.store(0, SeqCst);
         }

@@ -132,6 +132,7 @@ fn link(tracer: &Arc<Task>, task: &Arc<Task>, is_seized: bool, options: PtraceOp
         state.message = 0;
         state.run = Run::Cont;
         state.has_told_exit = false;
+        task.ptrace.was_on.store(true, Ordering::SeqCst);
         task.ptrace.is_on.store(true, Ordering::SeqCst);
     }
     task.facts_changed.store(true, Ordering::SeqCst);

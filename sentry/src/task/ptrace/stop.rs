@@ -208,6 +208,9 @@ pub(crate) fn deliver(current: &CurrentTask, info: Siginfo) {
 
 /// Takes the signal that is to be delivered next, whatever else is pending.
 pub(crate) fn take_delivery(current: &CurrentTask) -> Option<Siginfo> {
+    if !current.ptrace.was_on.load(Ordering::Relaxed) {
+        return None;
+    }
     current.ptrace.state.lock().delivery.take()
 }
 

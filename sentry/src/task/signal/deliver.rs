@@ -132,7 +132,7 @@ fn handle(current: &CurrentTask, info: Siginfo, handled: &mut bool) -> Option<Ne
         SIG_IGN => None,
         SIG_DFL => default(current, &info),
         _ => {
-            let restart = current.restart.lock().take();
+            let restart = current.restart.take();
             if let Some(restart) = restart {
                 let restarts = match restart {
                     Restart::NoIntr => true,
@@ -220,7 +220,7 @@ pub(crate) fn count_stop(current: &CurrentTask, signo: i32) {
 
 /// Makes an interrupted call that met no handler run again.
 fn restart_without_handler(current: &CurrentTask) {
-    let Some(restart) = current.restart.lock().take() else { return };
+    let Some(restart) = current.restart.take() else { return };
     match restart {
         Restart::RestartBlock => rewind(current, Some(nr::RESTART_SYSCALL)),
         Restart::Sys | Restart::NoIntr | Restart::NoHand => rewind(current, None),

@@ -14,7 +14,7 @@ use crate::task::{CurrentTask, Task};
 pub(crate) fn mask_of(task: &Task) -> SigSet {
     let context = task.context.lock().clone();
     let signals = task.signals.lock();
-    if !task.lends_mask.load(Ordering::SeqCst) {
+    if !task.lends_mask.load(Ordering::Relaxed) {
         return signals.mask;
     }
     let told = context.signal_mask().map_or(signals.mask, SigSet);
@@ -46,17 +46,26 @@ pub(crate) fn lend(current: &CurrentTask) {
     }
     let signals = current.signals.lock();
     context.set_signal_mask(signals.mask.0);
-    current.lends_mask.store(true, Ordering::SeqCst);
+    current.lent_mask.store(signals.mask.0, Ordering::Relaxed);
+    // Who looks at it has the lock.
+    current.lends_mask.store(true, Ordering::Relaxed);
 }
 
 /// Takes the mask back from a thread that has come from the application, or has not gone there.
 pub(crate) fn take_back(current: &CurrentTask) {
-    if !current.lends_mask.load(Ordering::SeqCst) {
+    if !current.lends_mask.load(Ordering::Relaxed) {
         return;
     }
-    let mask = mask_of(current);
+    // The thread waits for the sentry and changes it no more.
+    let told = current.context().signal_mask();
+    if told == Some(current.lent_mask.load(Ordering::Relaxed)) {
+        // It is the same on both sides, whoever looks where.
+        current.lends_mask.store(false, Ordering::Relaxed);
+        return;
+    }
     let mut signals = current.signals.lock();
-    current.lends_mask.store(false, Ordering::SeqCst);
+    current.lends_mask.store(false, Ordering::Relaxed);
+    let mask = told.map_or(signals.mask, SigSet).difference(SigSet::UNBLOCKABLE);
     let has_changed = signals.mask != mask;
     signals.mask = mask;
     drop(signals);
