@@ -51,7 +51,7 @@ struct State {
 }
 
 /// A file system that is being made or changed.
-struct FsContextFile {
+pub(super) struct FsContextFile {
     attr: Attr,
     kind: Vec<u8>,
     state: Mutex<State>,

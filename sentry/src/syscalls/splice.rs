@@ -11,6 +11,7 @@ use syscalls::abi::signal::SIGPIPE;
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
+use super::mount_context::FsContextFile;
 use super::read_write::{Position, do_read, do_write, write_held};
 use crate::fs::pipe::PipeEnd;
 use crate::mm::user_io::MAX_RW_COUNT;
@@ -325,6 +326,11 @@ pub(super) fn sys_splice(
         || pipes.0.is_some() && input.is_nonblocking()
         || pipes.1.is_some() && output.is_nonblocking());
     let appends = output.flags_set().contains(OpenFlags::APPEND);
+    // Open for both, and spliced neither from nor to: that comes before any wait.
+    let is_context = |file: &OpenFile| downcast::<FsContextFile>(&file.file).is_some();
+    if is_context(&input) || is_context(&output) {
+        return Err(Errno::EINVAL.into());
+    }
     let mut from = Side::new(input, off_in, offset_in)?;
     let mut to = Side::new(output, off_out, offset_out)?;
     let extent = Extent { count: size.min(MAX_RW_COUNT), may_wait, waits_for_all: false };
