@@ -141,8 +141,7 @@ fn until_nul(name: &[u8]) -> &[u8] {
     name.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Serves a request; `host` is the network that sockets are passed through to, `stack` the one that the
-/// sandbox has taken over.
+/// Serves a request; `host` is the network that sockets are passed through to, `inet` the caller's own.
 pub(super) fn serve(
     request: &Request<'_>,
     is_admin: bool,
