@@ -72,6 +72,9 @@ pub struct Incoming {
     pub ancillary: Vec<Ancillary>,
     /// Whether there was nothing but the end of the connection.
     pub is_end: bool,
+    /// Whether a receive is not to go on with what follows, not even under `MSG_WAITALL`: the urgent mark
+    /// is next.
+    pub is_at_mark: bool,
     /// What `msg_flags` says beyond what follows from the rest: `MSG_EOR`, `MSG_OOB`, `MSG_ERRQUEUE`.
     pub flags: MsgFlags,
 }

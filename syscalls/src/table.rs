@@ -69,10 +69,10 @@ macro_rules! for_each_syscall {
             SOCKET socket(domain: Enum(socket::AF_NAMES), kind: Mixed(SOCKET), protocol: Int) -> Int, Partial, socket, "unix, TCP, UDP, UDP-Lite, ICMP, raw, packet and netlink (route, diag, uevent)";
             CONNECT connect(sockfd: Fd, addr: InSized(Sockaddr, 2), addrlen: Int) -> Int, Full, socket, "";
             ACCEPT accept(sockfd: Fd, addr: OutSized(Sockaddr, 2), addrlen: InOutStruct(Int)) -> Int, Full, socket, "";
-            SENDTO sendto(sockfd: Fd, buf: InBuf(2), size: Size, flags: Flags(socket::MsgFlags), dest_addr: InSized(Sockaddr, 5), addrlen: Int) -> Int, Partial, socket, "no out-of-band data on unix sockets";
-            RECVFROM recvfrom(sockfd: Fd, buf: OutBuf(2), size: Size, flags: Flags(socket::MsgFlags), src_addr: OutSized(Sockaddr, 5), addrlen: InOutStruct(Int)) -> Int, Partial, socket, "no out-of-band data on unix sockets";
-            SENDMSG sendmsg(sockfd: Fd, msg: InStruct(Msghdr), flags: Flags(socket::MsgFlags)) -> Int, Partial, socket, "no out-of-band data on unix sockets";
-            RECVMSG recvmsg(sockfd: Fd, msg: InOutStruct(Msghdr), flags: Flags(socket::MsgFlags)) -> Int, Partial, socket, "no out-of-band data on unix sockets";
+            SENDTO sendto(sockfd: Fd, buf: InBuf(2), size: Size, flags: Flags(socket::MsgFlags), dest_addr: InSized(Sockaddr, 5), addrlen: Int) -> Int, Partial, socket, "no out-of-band data in connections that leave the sandbox";
+            RECVFROM recvfrom(sockfd: Fd, buf: OutBuf(2), size: Size, flags: Flags(socket::MsgFlags), src_addr: OutSized(Sockaddr, 5), addrlen: InOutStruct(Int)) -> Int, Partial, socket, "no out-of-band data in connections that leave the sandbox";
+            SENDMSG sendmsg(sockfd: Fd, msg: InStruct(Msghdr), flags: Flags(socket::MsgFlags)) -> Int, Partial, socket, "no out-of-band data in connections that leave the sandbox";
+            RECVMSG recvmsg(sockfd: Fd, msg: InOutStruct(Msghdr), flags: Flags(socket::MsgFlags)) -> Int, Partial, socket, "no out-of-band data in connections that leave the sandbox";
             SHUTDOWN shutdown(sockfd: Fd, how: Enum(socket::SHUT_NAMES)) -> Int, Full, socket, "";
             BIND bind(sockfd: Fd, addr: InSized(Sockaddr, 2), addrlen: Int) -> Int, Full, socket, "";
             LISTEN listen(sockfd: Fd, backlog: Int) -> Int, Full, socket, "";
@@ -324,7 +324,7 @@ macro_rules! for_each_syscall {
             PWRITEV pwritev(fd: Fd, iov: InIovec(2), iovcnt: ULong, pos_l: Long, pos_h: Long) -> Int, Full, io, "";
             RT_TGSIGQUEUEINFO rt_tgsigqueueinfo(tgid: Int, tid: Int, sig: Signal, info: InStruct(Siginfo)) -> Int, Full, signal, "";
             PERF_EVENT_OPEN perf_event_open(attr: Ptr, pid: Int, cpu: Int, group_fd: Fd, flags: Hex) -> Int, Unsupported, system, "";
-            RECVMMSG recvmmsg(sockfd: Fd, msgvec: InOutArray(Mmsghdr, 2), vlen: UInt, flags: Flags(socket::MsgFlags), timeout: InOutStruct(Timespec)) -> Int, Partial, socket, "no out-of-band data on unix sockets";
+            RECVMMSG recvmmsg(sockfd: Fd, msgvec: InOutArray(Mmsghdr, 2), vlen: UInt, flags: Flags(socket::MsgFlags), timeout: InOutStruct(Timespec)) -> Int, Partial, socket, "no out-of-band data in connections that leave the sandbox";
             FANOTIFY_INIT fanotify_init(flags: Hex32, event_f_flags: Mixed(OPEN)) -> Int, Unsupported, notify, "";
             FANOTIFY_MARK fanotify_mark(fanotify_fd: Fd, flags: Hex32, mask: Hex, dirfd: DirFd, pathname: InStr) -> Int, Unsupported, notify, "";
             PRLIMIT64 prlimit64(pid: Int, resource: Enum(resource::RLIMIT_NAMES), new_limit: InStruct(Rlimit), old_limit: OutStruct(Rlimit)) -> Int, Full, resource, "";
@@ -332,7 +332,7 @@ macro_rules! for_each_syscall {
             OPEN_BY_HANDLE_AT open_by_handle_at(mount_fd: DirFd, handle: InStruct(FileHandle), flags: Mixed(OPEN)) -> Int, Partial, open, "files that have been renamed out of the cache are not found again";
             CLOCK_ADJTIME clock_adjtime(clockid: Enum(time::CLOCK_NAMES), buf: InOutStruct(Timex)) -> Int, Partial, time, "reads only: the clocks are those of the host";
             SYNCFS syncfs(fd: Fd) -> Int, Full, io, "";
-            SENDMMSG sendmmsg(sockfd: Fd, msgvec: InOutArray(Mmsghdr, 2), vlen: UInt, flags: Flags(socket::MsgFlags)) -> Int, Partial, socket, "no out-of-band data on unix sockets";
+            SENDMMSG sendmmsg(sockfd: Fd, msgvec: InOutArray(Mmsghdr, 2), vlen: UInt, flags: Flags(socket::MsgFlags)) -> Int, Partial, socket, "no out-of-band data in connections that leave the sandbox";
             SETNS setns(fd: Fd, nstype: Flags(clone::CloneFlags)) -> Int, Full, process, "";
             GETCPU getcpu(cpu: OutStruct(UInt), node: OutStruct(UInt), tcache: Ptr) -> Int, Full, sched, "";
             PROCESS_VM_READV process_vm_readv(pid: Int, local_iov: InArray(Iovec, 2), liovcnt: ULong, remote_iov: InArray(Iovec, 4), riovcnt: ULong, flags: Hex) -> Int, Full, process, "";

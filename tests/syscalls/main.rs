@@ -193,6 +193,7 @@ mod subjects {
         socket_ports,
         socket_tcp,
         socket_udp,
+        socket_urgent,
         stat,
         system,
         sysv_ipc,

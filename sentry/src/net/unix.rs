@@ -9,18 +9,24 @@
 
 mod address;
 mod collect;
+mod entry;
 mod inbox;
 mod options;
+mod stream;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use syscalls::abi::socket::{AF_UNIX, MsgFlags, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
-use syscalls::{Errno, SysResult};
+use syscalls::abi::ioctl::SIOCATMARK;
+use syscalls::abi::socket::{
+    AF_UNIX, MsgFlags, SO_OOBINLINE, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM,
+};
+use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use self::address::{Address, Binding, Given, Name};
 use self::inbox::Inbox;
+use self::stream::How;
 use super::control::{Control, Sender};
 use super::filter::Seen;
 use super::inet::interface;
@@ -33,6 +39,7 @@ use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{IoSink, IoSource, SliceSource};
 
 pub use address::Registry;
+pub use entry::UnixEntry;
 
 /// The longest queue of connections: `net.core.somaxconn`.
 const MAX_BACKLOG: usize = 4096;
@@ -73,28 +80,6 @@ struct State {
     error: Option<Errno>,
     /// Those who wait for a place in the queue of connections.
     connecting: Vec<Weak<UnixSocket>>,
-}
-
-/// A line of `/proc/net/unix`, or what `sock_diag(7)` says of a socket.
-#[derive(Clone, Debug)]
-pub struct UnixEntry {
-    /// The path, the abstract name behind a NUL, or nothing.
-    pub name: Vec<u8>,
-    /// `SOCK_*`
-    pub kind: i32,
-    /// Whether it listens.
-    pub is_listening: bool,
-    /// Whether it is connected.
-    pub is_connected: bool,
-    /// The inode number of the socket's file.
-    pub ino: u64,
-    /// That of the peer's.
-    pub peer: Option<u64>,
-    /// Bytes (or connections) that wait to be received, and that the peer has not received (or how many
-    /// connections may wait).
-    pub queues: (usize, usize),
-    /// What `shutdown(2)` has ended: receiving, sending.
-    pub shutdown: u8,
 }
 
 /// A unix socket.
@@ -138,38 +123,6 @@ impl UnixSocket {
             inbox: Mutex::new(Inbox::new(kind == Kind::Stream)),
             queue: WaitQueue::new(),
         })
-    }
-
-    /// Returns the socket as `/proc/net/unix` shows it.
-    fn entry(&self) -> UnixEntry {
-        let (unread, unsent) = self.n_pending();
-        let is_ended = self.inbox.lock().is_ended;
-        let (mut entry, peer) = {
-            let state = self.state.lock();
-            let name = state.local.get().map(|name| Address::encode(Some(name)));
-            // Without the family, and without the NUL that ends a path.
-            let name = name.as_ref().and_then(|name| name.get(2..)).unwrap_or_default();
-            let is_abstract = name.first() == Some(&0);
-            let name = if is_abstract { name } else { name.strip_suffix(b"\0").unwrap_or(name) };
-            let n_waiting = match &state.role {
-                Role::Listening { pending, backlog } => Some((pending.len(), *backlog)),
-                _ => None,
-            };
-            let entry = UnixEntry {
-                name: name.to_vec(),
-                kind: self.identity().1,
-                is_listening: n_waiting.is_some(),
-                is_connected: matches!(state.role, Role::Connected),
-                ino: self.ino.load(Ordering::Relaxed),
-                peer: None,
-                queues: n_waiting.unwrap_or((unread, unsent)),
-                shutdown: u8::from(is_ended) | u8::from(state.is_send_shut) << 1,
-            };
-            (entry, state.peer.clone())
-        };
-        let peer = peer.and_then(|peer| peer.upgrade());
-        entry.peer = peer.map(|peer| peer.ino.load(Ordering::Relaxed)).filter(|ino| *ino != 0);
-        entry
     }
 
     /// Creates two sockets that are connected with each other.
@@ -559,7 +512,10 @@ impl Socket for UnixSocket {
         src: &mut dyn IoSource,
         message: &Outgoing,
     ) -> SysResult<usize> {
-        if message.flags.contains(MsgFlags::OOB) {
+        let is_urgent = message.flags.contains(MsgFlags::OOB);
+        let is_refused = is_urgent && (self.kind != Kind::Stream || src.remaining() == 0);
+        let is_idle = || self.kind == Kind::SeqPacket && self.state.lock().peer.is_none();
+        if is_refused && !is_idle() {
             return Err(Errno::EOPNOTSUPP);
         }
         let to = self.destination(task, message)?;
@@ -593,7 +549,7 @@ impl Socket for UnixSocket {
             } else if inbox.is_ended {
                 Err(Errno::EPIPE)
             } else {
-                let result = inbox.send(src, self.send_limit(), &control, from);
+                let result = inbox.send(src, self.send_limit(), &control, from, is_urgent);
                 if result == Err(Errno::EAGAIN) {
                     inbox.block(&self.this);
                 }
@@ -604,7 +560,9 @@ impl Socket for UnixSocket {
             if !control.files.is_empty() {
                 collect::sent(&to, &control.files);
             }
-            to.queue.notify(Events::READABLE);
+            let urgent =
+                if is_urgent && src.remaining() == 0 { Events::PRI } else { Events::empty() };
+            to.queue.notify(Events::READABLE | urgent);
         }
         if let (Ok(_), Some((data, _))) = (result, &filtered) {
             return Ok(data.len());
@@ -619,23 +577,45 @@ impl Socket for UnixSocket {
         flags: MsgFlags,
     ) -> SysResult<Incoming> {
         let _ = task;
-        if flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if self.is_connection_based() && self.state.lock().peer.is_none() {
             let is_stream = self.kind == Kind::Stream;
             return Err(if is_stream { Errno::EINVAL } else { Errno::ENOTCONN });
+        }
+        let is_peek = flags.contains(MsgFlags::PEEK);
+        let how = How {
+            peek: is_peek,
+            skip: if is_peek { self.options.peek_at().unwrap_or(0) } else { 0 },
+            tells_senders: self.options.passes_credentials() || self.options.passes_pidfd(),
+            is_inline: self.options.switch(SO_OOBINLINE) == Some(true),
+        };
+        if flags.contains(MsgFlags::OOB) {
+            if self.kind != Kind::Stream {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let (n, lost) = {
+                let mut inbox = self.inbox.lock();
+                (inbox.recv_urgent(dst, how), inbox.take_lost())
+            };
+            drop(lost);
+            return n.map(|n| Incoming { n, full: n, flags: MsgFlags::OOB, ..Incoming::default() });
         }
         if self.kind != Kind::Stream
             && let Some(error) = self.take_error()
         {
             return Err(error);
         }
-        let (received, blocked) = {
+        let (result, is_ended, is_at_mark, blocked, lost) = {
             let mut inbox = self.inbox.lock();
-            if inbox.is_empty() {
-                let is_ended = inbox.is_ended;
-                drop(inbox);
+            let result = inbox.recv(dst, how);
+            let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
+            let blocked = if may_go_on { inbox.unblock() } else { Vec::new() };
+            (result, inbox.is_ended, inbox.urgency().1, blocked, inbox.take_lost())
+        };
+        drop(lost);
+        Self::wake_senders(&blocked);
+        let received = match result {
+            Ok(received) => received,
+            Err(Errno::EAGAIN) => {
                 if let Some(error) = self.take_error() {
                     return Err(error);
                 }
@@ -644,16 +624,10 @@ impl Socket for UnixSocket {
                 let end = Incoming { is_end: true, ..Incoming::default() };
                 return if is_over { Ok(end) } else { Err(Errno::EAGAIN) };
             }
-            let tells_senders = self.options.passes_credentials() || self.options.passes_pidfd();
-            let is_peek = flags.contains(MsgFlags::PEEK);
-            let skip = if is_peek { self.options.peek_at().unwrap_or(0) } else { 0 };
-            let received = inbox.recv(dst, is_peek, skip, tells_senders)?;
-            let n = if is_peek || self.kind == Kind::Stream { received.n } else { received.full };
-            self.options.has_received(n, is_peek);
-            let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
-            (received, if may_go_on { inbox.unblock() } else { Vec::new() })
+            Err(errno) => return Err(errno),
         };
-        Self::wake_senders(&blocked);
+        let n = if is_peek || self.kind == Kind::Stream { received.n } else { received.full };
+        self.options.has_received(n, is_peek);
         let from = match self.kind {
             Kind::Stream => self.state.lock().peer_addr.clone(),
             _ => received.from,
@@ -664,6 +638,7 @@ impl Socket for UnixSocket {
             full: received.full,
             addr: from.map(|from| Address::encode(Some(from))).unwrap_or_default(),
             control: received.control,
+            is_at_mark,
             ..Incoming::default()
         })
     }
@@ -681,6 +656,14 @@ impl Socket for UnixSocket {
     }
 
     fn ioctl(&self, task: &CurrentTask, request: u32, arg: u64) -> HandlerResult {
+        if request == SIOCATMARK {
+            if self.kind != Kind::Stream {
+                return Err(Errno::EOPNOTSUPP.into());
+            }
+            let (_, is_at_mark) = self.inbox.lock().urgency();
+            task.write_obj(UserPtr::<i32>::new(UserAddr(arg)), &i32::from(is_at_mark))?;
+            return Ok(0);
+        }
         // The C library asks about interfaces on whatever socket it gets.
         interface::ioctl(task, request, arg)
     }
@@ -722,6 +705,9 @@ impl Socket for UnixSocket {
             }
             if !inbox.is_empty() {
                 ready |= Events::READABLE;
+            }
+            if inbox.urgency().0 {
+                ready |= Events::PRI;
             }
         }
         if is_listening {

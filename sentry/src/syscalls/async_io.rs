@@ -1,17 +1,20 @@
-//! SIGIO: telling a process that a file with `O_ASYNC` has become ready.
+//! SIGIO: telling a process that a file with `O_ASYNC` has become ready. SIGURG: telling it that a
+//! socket has urgent data.
 
 use std::sync::{Arc, Weak};
 
 use syscalls::abi::fs::{F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, OpenFlags};
 use syscalls::abi::signal::{
-    POLL_ERR, POLL_HUP, POLL_IN, POLL_MSG, POLL_OUT, POLL_PRI, SI_KERNEL, SIGIO, Siginfo,
+    POLL_ERR, POLL_HUP, POLL_IN, POLL_MSG, POLL_OUT, POLL_PRI, SI_KERNEL, SIGIO, SIGURG, Siginfo,
 };
 use syscalls::arg::Fd;
 
+use crate::net::SocketFile;
 use crate::sync::{Events, Registration, Waiter};
 use crate::task::pid_namespace::PidNamespace;
 use crate::task::{CurrentTask, Task, signal};
 use crate::vfs::OpenFile;
+use crate::vfs::file::downcast;
 use crate::vfs::lease::Messenger;
 
 /// Who waits on behalf of the owner of a file with `O_ASYNC`.
@@ -40,6 +43,29 @@ impl Waiter for Notifier {
         .find(|(event, _)| events.contains(*event))
         .map_or((POLL_IN, events), |(_, code)| (code, events));
         self.send(code, events.bits().into());
+    }
+}
+
+/// Who waits for urgent data on behalf of the owner of a socket.
+struct UrgentNotifier(Notifier);
+
+impl Waiter for UrgentNotifier {
+    fn notify(&self, _key: u64, events: Events) {
+        // The end of a connection is told of with all events there are.
+        if !events.contains(Events::PRI) || events.contains(Events::HUP) {
+            return;
+        }
+        let Some(file) = self.0.file.upgrade() else { return };
+        let owner = *file.owner.lock();
+        let info = Siginfo::new(SIGURG, SI_KERNEL);
+        for task in self.0.targets(owner.pid.unsigned_abs(), owner.kind) {
+            // A signal that is not queued a second time is not lost.
+            let _ = if owner.kind == F_OWNER_TID {
+                signal::send_to_task(&task, info)
+            } else {
+                signal::send_to_group(&task.group, info)
+            };
+        }
     }
 }
 
@@ -125,5 +151,26 @@ pub(super) fn update(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
         None
     };
     let old = std::mem::replace(&mut *file.async_watch.lock(), new);
+    drop(old);
+}
+
+/// Starts or stops watching a socket whose owner has changed for urgent data.
+pub(super) fn owner_changed(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
+    // DEVIATION: of the host's sockets nobody learns when urgent data has come.
+    let is_ours =
+        downcast::<SocketFile>(&file.file).is_some_and(|socket| !socket.socket.passes_options());
+    let is_wanted = is_ours && file.owner.lock().pid != 0;
+    let new: Option<Box<dyn std::any::Any + Send>> = is_wanted.then(|| {
+        let waiter: Arc<dyn Waiter> = Arc::new(UrgentNotifier(Notifier {
+            file: Arc::downgrade(file),
+            fd: fd.0,
+            namespace: task.pid_namespace(),
+        }));
+        let registrations = file.file.register(&waiter, Events::PRI, 0);
+        let watch: Box<dyn std::any::Any + Send> =
+            Box::new(Watch { _registrations: registrations, _waiter: waiter });
+        watch
+    });
+    let old = std::mem::replace(&mut *file.urgent_watch.lock(), new);
     drop(old);
 }

@@ -12,8 +12,8 @@ use syscalls::abi::fs::{
     SEEK_SET, SealFlags,
 };
 use syscalls::abi::ioctl::{
-    FICLONE, FICLONERANGE, FIDEDUPERANGE, FIFREEZE, FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX,
-    FIONREAD, FIOQSIZE, FITHAW, FS_IOC_FIEMAP,
+    FICLONE, FICLONERANGE, FIDEDUPERANGE, FIFREEZE, FIGETBSZ, FIOASYNC, FIOCLEX, FIOGETOWN,
+    FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE, FIOSETOWN, FITHAW, FS_IOC_FIEMAP, SIOCGPGRP, SIOCSPGRP,
 };
 use syscalls::abi::landlock::AccessFs;
 use syscalls::abi::signal::SIGRTMAX;
@@ -21,9 +21,10 @@ use syscalls::arg::{Fd, FromArg};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::{async_io, fd, lease};
+use crate::net::SocketFile;
 use crate::sync::Events;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
-use crate::vfs::file::FileOwner;
+use crate::vfs::file::{FileOwner, downcast};
 use crate::vfs::lock::{self, Owner, Record};
 use crate::vfs::{FileFlags, FileType, Inode, OpenFile, permission};
 
@@ -66,7 +67,11 @@ pub(super) fn sys_fcntl(task: &CurrentTask, fd: Fd, op: u32, arg: u64) -> Handle
             set_lock(task, fd, &file, UserPtr::from_arg(arg), true, op == F_OFD_SETLKW)
         }
         F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG | F_SETOWN_EX | F_GETOWN_EX => {
-            owner(task, &file, op, arg)
+            let result = owner(task, &file, op, arg)?;
+            if matches!(op, F_SETOWN | F_SETOWN_EX) {
+                async_io::owner_changed(task, fd, &file);
+            }
+            Ok(result)
         }
         F_SETLEASE => lease::set(task, fd, &file, i32::from_arg(arg)),
         F_GETLEASE => lease::get(&file),
@@ -361,6 +366,14 @@ pub(super) fn sys_ioctl(task: &CurrentTask, fd: Fd, request: u32, arg: u64) -> H
             let size = file.file.attr()?.blksize;
             write_int(i32::try_from(size).unwrap_or(4096))?;
         }
+        FIOSETOWN | SIOCSPGRP if is_socket(&file) => {
+            owner(task, &file, F_SETOWN, i64::from(read_int()?).cast_unsigned())?;
+            async_io::owner_changed(task, fd, &file);
+        }
+        FIOGETOWN | SIOCGPGRP if is_socket(&file) => {
+            let pid = owner(task, &file, F_GETOWN, 0)?;
+            write_int(i32::from_arg(pid))?;
+        }
         _ => return file.file.ioctl(task, &file, request, arg),
     }
     Ok(0)
@@ -387,6 +400,10 @@ fn check_device(file: &OpenFile, request: u32) -> SysResult<()> {
     let kind = file.path.as_ref().map(|path| path.inode().file_type());
     let is_device = matches!(kind, Some(FileType::CharDevice | FileType::BlockDevice));
     if is_device && !is_general { file.check_not_refused(AccessFs::IOCTL_DEV) } else { Ok(()) }
+}
+
+fn is_socket(file: &OpenFile) -> bool {
+    downcast::<SocketFile>(&file.file).is_some()
 }
 
 fn is_regular(file: &OpenFile) -> bool {

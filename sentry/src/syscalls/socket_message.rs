@@ -121,7 +121,7 @@ fn do_recv(
         dst.advance(done);
         match socket.recv(task, &mut dst, flags) {
             Ok(incoming) => {
-                let is_end = incoming.n == 0;
+                let is_end = incoming.n == 0 || incoming.is_at_mark;
                 let incoming = match so_far.take() {
                     // Whatever came beside the first part counts.
                     Some(first) => Incoming { n: done + incoming.n, ..first },

@@ -331,6 +331,8 @@ pub struct OpenFile {
     pub(crate) refused: AtomicU64,
     /// What watches the file for `O_ASYNC`.
     pub async_watch: Mutex<Option<Box<dyn Any + Send>>>,
+    /// What watches a socket that has an owner for urgent data.
+    pub urgent_watch: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 /// No claim in `OpenFile::write_access`.
@@ -384,6 +386,7 @@ impl OpenFile {
             is_created: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             async_watch: Mutex::new(None),
+            urgent_watch: Mutex::new(None),
         })
     }
 

@@ -67,7 +67,9 @@ constants! {
         TIOCSLCKTRMIOS = 0x5457;
         FIOQSIZE = 0x5460;
         FIOSETOWN = 0x8901;
+        SIOCSPGRP = 0x8902;
         FIOGETOWN = 0x8903;
+        SIOCGPGRP = 0x8904;
         SIOCATMARK = 0x8905;
         SIOCGIFNAME = 0x8910;
         SIOCGIFCONF = 0x8912;

@@ -90,7 +90,7 @@ SECRETMEM is not set
 NET=y
 PACKET=y
 UNIX=y
-AF_UNIX_OOB is not set
+AF_UNIX_OOB=y
 INET=y
 IPV6=y
 TUN is not set

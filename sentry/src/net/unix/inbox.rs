@@ -7,9 +7,9 @@ use syscalls::{Errno, SysResult};
 
 use super::UnixSocket;
 use super::address::Name;
-use crate::net::control::{Control, Files, Sender};
-use crate::vfs::ring::Ring;
-use crate::vfs::{IoSink, IoSource, LimitedSink, SkippingSink};
+use super::stream::{How, Stream};
+use crate::net::control::{Control, Files};
+use crate::vfs::{IoSink, IoSource};
 
 /// The most messages that wait in one socket: `net.unix.max_dgram_qlen` as systemd sets it.
 const MAX_MESSAGES: usize = 512;
@@ -24,25 +24,6 @@ pub(super) struct Received {
     pub(super) control: Control,
     /// Where it came from.
     pub(super) from: Option<Name>,
-}
-
-/// A place in a stream from which on other control data holds.
-struct Mark {
-    at: u64,
-    sender: Option<Sender>,
-    files: Files,
-}
-
-/// A stream of bytes.
-struct Stream {
-    ring: Ring,
-    marks: VecDeque<Mark>,
-    n_written: u64,
-    n_read: u64,
-    /// Who wrote last, and whether files went with it.
-    last: (Option<Sender>, bool),
-    /// Who wrote what is read next.
-    current: Option<Sender>,
 }
 
 /// A message.
@@ -60,7 +41,7 @@ struct Messages {
 }
 
 enum Content {
-    Stream(Stream),
+    Stream(Box<Stream>),
     Messages(Messages),
 }
 
@@ -73,86 +54,6 @@ pub(super) struct Inbox {
     pub(super) is_closed: bool,
     /// Senders that have found no room.
     blocked: Vec<Weak<UnixSocket>>,
-}
-
-impl Stream {
-    fn send(
-        &mut self,
-        src: &mut dyn IoSource,
-        limit: usize,
-        control: &Control,
-    ) -> SysResult<usize> {
-        let total = src.remaining();
-        if total == 0 {
-            return Ok(0);
-        }
-        self.ring.set_capacity(limit.max(self.ring.len()));
-        let room = self.ring.room();
-        if room < total.min(limit / 4).max(1) {
-            return Err(Errno::EAGAIN);
-        }
-        let at = self.n_written;
-        let n = self.ring.write(src, room.min(total), false)?;
-        if n == 0 {
-            return Ok(0);
-        }
-        self.n_written += n as u64;
-        let has_files = !control.files.is_empty();
-        if has_files || self.last.1 || self.last.0 != control.sender {
-            let files = control.files.clone();
-            self.marks.push_back(Mark { at, sender: control.sender.clone(), files });
-            self.last = (control.sender.clone(), has_files);
-        }
-        Ok(n)
-    }
-
-    /// Reads up to the end of the first piece that files came with; where `tells_senders`, what one
-    /// sender has written only.
-    fn recv(
-        &mut self,
-        dst: &mut dyn IoSink,
-        peek: bool,
-        skip: usize,
-        tells_senders: bool,
-    ) -> SysResult<Received> {
-        if skip >= self.ring.len() {
-            return Err(Errno::EAGAIN);
-        }
-        let here = self.marks.front().filter(|mark| mark.at == self.n_read);
-        let sender = here.map_or(&self.current, |mark| &mark.sender).clone();
-        let mut has_files = here.is_some_and(|mark| !mark.files.is_empty());
-        let mut left = usize::MAX;
-        for mark in self.marks.iter().skip(usize::from(here.is_some())) {
-            if has_files || (tells_senders && mark.sender != sender) {
-                left = usize::try_from(mark.at - self.n_read).unwrap_or(usize::MAX);
-                break;
-            }
-            has_files = !mark.files.is_empty();
-        }
-        let mut dst = SkippingSink::new(dst, skip);
-        let (n, _) = self.ring.peek(&mut LimitedSink::new(&mut dst, left))?;
-        let end = self.n_read + n as u64;
-        let n_passed = self.marks.iter().take_while(|mark| mark.at < end).count();
-        // Who asks for no bytes gets the files that come with the next ones.
-        let n_told = if n == 0 { usize::from(here.is_some()) } else { n_passed };
-        let with_files = |mark: &&Mark| !mark.files.is_empty();
-        let told = self.marks.iter().take(n_told).find(with_files);
-        let files = told.map(|mark| mark.files.clone()).unwrap_or_default();
-        if !peek {
-            self.ring.consume(n);
-            self.n_read = end;
-            if n == 0
-                && let Some(mark) = self.marks.front_mut().filter(|mark| mark.at == end)
-            {
-                mark.files = Default::default();
-            }
-            if let Some(last) = self.marks.drain(..n_passed).next_back() {
-                self.current = last.sender;
-            }
-        }
-        let n = n.saturating_sub(skip);
-        Ok(Received { n, full: n, control: Control { sender, files }, from: None })
-    }
 }
 
 impl Messages {
@@ -214,24 +115,17 @@ impl Inbox {
     /// Creates an empty inbox.
     pub(super) fn new(is_stream: bool) -> Self {
         let content = if is_stream {
-            Content::Stream(Stream {
-                ring: Ring::new(0),
-                marks: VecDeque::new(),
-                n_written: 0,
-                n_read: 0,
-                last: (None, false),
-                current: None,
-            })
+            Content::Stream(Box::new(Stream::new()))
         } else {
             Content::Messages(Messages::default())
         };
         Self { content, is_ended: false, is_closed: false, blocked: Vec::new() }
     }
 
-    /// Returns whether there is nothing to receive.
+    /// Returns whether there is nothing, not even the gap that an urgent byte has left.
     pub(super) fn is_empty(&self) -> bool {
         match &self.content {
-            Content::Stream(stream) => stream.ring.is_empty(),
+            Content::Stream(stream) => stream.is_empty(),
             Content::Messages(messages) => messages.queue.is_empty(),
         }
     }
@@ -239,7 +133,7 @@ impl Inbox {
     /// Returns how many bytes there are in all, and how many a receive could see.
     pub(super) fn n_bytes(&self) -> (usize, usize) {
         match &self.content {
-            Content::Stream(stream) => (stream.ring.len(), stream.ring.len()),
+            Content::Stream(stream) => (stream.n_bytes(), stream.n_bytes()),
             Content::Messages(messages) => {
                 let first = messages.queue.front().map_or(0, |message| message.data.len());
                 (messages.n_bytes, first)
@@ -250,14 +144,14 @@ impl Inbox {
     /// Returns whether a sender with a buffer of `limit` bytes counts as able to send.
     pub(super) fn has_room(&self, limit: usize) -> bool {
         match &self.content {
-            Content::Stream(stream) => stream.ring.len() <= limit / 4 * 3,
+            Content::Stream(stream) => stream.n_taken() <= limit / 4 * 3,
             Content::Messages(messages) => {
                 messages.n_bytes <= limit / 4 * 3 && messages.queue.len() < MAX_MESSAGES
             }
         }
     }
 
-    /// Adds data.
+    /// Adds data, the last byte of which may be urgent where it is a stream's.
     ///
     /// # Errors
     /// `EAGAIN` without room; `EMSGSIZE`, `EFAULT`.
@@ -267,30 +161,49 @@ impl Inbox {
         limit: usize,
         control: &Control,
         from: Option<Name>,
+        is_urgent: bool,
     ) -> SysResult<usize> {
         match &mut self.content {
-            Content::Stream(stream) => stream.send(src, limit, control),
+            Content::Stream(stream) => stream.send(src, limit, control, is_urgent),
             Content::Messages(messages) => messages.send(src, limit, control, from),
         }
     }
 
-    /// Takes data, or looks at what follows the first `skip` bytes.
+    /// Takes data, or looks at it.
     ///
     /// # Errors
     /// `EAGAIN`, `EFAULT`.
-    pub(super) fn recv(
-        &mut self,
-        dst: &mut dyn IoSink,
-        peek: bool,
-        skip: usize,
-        tells_senders: bool,
-    ) -> SysResult<Received> {
-        if self.is_empty() {
-            return Err(Errno::EAGAIN);
-        }
+    pub(super) fn recv(&mut self, dst: &mut dyn IoSink, how: How) -> SysResult<Received> {
         match &mut self.content {
-            Content::Stream(stream) => stream.recv(dst, peek, skip, tells_senders),
-            Content::Messages(messages) => messages.recv(dst, peek, skip),
+            Content::Stream(stream) => stream.recv(dst, how),
+            Content::Messages(messages) => messages.recv(dst, how.peek, how.skip),
+        }
+    }
+
+    /// Receives the urgent byte of a stream by itself.
+    ///
+    /// # Errors
+    /// `EINVAL` where there is none, `EFAULT`.
+    pub(super) fn recv_urgent(&mut self, dst: &mut dyn IoSink, how: How) -> SysResult<usize> {
+        match &mut self.content {
+            Content::Stream(stream) => stream.recv_urgent(dst, how),
+            Content::Messages(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Returns whether there is an urgent byte, and whether its place is next.
+    pub(super) fn urgency(&self) -> (bool, bool) {
+        match &self.content {
+            Content::Stream(stream) => (stream.has_urgent(), stream.is_at_mark()),
+            Content::Messages(_) => (false, false),
+        }
+    }
+
+    /// Returns files that came with bytes that nobody receives any more, to be dropped without the lock.
+    pub(super) fn take_lost(&mut self) -> Vec<Files> {
+        match &mut self.content {
+            Content::Stream(stream) => stream.take_lost(),
+            Content::Messages(_) => Vec::new(),
         }
     }
 
@@ -313,10 +226,10 @@ impl Inbox {
     }
 
     /// Returns whether closing with what is here resets the connection: an empty message that is next
-    /// does not count (`unix_release_sock` of Linux).
+    /// does not count, nor what an urgent byte has left (`unix_release_sock` of Linux).
     pub(super) fn has_unread(&self) -> bool {
         match &self.content {
-            Content::Stream(_) => !self.is_empty(),
+            Content::Stream(stream) => stream.has_unread(),
             Content::Messages(messages) => match messages.queue.front() {
                 Some(first) => !first.data.is_empty() || messages.queue.len() > 1,
                 None => false,
@@ -334,7 +247,7 @@ impl Inbox {
     /// Calls `visit` with the files of every message.
     pub(super) fn visit_files(&self, visit: &mut dyn FnMut(&Files)) {
         match &self.content {
-            Content::Stream(stream) => stream.marks.iter().for_each(|mark| visit(&mark.files)),
+            Content::Stream(stream) => stream.visit_files(visit),
             Content::Messages(messages) => {
                 messages.queue.iter().for_each(|message| visit(&message.control.files));
             }
@@ -346,19 +259,23 @@ impl Inbox {
 mod tests {
     use syscalls::Errno;
 
-    use super::Inbox;
+    use super::{How, Inbox};
     use crate::net::control::Control;
     use crate::vfs::{SliceSource, VecSink};
 
     const LIMIT: usize = 65_536;
 
     fn send(inbox: &mut Inbox, data: &[u8]) -> Result<usize, Errno> {
-        inbox.send(&mut SliceSource::new(data), LIMIT, &Control::default(), None)
+        inbox.send(&mut SliceSource::new(data), LIMIT, &Control::default(), None, false)
+    }
+
+    fn how(peek: bool, skip: usize) -> How {
+        How { peek, skip, tells_senders: true, is_inline: false }
     }
 
     fn recv(inbox: &mut Inbox, n: usize, peek: bool) -> (Vec<u8>, usize) {
         let mut sink = VecSink::new(n);
-        let received = inbox.recv(&mut sink, peek, 0, true).unwrap();
+        let received = inbox.recv(&mut sink, how(peek, 0)).unwrap();
         (sink.data, received.full)
     }
 
@@ -390,9 +307,9 @@ mod tests {
             assert_eq!(send(&mut inbox, b"abc"), Ok(3));
             assert_eq!(send(&mut inbox, b"def"), Ok(3));
             let mut sink = VecSink::new(2);
-            assert_eq!(inbox.recv(&mut sink, true, 4, true).unwrap().n, 2);
+            assert_eq!(inbox.recv(&mut sink, how(true, 4)).unwrap().n, 2);
             assert_eq!(sink.data, b"ef");
-            assert_eq!(inbox.recv(&mut sink, true, 6, true).err(), Some(Errno::EAGAIN));
+            assert_eq!(inbox.recv(&mut sink, how(true, 6)).err(), Some(Errno::EAGAIN));
         }
     }
 
@@ -411,5 +328,20 @@ mod tests {
     fn message_larger_than_the_buffer_is_refused() {
         let mut inbox = Inbox::new(false);
         assert_eq!(send(&mut inbox, &[0; LIMIT]), Err(Errno::EMSGSIZE));
+    }
+
+    #[test]
+    fn urgent_bytes_leave_a_bounded_number_of_gaps() {
+        let mut inbox = Inbox::new(true);
+        assert_eq!(send(&mut inbox, b"a"), Ok(1));
+        for _ in 0..2 * LIMIT {
+            let mut byte = SliceSource::new(b"x");
+            assert_eq!(inbox.send(&mut byte, LIMIT, &Control::default(), None, true), Ok(1));
+            assert_eq!(inbox.recv_urgent(&mut VecSink::new(1), how(false, 0)), Ok(1));
+        }
+        assert_eq!(send(&mut inbox, b"b"), Ok(1));
+        assert_eq!(recv(&mut inbox, 4, false).0, b"a");
+        assert_eq!(recv(&mut inbox, 4, false).0, b"b");
+        assert!(inbox.is_empty());
     }
 }
