@@ -8,6 +8,7 @@ pub mod netlink;
 pub mod options;
 pub mod packet;
 pub mod stack;
+pub mod timestamp;
 pub mod unix;
 
 use std::sync::Arc;

@@ -191,6 +191,7 @@ mod subjects {
         socket_options,
         socket_raw,
         socket_ports,
+        socket_stamps,
         socket_tcp,
         socket_udp,
         socket_urgent,

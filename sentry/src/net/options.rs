@@ -8,10 +8,11 @@ use syscalls::abi::socket::{
     SO_BROADCAST, SO_BUF_LOCK, SO_BUSY_POLL, SO_DEBUG, SO_DONTROUTE, SO_INCOMING_CPU, SO_KEEPALIVE,
     SO_MARK, SO_NO_CHECK, SO_NOFCS, SO_OOBINLINE, SO_PASSSEC, SO_PREFER_BUSY_POLL, SO_RCVBUF,
     SO_RCVMARK, SO_RCVPRIORITY, SO_REUSEADDR, SO_REUSEPORT, SO_RXQ_OVFL, SO_SELECT_ERR_QUEUE,
-    SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TXREHASH, SO_WIFI_STATUS,
+    SO_TXREHASH, SO_WIFI_STATUS,
 };
 
 use super::filter::Attached;
+use super::timestamp::Stamping;
 use crate::sync::Mutex;
 
 /// The size of a buffer unless set: `net.core.wmem_default`.
@@ -25,7 +26,7 @@ const MIN_SEND: u32 = 4608;
 const MIN_RECEIVE: u32 = 2304;
 
 /// Options that are on or off and have no effect of their own here.
-const SWITCHES: [i32; 18] = [
+const SWITCHES: [i32; 16] = [
     SO_DEBUG,
     SO_REUSEADDR,
     SO_DONTROUTE,
@@ -34,8 +35,6 @@ const SWITCHES: [i32; 18] = [
     SO_OOBINLINE,
     SO_NO_CHECK,
     SO_REUSEPORT,
-    SO_TIMESTAMP,
-    SO_TIMESTAMPNS,
     SO_RXQ_OVFL,
     SO_WIFI_STATUS,
     SO_SELECT_ERR_QUEUE,
@@ -91,6 +90,8 @@ pub struct Options {
     pub peek_offset: AtomicI32,
     /// `SO_ATTACH_FILTER`
     pub filter: Attached,
+    /// `SO_TIMESTAMP` and its like.
+    pub stamping: Stamping,
     /// `SO_SNDTIMEO` in nanoseconds, zero for none.
     pub send_timeout_ns: AtomicU64,
     /// `SO_RCVTIMEO` in nanoseconds, zero for none.
@@ -130,6 +131,7 @@ impl Default for Options {
             passes_pidfd: AtomicBool::new(false),
             peek_offset: AtomicI32::new(-1),
             filter: Attached::default(),
+            stamping: Stamping::default(),
             send_timeout_ns: AtomicU64::new(0),
             receive_timeout_ns: AtomicU64::new(0),
             receive_low_water: AtomicI32::new(1),
@@ -172,6 +174,7 @@ impl Options {
             passes_pidfd: switch(&self.passes_pidfd),
             peek_offset: signed(&self.peek_offset),
             filter: self.filter.inherit(),
+            stamping: self.stamping.inherit(),
             send_timeout_ns: time(&self.send_timeout_ns),
             receive_timeout_ns: time(&self.receive_timeout_ns),
             receive_low_water: signed(&self.receive_low_water),

@@ -18,10 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use syscalls::abi::capability::CAP_NET_RAW;
 use syscalls::abi::socket::{
-    AF_PACKET, MsgFlags, PACKET_AUXDATA, SO_TIMESTAMP, SO_TIMESTAMPNS, SOCK_DGRAM, SOCK_RAW,
-    SOL_PACKET, SOL_SOCKET, SockaddrLl, TpacketAuxdata,
+    AF_PACKET, MsgFlags, PACKET_AUXDATA, SOCK_DGRAM, SOCK_RAW, SOL_PACKET, SockaddrLl,
+    TpacketAuxdata,
 };
-use syscalls::abi::time::{Timespec, Timeval};
 use syscalls::{Errno, SysResult};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -282,15 +281,10 @@ impl PacketSocket {
     }
 
     fn ancillary(&self, frame: &Frame, state: &State) -> Vec<Ancillary> {
-        let mut messages = Vec::new();
+        let mut messages = self.options.stamping.messages(frame.time_ns, false);
         let mut add = |level, kind, data: &[u8]| {
             messages.push(Ancillary { level, kind, data: data.to_vec() });
         };
-        if self.options.switch(SO_TIMESTAMPNS) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMPNS, Timespec::from_ns(frame.time_ns).as_bytes());
-        } else if self.options.switch(SO_TIMESTAMP) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMP, Timeval::from_ns(frame.time_ns).as_bytes());
-        }
         if state.settings.wants_auxdata() {
             let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let mut tp_status = STATUS_USER;

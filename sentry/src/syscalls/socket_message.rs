@@ -7,8 +7,9 @@ use syscalls::abi::capability::{CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_R
 use syscalls::abi::resource::RLIMIT_NOFILE;
 use syscalls::abi::signal::SIGPIPE;
 use syscalls::abi::socket::{
-    Cmsghdr, Mmsghdr, MsgFlags, Msghdr, SCM_CREDENTIALS, SCM_MAX_FD, SCM_PIDFD, SCM_RIGHTS,
-    SOCKADDR_STORAGE_SIZE, SOL_SOCKET, Ucred, cmsg_align,
+    AF_INET, AF_INET6, AF_PACKET, Cmsghdr, Mmsghdr, MsgFlags, Msghdr, SCM_CREDENTIALS, SCM_MAX_FD,
+    SCM_PIDFD, SCM_RIGHTS, SO_TIMESTAMPING, SO_TIMESTAMPING_NEW, SOCKADDR_STORAGE_SIZE, SOL_SOCKET,
+    Ucred, cmsg_align,
 };
 use syscalls::abi::time::Timespec;
 use syscalls::arg::Fd;
@@ -21,7 +22,7 @@ use super::read_write::Segments;
 use super::socket::{Opened, deadline, lookup, read_addr, write_addr};
 use crate::mm::user_io::{MAX_RW_COUNT, UIO_MAXIOV, UserBuf};
 use crate::net::control::{Control, Files, Sender};
-use crate::net::{Ancillary, Incoming, Outgoing};
+use crate::net::{Ancillary, Incoming, Outgoing, timestamp};
 use crate::sync::Events;
 use crate::task::block::Wait;
 use crate::task::{Control as Flow, CurrentTask, HandlerResult, signal};
@@ -237,13 +238,17 @@ fn send_message(
         let len = header.msg_namelen.min(max);
         let addr =
             if has_addr { Some(read_addr(task, UserAddr(header.msg_name), len)?) } else { None };
-        let (control, ancillary) = read_control(task, header)?;
+        let (control, ancillary) = read_control(task, opened, header)?;
         Ok(Outgoing { addr, control, ancillary, flags })
     })
 }
 
 /// Reads the control messages of a send.
-fn read_control(task: &CurrentTask, header: &Msghdr) -> SysResult<(Control, Vec<Ancillary>)> {
+fn read_control(
+    task: &CurrentTask,
+    opened: &Opened,
+    header: &Msghdr,
+) -> SysResult<(Control, Vec<Ancillary>)> {
     const HEADER: usize = size_of::<Cmsghdr>();
     let mut control = Control::default();
     let mut ancillary = Vec::new();
@@ -258,6 +263,7 @@ fn read_control(task: &CurrentTask, header: &Msghdr) -> SysResult<(Control, Vec<
     task.read_bytes(UserAddr(header.msg_control), &mut bytes)?;
     let mut rest = bytes.as_slice();
     let mut files = Vec::new();
+    let takes_stamps = matches!(opened.socket.identity().0, AF_INET | AF_INET6 | AF_PACKET);
     while let Ok((message, _)) = Cmsghdr::read_from_prefix(rest) {
         let len = usize::try_from(message.cmsg_len).map_err(|_| Errno::EINVAL)?;
         let data = rest.get(HEADER..len).ok_or(Errno::EINVAL)?;
@@ -267,6 +273,11 @@ fn read_control(task: &CurrentTask, header: &Msghdr) -> SysResult<(Control, Vec<
                 SCM_CREDENTIALS => {
                     let creds = Ucred::read_from_bytes(data).map_err(|_| Errno::EINVAL)?;
                     control.sender = Some(check_sender(task, &creds)?);
+                }
+                kind @ (SO_TIMESTAMPING | SO_TIMESTAMPING_NEW) if takes_stamps => {
+                    timestamp::read_record(data)?;
+                    let level = message.cmsg_level;
+                    ancillary.push(Ancillary { level, kind, data: data.to_vec() });
                 }
                 _ => return Err(Errno::EINVAL),
             }

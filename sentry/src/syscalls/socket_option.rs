@@ -19,8 +19,8 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::IntoBytes;
 
 use super::socket::lookup;
-use crate::net::Socket;
 use crate::net::packet::ring;
+use crate::net::{Socket, timestamp};
 use crate::task::{CurrentTask, HandlerResult};
 
 /// Implements `getsockopt(2)`.
@@ -132,6 +132,7 @@ fn get(task: &CurrentTask, socket: &dyn Socket, level: i32, name: i32) -> SysRes
             timeout(options.receive_timeout_ns.load(Ordering::Relaxed))
         }
         SO_SNDTIMEO | SO_SNDTIMEO_NEW => timeout(options.send_timeout_ns.load(Ordering::Relaxed)),
+        _ if timestamp::is_option(name) => options.stamping.get(name).ok_or(Errno::ENOPROTOOPT),
         _ => match options.switch(name).map(i32::from).or_else(|| options.number(name)) {
             Some(value) => number(value),
             None => socket.option(task, level, name),
@@ -292,6 +293,11 @@ fn set(
             options.set_number(name, if value == -1 { 1 } else { value });
         }
         SO_MARK if !task.is_net_capable(CAP_NET_ADMIN) => return Err(Errno::EPERM),
+        _ if timestamp::is_option(name) => {
+            let is_unconnected =
+                is_inet(socket) && socket.is_stream() && socket.peer_addr().is_err();
+            options.stamping.set(name, value, is_unconnected)?;
+        }
         _ if options.set_switch(name, value != 0) => {
             if name == SO_KEEPALIVE {
                 socket.options_changed();

@@ -338,6 +338,31 @@ flags! {
     }
 }
 
+flags! {
+    /// Flags of `SO_TIMESTAMPING`.
+    pub struct StampFlags: u32 as "SOF_TIMESTAMPING_" {
+        TX_HARDWARE = 1;
+        TX_SOFTWARE = 2;
+        RX_HARDWARE = 4;
+        RX_SOFTWARE = 8;
+        SOFTWARE = 0x10;
+        SYS_HARDWARE = 0x20;
+        RAW_HARDWARE = 0x40;
+        OPT_ID = 0x80;
+        TX_SCHED = 0x100;
+        TX_ACK = 0x200;
+        OPT_CMSG = 0x400;
+        OPT_TSONLY = 0x800;
+        OPT_STATS = 0x1000;
+        OPT_PKTINFO = 0x2000;
+        OPT_TX_SWHW = 0x4000;
+        BIND_PHC = 0x8000;
+        OPT_ID_TCP = 0x0001_0000;
+        OPT_RX_FILTER = 0x0002_0000;
+        TX_COMPLETION = 0x0004_0000;
+    }
+}
+
 constants! {
     /// Types of control messages of [`SOL_SOCKET`].
     SCM_NAMES: i32 {

@@ -14,12 +14,10 @@ use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::{
     AF_UNSPEC, IP_RECVTTL, IP_TOS, IP_TTL, IPPROTO_ICMP, IPPROTO_ICMPV6, IPV6_HOPLIMIT,
-    IPV6_RECVHOPLIMIT, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SO_TIMESTAMP, SO_TIMESTAMPNS,
-    SOCK_DGRAM, SOL_IP, SOL_IPV6, SOL_SOCKET,
+    IPV6_RECVHOPLIMIT, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SOCK_DGRAM, SOL_IP, SOL_IPV6,
+    SOL_SOCKET,
 };
-use syscalls::abi::time::{Timespec, Timeval};
 use syscalls::{Errno, SysResult};
-use zerocopy::IntoBytes;
 
 use super::addr::{self, Endpoint, Family, Given};
 use super::ip_options::{About, IpOptions};
@@ -177,15 +175,10 @@ impl PingSocket {
     }
 
     fn ancillary(&self, received: &Received) -> Vec<Ancillary> {
-        let mut messages = Vec::new();
+        let mut messages = self.options.stamping.messages(received.time_ns, false);
         let mut add = |level, kind, data: &[u8]| {
             messages.push(Ancillary { level, kind, data: data.to_vec() });
         };
-        if self.options.switch(SO_TIMESTAMPNS) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMPNS, Timespec::from_ns(received.time_ns).as_bytes());
-        } else if self.options.switch(SO_TIMESTAMP) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMP, Timeval::from_ns(received.time_ns).as_bytes());
-        }
         let ttl = i32::from(received.ttl).to_ne_bytes();
         if !self.is_v6() && self.ip.flag(SOL_IP, IP_RECVTTL) {
             add(SOL_IP, IP_TTL, &ttl);

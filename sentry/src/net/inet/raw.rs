@@ -13,10 +13,8 @@ use syscalls::abi::socket::{
     AF_UNSPEC, IP_HDRINCL, IP_PKTINFO, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPPROTO_ICMP,
     IPPROTO_ICMPV6, IPPROTO_RAW, IPV6_CHECKSUM, IPV6_HDRINCL, IPV6_HOPLIMIT, IPV6_PKTINFO,
     IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags,
-    SO_BROADCAST, SO_TIMESTAMP, SO_TIMESTAMPNS, SOCK_RAW, SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW,
-    SOL_SOCKET,
+    SO_BROADCAST, SOCK_RAW, SOL_ICMPV6, SOL_IP, SOL_IPV6, SOL_RAW, SOL_SOCKET,
 };
-use syscalls::abi::time::{Timespec, Timeval};
 use syscalls::{Errno, SysResult};
 use zerocopy::IntoBytes;
 
@@ -258,15 +256,10 @@ impl RawSocket {
     }
 
     fn ancillary(&self, received: &Received) -> Vec<Ancillary> {
-        let mut messages = Vec::new();
+        let mut messages = self.options.stamping.messages(received.time_ns, false);
         let mut add = |level, kind, data: &[u8]| {
             messages.push(Ancillary { level, kind, data: data.to_vec() });
         };
-        if self.options.switch(SO_TIMESTAMPNS) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMPNS, Timespec::from_ns(received.time_ns).as_bytes());
-        } else if self.options.switch(SO_TIMESTAMP) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMP, Timeval::from_ns(received.time_ns).as_bytes());
-        }
         let index = received.interface.to_ne_bytes();
         let (ttl, tos) = (i32::from(received.ttl), i32::from(received.tos));
         match received.to {

@@ -33,9 +33,6 @@ use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{IoSink, IoSource};
 
-/// The most complaints that wait to be read.
-const MAX_COMPLAINTS: usize = 64;
-
 struct State {
     local: Option<Endpoint>,
     place: Option<Place>,
@@ -114,6 +111,10 @@ impl UdpSocket {
             inbox: Mutex::new(Queue::default()),
             queue: WaitQueue::new(),
         })
+    }
+
+    fn receive_limit(&self) -> usize {
+        usize::try_from(self.options.receive_buffer.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     fn ports(&self) -> &Ports<Weak<Self>> {
@@ -214,10 +215,7 @@ impl UdpSocket {
             state.error = Some(errno);
         }
         if wants_all {
-            let complaints = &mut self.inbox.lock().complaints;
-            if complaints.len() < MAX_COMPLAINTS {
-                complaints.push_back(complaint);
-            }
+            self.inbox.lock().add_returned(complaint, self.receive_limit());
         }
         self.queue.notify(Events::all());
     }
@@ -427,7 +425,7 @@ impl Socket for UdpSocket {
         if !inbox.is_empty() {
             ready |= Events::READABLE;
         }
-        if !inbox.complaints.is_empty() {
+        if inbox.has_returned() {
             ready |= Events::ERR;
         }
         ready

@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use syscalls::abi::socket::{
     IP_PKTINFO, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_HOPLIMIT, IPV6_PKTINFO,
     IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS, MsgFlags,
-    SO_TIMESTAMP, SO_TIMESTAMPNS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK,
-    UDP_NO_CHECK6_RX, UDP_NO_CHECK6_TX, UDPLITE_RECV_CSCOV, UDPLITE_SEND_CSCOV,
+    SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK, UDP_NO_CHECK6_RX,
+    UDP_NO_CHECK6_TX, UDPLITE_RECV_CSCOV, UDPLITE_SEND_CSCOV,
 };
-use syscalls::abi::time::{Timespec, Timeval};
 use syscalls::{Errno, SysResult};
-use zerocopy::IntoBytes;
 
-use super::queue::{self, About};
+use super::queue::{self, About, Stamp};
 use super::{Endpoint, Family, IpAddr, UdpSocket};
 use crate::net::inet::{common_option, interface};
 use crate::net::{Ancillary, Incoming};
@@ -118,15 +116,10 @@ impl UdpSocket {
 
     /// Returns the control messages that go with a datagram.
     pub(super) fn ancillary(&self, about: &About) -> Vec<Ancillary> {
-        let mut messages = Vec::new();
+        let mut messages = self.options.stamping.messages(about.time_ns, false);
         let mut add = |level, kind, data: &[u8]| {
             messages.push(Ancillary { level, kind, data: data.to_vec() });
         };
-        if self.options.switch(SO_TIMESTAMPNS) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMPNS, Timespec::from_ns(about.time_ns).as_bytes());
-        } else if self.options.switch(SO_TIMESTAMP) == Some(true) {
-            add(SOL_SOCKET, SO_TIMESTAMP, Timeval::from_ns(about.time_ns).as_bytes());
-        }
         let index = about.interface.to_ne_bytes();
         if let IpAddr::V4(to) = about.to.ip {
             if self.ip.flag(SOL_IP, IP_PKTINFO) {
@@ -165,27 +158,43 @@ impl UdpSocket {
         messages
     }
 
-    /// Receives a datagram that has come back (`MSG_ERRQUEUE`).
+    /// Receives a datagram that has come back, or the time at which one was sent (`MSG_ERRQUEUE`).
     pub(super) fn recv_complaint(&self, dst: &mut dyn IoSink) -> SysResult<Incoming> {
-        let complaint = self.inbox.lock().complaints.pop_front().ok_or(Errno::EAGAIN)?;
+        let complaint = self.inbox.lock().take_returned().ok_or(Errno::EAGAIN)?;
         let n = queue::put(dst, &complaint.data)?;
+        let is_v6 = self.family == Family::V6;
         let errno = u32::try_from(complaint.errno.raw()).unwrap_or(0);
         // `struct sock_extended_err`: errno, origin, type, code; then the offender's address.
-        let (level, kind, origin, family) = match complaint.to.ip {
-            IpAddr::V4(_) => (SOL_IP, IP_RECVERR, [2, 3, 3, 0], Family::V4),
-            IpAddr::V6(_) => (SOL_IPV6, IPV6_RECVERR, [3, 1, 4, 0], Family::V6),
+        let (level, kind, origin) = match complaint.to.ip {
+            IpAddr::V4(_) => (SOL_IP, IP_RECVERR, [2, 3, 3, 0]),
+            IpAddr::V6(_) => (SOL_IPV6, IPV6_RECVERR, [3, 1, 4, 0]),
         };
-        let (level, kind) =
-            if self.family == Family::V6 { (SOL_IPV6, IPV6_RECVERR) } else { (level, kind) };
-        let mut data = [&errno.to_ne_bytes()[..], &origin, &[0; 8]].concat();
-        let offender = Endpoint { ip: complaint.offender, port: 0 };
-        let family = if self.family == Family::V6 { Family::V6 } else { family };
-        data.extend_from_slice(&offender.encode(family));
+        let (level, kind) = if is_v6 { (SOL_IPV6, IPV6_RECVERR) } else { (level, kind) };
+        let family = if is_v6 || complaint.to.ip.is_ipv6() { Family::V6 } else { Family::V4 };
+        let offender = Endpoint { ip: complaint.offender, port: 0 }.encode(family);
+        let mut ancillary = Vec::new();
+        let (about, addr) = match complaint.stamp {
+            Some(Stamp { time_ns, event, number }) => {
+                ancillary = self.options.stamping.messages(time_ns, true);
+                const ORIGIN_TIMESTAMPING: u8 = 4;
+                let head = [&errno.to_ne_bytes()[..], &[ORIGIN_TIMESTAMPING, 0, 0, 0]].concat();
+                let about = [&head[..], &event.to_ne_bytes(), &number.to_ne_bytes()].concat();
+                // Only a frame tells a socket of IPv6 who has sent it.
+                let is_known = is_v6 && !complaint.data.is_empty();
+                let offender = if is_known { offender } else { vec![0; offender.len()] };
+                ([about, offender].concat(), Vec::new())
+            }
+            None => {
+                let about = [&errno.to_ne_bytes()[..], &origin, &[0; 8], &offender].concat();
+                (about, complaint.to.encode(self.family))
+            }
+        };
+        ancillary.push(Ancillary { level, kind, data: about });
         Ok(Incoming {
             n,
             full: complaint.data.len(),
-            addr: complaint.to.encode(self.family),
-            ancillary: vec![Ancillary { level, kind, data }],
+            addr,
+            ancillary,
             flags: MsgFlags::ERRQUEUE,
             ..Incoming::default()
         })

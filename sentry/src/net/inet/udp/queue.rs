@@ -28,7 +28,16 @@ struct Datagram {
     about: About,
 }
 
-/// A datagram that nobody has taken, returned to its sender.
+/// That a datagram has come to a place on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamp {
+    pub(super) time_ns: i64,
+    /// `SCM_TSTAMP_*`
+    pub(super) event: u32,
+    pub(super) number: u32,
+}
+
+/// A datagram that nobody has taken, returned to its sender; or one that is stamped.
 pub(super) struct Complaint {
     pub(super) data: Vec<u8>,
     /// Where it was sent.
@@ -36,6 +45,7 @@ pub(super) struct Complaint {
     /// Who says that there is nobody.
     pub(super) offender: IpAddr,
     pub(super) errno: Errno,
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// What is received at once.
@@ -51,7 +61,8 @@ pub(super) struct Queue {
     datagrams: VecDeque<Datagram>,
     n_bytes: usize,
     pub(super) n_dropped: u64,
-    pub(super) complaints: VecDeque<Complaint>,
+    returned: VecDeque<Complaint>,
+    n_returned_bytes: usize,
 }
 
 /// Returns what a datagram counts for: Linux's buffers have a head and come in steps.
@@ -93,6 +104,27 @@ impl Queue {
         self.n_bytes += charge(data.len());
         self.datagrams.push_back(Datagram { data, about });
         true
+    }
+
+    /// Returns whether anything has come back.
+    pub(super) fn has_returned(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
+    /// Returns a datagram to its sender; loses it where there are too many.
+    pub(super) fn add_returned(&mut self, complaint: Complaint, limit: usize) {
+        let n = self.n_returned_bytes.saturating_add(charge(complaint.data.len()));
+        if n < limit {
+            self.n_returned_bytes = n;
+            self.returned.push_back(complaint);
+        }
+    }
+
+    /// Takes the first datagram that has come back.
+    pub(super) fn take_returned(&mut self) -> Option<Complaint> {
+        let complaint = self.returned.pop_front()?;
+        self.n_returned_bytes -= charge(complaint.data.len());
+        Some(complaint)
     }
 
     /// Takes the first datagram, or looks at what follows `skip` bytes.

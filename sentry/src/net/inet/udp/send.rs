@@ -7,11 +7,11 @@ use std::sync::{Arc, Weak};
 use syscalls::abi::socket::{
     IP_MULTICAST_ALL, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_TOS, IP_TTL, IPV6_MULTICAST_HOPS,
     IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SO_BROADCAST, SO_REUSEPORT,
-    SOL_IP, SOL_IPV6,
+    SOL_IP, SOL_IPV6, StampFlags,
 };
 use syscalls::{Errno, SysResult};
 
-use super::queue::{About, Complaint};
+use super::queue::{About, Complaint, Stamp};
 use super::wishes::Wishes;
 use super::{Endpoint, Family, State, UdpSocket};
 use crate::kernel::Kernel;
@@ -21,8 +21,8 @@ use crate::net::inet::local::Parcel;
 use crate::net::inet::ports::Ports;
 use crate::net::inet::{Inet, LOOPBACK_INDEX};
 use crate::net::stack::Quality;
-use crate::net::stack::wire::{self, PROTOCOL_UDP};
-use crate::net::{Outgoing, read_all};
+use crate::net::stack::wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
+use crate::net::{Outgoing, packet, read_all};
 use crate::sync::Events;
 use crate::vfs::IoSource;
 
@@ -209,6 +209,7 @@ impl UdpSocket {
             }
             stack.send_datagram(from, to, &data, quality)?;
         }
+        self.stamp(&data, &about, wishes.record);
         let is_here = is_to_many || inet.is_local(to.ip);
         if is_here && !self.is_lite && inet.is_watched() {
             let ttl_and_tos = |n: i32, default| u8::try_from(n).unwrap_or(default);
@@ -239,10 +240,35 @@ impl UdpSocket {
                 && inet.stack().is_some_and(|stack| stack.ask_resolver(&data, from, to)) => {}
             None => {
                 let (offender, errno) = (to.ip, Errno::ECONNREFUSED);
-                self.complain(Complaint { data, to, offender, errno });
+                self.complain(Complaint { data, to, offender, errno, stamp: None });
             }
         }
         Ok(())
+    }
+
+    /// Tells the sender when a datagram has left, where that is asked for.
+    fn stamp(&self, data: &[u8], about: &About, record: Option<StampFlags>) {
+        const SCHEDULED: u32 = 1;
+        const SENT: u32 = 0;
+        let (record, number) = self.options.stamping.sends(record);
+        let events = [(StampFlags::TX_SCHED, SCHEDULED), (StampFlags::TX_SOFTWARE, SENT)];
+        let events = events.into_iter().filter(|(flag, _)| record.contains(*flag));
+        let mut is_any = false;
+        for (_, event) in events {
+            is_any = true;
+            let is_time_only = self.options.stamping.flags().contains(StampFlags::OPT_TSONLY);
+            let complaint = Complaint {
+                data: if is_time_only { Vec::new() } else { frame(data, about) },
+                to: about.to,
+                offender: about.from.ip,
+                errno: Errno::ENOMSG,
+                stamp: Some(Stamp { time_ns: about.time_ns, event, number }),
+            };
+            self.inbox.lock().add_returned(complaint, self.receive_limit());
+        }
+        if is_any {
+            self.queue.notify(Events::ERR);
+        }
     }
 
     /// Returns how much of a datagram the checksum covers, where that is not all.
@@ -272,9 +298,7 @@ impl UdpSocket {
                 Some(n) => data.truncate(n.saturating_sub(UDP_HEADER)),
             }
         }
-        let limit = self.options.receive_buffer.load(Ordering::Relaxed);
-        let limit = usize::try_from(limit).unwrap_or(0);
-        if self.inbox.lock().add(data, about, limit) {
+        if self.inbox.lock().add(data, about, self.receive_limit()) {
             self.queue.notify(Events::READABLE);
         }
     }
@@ -326,7 +350,7 @@ impl Inet {
     ) {
         // The sender is who would get the answer.
         if let Some(sender) = self.receiver(&self.udp, to, from) {
-            sender.complain(Complaint { data, to, offender, errno });
+            sender.complain(Complaint { data, to, offender, errno, stamp: None });
         }
     }
 
@@ -409,6 +433,17 @@ impl Inet {
         };
         candidates.into_iter().filter(gets).collect()
     }
+}
+
+/// Returns a datagram with all its headers, as the loopback interface has it.
+fn frame(data: &[u8], about: &About) -> Vec<u8> {
+    let About { from, to, ttl, tos, .. } = *about;
+    let number = |n: i32, default| u8::try_from(n).unwrap_or(default);
+    let quality = Quality { ttl: number(ttl, 64), tos: number(tos, 0), is_whole: false };
+    let segment = summed_segment(from, to, data);
+    let parcel = Parcel::new((from.ip, to.ip), PROTOCOL_UDP, quality, &segment);
+    let ethertype = if to.ip.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+    packet::frame_of([0; 6], [0; 6], ethertype, &parcel.packet())
 }
 
 /// Returns a datagram with its header.

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use syscalls::abi::socket::{
     IP_PKTINFO, IP_RETOPTS, IP_TOS, IP_TTL, IPV6_DONTFRAG, IPV6_HOPLIMIT, IPV6_PKTINFO,
-    IPV6_TCLASS, SOL_IP, SOL_IPV6,
+    IPV6_TCLASS, SOL_IP, SOL_IPV6, SOL_SOCKET, StampFlags,
 };
 use syscalls::{Errno, SysResult};
 
-use crate::net::Ancillary;
 use crate::net::inet::Inet;
+use crate::net::{Ancillary, timestamp};
 
 /// How one datagram is to be sent, where that differs from the socket's options.
 #[derive(Clone, Copy, Default)]
@@ -20,6 +20,8 @@ pub(super) struct Wishes {
     pub(super) tos: Option<i32>,
     /// The source address of `IP_PKTINFO`, `IPV6_PKTINFO`.
     pub(super) source: Option<IpAddr>,
+    /// When its sending is stamped.
+    pub(super) record: Option<StampFlags>,
 }
 
 /// Returns the number that a message consists of.
@@ -53,6 +55,9 @@ impl Wishes {
                     wishes.set_source(inet, ip.to_ipv4_mapped().ok_or(Errno::EINVAL)?.into())?;
                 }
                 (IpAddr::V6(_), SOL_IPV6) => wishes.read_v6(inet, *kind, data)?,
+                (_, SOL_SOCKET) if timestamp::is_option(*kind) => {
+                    wishes.record = Some(timestamp::read_record(data)?);
+                }
                 // What is of another level is not looked at.
                 _ => {}
             }
