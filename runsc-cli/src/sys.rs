@@ -20,6 +20,7 @@ use std::time::Duration;
 use libc::{c_int, c_long, c_uint};
 
 pub(crate) mod mounts;
+pub(crate) mod network;
 pub(crate) mod terminal;
 
 /// A child process and the descriptor that refers to it whatever becomes of its number.
