@@ -166,11 +166,16 @@ fn read_set(addr: u64) -> Option<u64> {
 #[inline]
 fn wake(addr: u64) -> Option<i64> {
     fence(SeqCst);
+    (n_asleep(addr)? == 0).then_some(0)
+}
+
+/// Returns how many sleep on this word, or on others with the same number.
+#[inline]
+fn n_asleep(addr: u64) -> Option<u32> {
     let process = core::ptr::with_exposed_provenance::<Process>(layout::PROCESS_BASE as usize);
     // SAFETY: see the module; all fields are atomics.
     let counts = unsafe { &(*process).futex_waiters };
-    let count = counts.get(process::futex_count(addr))?;
-    (count.load(Relaxed) == 0).then_some(0)
+    Some(counts.get(process::futex_count(addr))?.load(Relaxed))
 }
 
 /// Refuses to wait for a word that has another value, and can be read, or gets one soon.
@@ -199,7 +204,8 @@ fn watch(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
     let n_quick = if quick { slot.quick_waits.load(Relaxed) } else { 0 };
     slot.wanted_wait.store(started, Relaxed);
     slot.quick_waits.store(n_quick.saturating_add(1), Relaxed);
-    if started == 0 || n_quick < MIN_QUICK {
+    // Where others sleep already, more want the word than can hand it over.
+    if started == 0 || n_quick < MIN_QUICK || n_asleep(addr)? != 0 {
         return None;
     }
     let unwatched = slot.unwatched_waits.load(Relaxed);
