@@ -6,4 +6,5 @@ pub(crate) mod name;
 pub(crate) mod open;
 pub(crate) mod socket;
 pub(crate) mod walk;
+pub(crate) mod watch;
 pub(crate) mod xattr;

@@ -112,6 +112,9 @@ const FILE_CALLS: &[libc::c_long] = &[
     libc::SYS_removexattr,
     libc::SYS_connect,
     libc::SYS_bind,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
 ];
 
 /// The calls of the allocator and of the language's runtime.

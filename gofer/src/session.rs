@@ -9,6 +9,7 @@ use syscalls::{Errno, SysResult};
 
 use crate::attr;
 use crate::fid_table::{FidTable, Node};
+use crate::ops::watch::Watches;
 use crate::reopen::Reopener;
 use crate::{MountOptions, ops};
 
@@ -19,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) options: MountOptions,
     /// Whether walks look for access control lists, too: from the first time on that the client has asked for one.
     pub(crate) looks_for_acls: bool,
+    /// What is watched for changes.
+    pub(crate) watches: Watches,
     /// Room for the entries of directories, empty between requests.
     pub(crate) entries: Vec<u8>,
 }
@@ -49,6 +52,8 @@ pub(crate) enum Outcome {
     Statfs(Statfs),
     /// A new file and, where it was opened, a descriptor.
     Node(reply::Node, Option<OwnedFd>),
+    /// The number of a watch.
+    Watch(u32),
     /// A string of bytes.
     Bytes(Vec<u8>),
     /// The operation has encoded its reply.
@@ -65,7 +70,13 @@ impl Session {
     pub(crate) fn new(root: OwnedFd, options: MountOptions, max_fids: usize) -> SysResult<Self> {
         let attr = attr::get(&root)?;
         let fids = FidTable::new(Node::new(root, &attr), max_fids);
-        Ok(Self { fids, options, looks_for_acls: false, entries: Vec::new() })
+        Ok(Self {
+            fids,
+            options,
+            looks_for_acls: false,
+            watches: Watches::default(),
+            entries: Vec::new(),
+        })
     }
 
     /// Serves one message; the reply is encoded into `buffer`.
@@ -152,6 +163,9 @@ impl Session {
                 self.check_writable()?;
                 ops::socket::bind(self, reopener, dir, name, ownership, kind)
             }
+            Request::Notify => ops::watch::notify(self),
+            Request::Watch { fid } => ops::watch::watch(self, fid),
+            Request::Unwatch { watch } => ops::watch::unwatch(self, watch),
             Request::Close { ref fids } => {
                 fids.iter().for_each(|fid| self.fids.remove(fid));
                 Ok(Outcome::Silent)
@@ -183,6 +197,7 @@ fn encode(opcode: Opcode, tag: u32, outcome: SysResult<Outcome>, buffer: &mut Ve
             descriptors.extend(fd);
             reply::encode_fixed(opcode, tag, &node, n_fds, buffer)
         }
+        Ok(Outcome::Watch(number)) => reply::encode_fixed(opcode, tag, &number, 0, buffer),
         Ok(Outcome::Bytes(bytes)) => reply::encode_bytes(opcode, tag, &bytes, buffer),
         Err(errno) => reply::encode_status(opcode, tag, Some(errno), 0, buffer),
     };

@@ -10,7 +10,7 @@ pub mod wait_queue;
 use std::ops::{Deref, DerefMut};
 
 pub use rare::Rare;
-pub use wait_queue::{Events, Registration, WaitQueue, Waiter};
+pub use wait_queue::{Events, HostReadiness, Registration, WaitQueue, Waiter};
 
 /// A mutual-exclusion lock.
 #[derive(Debug, Default)]

@@ -279,7 +279,7 @@ macro_rules! for_each_syscall {
             IOPRIO_SET ioprio_set(which: Enum(sched::IOPRIO_WHO_NAMES), who: Int, ioprio: Int) -> Int, Partial, sched, "kept and returned; the host schedules";
             IOPRIO_GET ioprio_get(which: Enum(sched::IOPRIO_WHO_NAMES), who: Int) -> Int, Full, sched, "";
             INOTIFY_INIT inotify_init() -> Int, Full, notify, "";
-            INOTIFY_ADD_WATCH inotify_add_watch(fd: Fd, pathname: InStr, mask: Flags(inotify::InotifyMask)) -> Int, Partial, notify, "changes made inside the sandbox";
+            INOTIFY_ADD_WATCH inotify_add_watch(fd: Fd, pathname: InStr, mask: Flags(inotify::InotifyMask)) -> Int, Partial, notify, "of files shared with the host, changes by others but neither their opens nor their reads";
             INOTIFY_RM_WATCH inotify_rm_watch(fd: Fd, wd: Int) -> Int, Full, notify, "";
             MIGRATE_PAGES migrate_pages(pid: Int, maxnode: ULong, old_nodes: Ptr, new_nodes: Ptr) -> Int, Partial, memory, "kept and shown: there is one node";
             OPENAT openat(dirfd: DirFd, pathname: InStr, flags: Mixed(OPEN), mode: Mode) -> Int, Full, open, "";

@@ -20,3 +20,5 @@ mod pods;
 mod resources;
 #[cfg(test)]
 mod submounts;
+#[cfg(test)]
+mod watches;

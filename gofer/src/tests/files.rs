@@ -1,6 +1,7 @@
 //! What a session serves.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use gofer_wire::{
@@ -101,6 +102,60 @@ fn new_files_have_the_owner_and_mode_that_were_asked_for() {
     }
     let again = Request::Mkdir { dir, name: name("d"), ownership: owner(0o755) };
     assert_eq!(rig.node(&again).err(), Some(Errno::EEXIST));
+}
+
+/// Reads the events of a connection, as watches and masks.
+fn events(inotify: &OwnedFd) -> Vec<(i32, u32)> {
+    let mut buffer = [0; 4096];
+    let Ok(n) = rustix::io::read(inotify, &mut buffer) else { return Vec::new() };
+    let mut rest = &buffer[..n];
+    let mut found = Vec::new();
+    while let Some((head, after)) = rest.split_first_chunk::<16>() {
+        let word = |at: usize| u32::from_ne_bytes(head[at..at + 4].try_into().expect("a word"));
+        found.push((word(0).cast_signed(), word(4)));
+        rest = &after[usize::try_from(word(12)).expect("small")..];
+    }
+    found
+}
+
+#[test]
+fn what_happens_to_watched_files_is_told() {
+    const IN_CREATE: u32 = 0x100;
+    const IN_ATTRIB: u32 = 0x4;
+    let mut rig = Rig::writable();
+    fs::write(rig.path("file"), "text").expect("write");
+    let fid = rig.fid("file");
+    let watch = Request::Watch { fid };
+    assert_eq!(rig.call(&watch).err(), Some(Errno::EINVAL));
+    assert_eq!(rig.call(&Request::Unwatch { watch: 1 }).err(), Some(Errno::EINVAL));
+    let inotify = rig.call(&Request::Notify).expect("notify").1.expect("a descriptor");
+    let number = |rig: &mut Rig, fid| {
+        let (body, _) = rig.call(&Request::Watch { fid }).expect("watch");
+        reply::fixed::<u32>(&body).expect("decode")
+    };
+    let (root, file) = (number(&mut rig, ROOT_FID), number(&mut rig, fid));
+    assert_eq!(number(&mut rig, fid), file);
+    // What the gofer does for its own ends is not.
+    rig.call(&Request::Open { fid, flags: OpenFlags::READ }).expect("open");
+    rig.read_dir(ROOT_FID);
+    assert_eq!(events(&inotify), []);
+    fs::set_permissions(rig.path("file"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    fs::write(rig.path("other"), "").expect("write");
+    let told = events(&inotify);
+    let has = |watch: u32, mask| told.contains(&(watch.cast_signed(), mask));
+    assert!(has(file, IN_ATTRIB) && has(root, IN_ATTRIB) && has(root, IN_CREATE), "{told:?}");
+    for watch in [root, file] {
+        rig.call(&Request::Unwatch { watch }).expect("unwatch");
+        assert_eq!(rig.call(&Request::Unwatch { watch }).err(), Some(Errno::EINVAL));
+    }
+    events(&inotify);
+    fs::remove_file(rig.path("other")).expect("remove");
+    assert_eq!(events(&inotify), []);
+    // One more descriptor tells the same.
+    let (_, again) = rig.call(&Request::Notify).expect("notify");
+    number(&mut rig, ROOT_FID);
+    fs::write(rig.path("more"), "").expect("write");
+    assert!(!events(&again.expect("a descriptor")).is_empty());
 }
 
 #[test]

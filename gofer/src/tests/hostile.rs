@@ -34,6 +34,28 @@ fn names_that_leave_the_directory_are_refused_whoever_encodes_them() {
 }
 
 #[test]
+fn watches_are_limited() {
+    let mut rig = Rig::writable();
+    rig.call(&Request::Notify).expect("notify");
+    for number in 0..=gofer_wire::MAX_WATCHES {
+        let file = number.to_string();
+        fs::write(rig.path(&file), "").expect("write");
+        let fid = rig.fid(&file);
+        let watched = rig.call(&Request::Watch { fid });
+        rig.call(&Request::Close { fids: Fids::new(&[fid]) }).expect("close");
+        if number == gofer_wire::MAX_WATCHES {
+            assert_eq!(watched.err(), Some(Errno::ENOSPC));
+        } else if watched.err() == Some(Errno::ENOSPC) {
+            // The host has fewer.
+            break;
+        }
+    }
+    rig.call(&Request::Unwatch { watch: 1 }).expect("unwatch");
+    let fid = rig.fid("0");
+    rig.call(&Request::Watch { fid }).expect("room again");
+}
+
+#[test]
 fn a_directory_that_becomes_a_link_at_any_moment_leads_nowhere() {
     let mut rig = Rig::writable();
     fs::create_dir(rig.path("dir")).expect("mkdir");

@@ -127,6 +127,12 @@ opcodes! {
     SyncFs = 25,
     /// Resolves several names below one directory.
     Lookup = 26,
+    /// Donates the descriptor from which events are read.
+    Notify = 27,
+    /// Watches a file.
+    Watch = 28,
+    /// Ends the watch of a file.
+    Unwatch = 29,
 }
 
 /// The start of every message.

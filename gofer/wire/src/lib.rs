@@ -21,7 +21,7 @@ pub type Fid = u32;
 pub const ROOT_FID: Fid = 0;
 
 /// The version that `Attach` asks for and returns.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The length of the longest message, header included.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -34,6 +34,9 @@ pub const MAX_WALK: usize = 64;
 
 /// The number of fids that one `Close` may name.
 pub const MAX_CLOSE: usize = 1024;
+
+/// The number of files that may be watched on one connection.
+pub const MAX_WATCHES: usize = 16 * 1024;
 
 /// The length of the longest name.
 pub const NAME_MAX: usize = 255;

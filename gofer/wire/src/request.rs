@@ -217,6 +217,19 @@ pub enum Request<'a> {
         /// A regular file or directory on the file system.
         fid: Fid,
     },
+    /// Reply: a descriptor, of `inotify(7)`: what happens to the files that are watched on this connection.
+    Notify,
+    /// Watches a file for changes. Reply: the watch's number (`u32`), as the events have it; the same for a file that
+    /// is watched already.
+    Watch {
+        /// Any file.
+        fid: Fid,
+    },
+    /// Reply: nothing.
+    Unwatch {
+        /// The watch's number.
+        watch: u32,
+    },
     /// No reply.
     Close {
         /// The fids. Unknown ones and the root's are ignored.
@@ -347,6 +360,9 @@ impl<'a> Request<'a> {
             Self::Bind { .. } => Opcode::Bind,
             Self::TmpFile { .. } => Opcode::TmpFile,
             Self::SyncFs { .. } => Opcode::SyncFs,
+            Self::Notify => Opcode::Notify,
+            Self::Watch { .. } => Opcode::Watch,
+            Self::Unwatch { .. } => Opcode::Unwatch,
             Self::Close { .. } => Opcode::Close,
         }
     }
@@ -445,6 +461,9 @@ impl<'a> Request<'a> {
             },
             Opcode::TmpFile => Self::TmpFile { dir: r.u32()? },
             Opcode::SyncFs => Self::SyncFs { fid: r.u32()? },
+            Opcode::Notify => Self::Notify,
+            Opcode::Watch => Self::Watch { fid: r.u32()? },
+            Opcode::Unwatch => Self::Unwatch { watch: r.u32()? },
             Opcode::Close => Self::Close { fids: Fids::decode(r)? },
         })
     }
@@ -470,7 +489,10 @@ impl<'a> Request<'a> {
             | Self::Statfs { fid }
             | Self::ListXattr { fid }
             | Self::SyncFs { fid }
+            | Self::Watch { fid }
+            | Self::Unwatch { watch: fid }
             | Self::TmpFile { dir: fid } => w.write(fid),
+            Self::Notify => {}
             Self::Setattr { fid, attr } => {
                 w.write(fid);
                 w.write(attr);

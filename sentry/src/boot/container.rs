@@ -55,12 +55,17 @@ const DEFAULT_LINKS: [(&str, &str); 6] = [
 ];
 
 /// The gofer connections that have not been taken, by index.
-pub(super) struct Connections(Vec<Option<OwnedFd>>);
+pub(super) struct Connections {
+    sockets: Vec<Option<OwnedFd>>,
+    poller: Arc<HostPoller>,
+}
 
 impl Connections {
     pub(super) fn attach(&mut self, index: usize, caching: Caching) -> SysResult<GoferFs> {
-        let socket = self.0.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
-        GoferFs::attach(socket, caching)
+        let socket = self.sockets.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
+        let fs = GoferFs::attach(socket, caching)?;
+        fs.hear(self.poller.clone());
+        Ok(fs)
     }
 }
 
@@ -83,7 +88,8 @@ pub(super) fn load(
     gofers: Vec<OwnedFd>,
     stdio: Vec<OwnedFd>,
 ) -> Result<Loaded, StartError> {
-    let mut connections = Connections(gofers.into_iter().map(Some).collect());
+    let mut connections =
+        Connections { sockets: gofers.into_iter().map(Some).collect(), poller: poller.clone() };
     let namespace = mount_root(config, &container.user_ns, &mut connections)
         .map_err(|errno| failure("mounting the root file system", errno))?;
     let fs = FsContext::new(namespace.clone());

@@ -7,7 +7,7 @@
 //!
 //! What may be remembered is decided by [`Caching`]. Lock order: `Store::inodes`, then
 //! `GoferInode::state`, then the connection's and `Store::ring`; none is held across a call of the gofer but the
-//! connection's own.
+//! connection's own and those of [`watch`].
 //!
 //! Architecture Invariant: no path is composed here. The gofer is asked for single names below
 //! files that it has named itself.
@@ -20,6 +20,7 @@ mod directory;
 mod file;
 mod inode;
 mod names;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -32,11 +33,12 @@ use gofer_wire::{Fid, ROOT_FID, Request, VERSION, reply};
 use syscalls::SysResult;
 use syscalls::abi::fs::Statfs;
 
-use crate::sync::Mutex;
+use crate::sync::{HostReadiness, Mutex};
 use crate::vfs::{FileSystem, Inode};
 use ahead::{Results, Ring};
 use connection::Connection;
 use directory::Listing;
+use watch::Watching;
 
 pub use inode::GoferInode;
 
@@ -84,6 +86,7 @@ pub(crate) struct Store {
     recent: Mutex<VecDeque<Arc<OwnedFd>>>,
     /// Listings read last, and what was found of their names.
     ring: Mutex<Ring>,
+    watching: Watching,
     /// Counts the occasions after which all attributes are fetched again.
     epoch: AtomicU64,
     /// Counts changes of names.
@@ -115,6 +118,7 @@ impl GoferFs {
             inodes: Mutex::new(HashMap::new()),
             recent: Mutex::new(VecDeque::new()),
             ring: Mutex::new(Ring::default()),
+            watching: Watching::default(),
             epoch: AtomicU64::new(0),
             n_changes: AtomicU64::new(0),
             round: AtomicU64::new(0),
@@ -123,6 +127,11 @@ impl GoferFs {
         let statfs: gofer_wire::Statfs =
             store.connection.call_fixed(&Request::Statfs { fid: ROOT_FID })?;
         Ok(Self { store, root, kind: attr::file_system_name(statfs.kind) })
+    }
+
+    /// Lets whoever watches files hear of what others do to them. Without, they hear of the sandbox's own doings alone.
+    pub fn hear(&self, readiness: Arc<dyn HostReadiness>) {
+        self.store.watching.set_readiness(readiness);
     }
 
     /// Returns whether the gofer refuses changes.

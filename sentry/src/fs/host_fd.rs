@@ -17,7 +17,7 @@ use sentry_host::poll::{Poller, ready_now};
 use sentry_host::stream::{self, GetRequest, SetRequest};
 use syscalls::{Errno, SysResult, UserAddr};
 
-use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
+use crate::sync::{Events, HostReadiness, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{Attr, File, IoSink, IoSource, OpenFile, WriteOffset};
 
@@ -127,6 +127,18 @@ impl HostPoller {
                 }
             }
         }
+    }
+}
+
+impl HostReadiness for HostPoller {
+    fn follow(self: Arc<Self>, fd: BorrowedFd<'_>, queue: &WaitQueue) -> SysResult<u64> {
+        Self::follow(&self, fd, queue)
+    }
+
+    fn forget(&self, key: u64, fd: BorrowedFd<'_>) {
+        Self::forget(self, key);
+        // Others have the same file open, so closing it would not end the watch.
+        self.poller.unwatch(fd);
     }
 }
 

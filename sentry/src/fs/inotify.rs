@@ -153,8 +153,7 @@ impl Queue {
             return false;
         }
         let event = if self.events.len() >= MAX_QUEUED {
-            let mask = InotifyMask::Q_OVERFLOW.bits();
-            let overflow = Queued { wd: -1, mask, cookie: 0, name: Vec::new() };
+            let overflow = overflow();
             if self.events.back() == Some(&overflow) {
                 return false;
             }
@@ -219,13 +218,18 @@ impl Marks {
         let mut slot = dentry.inode().extras().watches.lock();
         let marks = Self::of(&mut slot);
         let mut list = marks.list.lock();
-        if let Some(at) = list.iter().position(|mark| mark.wd == wd && mark.inotify.ptr_eq(inotify))
-        {
+        let at = list.iter().position(|mark| mark.wd == wd && mark.inotify.ptr_eq(inotify));
+        if let Some(at) = at {
             list.swap_remove(at);
             notify::watch_removed();
         }
         if list.is_empty() {
             *slot = None;
+        }
+        drop(list);
+        drop(slot);
+        if at.is_some() {
+            dentry.inode().unwatch();
         }
     }
 }
@@ -253,6 +257,17 @@ impl Inotify {
     /// # Errors
     /// `EEXIST` under `IN_MASK_CREATE`, `ENOSPC`.
     pub fn add(&self, dentry: &Arc<Dentry>, mask: InotifyMask) -> SysResult<i32> {
+        // Before anybody can end it.
+        dentry.inode().clone().watch(dentry);
+        let result = self.add_mark(dentry, mask);
+        if !matches!(result, Ok((_, true))) {
+            dentry.inode().unwatch();
+        }
+        result.map(|(wd, _)| wd)
+    }
+
+    /// Adds a watch, and returns its number and whether it is new.
+    fn add_mark(&self, dentry: &Arc<Dentry>, mask: InotifyMask) -> SysResult<(i32, bool)> {
         let kept = (mask & KEPT) | InotifyMask::UNMOUNT;
         let mut state = self.state.lock();
         let mut slot = dentry.inode().extras().watches.lock();
@@ -265,7 +280,7 @@ impl Inotify {
             }
             let is_adding = mask.contains(InotifyMask::MASK_ADD);
             watch.mask = if is_adding { watch.mask | kept } else { kept };
-            return Ok(wd);
+            return Ok((wd, false));
         }
         if state.watches.len() >= MAX_WATCHES {
             return Err(Errno::ENOSPC);
@@ -275,7 +290,7 @@ impl Inotify {
         state.watches.insert(wd, Watch { dentry: dentry.clone(), mask: kept });
         marks.list.lock().push(Mark { inotify: self.this.clone(), wd });
         notify::watch_added();
-        Ok(wd)
+        Ok((wd, true))
     }
 
     /// Removes a watch.
@@ -296,7 +311,14 @@ impl Inotify {
 
     /// Is told of an event on the inode of a watch.
     fn happened(&self, wd: i32, mask: u32, cookie: u32, name: Option<&[u8]>) {
-        let is_gone = mask & InotifyMask::DELETE_SELF.bits() != 0;
+        if mask & InotifyMask::Q_OVERFLOW.bits() != 0 {
+            let is_new = self.state.lock().events.push(overflow());
+            if is_new {
+                self.queue.notify(Events::READABLE);
+            }
+            return;
+        }
+        let is_gone = mask & InotifyMask::DELETE_SELF.bits() != 0 && name.is_none();
         let (is_new, removed) = {
             let mut state = self.state.lock();
             let Some(watch) = state.watches.get(&wd) else { return };
@@ -327,6 +349,11 @@ impl Inotify {
             self.queue.notify(Events::READABLE);
         }
     }
+}
+
+/// The event that says that others were lost.
+fn overflow() -> Queued {
+    Queued { wd: -1, mask: InotifyMask::Q_OVERFLOW.bits(), cookie: 0, name: Vec::new() }
 }
 
 /// The event that says that a watch is no more.

@@ -4,10 +4,12 @@
 //! and is notified from the thread that changed something. Registering does not block and waiting
 //! is not done on a host thread: a blocked task is simply not resumed (see `task::block`).
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bitflags::bitflags;
+use syscalls::SysResult;
 
 use super::Mutex;
 
@@ -45,6 +47,18 @@ impl Events {
     pub const READABLE: Self = Self::IN.union(Self::RDNORM);
     /// Writable, in both spellings.
     pub const WRITABLE: Self = Self::OUT.union(Self::WRNORM);
+}
+
+/// Who waits for descriptors of the host, and tells wait queues.
+pub trait HostReadiness: Send + Sync {
+    /// Tells `queue` of every change of `fd`, until [`HostReadiness::forget`]. Returns the key.
+    ///
+    /// # Errors
+    /// `ENOMEM`, `ENOSPC`.
+    fn follow(self: Arc<Self>, fd: BorrowedFd<'_>, queue: &WaitQueue) -> SysResult<u64>;
+
+    /// Tells nobody of a descriptor any more.
+    fn forget(&self, key: u64, fd: BorrowedFd<'_>);
 }
 
 /// Somebody who waits.

@@ -217,6 +217,14 @@ impl Dentry {
         self.children.read().contains_key(name)
     }
 
+    /// Returns what was last known as `name`, right or not.
+    pub fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
+        match self.children.read().get(name) {
+            Some(Child::Positive(child)) => Some(child.clone()),
+            _ => None,
+        }
+    }
+
     /// Returns whether the file system will be asked about `name`.
     pub(super) fn is_asked_about(&self, name: &[u8]) -> bool {
         let is_covered = match self.children.read().get(name) {

@@ -10,6 +10,7 @@ use syscalls::{Errno, SysResult};
 
 use super::acl::{Acl, AclKind};
 use super::attr::{Attr, FileType, SetAttr};
+use super::dentry::Dentry;
 use super::file::File;
 use super::io::{IoSink, IoSource};
 use super::lease::Told;
@@ -375,6 +376,15 @@ pub trait Inode: Any + Send + Sync {
         let _ = task;
         Ok(())
     }
+
+    /// Is told that somebody, who has found it by `dentry`, wants to hear of what others do to the inode: it announces that
+    /// with `notify::from_host`, where there are others and as far as it can.
+    fn watch(self: Arc<Self>, dentry: &Arc<Dentry>) {
+        let _ = dentry;
+    }
+
+    /// Is told that one of those does not any more.
+    fn unwatch(&self) {}
 
     /// Returns a host descriptor, open for reading only, from which the content of a regular file
     /// can be read: what an overlay builds upon. The content must not change any more.

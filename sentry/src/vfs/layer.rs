@@ -66,7 +66,7 @@ impl Layer {
             dir.link(name, inode)?;
             Ok(inode.clone())
         })?;
-        notify::file(target, notify::IN_ATTRIB);
+        notify::linked(target);
         notify::created(dir, name, false);
         Ok(())
     }
@@ -106,17 +106,14 @@ impl Layer {
         })?;
         let Some((child, target)) = moved else { return Ok(()) };
         child.inode().renamed();
-        notify::moved((dir, name), (new_dir, new_name), &child);
-        match target {
-            Some(target) if is_exchange => {
-                target.inode().renamed();
-                notify::moved((new_dir, new_name), (dir, name), &target);
-            }
-            Some(target) => {
-                target.inode().name_removed();
-                notify::file(&target, notify::IN_DELETE_SELF);
-            }
-            None => {}
+        let replaced = target.as_ref().filter(|_| !is_exchange);
+        if let Some(replaced) = replaced {
+            replaced.inode().name_removed();
+        }
+        notify::moved((dir, name), (new_dir, new_name), &child, replaced);
+        if let Some(target) = target.filter(|_| is_exchange) {
+            target.inode().renamed();
+            notify::moved((new_dir, new_name), (dir, name), &target, None);
         }
         Ok(())
     }

@@ -144,7 +144,7 @@ pub fn link(walk: &mut Walk<'_>, target: &Path, path: &[u8]) -> SysResult<()> {
         dir.link(name, inode)?;
         Ok(inode.clone())
     })?;
-    notify::file(&target.dentry, notify::IN_ATTRIB);
+    notify::linked(&target.dentry);
     notify::created(&step.dir.dentry, name, false);
     Ok(())
 }
@@ -254,17 +254,16 @@ pub fn rename(
     )?;
     if let Some((child, target)) = moved {
         child.inode().renamed();
-        notify::moved((&from.dir.dentry, old_name), (&to.dir.dentry, new_name), &child);
-        match target {
-            Some(target) if is_exchange => {
-                target.inode().renamed();
-                notify::moved((&to.dir.dentry, new_name), (&from.dir.dentry, old_name), &target);
-            }
-            Some(target) => {
-                target.inode().name_removed();
-                notify::file(&target, notify::IN_DELETE_SELF);
-            }
-            None => {}
+        let old = (&from.dir.dentry, &old_name[..]);
+        let new = (&to.dir.dentry, &new_name[..]);
+        let replaced = target.as_ref().filter(|_| !is_exchange);
+        if let Some(replaced) = replaced {
+            replaced.inode().name_removed();
+        }
+        notify::moved(old, new, &child, replaced);
+        if let Some(target) = target.filter(|_| is_exchange) {
+            target.inode().renamed();
+            notify::moved(new, old, &target, None);
         }
     }
     Ok(())

@@ -68,6 +68,17 @@ fn dir_bit(dentry: &Dentry) -> u32 {
     if dentry.is_dir() { IN_ISDIR } else { 0 }
 }
 
+/// Announces what the host has told of an inode: something that others did.
+pub fn from_host(inode: &Arc<dyn Inode>, mask: u32, cookie: u32, name: Option<&[u8]>) {
+    tell(inode, mask, cookie, name);
+}
+
+/// Returns a number that joins the two halves of a move.
+pub fn next_cookie() -> u32 {
+    static NEXT_COOKIE: AtomicU32 = AtomicU32::new(1);
+    NEXT_COOKIE.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Announces something that happened to a file, to its own watches and to those of its directory.
 pub fn file(dentry: &Arc<Dentry>, mask: u32) {
     if !is_watched() {
@@ -93,28 +104,49 @@ pub fn removed(dir: &Arc<Dentry>, name: &[u8], child: &Arc<Dentry>) {
     if !is_watched() {
         return;
     }
-    let n_links = child.inode().attr().map_or(0, |attr| attr.nlink);
     if !child.is_dir() {
         // The number of links has changed.
         tell(child.inode(), IN_ATTRIB, 0, None);
     }
+    tell_gone(child);
     tell(dir.inode(), IN_DELETE | dir_bit(child), 0, Some(name));
-    if child.is_dir() || n_links == 0 {
-        tell(child.inode(), IN_DELETE_SELF, 0, None);
+}
+
+/// Announces that a file has got a further name.
+pub fn linked(target: &Arc<Dentry>) {
+    if is_watched() {
+        tell(target.inode(), IN_ATTRIB, 0, None);
     }
 }
 
-/// Announces that `child` has moved.
-pub fn moved(from: (&Arc<Dentry>, &[u8]), to: (&Arc<Dentry>, &[u8]), child: &Arc<Dentry>) {
-    static NEXT_COOKIE: AtomicU32 = AtomicU32::new(1);
+/// Announces that `child` has moved, into the place of another file where there was one.
+pub fn moved(
+    from: (&Arc<Dentry>, &[u8]),
+    to: (&Arc<Dentry>, &[u8]),
+    child: &Arc<Dentry>,
+    replaced: Option<&Arc<Dentry>>,
+) {
     if !is_watched() {
         return;
     }
-    let cookie = NEXT_COOKIE.fetch_add(1, Ordering::Relaxed);
+    let cookie = next_cookie();
     tell(from.0.inode(), IN_MOVED_FROM | dir_bit(child), cookie, Some(from.1));
     tell(to.0.inode(), IN_MOVED_TO | dir_bit(child), cookie, Some(to.1));
     if Arc::ptr_eq(from.0.inode(), to.0.inode()) {
         super::lease::renamed(to.0.inode().extras());
     }
+    if let Some(replaced) = replaced {
+        tell(replaced.inode(), IN_ATTRIB | dir_bit(replaced), 0, None);
+    }
     tell(child.inode(), IN_MOVE_SELF, 0, None);
+    if let Some(replaced) = replaced {
+        tell_gone(replaced);
+    }
+}
+
+/// Announces that a file has gone whose name has, where it has no other.
+fn tell_gone(child: &Arc<Dentry>) {
+    if child.is_dir() || child.inode().attr().is_ok_and(|attr| attr.nlink == 0) {
+        tell(child.inode(), IN_DELETE_SELF, 0, None);
+    }
 }

@@ -45,6 +45,9 @@ fn samples<'a>(names: &'a [Name<'a>], fids: &'a [Fid]) -> Vec<Request<'a>> {
         Request::Bind { dir: 4, name: name(b"s"), ownership, kind },
         Request::TmpFile { dir: 0 },
         Request::SyncFs { fid: 0 },
+        Request::Notify,
+        Request::Watch { fid: 4 },
+        Request::Unwatch { watch: 1 },
         Request::Close { fids: Fids::new(fids) },
     ]
 }

@@ -8,6 +8,7 @@ use syscalls::abi::fs::OpenFlags;
 use syscalls::{Errno, SysResult};
 
 use super::inode::GoferInode;
+use super::watch::{CONTENT, Own};
 use crate::task::CurrentTask;
 use crate::vfs::{Content, File, Inode, IoSink, IoSource, Mappable, WriteOffset, file, host_io};
 
@@ -18,6 +19,8 @@ pub(super) struct GoferFile {
     descriptor: Arc<OwnedFd>,
     /// A read-only one beside the other, made when it is first needed.
     read_only: OnceLock<Arc<OwnedFd>>,
+    /// Begun when the file goes, and ended when the descriptor has gone.
+    closing: Option<Own>,
     /// The flags of `open(2)`, for `O_SYNC` and `O_DSYNC`, which `F_SETFL` does not change.
     flags: OpenFlags,
 }
@@ -34,7 +37,7 @@ impl GoferFile {
             inode.write_descriptor()?
         };
         let flags = OpenFlags::from_bits_retain(flags);
-        Ok(Self { inode, descriptor, read_only: OnceLock::new(), flags })
+        Ok(Self { inode, descriptor, read_only: OnceLock::new(), closing: None, flags })
     }
 
     pub(super) fn read_to(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
@@ -46,6 +49,7 @@ impl GoferFile {
         src: &mut dyn IoSource,
         offset: WriteOffset,
     ) -> SysResult<(usize, u64)> {
+        let _own = self.inode.own_file(CONTENT);
         let descriptor = self.descriptor.as_fd();
         let result = match offset {
             WriteOffset::At(offset) => {
@@ -69,6 +73,14 @@ impl GoferFile {
             host::sync(self.descriptor.as_fd(), !self.flags.contains(OpenFlags::SYNC))?;
         }
         Ok(())
+    }
+}
+
+impl Drop for GoferFile {
+    fn drop(&mut self) {
+        if self.flags.bits() & OpenFlags::ACCMODE != 0 {
+            self.closing = self.inode.store().own_close(&self.inode, &self.descriptor);
+        }
     }
 }
 
@@ -138,6 +150,7 @@ impl File for GoferFile {
     }
 
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> SysResult<()> {
+        let _own = self.inode.own_file(CONTENT);
         host::allocate(self.descriptor.as_fd(), mode, offset, len)
     }
 }

@@ -1,12 +1,14 @@
 //! [`GoferInode`]: a file that the gofer knows by a fid.
 
+mod socket;
+
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use gofer_wire::request::{self, Ownership};
-use gofer_wire::{BindKind, Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
+use gofer_wire::{Fid, Name, OpenFlags, Request, UnlinkFlags, reply};
 use syscalls::{Errno, SysResult};
 
 use super::acl::KnownAcls;
@@ -14,10 +16,12 @@ use super::ahead::{self, Ahead, Results, Scan};
 use super::directory::{GoferDirectory, Listing};
 use super::file::GoferFile;
 use super::names::{BELIEF, Names};
+use super::watch::{CONTENT, Change};
 use super::{Caching, Identity, SETTLED, Store, attr};
 use crate::sync::Mutex;
 use crate::task::CurrentTask;
 use crate::vfs::acl::{Acl, AclKind};
+use crate::vfs::dentry::Dentry;
 use crate::vfs::inode;
 use crate::vfs::{
     Attr, Content, File, FileType, Inode, InodeExtras, ListEntry, LookupPolicy, MapMode, Mappable,
@@ -50,7 +54,7 @@ pub(super) struct State {
     is_stale: bool,
     /// Set where the file may have no name any more: the host frees its space with the last
     /// descriptor, so none is kept for later.
-    is_unnamed: bool,
+    pub(super) is_unnamed: bool,
     /// Donated descriptors: for reading, and for reading and writing. Held by open files, mappings
     /// and `Store::recent`.
     read: Weak<OwnedFd>,
@@ -122,6 +126,10 @@ impl GoferInode {
 
     pub(super) const fn fid(&self) -> Fid {
         self.fid
+    }
+
+    pub(super) const fn host_identity(&self) -> Identity {
+        self.identity
     }
 
     pub(super) const fn store(&self) -> &Arc<Store> {
@@ -345,35 +353,6 @@ impl GoferInode {
         Ok(self.target.get_or_init(|| target).clone())
     }
 
-    /// Connects to the unix socket that this inode is the name of.
-    ///
-    /// # Errors
-    /// `ECONNREFUSED` where the mount does not permit it, or nobody listens; `EAGAIN`.
-    pub fn connect(&self, kind: BindKind) -> SysResult<OwnedFd> {
-        self.store.connection.call_descriptor(&Request::Connect { fid: self.fid, kind })
-    }
-
-    /// Creates a unix socket below this directory, bound to `name`.
-    ///
-    /// # Errors
-    /// `EPERM` where the mount does not permit it; `EADDRINUSE`.
-    pub fn bind(
-        &self,
-        name: &[u8],
-        node: &NewNode,
-        kind: BindKind,
-    ) -> SysResult<(Arc<Self>, OwnedFd)> {
-        let request = Request::Bind {
-            dir: self.fid,
-            name: Name::new(name)?,
-            ownership: ownership(node),
-            kind,
-        };
-        let (node, socket) = self.store.connection.call_with_descriptor(&request)?;
-        self.changed(name);
-        Ok((self.store.adopt(node, None), socket))
-    }
-
     /// Is told that a name below this directory has changed.
     fn changed(&self, name: &[u8]) {
         self.store.n_changes.fetch_add(1, Ordering::Relaxed);
@@ -390,6 +369,7 @@ impl GoferInode {
     }
 
     fn remove(&self, name: &[u8], flags: UnlinkFlags) -> SysResult<()> {
+        let _own = self.own_name(name);
         let request = Request::Unlink { dir: self.fid, name: Name::new(name)?, flags };
         self.store.connection.call_status(&request)?;
         self.changed(name);
@@ -502,6 +482,7 @@ impl Inode for GoferInode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
+        let _own = self.own_file(CONTENT);
         let only_size = SetAttr { size: change.size, ..SetAttr::default() };
         let open = self.state.lock().write.upgrade();
         if let (Some(size), Some(open)) = (change.size, open)
@@ -591,6 +572,7 @@ impl Inode for GoferInode {
     fn create(&self, name: &[u8], node: &NewNode) -> SysResult<Arc<dyn Inode>> {
         let (dir, name, ownership) = (self.fid, Name::new(name)?, ownership(node));
         let connection = &self.store.connection;
+        let _own = self.own_name(name.as_bytes());
         let special = |type_bits: FileType, device| {
             let (major, minor) = attr::split_device(device);
             let mode = ownership.mode | type_bits.mode_bits();
@@ -626,6 +608,9 @@ impl Inode for GoferInode {
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> SysResult<()> {
         let target = self.sibling(target)?;
+        let _own = self
+            .store
+            .own(|| vec![Change::Name(self.identity, Box::from(name)), target.as_changed(CONTENT)]);
         let request = Request::Link { fid: target.fid, dir: self.fid, name: Name::new(name)? };
         let new = self.store.connection.call_fixed(&request)?;
         self.changed(name);
@@ -671,6 +656,10 @@ impl Inode for GoferInode {
         flags: u32,
     ) -> SysResult<()> {
         let new_dir = self.sibling(new_dir)?;
+        let _own = self.store.own(|| {
+            let names = [(self.identity, name), (new_dir.identity, new_name)];
+            names.map(|(dir, name)| Change::Name(dir, Box::from(name))).into()
+        });
         let request = Request::Rename {
             old_dir: self.fid,
             old_name: Name::new(name)?,
@@ -701,6 +690,14 @@ impl Inode for GoferInode {
                 task.kernel.special_files.open(task, &inode, rdev, flags)
             }
         }
+    }
+
+    fn watch(self: Arc<Self>, dentry: &Arc<Dentry>) {
+        self.store.watch(&self, dentry);
+    }
+
+    fn unwatch(&self) {
+        self.store.unwatch(self.identity);
     }
 
     fn host_content(&self) -> SysResult<Arc<OwnedFd>> {
@@ -739,6 +736,7 @@ impl Inode for GoferInode {
         }
         let flags = gofer_wire::XattrFlags::from_bits(flags.bits()).ok_or(Errno::EINVAL)?;
         let name = xattr_name(name)?;
+        let _own = self.own_file(CONTENT);
         let request = Request::SetXattr { fid: self.fid, name, value, flags };
         self.store.connection.call_status(&request)?;
         self.xattr_changed(name);
@@ -756,6 +754,7 @@ impl Inode for GoferInode {
 
     fn remove_xattr(&self, name: &[u8]) -> SysResult<()> {
         let name = xattr_name(name)?;
+        let _own = self.own_file(CONTENT);
         self.store.connection.call_status(&Request::RemoveXattr { fid: self.fid, name })?;
         self.xattr_changed(name);
         Ok(())

@@ -178,7 +178,169 @@ fn instances_are_limited() -> Outcome {
     Ok(())
 }
 
+/// Everything that a directory is told of but opening and reading.
+const CHANGES: u32 = IN_ATTRIB
+    | IN_CLOSE_WRITE
+    | IN_CREATE
+    | IN_DELETE
+    | IN_DELETE_SELF
+    | IN_MODIFY
+    | IN_MOVE_SELF
+    | IN_MOVED_FROM
+    | IN_MOVED_TO;
+
+fn a_watch_outlives_the_replacement_of_a_child() -> Outcome {
+    ok!(put(c"f", b"old"));
+    ok!(put(c"g", b"new"));
+    let fd = ok!(init());
+    let w = ok!(add(fd, c".", CHANGES));
+    let f = ok!(add(fd, c"f", CHANGES));
+    let g = ok!(add(fd, c"g", CHANGES));
+    ok!(sys!(SYS_rename, c"g", c"f"));
+    ok!(sys!(SYS_unlink, c"f"));
+    ok!(sys!(SYS_mkdir, c"d", 0o755));
+    let d = ok!(add(fd, c"d", CHANGES));
+    ok!(sys!(SYS_rmdir, c"d"));
+    eq!(
+        ok!(events(fd)),
+        [
+            event(w, IN_MOVED_FROM, "g"),
+            event(w, IN_MOVED_TO, "f"),
+            event(f, IN_ATTRIB, ""),
+            event(g, IN_MOVE_SELF, ""),
+            event(f, IN_DELETE_SELF, ""),
+            event(f, IN_IGNORED, ""),
+            event(g, IN_ATTRIB, ""),
+            event(g, IN_DELETE_SELF, ""),
+            event(g, IN_IGNORED, ""),
+            event(w, IN_DELETE, "f"),
+            event(w, IN_CREATE | IN_ISDIR, "d"),
+            event(d, IN_DELETE_SELF, ""),
+            event(d, IN_IGNORED, ""),
+            event(w, IN_DELETE | IN_ISDIR, "d"),
+        ]
+    );
+    Ok(())
+}
+
+fn each_change_is_told_once() -> Outcome {
+    let fd = ok!(init());
+    let w = ok!(add(fd, c".", CHANGES));
+    for _ in 0..20 {
+        let file = ok!(open(c"f", libc::O_CREAT | O_RDWR));
+        let f = ok!(add(fd, c"f", CHANGES));
+        ok!(write(file, b"x"));
+        ok!(sys!(SYS_fchmod, file, 0o600));
+        ok!(sys!(SYS_ftruncate, file, 10));
+        ok!(close(file));
+        ok!(sys!(SYS_truncate, c"f", 5));
+        ok!(sys!(SYS_chmod, c"f", 0o640));
+        ok!(sys!(SYS_link, c"f", c"l"));
+        ok!(sys!(SYS_unlink, c"l"));
+        ok!(sys!(SYS_symlink, c"f", c"s"));
+        ok!(sys!(SYS_rename, c"s", c"t"));
+        ok!(sys!(SYS_unlink, c"t"));
+        ok!(sys!(SYS_inotify_rm_watch, fd, f));
+        ok!(sys!(SYS_unlink, c"f"));
+        eq!(
+            ok!(events(fd)),
+            [
+                event(w, IN_CREATE, "f"),
+                event(w, IN_MODIFY, "f"),
+                event(f, IN_MODIFY, ""),
+                event(w, IN_ATTRIB, "f"),
+                event(f, IN_ATTRIB, ""),
+                event(w, IN_MODIFY, "f"),
+                event(f, IN_MODIFY, ""),
+                event(w, IN_CLOSE_WRITE, "f"),
+                event(f, IN_CLOSE_WRITE, ""),
+                event(w, IN_MODIFY, "f"),
+                event(f, IN_MODIFY, ""),
+                event(w, IN_ATTRIB, "f"),
+                event(f, IN_ATTRIB, ""),
+                event(w, IN_CREATE, "l"),
+                event(f, IN_ATTRIB, ""),
+                event(w, IN_DELETE, "l"),
+                event(w, IN_CREATE, "s"),
+                event(w, IN_MOVED_FROM, "s"),
+                event(w, IN_MOVED_TO, "t"),
+                event(w, IN_DELETE, "t"),
+                event(f, IN_IGNORED, ""),
+                event(w, IN_DELETE, "f"),
+            ]
+        );
+    }
+    Ok(())
+}
+
+/// What several threads change at once, each is told once, in the order in which it has changed it.
+fn changes_of_threads_are_told_once() -> Outcome {
+    const N_THREADS: usize = 3;
+    const N_ROUNDS: usize = 50;
+    let fd = ok!(init());
+    let w = ok!(add(fd, c".", CHANGES));
+    let threads: Vec<_> = (0..N_THREADS)
+        .map(|thread| {
+            std::thread::spawn(move || -> Result<(), i32> {
+                for round in 0..N_ROUNDS {
+                    let name =
+                        std::ffi::CString::new(format!("{thread}.{round}")).unwrap_or_default();
+                    put(&name, b"x")?;
+                    sys!(SYS_chmod, name.as_c_str(), 0o600)?;
+                    sys!(SYS_unlink, name.as_c_str())?;
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for thread in threads {
+        eq!(thread.join().ok(), Some(Ok(())));
+    }
+    let all = ok!(events(fd));
+    for thread in 0..N_THREADS {
+        let prefix = format!("{thread}.");
+        let own: Vec<_> = all.iter().filter(|(_, _, name)| name.starts_with(&prefix)).collect();
+        let masks = [IN_CREATE, IN_MODIFY, IN_CLOSE_WRITE, IN_ATTRIB, IN_DELETE];
+        let expected: Vec<_> = (0..N_ROUNDS)
+            .flat_map(|round| masks.map(|mask| event(w, mask, &format!("{thread}.{round}"))))
+            .collect();
+        eq!(own, expected.iter().collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+fn many_watches() -> Outcome {
+    const N: usize = 2000;
+    let fd = ok!(init());
+    let mut watches = Vec::new();
+    for number in 0..N {
+        let name = std::ffi::CString::new(format!("d{number}")).unwrap_or_default();
+        ok!(sys!(SYS_mkdir, name.as_c_str(), 0o755));
+        watches.push(ok!(add(fd, &name, CHANGES)));
+    }
+    ok!(put(c"d0/f", b""));
+    ok!(put(c"d1999/f", b""));
+    let (first, last) = (watches[0], watches[N - 1]);
+    eq!(
+        ok!(events(fd)),
+        [
+            event(first, IN_CREATE, "f"),
+            event(first, IN_CLOSE_WRITE, "f"),
+            event(last, IN_CREATE, "f"),
+            event(last, IN_CLOSE_WRITE, "f"),
+        ]
+    );
+    for watch in &watches[1000..] {
+        ok!(sys!(SYS_inotify_rm_watch, fd, *watch));
+    }
+    Ok(())
+}
+
 guest_tests::cases!(
+    a_watch_outlives_the_replacement_of_a_child,
+    each_change_is_told_once,
+    changes_of_threads_are_told_once,
+    many_watches,
     directory_events,
     file_events,
     same_events_merge,
