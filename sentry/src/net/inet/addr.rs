@@ -1,6 +1,7 @@
 //! Addresses of the Internet families, and which of them there is a way to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use syscalls::abi::socket::{AF_INET, AF_INET6, AF_UNSPEC, SockaddrIn, SockaddrIn6};
 use syscalls::{Errno, SysResult};
@@ -33,6 +34,42 @@ impl Family {
             Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         }
+    }
+}
+
+/// The family of a socket, which changes once at most (`IPV6_ADDRFORM`).
+pub(super) struct FamilyCell(AtomicBool);
+
+impl FamilyCell {
+    /// Creates the cell of a socket of this family.
+    pub(super) fn new(family: Family) -> Self {
+        Self(AtomicBool::new(family == Family::V6))
+    }
+
+    /// Returns the family.
+    pub(super) fn get(&self) -> Family {
+        if self.0.load(Ordering::Relaxed) { Family::V6 } else { Family::V4 }
+    }
+
+    /// Makes a socket of IPv6 one of IPv4, where it is connected over that.
+    ///
+    /// # Errors
+    /// `EINVAL` for another family than IPv4, `ENOTCONN`, `EADDRNOTAVAIL` where the peer is one of IPv6.
+    pub(super) fn change(
+        &self,
+        value: &[u8],
+        peer: Option<IpAddr>,
+        is_v6only: bool,
+    ) -> SysResult<()> {
+        let value = value.first_chunk::<4>().ok_or(Errno::EINVAL)?;
+        if i32::from_ne_bytes(*value) != AF_INET {
+            return Err(Errno::EINVAL);
+        }
+        if peer.ok_or(Errno::ENOTCONN)?.is_ipv6() || is_v6only {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        self.0.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 

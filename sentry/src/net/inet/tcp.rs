@@ -28,7 +28,7 @@ pub(super) use self::from_host::HostConnection;
 use self::from_host::HostListener;
 use self::options::TcpOptions;
 use self::remote::Stream;
-use super::addr::{self, Endpoint, Family};
+use super::addr::{self, Endpoint, Family, FamilyCell};
 use super::ip_options::{About, IpOptions};
 use super::ports::{Claim, ClaimState, Place};
 use super::{Inet, interface};
@@ -98,7 +98,7 @@ pub struct TcpSocket {
     this: Weak<TcpSocket>,
     kernel: Arc<Kernel>,
     inet: Arc<Inet>,
-    family: Family,
+    family: FamilyCell,
     uid: u32,
     ino: AtomicU64,
     options: Arc<Options>,
@@ -158,7 +158,7 @@ impl TcpSocket {
             this: this.clone(),
             kernel: kernel.clone(),
             inet: inet.clone(),
-            family,
+            family: FamilyCell::new(family),
             uid,
             ino: AtomicU64::new(0),
             options: Arc::new(options),
@@ -185,8 +185,12 @@ impl TcpSocket {
         &self.inet
     }
 
+    fn family(&self) -> Family {
+        self.family.get()
+    }
+
     fn is_v6only(&self) -> bool {
-        self.family == Family::V6 && self.ip.flag(SOL_IPV6, IPV6_V6ONLY)
+        self.family() == Family::V6 && self.ip.flag(SOL_IPV6, IPV6_V6ONLY)
     }
 
     fn claim(&self, ip: IpAddr, state: ClaimState) -> Claim {
@@ -196,7 +200,7 @@ impl TcpSocket {
     fn about(&self) -> About {
         let state = self.state.lock();
         About {
-            is_v6: self.family == Family::V6,
+            is_v6: self.family() == Family::V6,
             is_stream: true,
             is_raw: false,
             is_bound: state.place.is_some(),
@@ -218,7 +222,7 @@ impl TcpSocket {
             if !state.is_ip_bound
                 && let (Some(place), Some(local)) = (state.place, &mut state.local)
             {
-                local.ip = self.family.any();
+                local.ip = self.family().any();
                 let ip = local.ip;
                 self.inet().tcp.update(place, |claim| claim.ip = ip);
             }
@@ -229,7 +233,7 @@ impl TcpSocket {
         }
         // `getsockname(2)` goes on to tell the port.
         if let Some(local) = state.local.as_mut().filter(|_| !state.is_ip_bound) {
-            local.ip = self.family.any();
+            local.ip = self.family().any();
         }
     }
 
@@ -250,7 +254,7 @@ impl TcpSocket {
     pub fn entry(&self) -> Option<TcpEntry> {
         let state = self.state.lock();
         let local = state.local?;
-        let peer = state.peer.unwrap_or(Endpoint { ip: self.family.any(), port: 0 });
+        let peer = state.peer.unwrap_or(Endpoint { ip: self.family().any(), port: 0 });
         let mut most = 0;
         let (number, queues) = match &state.role {
             Role::Listening { pending, backlog, .. } => {
@@ -278,7 +282,7 @@ impl TcpSocket {
 
     /// Returns whether the socket is one of IPv6.
     pub fn is_v6(&self) -> bool {
-        self.family == Family::V6
+        self.family() == Family::V6
     }
 }
 
@@ -298,7 +302,7 @@ impl Socket for TcpSocket {
     }
 
     fn identity(&self) -> (i32, i32, i32) {
-        (self.family.number(), SOCK_STREAM, IPPROTO_TCP)
+        (self.family().number(), SOCK_STREAM, IPPROTO_TCP)
     }
 
     fn is_stream(&self) -> bool {
@@ -310,7 +314,7 @@ impl Socket for TcpSocket {
     }
 
     fn bind(&self, task: &CurrentTask, given: &[u8]) -> SysResult<()> {
-        let endpoint = super::parse_bind(self.family, given, self.is_v6only())?;
+        let endpoint = super::parse_bind(self.family(), given, self.is_v6only())?;
         let is_group = endpoint.ip.is_multicast() && endpoint.ip.is_ipv6();
         if is_group {
             return Err(Errno::EINVAL);
@@ -343,7 +347,7 @@ impl Socket for TcpSocket {
             Err(error) => {
                 // An address of before is gone now.
                 if let Some(local) = &mut state.local {
-                    local.ip = self.family.any();
+                    local.ip = self.family().any();
                 }
                 return Err(error);
             }
@@ -353,7 +357,7 @@ impl Socket for TcpSocket {
         state.is_ip_bound = !endpoint.ip.is_unspecified();
         state.is_port_bound = endpoint.port != 0;
         drop(state);
-        self.ip.note_bound(self.family, endpoint.ip);
+        self.ip.note_bound(self.family(), endpoint.ip);
         Ok(())
     }
 
@@ -412,7 +416,7 @@ impl Socket for TcpSocket {
 
     fn local_addr(&self) -> Vec<u8> {
         let local = self.state.lock().local;
-        local.unwrap_or(Endpoint { ip: self.family.any(), port: 0 }).encode(self.family)
+        local.unwrap_or(Endpoint { ip: self.family().any(), port: 0 }).encode(self.family())
     }
 
     fn peer_addr(&self) -> SysResult<Vec<u8>> {
@@ -421,11 +425,11 @@ impl Socket for TcpSocket {
         if stream.look(false).phase == Phase::Closed {
             return Err(Errno::ENOTCONN);
         }
-        Ok(state.peer.ok_or(Errno::ENOTCONN)?.encode(self.family))
+        Ok(state.peer.ok_or(Errno::ENOTCONN)?.encode(self.family()))
     }
 
     fn accepted_addr(&self) -> Vec<u8> {
-        self.state.lock().peer.map(|peer| peer.encode(self.family)).unwrap_or_default()
+        self.state.lock().peer.map(|peer| peer.encode(self.family())).unwrap_or_default()
     }
 
     fn send(

@@ -22,7 +22,7 @@ use syscalls::{Errno, SysResult};
 
 use self::queue::{Complaint, Queue};
 pub(in crate::net) use self::send::Arrival;
-use super::addr::{self, Endpoint, Family};
+use super::addr::{self, Endpoint, Family, FamilyCell};
 use super::ip_options::{About, IpOptions};
 use super::ports::{Claim, ClaimState, Place, Ports};
 use super::{Inet, interface};
@@ -52,7 +52,7 @@ pub struct UdpSocket {
     this: Weak<UdpSocket>,
     kernel: Arc<Kernel>,
     inet: Arc<Inet>,
-    family: Family,
+    family: FamilyCell,
     is_lite: bool,
     uid: u32,
     ino: AtomicU64,
@@ -90,7 +90,7 @@ impl UdpSocket {
             this: this.clone(),
             kernel: task.kernel.clone(),
             inet: task.inet(),
-            family,
+            family: FamilyCell::new(family),
             is_lite,
             uid: task.creds().fsuid,
             ino: AtomicU64::new(0),
@@ -121,8 +121,12 @@ impl UdpSocket {
         if self.is_lite { &self.inet.udplite } else { &self.inet.udp }
     }
 
+    fn family(&self) -> Family {
+        self.family.get()
+    }
+
     fn is_v6only(&self) -> bool {
-        self.family == Family::V6 && self.ip.flag(SOL_IPV6, IPV6_V6ONLY)
+        self.family() == Family::V6 && self.ip.flag(SOL_IPV6, IPV6_V6ONLY)
     }
 
     /// Returns whether `bind(2)` has given the socket an address that only IPv6 has.
@@ -134,7 +138,7 @@ impl UdpSocket {
     fn about(&self) -> About {
         let state = self.state.lock();
         About {
-            is_v6: self.family == Family::V6,
+            is_v6: self.family() == Family::V6,
             is_stream: false,
             is_raw: false,
             is_bound: state.place.is_some(),
@@ -171,7 +175,7 @@ impl UdpSocket {
         if state.place.is_some() {
             return Ok(());
         }
-        let ip = state.local.map_or(self.family.any(), |local| local.ip);
+        let ip = state.local.map_or(self.family().any(), |local| local.ip);
         self.take_port(state, Endpoint { ip, port: 0 }).map_err(|_| Errno::EAGAIN)
     }
 
@@ -188,7 +192,7 @@ impl UdpSocket {
         let mut state = self.state.lock();
         state.peer = None;
         if !state.is_ip_bound {
-            self.set_local_ip(&mut state, self.family.any());
+            self.set_local_ip(&mut state, self.family().any());
         }
         if !state.is_port_bound
             && let Some(place) = state.place.take()
@@ -224,7 +228,7 @@ impl UdpSocket {
     pub fn entry(&self) -> Option<UdpEntry> {
         let state = self.state.lock();
         let local = state.local?;
-        let peer = state.peer.unwrap_or(Endpoint { ip: self.family.any(), port: 0 });
+        let peer = state.peer.unwrap_or(Endpoint { ip: self.family().any(), port: 0 });
         let inbox = self.inbox.lock();
         Some(UdpEntry {
             local: (local.ip, local.port),
@@ -239,7 +243,7 @@ impl UdpSocket {
 
     /// Returns whether the socket is one of IPv6.
     pub fn is_v6(&self) -> bool {
-        self.family == Family::V6
+        self.family() == Family::V6
     }
 }
 
@@ -250,7 +254,7 @@ impl Socket for UdpSocket {
 
     fn identity(&self) -> (i32, i32, i32) {
         let protocol = if self.is_lite { IPPROTO_UDPLITE } else { IPPROTO_UDP };
-        (self.family.number(), SOCK_DGRAM, protocol)
+        (self.family().number(), SOCK_DGRAM, protocol)
     }
 
     fn is_stream(&self) -> bool {
@@ -262,7 +266,7 @@ impl Socket for UdpSocket {
     }
 
     fn bind(&self, task: &CurrentTask, given: &[u8]) -> SysResult<()> {
-        let endpoint = super::parse_bind(self.family, given, self.is_v6only())?;
+        let endpoint = super::parse_bind(self.family(), given, self.is_v6only())?;
         if !self.inet.can_bind(endpoint.ip) && !self.ip.is_free_to_bind() {
             return Err(Errno::EADDRNOTAVAIL);
         }
@@ -275,7 +279,7 @@ impl Socket for UdpSocket {
         state.is_ip_bound = !endpoint.ip.is_unspecified();
         state.is_port_bound = endpoint.port != 0;
         drop(state);
-        self.ip.note_bound(self.family, endpoint.ip);
+        self.ip.note_bound(self.family(), endpoint.ip);
         Ok(())
     }
 
@@ -293,10 +297,12 @@ impl Socket for UdpSocket {
             return Ok(());
         }
         let is_mapped =
-            self.family == Family::V6 && addr::family_of(given) == Ok(Family::V4.number());
-        let family = if is_mapped { Family::V4 } else { self.family };
+            self.family() == Family::V6 && addr::family_of(given) == Ok(Family::V4.number());
+        let family = if is_mapped { Family::V4 } else { self.family() };
         let to = addr::parse(family, given)?;
-        if to.ip.is_ipv4() && self.family == Family::V6 && (self.is_v6only() || self.is_bound_v6())
+        if to.ip.is_ipv4()
+            && self.family() == Family::V6
+            && (self.is_v6only() || self.is_bound_v6())
         {
             return Err(if is_mapped { Errno::EAFNOSUPPORT } else { Errno::ENETUNREACH });
         }
@@ -334,12 +340,12 @@ impl Socket for UdpSocket {
 
     fn local_addr(&self) -> Vec<u8> {
         let local = self.state.lock().local;
-        local.unwrap_or(Endpoint { ip: self.family.any(), port: 0 }).encode(self.family)
+        local.unwrap_or(Endpoint { ip: self.family().any(), port: 0 }).encode(self.family())
     }
 
     fn peer_addr(&self) -> SysResult<Vec<u8>> {
         let peer = self.state.lock().peer.filter(|peer| peer.port != 0);
-        Ok(peer.ok_or(Errno::ENOTCONN)?.encode(self.family))
+        Ok(peer.ok_or(Errno::ENOTCONN)?.encode(self.family()))
     }
 
     fn send(
@@ -373,7 +379,7 @@ impl Socket for UdpSocket {
         Ok(Incoming {
             n: datagram.n,
             full: datagram.full,
-            addr: datagram.about.from.encode(self.family),
+            addr: datagram.about.from.encode(self.family()),
             ancillary: self.ancillary(&datagram.about),
             ..Incoming::default()
         })

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use guest_tests::fs::close;
 use guest_tests::mem::zeroed;
 use guest_tests::net::{
-    LOCAL, accept, addr4, bind, connect, connection, listener, name_of, option, peer_of, poll,
-    recv, send, send_to, set_option, socket, wait_for,
+    LOCAL, accept, addr4, addr6, bind, connect, connection, listen, listener, local6, mapped,
+    name_of, option, peer_of, poll, port_of, quiet_port, recv, recv_from, send, send_to,
+    set_option, socket, wait_for,
 };
 use guest_tests::proc::{End, child, sleep, until_asleep, wait};
-use guest_tests::{Outcome, check, eq, fails, ok, sys};
+use guest_tests::{Outcome, SysResult, check, eq, fails, ok, sys};
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EADDRNOTAVAIL, EINVAL, ENOENT, ENOPROTOOPT, EOPNOTSUPP,
-    EPERM, IPPROTO_IP, IPPROTO_IPV6, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE, POLLIN,
-    SHUT_WR, SO_PEEK_OFF, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, SOL_TCP,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EADDRNOTAVAIL, EINVAL, ENOENT, ENOPROTOOPT, ENOTCONN,
+    EOPNOTSUPP, EPERM, IP_TTL, IPPROTO_IP, IPPROTO_IPV6, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL,
+    MSG_WAITFORONE, POLLIN, SHUT_WR, SO_DOMAIN, SO_PEEK_OFF, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM,
+    SOL_SOCKET, SOL_TCP,
 };
 
 const SO_BSDCOMPAT: i32 = 14;
@@ -36,6 +38,7 @@ const IP_CHECKSUM: i32 = 23;
 const IP_RECVERR_RFC4884: i32 = 26;
 const IP_UNICAST_IF: i32 = 50;
 
+const IPV6_ADDRFORM: i32 = 1;
 const IPV6_2292HOPLIMIT: i32 = 8;
 const IPV6_MULTICAST_ALL: i32 = 29;
 const IPV6_MINHOPCOUNT: i32 = 73;
@@ -359,7 +362,84 @@ fn all_messages_are_sent() -> Outcome {
     Ok(())
 }
 
+/// Makes a socket of IPv6 one of IPv4.
+fn reform(fd: i32) -> SysResult {
+    set_option(fd, IPPROTO_IPV6, IPV6_ADDRFORM, AF_INET)
+}
+
+fn connection_becomes_one_of_ipv4() -> Outcome {
+    let server = ok!(socket(AF_INET6, SOCK_STREAM));
+    let port = ok!(quiet_port());
+    ok!(bind(server, &addr6([0; 16], port)));
+    ok!(listen(server, 2));
+    eq!(reform(server), Err(ENOTCONN));
+    let client = ok!(socket(AF_INET6, SOCK_STREAM));
+    eq!(reform(client), Err(ENOTCONN));
+    ok!(connect(client, &addr6(mapped(LOCAL), port)));
+    let own = port_of(&ok!(name_of(client)));
+    for family in [AF_INET6, AF_UNIX, -1] {
+        eq!(set_option(client, IPPROTO_IPV6, IPV6_ADDRFORM, family), Err(EINVAL));
+    }
+    eq!(sys!(SYS_setsockopt, client, IPPROTO_IPV6, IPV6_ADDRFORM, &AF_INET, 2), Err(EINVAL));
+    eq!(ok!(option(client, IPPROTO_IPV6, IPV6_ADDRFORM)), AF_INET6);
+    let accepted = ok!(accept(server, 0));
+    for (fd, name, peer) in [(client, own, port), (accepted, port, own)] {
+        ok!(reform(fd));
+        eq!(ok!(option(fd, SOL_SOCKET, SO_DOMAIN)), AF_INET);
+        eq!(ok!(name_of(fd)), addr4(LOCAL, name));
+        eq!(ok!(peer_of(fd)), addr4(LOCAL, peer));
+        eq!(reform(fd), Err(ENOPROTOOPT));
+        eq!(ok!(option(fd, IPPROTO_IP, IP_TTL)), 64);
+    }
+    eq!(ok!(send(client, b"hello", 0)), 5);
+    eq!(ok!(recv(accepted, &mut [0; 8], 0)), 5);
+    // The one that listens is still one of IPv6.
+    let other = ok!(socket(AF_INET6, SOCK_STREAM));
+    ok!(connect(other, &addr6(local6(), port)));
+    eq!(reform(other), Err(EADDRNOTAVAIL));
+    eq!(reform(ok!(accept(server, 0))), Err(EADDRNOTAVAIL));
+    ok!(shut(client));
+    let ended = ok!(connection(AF_INET6));
+    ok!(shut(ended.0));
+    eq!(reform(ended.0), Err(ENOTCONN));
+    Ok(())
+}
+
+fn datagrams_become_those_of_ipv4() -> Outcome {
+    let peer = ok!(socket(AF_INET6, SOCK_DGRAM));
+    ok!(bind(peer, &addr6(mapped(LOCAL), 0)));
+    let to = ok!(name_of(peer));
+    let fd = ok!(socket(AF_INET6, SOCK_DGRAM));
+    eq!(reform(fd), Err(ENOTCONN));
+    ok!(connect(fd, &to));
+    ok!(reform(fd));
+    eq!(ok!(option(fd, SOL_SOCKET, SO_DOMAIN)), AF_INET);
+    let name = ok!(name_of(fd));
+    eq!(name, addr4(LOCAL, port_of(&name)));
+    eq!(ok!(peer_of(fd)), addr4(LOCAL, port_of(&to)));
+    eq!(ok!(send(fd, b"x", 0)), 1);
+    let (data, from) = ok!(recv_from(peer, 0));
+    eq!(data, b"x");
+    eq!(from, addr6(mapped(LOCAL), port_of(&name)));
+    eq!(ok!(send_to(peer, b"y", &from)), 1);
+    eq!(ok!(recv_from(fd, 0)).1, addr4(LOCAL, port_of(&to)));
+    // With no peer it is what a socket of IPv4 is then.
+    ok!(connect(fd, &[0; 16]));
+    eq!(ok!(name_of(fd))[..2], (AF_INET as u16).to_ne_bytes());
+    let fd = ok!(socket(AF_INET6, SOCK_DGRAM));
+    ok!(connect(fd, &addr6(local6(), 9)));
+    eq!(reform(fd), Err(EADDRNOTAVAIL));
+    eq!(reform(ok!(socket(AF_INET, SOCK_DGRAM))), Err(ENOPROTOOPT));
+    Ok(())
+}
+
+fn shut(fd: i32) -> SysResult {
+    sys!(SYS_shutdown, fd, SHUT_WR)
+}
+
 guest_tests::cases!(
+    connection_becomes_one_of_ipv4,
+    datagrams_become_those_of_ipv4,
     numbers_are_checked,
     sockets_have_numbers,
     peers_have_names,

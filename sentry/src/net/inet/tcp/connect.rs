@@ -71,8 +71,8 @@ impl TcpSocket {
 
     /// Checks the address and takes a port.
     fn start_connect(&self, given: &[u8]) -> SysResult<()> {
-        let given = addr::parse(self.family, given)?;
-        if self.family == Family::V6 && given.ip.is_ipv4() && self.is_v6only() {
+        let given = addr::parse(self.family(), given)?;
+        if self.family() == Family::V6 && given.ip.is_ipv4() && self.is_v6only() {
             return Err(Errno::ENETUNREACH);
         }
         let ip = self.inet().route(given.ip)?;

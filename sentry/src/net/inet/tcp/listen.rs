@@ -42,7 +42,7 @@ impl TcpSocket {
         let now_ns = self.kernel.clock.monotonic_ns();
         let tcp = &self.inet().tcp;
         if place.is_none() {
-            let ip = local.map_or(self.family.any(), |local| local.ip);
+            let ip = local.map_or(self.family().any(), |local| local.ip);
             let claim = self.claim(ip, ClaimState::Bound);
             let range = crate::net::inet::port_range(&self.kernel);
             let new = tcp.bind(0, claim, self.this.clone(), range, now_ns)?;
@@ -162,7 +162,7 @@ impl TcpSocket {
         let server = Self::new(
             &self.kernel,
             &self.inet,
-            self.family,
+            self.family(),
             self.uid,
             self.options.inherit(),
             self.ip.inherit(),

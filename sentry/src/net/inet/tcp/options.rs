@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use syscalls::abi::socket::{
-    SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_CONGESTION, TCP_CORK, TCP_DEFER_ACCEPT,
-    TCP_DELACK_MAX_US, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE, TCP_INFO,
-    TCP_INQ, TCP_IS_MPTCP, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_LINGER2, TCP_MAXSEG,
-    TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_QUICKACK, TCP_RTO_MAX_MS, TCP_RTO_MIN_US, TCP_SAVE_SYN,
-    TCP_SAVED_SYN, TCP_SYNCNT, TCP_THIN_DUPACK, TCP_THIN_LINEAR_TIMEOUTS, TCP_TIMESTAMP,
-    TCP_TX_DELAY, TCP_ULP, TCP_USER_TIMEOUT, TCP_WINDOW_CLAMP,
+    IPV6_ADDRFORM, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_CONGESTION, TCP_CORK,
+    TCP_DEFER_ACCEPT, TCP_DELACK_MAX_US, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT,
+    TCP_FASTOPEN_NO_COOKIE, TCP_INFO, TCP_INQ, TCP_IS_MPTCP, TCP_KEEPCNT, TCP_KEEPIDLE,
+    TCP_KEEPINTVL, TCP_LINGER2, TCP_MAXSEG, TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_QUICKACK,
+    TCP_RTO_MAX_MS, TCP_RTO_MIN_US, TCP_SAVE_SYN, TCP_SAVED_SYN, TCP_SYNCNT, TCP_THIN_DUPACK,
+    TCP_THIN_LINEAR_TIMEOUTS, TCP_TIMESTAMP, TCP_TX_DELAY, TCP_ULP, TCP_USER_TIMEOUT,
+    TCP_WINDOW_CLAMP,
 };
 use syscalls::{Errno, SysResult};
 
@@ -132,7 +133,7 @@ impl TcpSocket {
             }
             SOL_IP | SOL_IPV6 => self.ip.get(self.about(), level, name),
             SOL_TCP => self.get_tcp_option(name),
-            _ if self.family == Family::V6 => Err(Errno::ENOPROTOOPT),
+            _ if self.family() == Family::V6 => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -177,6 +178,14 @@ impl TcpSocket {
     ) -> SysResult<()> {
         match level {
             SOL_SOCKET => interface::set_device_option(task, &self.options, name, value),
+            SOL_IPV6 if name == IPV6_ADDRFORM && self.family() == Family::V6 => {
+                let is_established = self.stream().is_some_and(|stream| {
+                    let look = stream.look(false);
+                    look.phase == Phase::Established && !look.is_receive_shut && !look.is_send_shut
+                });
+                let peer = self.state.lock().peer.filter(|_| is_established);
+                self.family.change(value, peer.map(|peer| peer.ip), self.is_v6only())
+            }
             SOL_IP | SOL_IPV6 => self.ip.set(task, self.about(), level, name, value),
             SOL_TCP if name == TCP_CONGESTION => {
                 let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());

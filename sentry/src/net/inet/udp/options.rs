@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use syscalls::abi::socket::{
-    IP_PKTINFO, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_HOPLIMIT, IPV6_PKTINFO,
-    IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS, MsgFlags,
-    SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK, UDP_NO_CHECK6_RX,
+    IP_PKTINFO, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_ADDRFORM, IPV6_HOPLIMIT,
+    IPV6_PKTINFO, IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS,
+    MsgFlags, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK, UDP_NO_CHECK6_RX,
     UDP_NO_CHECK6_TX, UDPLITE_RECV_CSCOV, UDPLITE_SEND_CSCOV,
 };
 use syscalls::{Errno, SysResult};
 
 use super::queue::{self, About, Stamp};
+use super::send::Corked;
 use super::{Endpoint, Family, IpAddr, UdpSocket};
 use crate::net::inet::{common_option, interface};
 use crate::net::{Ancillary, Incoming};
@@ -65,7 +66,7 @@ impl UdpSocket {
                 let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
                 Ok(i32::from(knob.load(Ordering::Relaxed)).to_ne_bytes().to_vec())
             }
-            _ if self.family == Family::V6 => Err(Errno::ENOPROTOOPT),
+            _ if self.family() == Family::V6 => Err(Errno::ENOPROTOOPT),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -80,6 +81,15 @@ impl UdpSocket {
     ) -> SysResult<()> {
         match level {
             SOL_SOCKET => interface::set_device_option(task, &self.options, name, value),
+            SOL_IPV6 if name == IPV6_ADDRFORM && self.family() == Family::V6 => {
+                let state = self.state.lock();
+                if state.corked.as_ref().is_some_and(Corked::is_v6) {
+                    return Err(Errno::EBUSY);
+                }
+                let peer = state.peer.map(|peer| peer.ip);
+                drop(state);
+                self.family.change(value, peer, self.is_v6only())
+            }
             SOL_IP | SOL_IPV6 => self.ip.set(task, self.about(), level, name, value),
             SOL_UDPLITE if !self.is_lite => Err(Errno::ENOPROTOOPT),
             SOL_UDP | SOL_UDPLITE => {
@@ -139,7 +149,7 @@ impl UdpSocket {
                 add(SOL_IP, IP_TOS, &[u8::try_from(about.tos).unwrap_or(0)]);
             }
         }
-        if self.family == Family::V6 {
+        if self.family() == Family::V6 {
             let is_v6 = about.to.ip.is_ipv6();
             if self.ip.flag(SOL_IPV6, IPV6_RECVPKTINFO) {
                 let to = match about.to.ip {
@@ -162,7 +172,7 @@ impl UdpSocket {
     pub(super) fn recv_complaint(&self, dst: &mut dyn IoSink) -> SysResult<Incoming> {
         let complaint = self.inbox.lock().take_returned().ok_or(Errno::EAGAIN)?;
         let n = queue::put(dst, &complaint.data)?;
-        let is_v6 = self.family == Family::V6;
+        let is_v6 = self.family() == Family::V6;
         let errno = u32::try_from(complaint.errno.raw()).unwrap_or(0);
         // `struct sock_extended_err`: errno, origin, type, code; then the offender's address.
         let (level, kind, origin) = match complaint.to.ip {
@@ -186,7 +196,7 @@ impl UdpSocket {
             }
             None => {
                 let about = [&errno.to_ne_bytes()[..], &origin, &[0; 8], &offender].concat();
-                (about, complaint.to.encode(self.family))
+                (about, complaint.to.encode(self.family()))
             }
         };
         ancillary.push(Ancillary { level, kind, data: about });

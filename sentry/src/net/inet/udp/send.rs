@@ -41,6 +41,13 @@ pub(super) struct Corked {
     wishes: Wishes,
 }
 
+impl Corked {
+    /// Returns whether it goes to an address that only IPv6 has.
+    pub(super) fn is_v6(&self) -> bool {
+        self.to.ip.is_ipv6()
+    }
+}
+
 impl State {
     /// Adds to the datagram that is being collected, or begins one.
     fn collect(
@@ -103,7 +110,7 @@ impl UdpSocket {
         let is_begun = self.state.lock().corked.is_some();
         let (to, wishes) = if is_begun {
             // As on Linux, only one of IPv6 is looked at.
-            if self.family == Family::V6 {
+            if self.family() == Family::V6 {
                 self.given(message)?;
             }
             (None, Wishes::default())
@@ -158,8 +165,8 @@ impl UdpSocket {
     fn given(&self, message: &Outgoing) -> SysResult<Given> {
         let Some(given) = &message.addr else { return Ok(Given::Unspecified) };
         // An address of IPv6 is only good for its own kind.
-        let is_v6only = self.is_v6only() || (self.family == Family::V6 && self.is_bound_v6());
-        match addr::parse_destination(self.family, given, is_v6only)? {
+        let is_v6only = self.is_v6only() || (self.family() == Family::V6 && self.is_bound_v6());
+        match addr::parse_destination(self.family(), given, is_v6only)? {
             Given::Endpoint(to) if to.ip.is_ipv4() && is_v6only => Err(Errno::ENETUNREACH),
             given => Ok(given),
         }
