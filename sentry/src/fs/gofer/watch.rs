@@ -18,7 +18,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use gofer_wire::{Request, reply};
@@ -36,6 +36,10 @@ use crate::vfs::{FileType, Inode as _, inode, notify};
 
 /// How much is read at once.
 const BUFFER: usize = 16 * 1024;
+
+/// How often it is read in a row: more than the host keeps (`fs.inotify.max_queued_events`), so that only who changes files
+/// faster than they can be told of comes to it.
+const MAX_READS: usize = 512;
 
 /// How many halves of moves wait for the other one.
 const MAX_COOKIES: usize = 64;
@@ -59,8 +63,9 @@ pub(super) struct Watching {
 /// Where events come from.
 struct Source {
     descriptor: OwnedFd,
-    key: u64,
+    key: AtomicU64,
     readiness: Arc<dyn HostReadiness>,
+    queue: WaitQueue,
     _registration: Registration,
     _waiter: Arc<dyn Waiter>,
 }
@@ -128,14 +133,28 @@ struct Subject {
 impl Waiter for Reader {
     fn notify(&self, _key: u64, _events: Events) {
         if let Some(store) = self.0.upgrade() {
-            store.take_events();
+            let is_empty = store.take_events();
+            if let Some(source) = store.watching.source.get().filter(|_| !is_empty) {
+                source.ask_again();
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Asks to be told of what there is still to read, after all others who wait.
+    fn ask_again(&self) {
+        let fd = self.descriptor.as_fd();
+        self.readiness.forget(self.key.load(Ordering::Relaxed), fd);
+        if let Ok(key) = self.readiness.clone().follow(fd, &self.queue) {
+            self.key.store(key, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.readiness.forget(self.key, self.descriptor.as_fd());
+        self.readiness.forget(self.key.load(Ordering::Relaxed), self.descriptor.as_fd());
     }
 }
 
@@ -337,7 +356,14 @@ impl Store {
         let queue = WaitQueue::new();
         let registration = queue.register(&waiter, Events::READABLE, 0);
         let key = readiness.clone().follow(descriptor.as_fd(), &queue)?;
-        Ok(Source { descriptor, key, readiness, _registration: registration, _waiter: waiter })
+        Ok(Source {
+            descriptor,
+            key: AtomicU64::new(key),
+            readiness,
+            queue,
+            _registration: registration,
+            _waiter: waiter,
+        })
     }
 
     /// Ends the watch of a file that nobody has watched any more.
@@ -354,14 +380,14 @@ impl Store {
         }
     }
 
-    /// Reads the events that there are, and passes those on that others have made.
-    fn take_events(self: &Arc<Self>) {
-        let Some(source) = self.watching.source.get() else { return };
+    /// Reads the events that there are, and passes those on that others have made. Returns whether there are no more.
+    fn take_events(&self) -> bool {
+        let Some(source) = self.watching.source.get() else { return true };
         let mut buffer = self.watching.buffer.lock();
-        loop {
+        for _ in 0..MAX_READS {
             let n = match stream::read(source.descriptor.as_fd(), &mut buffer) {
                 Ok(n) if n > 0 => n,
-                _ => return,
+                _ => return true,
             };
             let mut rest = buffer.get(..n).unwrap_or_default();
             while let Ok((event, after)) = InotifyEvent::read_from_prefix(rest) {
@@ -372,6 +398,7 @@ impl Store {
                 self.judge(&event, name);
             }
         }
+        false
     }
 
     /// Passes an event on, where others have made it.
