@@ -79,8 +79,8 @@ macro_rules! for_each_syscall {
             GETSOCKNAME getsockname(sockfd: Fd, addr: OutSized(Sockaddr, 2), addrlen: InOutStruct(Int)) -> Int, Full, socket, "";
             GETPEERNAME getpeername(sockfd: Fd, addr: OutSized(Sockaddr, 2), addrlen: InOutStruct(Int)) -> Int, Full, socket, "";
             SOCKETPAIR socketpair(domain: Enum(socket::AF_NAMES), kind: Mixed(SOCKET), protocol: Int, sv: OutStruct(IntPair)) -> Int, Full, socket, "";
-            SETSOCKOPT setsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: InSized(OptVal, 4), optlen: Int) -> Int, Partial, socket, "IP_OPTIONS has no effect; SO_TIMESTAMPING stamps no connections; no MCAST_*, SO_ZEROCOPY, UDP_SEGMENT, UDP_GRO";
-            GETSOCKOPT getsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: OutSized(OptVal, 4), optlen: InOutStruct(Int)) -> Int, Partial, socket, "no SO_ZEROCOPY, SO_PEERGROUPS, UDP_SEGMENT, UDP_GRO";
+            SETSOCKOPT setsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: InSized(OptVal, 4), optlen: Int) -> Int, Partial, socket, "IP_OPTIONS has no effect; SO_TIMESTAMPING stamps no connections; no MCAST_*, SO_ZEROCOPY";
+            GETSOCKOPT getsockopt(sockfd: Fd, level: Enum(socket::SOL_NAMES), optname: SockOpt, optval: OutSized(OptVal, 4), optlen: InOutStruct(Int)) -> Int, Partial, socket, "no SO_ZEROCOPY, SO_PEERGROUPS";
             CLONE clone(flags: Mixed(CLONE), stack: Ptr, parent_tid: OutStruct(Int), child_tid: Ptr, tls: Ptr) -> Int, Full, process, "";
             FORK fork() -> Int, Full, process, "";
             VFORK vfork() -> Int, Full, process, "";

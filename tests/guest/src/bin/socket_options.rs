@@ -13,9 +13,9 @@ use guest_tests::proc::{End, child, sleep, until_asleep, wait};
 use guest_tests::{Outcome, SysResult, check, eq, fails, ok, sys};
 use libc::{
     AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, EADDRNOTAVAIL, EINVAL, ENOENT, ENOPROTOOPT, ENOTCONN,
-    EOPNOTSUPP, EPERM, IP_TTL, IPPROTO_IP, IPPROTO_IPV6, MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL,
-    MSG_WAITFORONE, POLLIN, SHUT_WR, SO_DOMAIN, SO_PEEK_OFF, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM,
-    SOL_SOCKET, SOL_TCP,
+    EOPNOTSUPP, EPERM, IP_TTL, IPPROTO_IP, IPPROTO_IPV6, MSG_DONTWAIT, MSG_MORE, MSG_PEEK,
+    MSG_WAITALL, MSG_WAITFORONE, POLLIN, SHUT_WR, SO_DOMAIN, SO_NO_CHECK, SO_PEEK_OFF, SOCK_DGRAM,
+    SOCK_RAW, SOCK_STREAM, SOL_SOCKET, SOL_TCP, SOL_UDP, UDP_GRO, UDP_SEGMENT,
 };
 
 const SO_BSDCOMPAT: i32 = 14;
@@ -437,7 +437,134 @@ fn shut(fd: i32) -> SysResult {
     sys!(SYS_shutdown, fd, SHUT_WR)
 }
 
+/// Sends with a control message of UDP.
+fn send_cut(fd: i32, data: &[u8], kind: i32, size: &[u8]) -> SysResult {
+    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut bytes = [0; 8];
+    bytes[..size.len()].copy_from_slice(size);
+    let head = SOL_UDP as u64 | (kind as u64) << 32;
+    let mut control = [16 + size.len() as u64, head, u64::from_ne_bytes(bytes)];
+    let mut header: libc::msghdr = zeroed();
+    header.msg_iov = &mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = 24 as _;
+    sys!(SYS_sendmsg, fd, &header, 0)
+}
+
+/// Receives all datagrams that are there: the length of each, and into what length it was to be cut.
+fn lengths(fd: i32) -> Result<Vec<(usize, Option<i32>)>, i32> {
+    let mut all = Vec::new();
+    let mut data = vec![0_u8; 70_000];
+    loop {
+        let mut control = [0_u64; 8];
+        let mut iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+        let mut header: libc::msghdr = zeroed();
+        header.msg_iov = &mut iov;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = 64 as _;
+        match sys!(SYS_recvmsg, fd, &mut header, MSG_DONTWAIT) {
+            Ok(n) => {
+                let is_cut = control[1] == SOL_UDP as u64 | (UDP_GRO as u64) << 32;
+                all.push((n, is_cut.then_some(control[2] as i32)));
+            }
+            Err(libc::EAGAIN) => return Ok(all),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A socket that is connected to the other one.
+fn datagram_pair(family: i32) -> Result<(i32, i32), i32> {
+    let (one, other) = (socket(family, SOCK_DGRAM)?, socket(family, SOCK_DGRAM)?);
+    bind(other, &if family == AF_INET { addr4(LOCAL, 0) } else { addr6(local6(), 0) })?;
+    connect(one, &name_of(other)?)?;
+    Ok((one, other))
+}
+
+/// Returns that many datagrams of a length, and one of another.
+fn of(n: usize, len: usize, last: usize) -> Vec<(usize, Option<i32>)> {
+    [vec![(len, None); n], vec![(last, None)]].concat()
+}
+
+fn datagrams_are_cut() -> Outcome {
+    for family in [AF_INET, AF_INET6] {
+        let (one, other) = ok!(datagram_pair(family));
+        eq!(ok!(option(one, SOL_UDP, UDP_SEGMENT)), 0);
+        for size in [-1, 65_536, i32::MIN] {
+            eq!(set_option(one, SOL_UDP, UDP_SEGMENT, size), Err(EINVAL));
+        }
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 1000));
+        eq!(ok!(option(one, SOL_UDP, UDP_SEGMENT)), 1000);
+        let data = [7; 65_000];
+        for (len, wanted) in [
+            (0, of(0, 0, 0)),
+            (999, of(0, 0, 999)),
+            (1000, of(0, 0, 1000)),
+            (1001, of(1, 1000, 1)),
+            (2500, of(2, 1000, 500)),
+            (9000, of(8, 1000, 1000)),
+        ] {
+            eq!(ok!(send(one, &data[..len], 0)), len);
+            eq!(ok!(lengths(other)), wanted);
+        }
+        // There are at most 128.
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 1));
+        eq!(ok!(send(one, &data[..128], 0)), 128);
+        eq!(ok!(lengths(other)).len(), 128);
+        eq!(send(one, &data[..129], 0), Err(EINVAL));
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 60_000));
+        eq!(ok!(send(one, &data, 0)), data.len());
+        eq!(ok!(lengths(other)), of(1, 60_000, 5000));
+        // A message has precedence.
+        let data = &data[..2500];
+        eq!(ok!(send_cut(one, data, UDP_SEGMENT, &1000_u16.to_ne_bytes())), 2500);
+        eq!(ok!(lengths(other)), of(2, 1000, 500));
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 100));
+        eq!(ok!(send_cut(one, data, UDP_SEGMENT, &[0; 2])), 2500);
+        eq!(ok!(lengths(other)), of(0, 0, 2500));
+        eq!(send_cut(one, data, UDP_SEGMENT, &1000_u32.to_ne_bytes()), Err(EINVAL));
+        eq!(send_cut(one, data, UDP_GRO, &1000_u16.to_ne_bytes()), Err(EINVAL));
+        // What is collected is cut as its first part says.
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 500));
+        eq!(ok!(send(one, &data[..700], MSG_MORE)), 700);
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 300));
+        eq!(ok!(send(one, &data[..700], 0)), 700);
+        eq!(ok!(lengths(other)), of(2, 500, 400));
+    }
+    let (one, _other) = ok!(datagram_pair(AF_INET));
+    ok!(set_option(one, SOL_SOCKET, SO_NO_CHECK, 1));
+    eq!(ok!(send(one, b"abcdef", 0)), 6);
+    ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 4));
+    eq!(send(one, b"abcdef", 0), Err(EINVAL));
+    Ok(())
+}
+
+fn datagrams_stay_together() -> Outcome {
+    for family in [AF_INET, AF_INET6] {
+        let (one, other) = ok!(datagram_pair(family));
+        eq!(ok!(option(other, SOL_UDP, UDP_GRO)), 0);
+        ok!(set_option(other, SOL_UDP, UDP_GRO, 5));
+        eq!(ok!(option(other, SOL_UDP, UDP_GRO)), 1);
+        ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 1000));
+        let data = [7; 2500];
+        for _ in 0..2 {
+            eq!(ok!(send(one, &data, 0)), 2500);
+        }
+        eq!(ok!(send(one, &data[..1000], 0)), 1000);
+        eq!(ok!(lengths(other)), [(2500, Some(1000)), (2500, Some(1000)), (1000, None)]);
+        // Whoever does not want that gets them one by one.
+        ok!(set_option(other, SOL_UDP, UDP_GRO, 0));
+        eq!(ok!(send(one, &data, 0)), 2500);
+        eq!(ok!(lengths(other)), of(2, 1000, 500));
+    }
+    Ok(())
+}
+
 guest_tests::cases!(
+    datagrams_are_cut,
+    datagrams_stay_together,
     connection_becomes_one_of_ipv4,
     datagrams_become_those_of_ipv4,
     numbers_are_checked,

@@ -1,12 +1,12 @@
 //! The options of `SOL_UDP` and `SOL_UDPLITE`, and what they make a receive return.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, Ordering};
 
 use syscalls::abi::socket::{
     IP_PKTINFO, IP_RECVERR, IP_RECVTOS, IP_RECVTTL, IP_TOS, IP_TTL, IPV6_ADDRFORM, IPV6_HOPLIMIT,
     IPV6_PKTINFO, IPV6_RECVERR, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO, IPV6_RECVTCLASS, IPV6_TCLASS,
-    MsgFlags, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK, UDP_NO_CHECK6_RX,
-    UDP_NO_CHECK6_TX, UDPLITE_RECV_CSCOV, UDPLITE_SEND_CSCOV,
+    MsgFlags, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, SOL_UDPLITE, UDP_CORK, UDP_GRO,
+    UDP_NO_CHECK6_RX, UDP_NO_CHECK6_TX, UDP_SEGMENT, UDPLITE_RECV_CSCOV, UDPLITE_SEND_CSCOV,
 };
 use syscalls::{Errno, SysResult};
 
@@ -22,7 +22,11 @@ use crate::vfs::IoSink;
 #[derive(Default)]
 pub(super) struct Knobs {
     pub(super) cork: AtomicBool,
-    no_check_send: AtomicBool,
+    /// `UDP_SEGMENT`, zero for none.
+    pub(super) segment: AtomicU16,
+    /// `UDP_GRO`
+    pub(super) takes_many: AtomicBool,
+    pub(super) no_check_send: AtomicBool,
     no_check_receive: AtomicBool,
     /// How much of what is sent the checksum covers, and at least has to of what is received; zero for all.
     pub(super) send_coverage: AtomicI32,
@@ -35,6 +39,7 @@ impl Knobs {
     fn find(&self, name: i32) -> Option<&AtomicBool> {
         match name {
             UDP_CORK => Some(&self.cork),
+            UDP_GRO => Some(&self.takes_many),
             UDP_NO_CHECK6_TX => Some(&self.no_check_send),
             UDP_NO_CHECK6_RX => Some(&self.no_check_receive),
             _ => None,
@@ -62,6 +67,10 @@ impl UdpSocket {
             SOL_UDP | SOL_UDPLITE => {
                 if let Some(coverage) = self.knobs.find_coverage(name) {
                     return Ok(coverage.load(Ordering::Relaxed).to_ne_bytes().to_vec());
+                }
+                if name == UDP_SEGMENT {
+                    let size = i32::from(self.knobs.segment.load(Ordering::Relaxed));
+                    return Ok(size.to_ne_bytes().to_vec());
                 }
                 let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
                 Ok(i32::from(knob.load(Ordering::Relaxed)).to_ne_bytes().to_vec())
@@ -107,6 +116,11 @@ impl UdpSocket {
                     }
                     return Ok(());
                 }
+                if name == UDP_SEGMENT {
+                    let size = u16::try_from(value).map_err(|_| Errno::EINVAL)?;
+                    self.knobs.segment.store(size, Ordering::Relaxed);
+                    return Ok(());
+                }
                 let is_on = value != 0;
                 let knob = self.knobs.find(name).ok_or(Errno::ENOPROTOOPT)?;
                 knob.store(is_on, Ordering::Relaxed);
@@ -130,6 +144,11 @@ impl UdpSocket {
         let mut add = |level, kind, data: &[u8]| {
             messages.push(Ancillary { level, kind, data: data.to_vec() });
         };
+        if let Some(size) = about.segment
+            && self.knobs.takes_many.load(Ordering::Relaxed)
+        {
+            add(SOL_UDP, UDP_GRO, &i32::from(size).to_ne_bytes());
+        }
         let index = about.interface.to_ne_bytes();
         if let IpAddr::V4(to) = about.to.ip {
             if self.ip.flag(SOL_IP, IP_PKTINFO) {

@@ -21,6 +21,8 @@ pub(super) struct About {
     pub(super) interface: i32,
     /// How much of a datagram of UDP-Lite its checksum covers, where that is not all.
     pub(super) coverage: Option<i32>,
+    /// The length of the datagrams, but for the last one, that have been sent as one (`UDP_SEGMENT`).
+    pub(super) segment: Option<u16>,
 }
 
 struct Datagram {
@@ -169,8 +171,16 @@ mod tests {
     use crate::vfs::VecSink;
 
     const ADDR: Endpoint = Endpoint { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
-    const ABOUT: About =
-        About { from: ADDR, to: ADDR, ttl: 64, tos: 0, time_ns: 0, interface: 1, coverage: None };
+    const ABOUT: About = About {
+        from: ADDR,
+        to: ADDR,
+        ttl: 64,
+        tos: 0,
+        time_ns: 0,
+        interface: 1,
+        coverage: None,
+        segment: None,
+    };
 
     #[test]
     fn datagrams_are_received_whole_or_cut() {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 
 use syscalls::abi::socket::{
     IP_MULTICAST_ALL, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_TOS, IP_TTL, IPV6_MULTICAST_HOPS,
-    IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SO_BROADCAST, SO_REUSEPORT,
-    SOL_IP, SOL_IPV6, StampFlags,
+    IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_UNICAST_HOPS, MsgFlags, SO_BROADCAST, SO_NO_CHECK,
+    SO_REUSEPORT, SOL_IP, SOL_IPV6, StampFlags,
 };
 use syscalls::{Errno, SysResult};
 
@@ -32,6 +32,9 @@ const MAX_V6: usize = 65_527;
 
 /// The size of the header of UDP.
 const UDP_HEADER: usize = 8;
+
+/// The most datagrams that one is cut into.
+const MAX_SEGMENTS: usize = 128;
 
 /// A datagram that is being collected.
 pub(super) struct Corked {
@@ -149,7 +152,9 @@ impl UdpSocket {
         if self.inet.is_broadcast(to.ip) && self.options.switch(SO_BROADCAST) != Some(true) {
             return Err(Errno::EACCES);
         }
-        Ok((to, Wishes::read(&self.inet, to.ip, &message.ancillary)?))
+        let mut wishes = Wishes::read(&self.inet, to.ip, &message.ancillary)?;
+        wishes.segment.get_or_insert_with(|| self.knobs.segment.load(Ordering::Relaxed));
+        Ok((to, wishes))
     }
 
     /// Sends what has been collected.
@@ -187,6 +192,7 @@ impl UdpSocket {
         wishes: Wishes,
     ) -> SysResult<()> {
         let inet = &self.inet;
+        let segment = self.segment(data.len(), to.ip, wishes)?;
         let is_group = to.ip.is_multicast();
         let knob = |v4, v6| {
             let (level, name) = if to.ip.is_ipv4() { (SOL_IP, v4) } else { (SOL_IPV6, v6) };
@@ -201,7 +207,8 @@ impl UdpSocket {
         let tos = wishes.tos.unwrap_or_else(|| knob(IP_TOS, IPV6_TCLASS));
         let time_ns = self.kernel.clock.realtime_ns();
         let coverage = self.coverage(data.len());
-        let about = About { from, to, ttl, tos, time_ns, interface: LOOPBACK_INDEX, coverage };
+        let interface = LOOPBACK_INDEX;
+        let about = About { from, to, ttl, tos, time_ns, interface, coverage, segment };
         let is_to_many = is_group || inet.is_broadcast(to.ip);
         let is_loopback = addr::is_broadcast(to.ip) && from.ip.is_loopback();
         if let Some(stack) = inet.stack().filter(|_| !inet.is_local(to.ip) && !is_loopback) {
@@ -214,7 +221,9 @@ impl UdpSocket {
             if self.is_lite {
                 return Err(Errno::ENETUNREACH);
             }
-            stack.send_datagram(from, to, &data, quality)?;
+            for piece in pieces(&data, segment) {
+                stack.send_datagram(from, to, piece, quality)?;
+            }
         }
         self.stamp(&data, &about, wishes.record);
         let is_here = is_to_many || inet.is_local(to.ip);
@@ -222,11 +231,13 @@ impl UdpSocket {
             let ttl_and_tos = |n: i32, default| u8::try_from(n).unwrap_or(default);
             let quality =
                 Quality { ttl: ttl_and_tos(ttl, 64), tos: ttl_and_tos(tos, 0), is_whole: false };
-            let segment = summed_segment(from, to, &data);
-            let parcel = Parcel::new((from.ip, to.ip), PROTOCOL_UDP, quality, &segment);
-            inet.show_datagram(&parcel);
-            if !is_to_many && inet.receiver(self.ports(), from, to).is_none() {
-                inet.refuse(&parcel, if to.ip.is_ipv4() { [3, 3] } else { [1, 4] });
+            for piece in pieces(&data, segment) {
+                let segment = summed_segment(from, to, piece);
+                let parcel = Parcel::new((from.ip, to.ip), PROTOCOL_UDP, quality, &segment);
+                inet.show_datagram(&parcel);
+                if !is_to_many && inet.receiver(self.ports(), from, to).is_none() {
+                    inet.refuse(&parcel, if to.ip.is_ipv4() { [3, 3] } else { [1, 4] });
+                }
             }
         }
         if is_to_many {
@@ -234,7 +245,7 @@ impl UdpSocket {
                 return Ok(());
             }
             for receiver in inet.receivers_of_all(self.ports(), from, to) {
-                receiver.deliver(data.clone(), about);
+                receiver.take(data.clone(), about);
             }
             return Ok(());
         }
@@ -242,7 +253,7 @@ impl UdpSocket {
             return Ok(());
         }
         match inet.receiver(self.ports(), from, to) {
-            Some(receiver) => receiver.deliver(data, about),
+            Some(receiver) => receiver.take(data, about),
             None if !self.is_lite
                 && inet.stack().is_some_and(|stack| stack.ask_resolver(&data, from, to)) => {}
             None => {
@@ -251,6 +262,33 @@ impl UdpSocket {
             }
         }
         Ok(())
+    }
+
+    /// Returns into how long datagrams one is to be cut, where it is longer.
+    ///
+    /// # Errors
+    /// `EMSGSIZE` where these are too long, `EINVAL` where they are too many or come without a sum, `EIO` of
+    /// UDP-Lite.
+    fn segment(&self, len: usize, to: IpAddr, wishes: Wishes) -> SysResult<Option<u16>> {
+        let Some(size) = wishes.segment.filter(|size| *size != 0) else { return Ok(None) };
+        let n_headers = UDP_HEADER + if to.is_ipv4() { 20 } else { 40 };
+        let mtu = usize::try_from(self.inet.loopback().limits().0).unwrap_or(usize::MAX);
+        // DEVIATION: what goes elsewhere is cut further instead.
+        if self.inet.is_local(to) && n_headers + len.min(size.into()) > mtu {
+            return Err(Errno::EMSGSIZE);
+        }
+        let has_no_sum = if to.is_ipv4() {
+            self.options.switch(SO_NO_CHECK) == Some(true)
+        } else {
+            self.knobs.no_check_send.load(Ordering::Relaxed)
+        };
+        if len > usize::from(size) * MAX_SEGMENTS || has_no_sum {
+            return Err(Errno::EINVAL);
+        }
+        if self.is_lite {
+            return Err(Errno::EIO);
+        }
+        Ok((len > size.into()).then_some(size))
     }
 
     /// Tells the sender when a datagram has left, where that is asked for.
@@ -284,6 +322,16 @@ impl UdpSocket {
         let coverage = self.knobs.send_coverage.load(Ordering::Relaxed);
         let is_partial = usize::try_from(coverage).is_ok_and(|covered| covered < len + HEADER);
         (coverage != 0 && is_partial).then_some(coverage)
+    }
+
+    /// Takes datagrams that have been sent as one: as one where that is asked for.
+    fn take(&self, data: Vec<u8>, about: About) {
+        if about.segment.is_none() || self.knobs.takes_many.load(Ordering::Relaxed) {
+            return self.deliver(data, about);
+        }
+        for piece in pieces(&data, about.segment) {
+            self.deliver(piece.to_vec(), About { segment: None, ..about });
+        }
     }
 
     fn deliver(&self, data: Vec<u8>, about: About) {
@@ -334,7 +382,8 @@ impl Inet {
         let Arrival { from, to, ttl, tos, interface } = arrival;
         let time_ns = kernel.clock.realtime_ns();
         let (ttl, tos) = (ttl.into(), tos.into());
-        let about = About { from, to, ttl, tos, time_ns, interface, coverage: None };
+        let (coverage, segment) = (None, None);
+        let about = About { from, to, ttl, tos, time_ns, interface, coverage, segment };
         let receivers = if is_to_many {
             self.receivers_of_all(&self.udp, from, to)
         } else {
@@ -440,6 +489,16 @@ impl Inet {
         };
         candidates.into_iter().filter(gets).collect()
     }
+}
+
+/// Cuts data into datagrams of a length, of which the last one may be shorter.
+fn pieces(data: &[u8], size: Option<u16>) -> impl Iterator<Item = &[u8]> {
+    let size = size.map_or(data.len(), usize::from).max(1);
+    let n = data.len().div_ceil(size).max(1);
+    (0..n).map(move |index| {
+        let start = index * size;
+        data.get(start..data.len().min(start + size)).unwrap_or_default()
+    })
 }
 
 /// Returns a datagram with all its headers, as the loopback interface has it.

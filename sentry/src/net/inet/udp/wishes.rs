@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use syscalls::abi::socket::{
     IP_PKTINFO, IP_RETOPTS, IP_TOS, IP_TTL, IPV6_DONTFRAG, IPV6_HOPLIMIT, IPV6_PKTINFO,
-    IPV6_TCLASS, SOL_IP, SOL_IPV6, SOL_SOCKET, StampFlags,
+    IPV6_TCLASS, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, StampFlags, UDP_SEGMENT,
 };
 use syscalls::{Errno, SysResult};
 
@@ -20,6 +20,8 @@ pub(super) struct Wishes {
     pub(super) tos: Option<i32>,
     /// The source address of `IP_PKTINFO`, `IPV6_PKTINFO`.
     pub(super) source: Option<IpAddr>,
+    /// `UDP_SEGMENT`: how long each of the datagrams is that it is cut into.
+    pub(super) segment: Option<u16>,
     /// When its sending is stamped.
     pub(super) record: Option<StampFlags>,
 }
@@ -57,6 +59,11 @@ impl Wishes {
                 (IpAddr::V6(_), SOL_IPV6) => wishes.read_v6(inet, *kind, data)?,
                 (_, SOL_SOCKET) if timestamp::is_option(*kind) => {
                     wishes.record = Some(timestamp::read_record(data)?);
+                }
+                (_, SOL_UDP) => {
+                    let size = <[u8; 2]>::try_from(data.as_slice());
+                    let size = size.ok().filter(|_| *kind == UDP_SEGMENT).ok_or(Errno::EINVAL)?;
+                    wishes.segment = Some(u16::from_ne_bytes(size));
                 }
                 // What is of another level is not looked at.
                 _ => {}
