@@ -9,6 +9,7 @@ mod change;
 mod diag;
 mod message;
 mod nics;
+mod notify;
 mod route;
 mod uevent;
 
@@ -37,6 +38,7 @@ use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::{IoSink, IoSource};
 
+pub(crate) use notify::announcing;
 pub use route::Snapshot;
 
 /// What a message counts for besides its bytes.
@@ -301,16 +303,23 @@ impl Socket for NetlinkSocket {
             let host = self.kernel.host_network.as_ref().filter(|_| !self.inet.is_isolated());
             let host = host.map(|network| &network.routes);
             let is_admin = task.is_net_capable(CAP_NET_ADMIN);
-            {
-                let mut state = self.state.lock();
-                let is_capped = state.switches.contains(&NETLINK_CAP_ACK);
-                let port = state.port;
-                for answer in message::serve(&data, port, is_capped, |request| {
+            let (port, is_capped) = {
+                let state = self.state.lock();
+                (state.port, state.switches.contains(&NETLINK_CAP_ACK))
+            };
+            let serve = || {
+                message::serve(&data, port, is_capped, |request| {
                     if self.protocol == NETLINK_SOCK_DIAG {
                         return diag::serve(&self.kernel, &self.inet, request);
                     }
                     route::serve(request, is_admin, host, &self.inet)
-                }) {
+                })
+            };
+            // What changes is told before the answer.
+            let answers = announcing(&self.kernel, &self.inet, serve);
+            {
+                let mut state = self.state.lock();
+                for answer in answers {
                     self.answer(&mut state, answer.into());
                 }
             }

@@ -13,6 +13,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use super::LOOPBACK_INDEX;
 use crate::config::network::AddrConfig;
+use crate::net::netlink::announcing;
 use crate::net::options::Options;
 use crate::net::stack;
 use crate::task::{CurrentTask, HandlerResult};
@@ -120,14 +121,18 @@ pub(crate) fn ioctl(task: &CurrentTask, request: u32, arg: u64) -> HandlerResult
                 let flags = ifreq.get(IFNAMSIZ..).and_then(<[u8]>::first_chunk::<2>);
                 let flags = flags.map_or(0, |bytes| u16::from_ne_bytes(*bytes));
                 if face.index == LOOPBACK_INDEX {
-                    task.inet().set_loopback_up(flags & IFF_UP != 0);
+                    let inet = task.inet();
+                    let change = || inet.set_loopback_up(flags & IFF_UP != 0);
+                    announcing(&task.kernel, &inet, change);
                 }
                 return Ok(0);
             }
             SIOCSIFMTU if face.index == LOOPBACK_INDEX => {
                 let mtu = ifreq.get(IFNAMSIZ..).and_then(<[u8]>::first_chunk::<4>);
                 let mtu = mtu.map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
-                task.inet().loopback().set_mtu(u32::try_from(mtu).map_err(|_| Errno::EINVAL)?);
+                let mtu = u32::try_from(mtu).map_err(|_| Errno::EINVAL)?;
+                let inet = task.inet();
+                announcing(&task.kernel, &inet, || inet.loopback().set_mtu(mtu));
                 return Ok(0);
             }
             SIOCSIFADDR | SIOCSIFNETMASK if face.index == LOOPBACK_INDEX => {
@@ -135,14 +140,16 @@ pub(crate) fn ioctl(task: &CurrentTask, request: u32, arg: u64) -> HandlerResult
                 let given = Ipv4Addr::from(*given.ok_or(Errno::EINVAL)?);
                 let inet = task.inet();
                 if request == SIOCSIFADDR {
-                    inet.loopback().set_first_v4(Some(given), None)?;
+                    let change = || inet.loopback().set_first_v4(Some(given), None);
+                    announcing(&task.kernel, &inet, change)?;
                 } else {
                     let mask = u32::from(given);
                     if mask.leading_ones() + mask.trailing_zeros() != u32::BITS {
                         return Err(Errno::EINVAL.into());
                     }
                     let prefix = u8::try_from(mask.leading_ones()).unwrap_or(32);
-                    inet.loopback().set_first_v4(None, Some(prefix))?;
+                    let change = || inet.loopback().set_first_v4(None, Some(prefix));
+                    announcing(&task.kernel, &inet, change)?;
                 }
                 return Ok(0);
             }

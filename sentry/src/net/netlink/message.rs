@@ -51,6 +51,11 @@ impl Part {
         &self.payload
     }
 
+    /// Makes it a message of another type.
+    pub(super) fn with_kind(self, kind: u16) -> Self {
+        Self { kind, ..self }
+    }
+
     /// Adds an attribute.
     pub(super) fn attribute(mut self, kind: u16, data: &[u8]) -> Self {
         let len = u16::try_from(size_of::<Nlattr>() + data.len()).unwrap_or(u16::MAX);
@@ -103,6 +108,15 @@ fn encode(out: &mut Vec<u8>, request: &Nlmsghdr, port: u32, kind: u16, flags: u1
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(payload);
     out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// Returns a message that is no answer.
+pub(super) fn notification(part: &Part) -> Vec<u8> {
+    let header =
+        Nlmsghdr { nlmsg_len: 0, nlmsg_type: 0, nlmsg_flags: 0, nlmsg_seq: 0, nlmsg_pid: 0 };
+    let mut out = Vec::new();
+    encode(&mut out, &header, 0, part.kind, 0, &part.payload);
+    out
 }
 
 /// Serves the requests in a datagram; returns the datagrams of the answers.

@@ -239,7 +239,7 @@ fn find_link(payload: &[u8], inet: &Inet, stack: Option<&Stack>) -> SysResult<Ve
     Ok(vec![link.2])
 }
 
-fn link(inet: &Inet) -> Part {
+pub(super) fn link(inet: &Inet) -> Part {
     let is_up = inet.loopback().is_up();
     let head = Ifinfomsg {
         ifi_type: ARPHRD_LOOPBACK,
@@ -274,7 +274,7 @@ pub(super) fn forever() -> Vec<u8> {
 }
 
 /// Returns an address of the loopback interface, with its family.
-fn addr(own: &LoopbackAddr) -> (i32, Part) {
+pub(super) fn addr(own: &LoopbackAddr) -> (i32, Part) {
     let flags = PERMANENT | if own.is_secondary { SECONDARY } else { 0 };
     let family = nics::family(own.ip);
     let head = Ifaddrmsg {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use syscalls::abi::netlink::NETLINK_KOBJECT_UEVENT;
+use syscalls::abi::netlink::{NETLINK_KOBJECT_UEVENT, NETLINK_ROUTE};
 use syscalls::abi::socket::SockaddrNl;
 use syscalls::{Errno, SysResult};
 
@@ -15,7 +15,7 @@ use crate::task::CurrentTask;
 impl NetlinkSocket {
     /// Makes the socket known to those that send.
     pub(super) fn hear(self: &Arc<Self>) {
-        if self.protocol != NETLINK_KOBJECT_UEVENT {
+        if !matches!(self.protocol, NETLINK_KOBJECT_UEVENT | NETLINK_ROUTE) {
             return;
         }
         let mut hearers = self.registry().hearers.lock();
@@ -36,7 +36,10 @@ impl NetlinkSocket {
         // Of several groups the first one counts.
         let group = Some(to.nl_groups.trailing_zeros() + 1).filter(|_| to.nl_groups != 0);
         let mut is_heard = to.nl_pid == 0;
-        for hearer in hearers.iter().filter(|hearer| Arc::ptr_eq(&hearer.inet, &self.inet)) {
+        let is_near = |hearer: &&Arc<Self>| {
+            hearer.protocol == self.protocol && Arc::ptr_eq(&hearer.inet, &self.inet)
+        };
+        for hearer in hearers.iter().filter(is_near) {
             let n_groups = {
                 let state = hearer.state.lock();
                 if state.port != 0 && state.port == to.nl_pid {

@@ -470,7 +470,71 @@ fn programs_tell_each_other_of_devices() -> Outcome {
     })
 }
 
+fn groups_hear_of_changes() -> Outcome {
+    const CREATE: u16 = 0x400 | 0x200;
+    in_child(|| {
+        ok!(sys!(SYS_unshare, libc::CLONE_NEWUSER | libc::CLONE_NEWNET));
+        let hear = |group: u32| -> Result<i32, i32> {
+            let fd = open()?;
+            bind(fd, &address(0, 1 << (group - 1)))?;
+            Ok(fd)
+        };
+        let (links, four, six) = (ok!(hear(1)), ok!(hear(5)), ok!(hear(9)));
+        // Waits for a message about an address.
+        let addr = |fd: i32| -> Result<(u16, Vec<u8>), i32> {
+            let all = messages(fd)?;
+            Ok((all[0].0, attribute(&all[0].1, 8, 1).ok_or(libc::EBADMSG)?))
+        };
+        // Waits until the interface is said to be up or down.
+        let flags = |up: bool| -> Result<(), i32> {
+            loop {
+                let all = messages(links)?;
+                let (kind, link) = all.last().ok_or(libc::EBADMSG)?;
+                if *kind != RTM_NEWLINK {
+                    return Err(libc::EBADMSG);
+                }
+                if (link[8] & 1 != 0) == up {
+                    return Ok(());
+                }
+            }
+        };
+        let fd = ok!(open());
+        let set_up = |up: u32| -> Result<i32, i32> {
+            let numbers = [0_u32, 1, up, 1];
+            let head: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+            request(fd, RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, &head)?;
+            error(fd)
+        };
+        eq!(ok!(set_up(1)), 0);
+        ok!(flags(true));
+        eq!(ok!(addr(four)), (RTM_NEWADDR, LOCAL.to_vec()));
+        eq!(ok!(addr(six)), (RTM_NEWADDR, local6().to_vec()));
+        let ip = [10, 9, 0, 1];
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 24, &ip)), 0);
+        eq!(ok!(addr(four)), (RTM_NEWADDR, ip.to_vec()));
+        // What fails changes nothing.
+        eq!(ok!(change_addr(fd, RTM_NEWADDR, CREATE, 24, &ip)), libc::EEXIST);
+        eq!(ok!(change_addr(fd, RTM_DELADDR, 0, 24, &ip)), 0);
+        // Who has sent it, and to which group.
+        let (_, from) = ok!(recv_from(four, MSG_PEEK));
+        eq!(from, address(0, 1 << 4));
+        eq!(ok!(addr(four)), (RTM_DELADDR, ip.to_vec()));
+        // By ioctl(2).
+        let mut ifreq = [0_u8; 40];
+        ifreq[..2].copy_from_slice(b"lo");
+        let inet = ok!(socket(AF_INET, SOCK_DGRAM));
+        ok!(sys!(SYS_ioctl, inet, 0x8914, &ifreq));
+        ok!(flags(false));
+        eq!(ok!(addr(six)), (RTM_DELADDR, local6().to_vec()));
+        for fd in [four, six] {
+            fails!(recv(fd, &mut [0; 64], MSG_DONTWAIT), EAGAIN);
+        }
+        Ok(())
+    })
+}
+
 guest_tests::cases!(
+    groups_hear_of_changes,
     sockets_have_names,
     links_are_listed,
     addresses_are_listed,
