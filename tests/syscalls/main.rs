@@ -111,7 +111,7 @@ mod subjects {
 
         subjects!(
             coredump, creds, exec, fault, futex, memfd, mmap, notify, pipe, poll, process, procfs,
-            ptrace, read_write, signal, sites, system, terminal, timer, tracing,
+            ptrace, read_write, signal, sites, system, terminal, text, timer, tracing,
         );
     }
 
@@ -125,7 +125,7 @@ mod subjects {
             };
         }
 
-        subjects!(creds, futex, process, signal, sites);
+        subjects!(creds, futex, process, signal, sites, text);
     }
 
     /// The subjects that concern the network, with the host's network passed through.
@@ -201,6 +201,7 @@ mod subjects {
         sysv_msg,
         sysv_sem,
         terminal,
+        text,
         timer,
         tracing,
         unotify,

@@ -122,30 +122,18 @@ global_asm!(
     "stub_word_fix:",
     "mov rax, -1",
     "ret",
-    // store(address, old, new) -> zero, or all ones.
+    // store(address, old, new) -> zero, minus EAGAIN where another value is there, or all ones.
     ".globl stub_store",
     ".globl stub_store_at",
     "stub_store:",
     "mov rax, rsi",
-    "mov ecx, edi",
-    "and ecx, 63",
-    "cmp ecx, 56",
-    "ja 5f",
     "stub_store_at:",
     "lock cmpxchg qword ptr [rdi], rdx",
+    "jne 5f",
     "xor eax, eax",
     "ret",
-    // Across two cache lines, where no other thread can look.
-    ".globl stub_store_split_at",
-    ".globl stub_store_split_to",
     "5:",
-    "stub_store_split_at:",
-    "cmp qword ptr [rdi], rax",
-    "jne 6f",
-    "stub_store_split_to:",
-    "mov qword ptr [rdi], rdx",
-    "6:",
-    "xor eax, eax",
+    "mov rax, -11",
     "ret",
     // load(word) -> value, or all ones.
     ".globl stub_load",
@@ -179,8 +167,6 @@ unsafe extern "C" {
     fn stub_word_fix();
     pub(crate) fn stub_store(address: u64, old: u64, new: u64) -> u64;
     fn stub_store_at();
-    fn stub_store_split_at();
-    fn stub_store_split_to();
     pub(crate) fn stub_load(word: u64) -> u64;
     fn stub_load_at();
 }
@@ -201,15 +187,7 @@ pub(crate) fn fixup(rip: u64) -> Option<u64> {
         Some(addr(stub_copy_fix))
     } else if rip == addr(stub_copy_string_at) {
         Some(addr(stub_copy_string_fix))
-    } else if [
-        addr(stub_cmpxchg_at),
-        addr(stub_store_at),
-        addr(stub_store_split_at),
-        addr(stub_store_split_to),
-        addr(stub_load_at),
-    ]
-    .contains(&rip)
-    {
+    } else if [addr(stub_cmpxchg_at), addr(stub_store_at), addr(stub_load_at)].contains(&rip) {
         Some(addr(stub_word_fix))
     } else {
         None

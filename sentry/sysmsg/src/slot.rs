@@ -82,8 +82,8 @@ pub const CALL_QUIET: u32 = 1;
 pub const CALL_CHAINED: u32 = 2;
 /// A flag of a call: it fails where its result is not its third argument.
 pub const CALL_WHOLE: u32 = 4;
-/// A pseudo call number: replaces eight bytes within a cache line at once, where they are as
-/// expected (address, old, new).
+/// A pseudo call number: replaces eight aligned bytes at once, where they are as expected (address, old,
+/// new); else fails with `EAGAIN`.
 pub const CALL_STORE: u32 = 0x1_0003;
 /// A pseudo call number: fails with `EINVAL`.
 pub const CALL_REFUSED: u32 = 0x1_0002;

@@ -30,6 +30,8 @@ use crate::{
 };
 use sentry_sysmsg::layout;
 
+/// The processor's number of the exception of `int3`.
+const TRAP_BREAKPOINT: u64 = 3;
 /// How many host threads may wait for the answer to their ring.
 const MAX_RINGS: usize = 32;
 
@@ -90,6 +92,8 @@ struct State {
     results: HostCallResults,
     /// The site that should be patched, and the calls that do it.
     site: Option<Site>,
+    /// The sites that the current reply changes.
+    patching: Vec<u64>,
     messages: Messages,
     quiet: Vec<QuietCall>,
 }
@@ -193,6 +197,7 @@ impl SystrapContext {
                 birth_channel: None,
                 results: HostCallResults::default(),
                 site: None,
+                patching: Vec::new(),
                 messages: Messages::default(),
                 quiet: Vec::new(),
             }),
@@ -297,6 +302,10 @@ impl SystrapContext {
         }
         if let Some(number) = state.birth_channel.take() {
             self.space.fds().remove(number);
+        }
+        if !state.patching.is_empty() {
+            let mut sites = self.space.sites();
+            state.patching.drain(..).for_each(|site| sites.done(site));
         }
         self.take(state)
     }
@@ -446,7 +455,8 @@ impl SystrapContext {
         if self.interrupted_ns.load(SeqCst) != 0 {
             self.interrupted_ns.store(0, SeqCst);
         }
-        if self.slot.interrupt.load(SeqCst) != 0 {
+        let is_interrupted = self.slot.interrupt.load(SeqCst) != 0;
+        if is_interrupted {
             self.slot.interrupt.store(0, SeqCst);
         }
         let mut values = [0; N_REGS];
@@ -469,13 +479,23 @@ impl SystrapContext {
                 Some(Event::Syscall)
             }
             slot::KIND_INTERRUPTED => Some(Event::Interrupted),
-            slot::KIND_FAULT => Some(Event::Fault(Fault {
-                signo: self.slot.fault_signo.load(Relaxed).cast_signed(),
-                code: self.slot.fault_code.load(Relaxed).cast_signed(),
-                addr: self.slot.fault_addr.load(Relaxed),
-                trap_no: self.slot.fault_trap_no.load(Relaxed),
-                error_code: self.slot.fault_error_code.load(Relaxed),
-            })),
+            slot::KIND_FAULT => {
+                let fault = Fault {
+                    signo: self.slot.fault_signo.load(Relaxed).cast_signed(),
+                    code: self.slot.fault_code.load(Relaxed).cast_signed(),
+                    addr: self.slot.fault_addr.load(Relaxed),
+                    trap_no: self.slot.fault_trap_no.load(Relaxed),
+                    error_code: self.slot.fault_error_code.load(Relaxed),
+                };
+                if fault.trap_no != TRAP_BREAKPOINT || !self.pass_breakpoint(state) {
+                    Some(Event::Fault(fault))
+                } else if is_interrupted {
+                    Some(Event::Interrupted)
+                } else {
+                    self.send(state);
+                    None
+                }
+            }
             _ => self.violation(),
         }
     }
@@ -500,10 +520,22 @@ impl SystrapContext {
         }
         let read = |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes).unwrap_or(0);
         let number = state.regs.orig_rax;
-        state.site = Site::find(rip, number, self.space.is_alone(), read);
+        state.site = Site::find(rip, number, read);
         if state.site.is_none() && look == Look::Everywhere && self.space.is_alone() {
             state.site = Site::find_covered(rip, number, read);
         }
+    }
+
+    /// Moves a thread that has met a breakpoint to where a jump is to lead that is being written there.
+    /// Returns whether it is one of those.
+    fn pass_breakpoint(&self, state: &mut State) -> bool {
+        let read = |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes).unwrap_or(0);
+        let Some(rip) = self.space.sites().pass_breakpoint(state.regs.rip, read) else {
+            return false;
+        };
+        state.regs.rip = rip;
+        state.regs_dirty = true;
+        true
     }
 
     /// Kills a process whose stub does not keep to the protocol.

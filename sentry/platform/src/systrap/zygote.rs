@@ -4,7 +4,6 @@
 //! Between fork and exec the child makes only raw host calls on memory prepared before.
 #![expect(unsafe_code, reason = "fork, exec, pidfd_getfd")]
 
-use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -71,7 +70,8 @@ impl Zygote {
         let slot = SlotMapping::new(&space.region, 0)?;
         fill_filter(&slot, kind, flags)?;
         let config = region::constant_file(c"config", layout::CONFIG_LEN, &config_bytes)?;
-        let stub = stub_file()?;
+        // Whoever gets hold of it finds what all processes execute, and cannot change it.
+        let stub = region::constant_file(c"stub", STUB.len() as u64, STUB)?;
         let far_end = space.far_end().take();
         let channels = doorbell.as_ref().and_then(Doorbell::far_end).zip(far_end.as_deref());
         let pid = spawn(&stub, &space.region, &config, channels)?;
@@ -118,21 +118,6 @@ fn fill_filter(slot: &Slot, doorbell: Kind, flags: u32) -> SysResult<()> {
     slot.filter_len.store(u32::try_from(program.len()).map_err(|_| Errno::E2BIG)?, Relaxed);
     slot.filter_flags.store(flags, Relaxed);
     Ok(())
-}
-
-/// Returns a memory file with the stub.
-fn stub_file() -> SysResult<OwnedFd> {
-    // SAFETY: the name is a C string.
-    let fd = unsafe {
-        libc::memfd_create(c"stub".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-    };
-    if fd < 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: the descriptor is fresh.
-    let mut file = unsafe { std::fs::File::from_raw_fd(fd) };
-    file.write_all(STUB).map_err(|_| Errno::ENOMEM)?;
-    Ok(file.into())
 }
 
 /// Forks and executes the stub with its two descriptors, those of a doorbell that is made of sockets,

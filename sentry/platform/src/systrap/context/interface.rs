@@ -151,8 +151,9 @@ impl Context for SystrapContext {
     fn unpatch(&self, prot: &dyn Fn(u64) -> Option<i32>) -> bool {
         let mut state = lock(&self.state);
         state.site = None;
-        let (calls, has_more) = self.space.sites().unpatch(prot);
+        let (calls, sites, has_more) = self.space.sites().unpatch(self.space.is_alone(), prot);
         state.quiet.extend(calls);
+        state.patching.extend(sites);
         has_more
     }
 
@@ -238,6 +239,7 @@ impl Context for SystrapContext {
         match permit {
             Some(permit) => {
                 state.quiet = sites.patch(&site, permit, alone);
+                state.patching.push(site.addr());
                 // The way back leads through the trampoline already.
                 state.regs_dirty |= site.needs_solitude();
             }
