@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::mem::PAGE;
 use crate::proc::{self, End};
-use crate::{errno, sig, sys};
+use crate::{errno, runner, sig, sys};
 
 /// End of a guest's addresses in the sandbox.
 pub const LIMIT: usize = 0x7e00_0000_0000;
@@ -125,6 +125,20 @@ pub fn reap(pid: i32) -> Result<Option<End>, String> {
     match wait_for(pid, 1000)? {
         Some(_) => Ok(None),
         None => Err("a child survived SIGKILL".to_owned()),
+    }
+}
+
+/// Forks a child as the C library does it, which learns the child's number: after a plain fork(2) it takes that of the
+/// program's first process for it, and sends what abort(3) sends there.
+pub fn child_of_libc(body: impl FnOnce() -> i32) -> Result<i32, i32> {
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or_default()),
+        0 => {
+            let code = body();
+            runner::exit(code)
+        }
+        pid => Ok(pid),
     }
 }
 

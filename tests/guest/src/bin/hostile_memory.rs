@@ -1,7 +1,7 @@
 //! Attacks on the memory above the guest's addresses: reading, writing, remapping it, by instructions and by calls.
 
 use guest_tests::hostile::{
-    LIMIT, TOP, catch_faults, finish, pages_above, read, reap, sample, write,
+    LIMIT, TOP, catch_faults, child_of_libc, finish, pages_above, read, reap, sample, write,
 };
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
@@ -162,15 +162,11 @@ fn scribbling_over_every_page() -> Outcome {
 
 fn forged_content_while_others_call() -> Outcome {
     ok!(catch_faults());
-    // After a plain fork(2) the C library of a child takes its parent's number for its own: where a child is forged so that
-    // it aborts, it sends the signal here.
-    // SAFETY: no handler is set.
-    unsafe { libc::signal(libc::SIGABRT, libc::SIG_IGN) };
     let pages: Vec<usize> =
         pages_above().into_iter().filter(|page| read(*page).is_some()).collect();
     for seed in 1..=60u64 {
         let pages = pages.clone();
-        let pid = ok!(child(|| {
+        let pid = ok!(child_of_libc(|| {
             let mut random = Rng::new(seed);
             let caller = std::thread::spawn(|| {
                 for _ in 0..300 {
