@@ -7,6 +7,7 @@
 //! Lock order: a context's `state`, then its space's locks, then the platform's tables.
 
 mod interface;
+mod sites;
 mod xcopy;
 
 use std::collections::VecDeque;
@@ -21,13 +22,11 @@ use syscalls::{Errno, SysResult, UserAddr};
 
 use self::xcopy::XCopy;
 use super::messages::Messages;
-use super::patch::{Look, QuietCall, Site};
+use super::patch::{QuietCall, Site};
 use super::region::SlotMapping;
 use super::space::Space;
 use super::{Inner, Job, calls, lock, spin};
-use crate::{
-    AddressSpace, ContextOwner, Event, Fault, HostCall, HostCallResults, USER_ADDRESS_LIMIT,
-};
+use crate::{AddressSpace, ContextOwner, Event, Fault, HostCall, HostCallResults};
 use sentry_sysmsg::layout;
 
 /// The processor's number of the exception of `int3`.
@@ -506,36 +505,6 @@ impl SystrapContext {
             // The memory was writable when the owner asked; what it is now is the application's.
             let _ = self.space.write(UserAddr(addr), bytes);
         });
-    }
-
-    /// Notes that a call has trapped, and whether its site is worth a patch.
-    fn find_site(&self, state: &mut State) {
-        let rip = state.regs.rip;
-        if rip >= USER_ADDRESS_LIMIT {
-            return;
-        }
-        let look = self.space.sites().count(rip);
-        if look == Look::Not {
-            return;
-        }
-        let read = |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes).unwrap_or(0);
-        let number = state.regs.orig_rax;
-        state.site = Site::find(rip, number, read);
-        if state.site.is_none() && look == Look::Everywhere && self.space.is_alone() {
-            state.site = Site::find_covered(rip, number, read);
-        }
-    }
-
-    /// Moves a thread that has met a breakpoint to where a jump is to lead that is being written there.
-    /// Returns whether it is one of those.
-    fn pass_breakpoint(&self, state: &mut State) -> bool {
-        let read = |addr, bytes: &mut [u8]| self.space.read(UserAddr(addr), bytes).unwrap_or(0);
-        let Some(rip) = self.space.sites().pass_breakpoint(state.regs.rip, read) else {
-            return false;
-        };
-        state.regs.rip = rip;
-        state.regs_dirty = true;
-        true
     }
 
     /// Kills a process whose stub does not keep to the protocol.
