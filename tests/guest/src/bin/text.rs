@@ -132,7 +132,7 @@ fn copies_are_made_between() -> Outcome {
     })
 }
 
-/// Puts back the byte that [`BROKEN`] names, and has it executed again.
+/// Puts the byte [`BYTE`] back, and has it executed again.
 extern "C" fn mend(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel has passed the context of the trap; the byte is writable.
     unsafe {
