@@ -28,6 +28,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
             },
         });
     }
+    // Most of what it took to come here is not needed any more.
+    sentry_host::text::release();
     gofer::run(Config { mounts, proc_self_fd: Some(proc_self_fd) }).context("serving files")?;
     Ok(0)
 }

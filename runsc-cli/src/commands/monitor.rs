@@ -11,6 +11,8 @@ use crate::sys;
 /// the sandbox.
 pub(crate) fn run(args: Args) -> anyhow::Result<i32> {
     sys::set_process_name(c"runsc-monitor");
+    // What is left to do is to wait.
+    sentry_host::text::release();
     let args: Vec<String> = args.collect();
     match &args[..] {
         [kind, id, doors] if kind == "container" => {

@@ -21,6 +21,7 @@ mod runtime;
 pub mod schedule;
 pub mod startup;
 pub mod stream;
+pub mod text;
 pub mod usage;
 pub mod window;
 

@@ -15,7 +15,7 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sentry_host::Rule;
 use syscalls::{Errno, SysResult};
@@ -49,6 +49,8 @@ const MAX_WORKERS: usize = 16;
 /// How often the watchdog looks, and after how many looks at an idle leader it sleeps.
 const WATCH_PERIOD: Duration = Duration::from_millis(1);
 const WATCH_IDLE: u32 = 20;
+/// How often at most a sandbox that comes to rest gives its text back.
+const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 
 thread_local! {
     /// The host id of this thread, zero before it was needed.
@@ -215,6 +217,7 @@ impl Inner {
     fn watch(self: &Arc<Self>) {
         let mut seen = 0;
         let mut idle = 0;
+        let mut released: Option<Instant> = None;
         while !self.is_done() {
             std::thread::sleep(WATCH_PERIOD);
             let taken = self.lead_taken.load(Relaxed);
@@ -244,6 +247,10 @@ impl Inner {
                 idle = if at_rest { idle + 1 } else { 0 };
             }
             if idle > WATCH_IDLE {
+                if released.is_none_or(|at| at.elapsed() > RELEASE_PERIOD) {
+                    sentry_host::text::release();
+                    released = Some(Instant::now());
+                }
                 let mut asleep = lock(&self.watchdog_asleep);
                 self.watchdog_sleeps.store(true, SeqCst);
                 // A leader that has just gone has seen no sleeper: look once more.
