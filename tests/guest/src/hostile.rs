@@ -122,7 +122,8 @@ pub fn reap(pid: i32) -> Result<Option<End>, String> {
         return Ok(Some(end));
     }
     sys!(SYS_kill, pid, libc::SIGKILL).map_err(errno::name)?;
-    match wait_for(pid, 1000)? {
+    // A loaded machine is no reason: what does not come to its end is ended after two seconds of the sentry's.
+    match wait_for(pid, 12_000)? {
         Some(_) => Ok(None),
         None => Err("a child survived SIGKILL".to_owned()),
     }
