@@ -109,7 +109,8 @@ pub(crate) fn launch(
         user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
         sockets: pairs.iter().map(|(gofer, _)| gofer.as_fd()).collect(),
     };
-    // Neither of them has a socket there, or makes one: one namespace is as good as two, and quicker made.
+    // The sentry makes no socket, and the gofer's are found by paths, which no network namespace holds: one
+    // is as good as two, and quicker made.
     let network = match plan.config.network {
         NetworkMode::Host => None,
         NetworkMode::None | NetworkMode::Sandbox => EmptyNetwork::enter(),

@@ -21,8 +21,6 @@ const NO_FD: u64 = u64::MAX;
 const PAGE: u64 = 4096;
 /// How many calls one reply gets; one entry stays free for the error of a clone.
 const BATCH: usize = MAX_CALLS - 1;
-const MPROTECT: u32 = 10;
-const MEMBARRIER: u32 = 324;
 /// How many pages one `mincore` may ask for.
 const MINCORE_MAX: u64 = 4096;
 
@@ -84,8 +82,9 @@ pub(super) fn fill_quiet(slot: &Slot, quiet: &mut Vec<QuietCall>) -> usize {
     for (entry, (nr, args)) in slot.calls.0.iter().zip(quiet.drain(..)) {
         // Results are independent of each other; a patch is all or nothing, and the text's protection
         // comes back.
-        let alone = [CALL_COPY_OUT, MEMBARRIER, MPROTECT].contains(&nr);
-        let chained = if alone { 0 } else { CALL_CHAINED };
+        let is_alone =
+            nr == CALL_COPY_OUT || [libc::SYS_mprotect, libc::SYS_membarrier].contains(&nr.into());
+        let chained = if is_alone { 0 } else { CALL_CHAINED };
         write(entry, nr, CALL_QUIET | chained, args);
     }
     n
