@@ -2,6 +2,7 @@
 
 use libc::{AF_INET, AF_INET6, SOCK_STREAM, SOL_SOCKET};
 
+use crate::mem::zeroed;
 use crate::{SysResult, sys};
 
 /// 127.0.0.1
@@ -121,6 +122,35 @@ pub fn send(fd: i32, data: &[u8], flags: i32) -> SysResult {
 /// `sendto(2)`.
 pub fn send_to(fd: i32, data: &[u8], addr: &[u8]) -> SysResult {
     sys!(SYS_sendto, fd, data, data.len(), 0, addr, addr.len())
+}
+
+/// Sends with one control message, whose value has at most eight bytes.
+pub fn send_with(fd: i32, data: &[u8], level: i32, kind: i32, value: &[u8]) -> SysResult {
+    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut bytes = [0; 8];
+    bytes[..value.len()].copy_from_slice(value);
+    let head = level as u64 | (kind as u64) << 32;
+    let mut control = [16 + value.len() as u64, head, u64::from_ne_bytes(bytes)];
+    let mut header: libc::msghdr = zeroed();
+    header.msg_iov = &mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = 24 as _;
+    sys!(SYS_sendmsg, fd, &header, 0)
+}
+
+/// Splits the control messages in the first `len` bytes of `room`: level, type, value.
+pub fn split_control(room: &[u64], len: usize) -> Vec<(i32, i32, Vec<u8>)> {
+    let bytes: Vec<u8> = room.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut rest = &bytes[..len];
+    let mut messages = Vec::new();
+    while rest.len() >= 16 {
+        let number = |at: usize| i32::from_ne_bytes(rest[at..at + 4].try_into().unwrap());
+        let len = number(0) as usize;
+        messages.push((number(8), number(12), rest[16..len].to_vec()));
+        rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
+    }
+    messages
 }
 
 /// `recvfrom(2)`: the data and the address.

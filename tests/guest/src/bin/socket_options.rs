@@ -6,7 +6,7 @@ use guest_tests::fs::close;
 use guest_tests::mem::zeroed;
 use guest_tests::net::{
     LOCAL, accept, addr4, addr6, bind, connect, connection, listen, listener, local6, mapped,
-    name_of, option, peer_of, poll, port_of, quiet_port, recv, recv_from, send, send_to,
+    name_of, option, peer_of, poll, port_of, quiet_port, recv, recv_from, send, send_to, send_with,
     set_option, socket, wait_for,
 };
 use guest_tests::proc::{End, child, sleep, until_asleep, wait};
@@ -437,21 +437,6 @@ fn shut(fd: i32) -> SysResult {
     sys!(SYS_shutdown, fd, SHUT_WR)
 }
 
-/// Sends with a control message of UDP.
-fn send_cut(fd: i32, data: &[u8], kind: i32, size: &[u8]) -> SysResult {
-    let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-    let mut bytes = [0; 8];
-    bytes[..size.len()].copy_from_slice(size);
-    let head = SOL_UDP as u64 | (kind as u64) << 32;
-    let mut control = [16 + size.len() as u64, head, u64::from_ne_bytes(bytes)];
-    let mut header: libc::msghdr = zeroed();
-    header.msg_iov = &mut iov;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = 24 as _;
-    sys!(SYS_sendmsg, fd, &header, 0)
-}
-
 /// Receives all datagrams that are there: the length of each, and into what length it was to be cut.
 fn lengths(fd: i32) -> Result<Vec<(usize, Option<i32>)>, i32> {
     let mut all = Vec::new();
@@ -519,13 +504,13 @@ fn datagrams_are_cut() -> Outcome {
         eq!(ok!(lengths(other)), of(1, 60_000, 5000));
         // A message has precedence.
         let data = &data[..2500];
-        eq!(ok!(send_cut(one, data, UDP_SEGMENT, &1000_u16.to_ne_bytes())), 2500);
+        eq!(ok!(send_with(one, data, SOL_UDP, UDP_SEGMENT, &1000_u16.to_ne_bytes())), 2500);
         eq!(ok!(lengths(other)), of(2, 1000, 500));
         ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 100));
-        eq!(ok!(send_cut(one, data, UDP_SEGMENT, &[0; 2])), 2500);
+        eq!(ok!(send_with(one, data, SOL_UDP, UDP_SEGMENT, &[0; 2])), 2500);
         eq!(ok!(lengths(other)), of(0, 0, 2500));
-        eq!(send_cut(one, data, UDP_SEGMENT, &1000_u32.to_ne_bytes()), Err(EINVAL));
-        eq!(send_cut(one, data, UDP_GRO, &1000_u16.to_ne_bytes()), Err(EINVAL));
+        eq!(send_with(one, data, SOL_UDP, UDP_SEGMENT, &1000_u32.to_ne_bytes()), Err(EINVAL));
+        eq!(send_with(one, data, SOL_UDP, UDP_GRO, &1000_u16.to_ne_bytes()), Err(EINVAL));
         // What is collected is cut as its first part says.
         ok!(set_option(one, SOL_UDP, UDP_SEGMENT, 500));
         eq!(ok!(send(one, &data[..700], MSG_MORE)), 700);

@@ -3,7 +3,7 @@
 use guest_tests::mem::zeroed;
 use guest_tests::net::{
     LOCAL, addr4, addr6, bind, connect, listener, local6, mapped, name_of, option, poll, send,
-    set_option, socket, wait_for,
+    send_with, set_option, socket, split_control, wait_for,
 };
 use guest_tests::proc::until;
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
@@ -55,33 +55,8 @@ fn receive(fd: i32, flags: i32) -> Result<(Vec<u8>, Vec<Control>, usize, i32), i
     header.msg_control = room.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&room) as _;
     let n = sys!(SYS_recvmsg, fd, &mut header, flags)?;
-    let bytes: Vec<u8> = room.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let mut rest = &bytes[..header.msg_controllen as usize];
-    let mut messages = Vec::new();
-    while rest.len() >= 16 {
-        let number = |at: usize| i32::from_ne_bytes(rest[at..at + 4].try_into().unwrap());
-        let len = number(0) as usize;
-        messages.push((number(8), number(12), rest[16..len].to_vec()));
-        rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
-    }
+    let messages = split_control(&room, header.msg_controllen as usize);
     Ok((data[..n].to_vec(), messages, header.msg_namelen as usize, header.msg_flags))
-}
-
-/// Sends with a control message that asks for stamps.
-fn send_asking(fd: i32, kind: i32, asked: &[u8]) -> Result<usize, i32> {
-    let mut iov = libc::iovec { iov_base: b"asked".as_ptr().cast_mut().cast(), iov_len: 5 };
-    let mut room = [0_u64; 4];
-    room[0] = 16 + asked.len() as u64;
-    room[1] = SOL_SOCKET as u64 | (kind as u64) << 32;
-    let mut bytes = [0; 8];
-    bytes[..asked.len()].copy_from_slice(asked);
-    room[2] = u64::from_ne_bytes(bytes);
-    let mut header: libc::msghdr = zeroed();
-    header.msg_iov = &mut iov;
-    header.msg_iovlen = 1;
-    header.msg_control = room.as_mut_ptr().cast();
-    header.msg_controllen = 24 as _;
-    sys!(SYS_sendmsg, fd, &header, 0)
 }
 
 /// Whether a stamp of `SO_TIMESTAMPING` has a time of software that is not long ago, and no other.
@@ -242,21 +217,24 @@ fn one_datagram_is_stamped() -> Outcome {
     ok!(set_option(one, SOL_SOCKET, SO_TIMESTAMPING, OPT_TSONLY | SOFTWARE | OPT_ID));
     eq!(ok!(send(one, b"x", 0)), 1);
     for (number, kind) in [SO_TIMESTAMPING, SO_TIMESTAMPING_NEW].into_iter().enumerate() {
-        eq!(ok!(send_asking(one, kind, &TX_SOFTWARE.to_ne_bytes())), 5);
+        eq!(ok!(send_with(one, b"asked", SOL_SOCKET, kind, &TX_SOFTWARE.to_ne_bytes())), 5);
         let (data, what, id, times) = stamp(one)?;
         eq!((data.len(), what, id, times.is_some()), (0, 0, number as u32, true));
         for flags in [SOFTWARE, -1, OPT_ID] {
-            fails!(send_asking(one, kind, &flags.to_ne_bytes()), EINVAL);
+            fails!(send_with(one, b"asked", SOL_SOCKET, kind, &flags.to_ne_bytes()), EINVAL);
         }
-        fails!(send_asking(one, kind, &[2, 0]), EINVAL);
+        fails!(send_with(one, b"asked", SOL_SOCKET, kind, &[2, 0]), EINVAL);
     }
     // It takes precedence over what the option says.
     ok!(set_option(one, SOL_SOCKET, SO_TIMESTAMPING, OPT_TSONLY | SOFTWARE | TX_SOFTWARE));
-    eq!(ok!(send_asking(one, SO_TIMESTAMPING, &[0; 4])), 5);
+    eq!(ok!(send_with(one, b"asked", SOL_SOCKET, SO_TIMESTAMPING, &[0; 4])), 5);
     fails!(receive(one, MSG_ERRQUEUE), EAGAIN);
     let mut fds = [0; 2];
     ok!(sys!(SYS_socketpair, AF_UNIX, SOCK_DGRAM, 0, &mut fds));
-    fails!(send_asking(fds[0], SO_TIMESTAMPING, &TX_SOFTWARE.to_ne_bytes()), EINVAL);
+    fails!(
+        send_with(fds[0], b"asked", SOL_SOCKET, SO_TIMESTAMPING, &TX_SOFTWARE.to_ne_bytes()),
+        EINVAL
+    );
     Ok(())
 }
 

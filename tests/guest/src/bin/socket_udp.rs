@@ -4,7 +4,8 @@ use guest_tests::fs::{close, read, write};
 use guest_tests::mem::zeroed;
 use guest_tests::net::{
     LOCAL, addr4, addr6, bind, connect, local6, mapped, name_of, option, peer_of, poll, port_of,
-    quiet_port, recv, recv_from, send, send_to, set_option, set_timeout, socket, wait_for,
+    quiet_port, recv, recv_from, send, send_to, set_option, set_timeout, socket, split_control,
+    wait_for,
 };
 use guest_tests::proc::{End, child, until_asleep, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
@@ -38,15 +39,7 @@ fn receive(fd: i32, flags: i32) -> Result<Received, i32> {
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = 512;
     let n = sys!(SYS_recvmsg, fd, &mut header, flags)?;
-    let bytes: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let mut rest = &bytes[..header.msg_controllen as usize];
-    let mut messages = Vec::new();
-    while rest.len() >= 16 {
-        let number = |at: usize| i32::from_ne_bytes(rest[at..at + 4].try_into().unwrap());
-        let len = number(0) as usize;
-        messages.push((number(8), number(12), rest[16..len].to_vec()));
-        rest = &rest[len.next_multiple_of(8).min(rest.len())..];
-    }
+    let messages = split_control(&control, header.msg_controllen as usize);
     Ok((data[..n].to_vec(), messages, header.msg_flags))
 }
 
