@@ -10,6 +10,7 @@ use syscalls::abi::fs::Stat;
 use syscalls::{Errno, SysResult};
 
 use crate::Rule;
+use crate::window::Part;
 
 pub(crate) const RULES: &[Rule] = &[
     // `read_at`
@@ -40,6 +41,18 @@ pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> SysResul
     retry(|| {
         // SAFETY: the buffer is live and of the given length.
         unsafe { libc::pread(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset) }
+    })
+}
+
+/// Reads at an offset as [`read_at`] does, into memory to which nothing here refers.
+///
+/// # Errors
+/// Those of `pread(2)`.
+pub fn read_part(file: BorrowedFd<'_>, part: &Part<'_>, offset: u64) -> SysResult<usize> {
+    let offset = file_offset(offset)?;
+    retry(|| {
+        // SAFETY: whoever made the part has promised that it is mapped.
+        unsafe { libc::pread(file.as_raw_fd(), part.as_mut_ptr().cast(), part.len(), offset) }
     })
 }
 

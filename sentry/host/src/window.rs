@@ -2,7 +2,7 @@
 //!
 //! Processes may have the content mapped and change it at any time, so nothing here refers to it: a
 //! [`Part`] is a pair of numbers, and only the host kernel copies, between it and the memory of a
-//! process. Where a window reaches beyond the end of its file, the kernel copies less.
+//! process or a file. Where a window reaches beyond the end of its file, the kernel copies less.
 //!
 //! # Safety
 //! A window is a mapping that nobody else knows, at an address that the kernel has chosen.
@@ -75,6 +75,15 @@ impl Drop for Window {
 }
 
 impl Part<'_> {
+    /// Returns `len` bytes of other memory.
+    ///
+    /// # Safety
+    /// They are mapped for reading and writing as long as the part lives, and nothing refers to them but
+    /// as to memory that anybody changes at any time.
+    pub unsafe fn new(start: *mut u8, len: usize) -> Self {
+        Self { addr: start.expose_provenance(), len, window: PhantomData }
+    }
+
     /// Returns where it starts, for the host kernel.
     pub fn as_mut_ptr(&self) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut(self.addr)

@@ -409,6 +409,20 @@ pub trait Context: Send + Sync {
         self.write(addr, src)
     }
 
+    /// Has `fill` put at most `len` bytes of new content at `addr`, in a range that the caller has found to
+    /// be mapped writable with memory behind it: `fill` gets a place, and returns how many bytes it has
+    /// put there. They may reach the application only when the context goes on, also where others share
+    /// its memory. `None` where this cannot be, and nothing has happened.
+    fn fill(
+        &self,
+        addr: UserAddr,
+        len: usize,
+        fill: &mut dyn FnMut(&Part<'_>) -> SysResult<usize>,
+    ) -> Option<SysResult<usize>> {
+        let _ = (addr, len, fill);
+        None
+    }
+
     /// Makes everything that has been written visible to those who share the memory with the
     /// application, and takes nothing more from what the stub passed along: before others are told
     /// to look, and before the context ends.

@@ -19,6 +19,9 @@ pub const UIO_MAXIOV: usize = 1024;
 
 const PAGE: u64 = 4096;
 
+/// More than contexts have room for between a host call and their application.
+const FILL_MAX: usize = 64 << 10;
+
 impl CurrentTask {
     /// Fills `dst` from guest memory.
     ///
@@ -289,6 +292,25 @@ impl IoSink for UserBuf<'_> {
             if n > 0 { space.write_from(addr, &src.cut(done, n)) } else { Err(Errno::EFAULT) }
         });
         result.ok().filter(|n| *n > 0)
+    }
+
+    fn fill(
+        &mut self,
+        len: usize,
+        fill: &mut dyn FnMut(&Part<'_>) -> SysResult<usize>,
+    ) -> Option<SysResult<usize>> {
+        let (addr, n) = self.piece(len)?;
+        // The rest would need a place of its own.
+        if n != len.min(self.remaining) || n > FILL_MAX {
+            return None;
+        }
+        let room = self.task.mm().writable_prefix(addr.0, n as u64);
+        if room.may_fault || room.len < n as u64 {
+            return None;
+        }
+        let result = self.task.context().fill(addr, n, fill)?;
+        self.advance(result.unwrap_or(0).min(n));
+        Some(result)
     }
 }
 

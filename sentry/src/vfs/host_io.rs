@@ -41,6 +41,9 @@ pub fn read(
     max: u64,
 ) -> SysResult<usize> {
     let total = usize::try_from(max).unwrap_or(usize::MAX).min(dst.remaining());
+    if let Some(result) = dst.fill(total, &mut |part| file::read_part(host, part, offset)) {
+        return result;
+    }
     with_buffer(|buffer| {
         let mut done = 0;
         while done < total {

@@ -21,6 +21,16 @@ pub trait IoSink {
         None
     }
 
+    /// Lets `fill` put at most `len` bytes where it is told, which may reach their destination later;
+    /// `None` where this cannot be, and nothing has happened. Otherwise as `put`, with what `fill` returns.
+    fn fill(
+        &mut self,
+        _len: usize,
+        _fill: &mut dyn FnMut(&Part<'_>) -> SysResult<usize>,
+    ) -> Option<SysResult<usize>> {
+        None
+    }
+
     /// Appends `n` zero bytes.
     ///
     /// # Errors
@@ -153,6 +163,16 @@ impl IoSink for LimitedSink<'_> {
         let n = self.dst.put_part(&src.cut(0, self.left))?;
         self.left -= n;
         Some(n)
+    }
+
+    fn fill(
+        &mut self,
+        len: usize,
+        fill: &mut dyn FnMut(&Part<'_>) -> SysResult<usize>,
+    ) -> Option<SysResult<usize>> {
+        let result = self.dst.fill(len.min(self.left), fill)?;
+        self.left -= result.unwrap_or(0);
+        Some(result)
     }
 }
 

@@ -96,8 +96,8 @@ pub const NO_CHANNEL: u32 = u32::MAX;
 
 /// How many inputs a request can have.
 pub const N_INPUTS: usize = 4;
-/// The longest string, and the most bytes of another input, that the stub passes along.
-pub const INPUT_MAX: u64 = 2048;
+/// The longest string that the stub passes along. Other inputs are as long as there is room.
+pub const STRING_MAX: u64 = 2048;
 
 /// Where in [`Slot::data`] a request has the process's `struct rusage`, where its call is one of
 /// those that [`tells_usage`] names. None of them has inputs that reach so far.

@@ -239,20 +239,39 @@ fn write(entry: &CallEntry, nr: u32, flags: u32, args: [u64; 6]) {
 
 /// Copies bytes to the start of the data area.
 pub(super) fn write_data(slot: &Slot, bytes: &[u8]) {
-    for (place, chunk) in slot.data.iter().zip(bytes.chunks(8)) {
+    let (words, rest) = bytes.as_chunks();
+    for (place, word) in slot.data.iter().zip(words) {
+        place.store(u64::from_le_bytes(*word), Relaxed);
+    }
+    if let Some(place) = slot.data.get(words.len()).filter(|_| !rest.is_empty()) {
         let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        place.renew(u64::from_le_bytes(word));
+        word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        place.store(u64::from_le_bytes(word), Relaxed);
+    }
+}
+
+/// Fills `dst` with what the data area has from `offset` on.
+pub(super) fn copy_data(slot: &Slot, offset: usize, dst: &mut [u8]) {
+    let mut words = slot.data.get(offset / 8..).unwrap_or_default().iter();
+    let mut next = || words.next().map_or(0, |word| word.load(Relaxed)).to_le_bytes();
+    let skipped = offset % 8;
+    let (head, dst) = dst.split_at_mut(dst.len().min((8 - skipped) % 8));
+    if skipped != 0 {
+        head.iter_mut().zip(next().iter().skip(skipped)).for_each(|(to, from)| *to = *from);
+    }
+    let (whole, tail) = dst.as_chunks_mut();
+    for place in whole {
+        *place = next();
+    }
+    if !tail.is_empty() {
+        tail.iter_mut().zip(next()).for_each(|(to, from)| *to = from);
     }
 }
 
 /// Copies the first `len` bytes of the data area.
 pub(super) fn read_data(slot: &Slot, len: usize) -> Vec<u8> {
-    let words = slot.data.iter().take(len.min(DATA_LEN).div_ceil(8));
-    let mut bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
-    bytes.truncate(len);
+    let mut bytes = vec![0; len.min(DATA_LEN)];
+    copy_data(slot, 0, &mut bytes);
     bytes
 }
 

@@ -501,7 +501,7 @@ impl SystrapContext {
 
     /// Stores what waits for the way back, now.
     fn flush(&self, state: &mut State) {
-        state.messages.flush(|addr, bytes| {
+        state.messages.flush(&self.slot, |addr, bytes| {
             // The memory was writable when the owner asked; what it is now is the application's.
             let _ = self.space.write(UserAddr(addr), bytes);
         });

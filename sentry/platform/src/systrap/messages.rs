@@ -10,10 +10,14 @@ use syscalls::info::Kind;
 use super::calls;
 use super::patch::QuietCall;
 
-/// How many bytes of results wait for the way back, and how large one may be.
-const OUTPUTS_MAX: usize = 4096;
-const OUTPUT_MAX: usize = 1024;
+/// How many bytes of results wait for the way back: the host's copying of less costs more than the stub's
+/// of all. And how many results.
+const OUTPUTS_MAX: usize = DATA_LEN;
 const OUTPUTS: usize = 16;
+
+/// How long an input may be that is copied when its request is taken. What is longer is data, which is
+/// copied once, when it is asked for.
+const COPIED_MAX: usize = 2048;
 
 /// How much a reader of strings asks for at most, which is content with less. Whoever reads more
 /// (a page of arguments, say) wants what lies behind the string as well.
@@ -27,6 +31,8 @@ struct Piece {
     len: usize,
     /// Whether it ends with its terminator, and a reader of more gets only that far.
     is_string: bool,
+    /// Whether it starts there in the slot's data, and not in a copy.
+    is_in_slot: bool,
 }
 
 /// Copies of memory; emptied and used again for each request.
@@ -49,12 +55,17 @@ impl Messages {
             if offset % 8 != 0 || offset > DATA_LEN || len > DATA_LEN - offset || len == 0 {
                 continue;
             }
-            let start = self.input_bytes.len();
-            for word in slot.data.iter().skip(offset / 8).take(len.div_ceil(8)) {
-                self.input_bytes.extend(word.load(Relaxed).to_le_bytes());
+            let addr = input.addr.load(Relaxed);
+            if len > COPIED_MAX {
+                let piece = Piece { addr, start: offset, len, is_string: false, is_in_slot: true };
+                self.inputs.push(piece);
+                continue;
             }
+            let start = self.input_bytes.len();
+            self.input_bytes.resize(start + len.next_multiple_of(8), 0);
+            calls::copy_data(slot, offset, self.input_bytes.get_mut(start..).unwrap_or_default());
             let is_string = self.input_bytes.get(start + len - 1) == Some(&0);
-            self.inputs.push(Piece { addr: input.addr.load(Relaxed), start, len, is_string });
+            self.inputs.push(Piece { addr, start, len, is_string, is_in_slot: false });
         }
     }
 
@@ -64,9 +75,9 @@ impl Messages {
         self.input_bytes.clear();
     }
 
-    /// Fills `dst` with memory at `addr` that the request has brought; returns how much, or `None`
-    /// where it has not.
-    pub(super) fn read(&self, addr: u64, dst: &mut [u8]) -> Option<usize> {
+    /// Fills `dst` with memory at `addr` that the request in `slot` has brought; returns how much, or
+    /// `None` where it has not.
+    pub(super) fn read(&self, slot: &Slot, addr: u64, dst: &mut [u8]) -> Option<usize> {
         for piece in &self.inputs {
             let Ok(offset) = usize::try_from(addr.wrapping_sub(piece.addr)) else { continue };
             if offset >= piece.len {
@@ -77,8 +88,13 @@ impl Messages {
             if n < dst.len() && !(piece.is_string && dst.len() <= STRING_READ) {
                 continue;
             }
-            let from = self.input_bytes.get(piece.start + offset..piece.start + offset + n)?;
-            dst.get_mut(..n)?.copy_from_slice(from);
+            let dst = dst.get_mut(..n)?;
+            if piece.is_in_slot {
+                calls::copy_data(slot, piece.start + offset, dst);
+            } else {
+                let start = piece.start + offset;
+                dst.copy_from_slice(self.input_bytes.get(start..start + n)?);
+            }
             return Some(n);
         }
         None
@@ -87,16 +103,22 @@ impl Messages {
     /// Keeps a result for the way back; returns whether there is room for it.
     pub(super) fn write(&mut self, addr: u64, src: &[u8]) -> bool {
         let start = self.output_bytes.len().next_multiple_of(8);
-        if src.len() > OUTPUT_MAX
-            || start + src.len() > OUTPUTS_MAX
+        if start + src.len() > OUTPUTS_MAX
             || self.outputs.len() >= OUTPUTS
+            || self.outputs.iter().any(|piece| piece.is_in_slot)
         {
             return false;
         }
         self.output_bytes.resize(start, 0);
         self.output_bytes.extend_from_slice(src);
-        self.outputs.push(Piece { addr, start, len: src.len(), is_string: false });
+        let len = src.len();
+        self.outputs.push(Piece { addr, start, len, is_string: false, is_in_slot: false });
         true
+    }
+
+    /// Keeps a result that is at the start of the slot's data already, where there is no other.
+    pub(super) fn filled(&mut self, addr: u64, len: usize) {
+        self.outputs.push(Piece { addr, start: 0, len, is_string: false, is_in_slot: true });
     }
 
     /// Returns whether results wait.
@@ -105,8 +127,12 @@ impl Messages {
     }
 
     /// Hands every result to `store`, and drops it.
-    pub(super) fn flush(&mut self, mut store: impl FnMut(u64, &[u8])) {
+    pub(super) fn flush(&mut self, slot: &Slot, mut store: impl FnMut(u64, &[u8])) {
         for piece in self.outputs.drain(..) {
+            if piece.is_in_slot {
+                store(piece.addr, &calls::read_data(slot, piece.len));
+                continue;
+            }
             let bytes = self.output_bytes.get(piece.start..piece.start + piece.len);
             store(piece.addr, bytes.unwrap_or_default());
         }
@@ -167,7 +193,10 @@ fn input(kind: Kind) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use sentry_sysmsg::layout;
+
     use super::*;
+    use crate::systrap::region::SlotMapping;
 
     #[test]
     fn inputs_come_from_the_table() {
@@ -183,15 +212,19 @@ mod tests {
     fn reads_are_served_from_what_has_come() {
         let mut messages =
             Messages { input_bytes: b"abc\0....12345678".to_vec(), ..Messages::default() };
-        messages.inputs.push(Piece { addr: 0x1000, start: 0, len: 4, is_string: true });
-        messages.inputs.push(Piece { addr: 0x2000, start: 8, len: 8, is_string: false });
+        let piece =
+            |addr, start, len, is_string| Piece { addr, start, len, is_string, is_in_slot: false };
+        messages.inputs.push(piece(0x1000, 0, 4, true));
+        messages.inputs.push(piece(0x2000, 8, 8, false));
+        let region = super::super::region::memory_file(c"test", layout::SLOT_SIZE).unwrap();
+        let slot = SlotMapping::new(&region, 0).unwrap();
         let mut dst = [0; 8];
-        assert_eq!(messages.read(0x1000, &mut dst), Some(4));
+        assert_eq!(messages.read(&slot, 0x1000, &mut dst), Some(4));
         assert_eq!(&dst[..4], b"abc\0");
-        assert_eq!(messages.read(0x1000, &mut [0; 4096]), None);
-        assert_eq!(messages.read(0x2000, &mut dst), Some(8));
-        assert_eq!(messages.read(0x2004, &mut dst), None);
-        assert_eq!(messages.read(0x2004, &mut dst[..4]), Some(4));
-        assert_eq!(messages.read(0x3000, &mut dst), None);
+        assert_eq!(messages.read(&slot, 0x1000, &mut [0; 4096]), None);
+        assert_eq!(messages.read(&slot, 0x2000, &mut dst), Some(8));
+        assert_eq!(messages.read(&slot, 0x2004, &mut dst), None);
+        assert_eq!(messages.read(&slot, 0x2004, &mut dst[..4]), Some(4));
+        assert_eq!(messages.read(&slot, 0x3000, &mut dst), None);
     }
 }

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use sentry_host::Rule;
+use sentry_host::window::Part;
 use sentry_sysmsg::{Process, Slot, layout};
 use syscalls::{Errno, SysResult};
 
@@ -96,6 +97,16 @@ impl Mapping<Slot> {
     /// Maps slot `index` of the region `fd`.
     pub(super) fn new(fd: &OwnedFd, index: u32) -> SysResult<Self> {
         Self::map(fd, u64::from(index) * layout::SLOT_SIZE)
+    }
+}
+
+impl Mapping<Slot> {
+    /// Returns the first `len` bytes of the data area, for the host's kernel.
+    pub(super) fn data_part(&self, len: usize) -> Option<Part<'_>> {
+        let data = self.data.as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: the bytes are in the mapping, which the part borrows, and are atomics' there: whoever
+        // else changes them meanwhile is as the application, which may at any time.
+        (len <= size_of_val(&self.data)).then(|| unsafe { Part::new(data, len) })
     }
 }
 

@@ -27,8 +27,8 @@ const COPY_CHUNK: usize = 256 * 1024;
 /// How much of the start of a memory file a window shows.
 const WINDOW_LEN: usize = 64 << 20;
 
-/// From which size on a transfer goes through a window: less than this comes with its call.
-const WINDOW_MIN: usize = 2049;
+/// From which size on a transfer goes through a window: less than this comes and goes with its call.
+const WINDOW_MIN: usize = 8193;
 
 /// How many times content must have been written over before it gets a window.
 const WINDOW_WRITES: u32 = 8;

@@ -490,6 +490,159 @@ fn large_reads_share_an_offset() -> Outcome {
     Ok(())
 }
 
+/// Where the kernel's ways of copying begin and end, and one byte on either side.
+const SIZES: [usize; 18] = [
+    1, 7, 8, 9, 100, 1024, 1025, 2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192, 8193, 12_288,
+    16_385,
+];
+
+/// What is written is what is read, to the byte, again and again, by `pread64(2)` and `pwrite64(2)` on a
+/// file, by `read(2)` and `write(2)` on the same, and through a pipe.
+fn sizes_of_transfers() -> Outcome {
+    let fd = ok!(open(c"f", O_RDWR | O_CREAT));
+    let (reader, writer) = ok!(pipe(0));
+    let mut source = vec![0_u8; 20_000];
+    let mut target = vec![0_u8; 20_000];
+    for round in 0..40_usize {
+        for (i, len) in SIZES.into_iter().enumerate() {
+            let (at, to) = ((round + i) % 9, (round * 3 + i) % 11);
+            for (n, byte) in source.iter_mut().enumerate() {
+                *byte = pattern(n + round * 31 + i * 7);
+            }
+            let from = &source[at..at + len];
+            // Small files and large ones, the same bytes and new ones.
+            let offset = if round % 2 == 0 { 0 } else { round * 1000 };
+            target.fill(0xa5);
+            let place = &mut target[to..to + len];
+            eq!(ok!(sys!(SYS_pwrite64, fd, from.as_ptr(), len, offset)), len);
+            eq!(ok!(sys!(SYS_pread64, fd, place.as_mut_ptr(), len, offset)), len);
+            check!(place == from, "pread64, {len} bytes");
+            place.fill(0xa5);
+            ok!(seek(fd, offset as i64, libc::SEEK_SET));
+            eq!(ok!(write(fd, from)), len);
+            ok!(seek(fd, offset as i64, libc::SEEK_SET));
+            eq!(ok!(read(fd, place)), len);
+            check!(place == from, "read, {len} bytes");
+            place.fill(0xa5);
+            eq!(ok!(write(writer, from)), len);
+            eq!(ok!(read(reader, place)), len);
+            check!(place == from, "pipe, {len} bytes");
+            check!(target[..to].iter().all(|byte| *byte == 0xa5), "before {len} bytes");
+            check!(target[to + len..].iter().all(|byte| *byte == 0xa5), "after {len} bytes");
+        }
+    }
+    Ok(())
+}
+
+/// Transfers of some pages that reach into nothing stop there; a file shorter than the buffer leaves the
+/// rest of it alone.
+fn short_transfers() -> Outcome {
+    let fd = ok!(open(c"f", O_RDWR | O_CREAT));
+    let data = patterned(6000);
+    let map = ok!(Map::anonymous(8192, libc::MAP_PRIVATE));
+    ok!(sys!(SYS_mprotect, map.addr + 4096, 4096, libc::PROT_NONE));
+    let start = map.addr + 96;
+    for round in 0..100 {
+        ok!(sys!(SYS_ftruncate, fd, 0));
+        eq!(ok!(sys!(SYS_pwrite64, fd, data.as_ptr(), data.len(), 0)), data.len());
+        map.bytes()[..4096].fill(round);
+        eq!(ok!(sys!(SYS_pread64, fd, start, 6000, 0)), 4000);
+        check!(map.bytes()[96..4096] == data[..4000] && map.bytes()[95] == round);
+        let n = 200 + usize::from(round);
+        map.bytes()[..4096].fill(round);
+        eq!(ok!(sys!(SYS_pread64, fd, start, 4000, 6000 - n)), n);
+        check!(map.bytes()[96..96 + n] == data[6000 - n..]);
+        check!(map.bytes()[96 + n..4096].iter().all(|byte| *byte == round));
+        fails!(sys!(SYS_pread64, fd, map.addr + 4096, 4000, 0), EFAULT);
+        fails!(sys!(SYS_pwrite64, fd, map.addr + 4096, 4000, 0), EFAULT);
+        eq!(ok!(sys!(SYS_pread64, fd, start, 4000, 6000)), 0);
+    }
+    Ok(())
+}
+
+/// What one thread has read is there when it is told to others, and no read of one shows in the memory
+/// of another.
+fn reads_by_threads() -> Outcome {
+    const ROUNDS: u32 = 300;
+    ok!(put(c"f", &patterned(1 << 17)));
+    let fd = ok!(open(c"f", O_RDONLY));
+    let readers = (0..3_usize).map(|own| {
+        std::thread::spawn(move || -> Outcome {
+            let map = ok!(Map::anonymous(8192, libc::MAP_PRIVATE));
+            let other = map.addr;
+            let turn = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+            let told = turn.clone();
+            let seen = move || -> Outcome {
+                for round in 1..=ROUNDS {
+                    let order = std::sync::atomic::Ordering::SeqCst;
+                    while told.load(order) < round * 2 - 1 {
+                        std::thread::yield_now();
+                    }
+                    let map = std::mem::ManuallyDrop::new(Map { addr: other, len: 8192 });
+                    let (offset, len) = place(own, round);
+                    check!(
+                        map.bytes()[..len]
+                            .iter()
+                            .enumerate()
+                            .all(|(n, byte)| *byte == pattern(offset + n))
+                    );
+                    told.store(round * 2, order);
+                }
+                Ok(())
+            };
+            let looker = std::thread::spawn(seen);
+            for round in 1..=ROUNDS {
+                let order = std::sync::atomic::Ordering::SeqCst;
+                while turn.load(order) < round * 2 - 2 && !looker.is_finished() {
+                    std::thread::yield_now();
+                }
+                let (offset, len) = place(own, round);
+                eq!(ok!(sys!(SYS_pread64, fd, map.addr, len, offset)), len);
+                turn.store(round * 2 - 1, order);
+            }
+            looker.join().map_err(|_| "the looker panicked")?
+        })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.join().map_err(|_| "a reader panicked")??;
+    }
+    Ok(())
+}
+
+/// Where the reader `own` reads in a round, and how much.
+fn place(own: usize, round: u32) -> (usize, usize) {
+    let round = round as usize;
+    ((own * 40_000 + round * 13) % (1 << 16), 1 + (round * 97 + own) % 8192)
+}
+
+/// Signals that arrive at any moment neither lose nor repeat a byte of small reads and writes.
+fn small_transfers_under_signals() -> Outcome {
+    let data = patterned(1 << 16);
+    ok!(put(c"f", &data));
+    let (from, to) = (ok!(open(c"f", O_RDONLY)), ok!(open(c"g", O_RDWR | O_CREAT)));
+    ok!(sig::handle(libc::SIGALRM, sig::record, libc::SA_RESTART));
+    let every = libc::timeval { tv_sec: 0, tv_usec: 300 };
+    ok!(sys!(SYS_setitimer, libc::ITIMER_REAL, &[every, every], 0));
+    let mut buf = [0_u8; 5000];
+    for _ in 0..2000 {
+        ok!(seek(from, 0, libc::SEEK_SET));
+        ok!(sys!(SYS_ftruncate, to, 0));
+        ok!(seek(to, 0, libc::SEEK_SET));
+        for piece in data.chunks(5000) {
+            eq!(ok!(read(from, &mut buf)), piece.len());
+            check!(buf[..piece.len()] == *piece);
+            eq!(ok!(write(to, piece)), piece.len());
+        }
+        check!(ok!(get(c"g")) == data, "content differs");
+        if sig::count() > 20 {
+            break;
+        }
+    }
+    ok!(sys!(SYS_setitimer, libc::ITIMER_REAL, &[0_u64; 4], 0));
+    check!(sig::count() > 20);
+    Ok(())
+}
+
 fn write_to_closed_pipe() -> Outcome {
     let (reader, writer) = ok!(pipe(0));
     ok!(close(reader));
@@ -594,6 +747,10 @@ guest_tests::cases!(
     large_reads_under_signals,
     large_reads_of_a_changing_file,
     large_reads_share_an_offset,
+    sizes_of_transfers,
+    short_transfers,
+    reads_by_threads,
+    small_transfers_under_signals,
     write_to_closed_pipe,
     file_size_limit,
     sync_calls,

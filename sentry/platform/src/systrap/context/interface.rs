@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use sentry_host::clock::{self, Clock};
 use sentry_host::schedule::{self, Schedule};
 use sentry_host::usage::{ProcessUsage, ThreadUsage};
+use sentry_host::window::Part;
 use sentry_sysmsg::slot::Renew as _;
 use sentry_sysmsg::{layout, slot};
 use syscalls::arch::x86_64::Regs;
@@ -69,7 +70,7 @@ impl Context for SystrapContext {
             if state.messages.has_outputs() {
                 self.flush(&mut state);
             }
-            if let Some(n) = state.messages.read(addr.0, dst) {
+            if let Some(n) = state.messages.read(&self.slot, addr.0, dst) {
                 return Ok(n);
             }
         }
@@ -105,6 +106,30 @@ impl Context for SystrapContext {
         self.flush(&mut state);
         drop(state);
         self.space.write(addr, src)
+    }
+
+    fn fill(
+        &self,
+        addr: UserAddr,
+        len: usize,
+        fill: &mut dyn FnMut(&Part<'_>) -> SysResult<usize>,
+    ) -> Option<SysResult<usize>> {
+        calls::guest_range(addr.0, u64::try_from(len).ok()?).ok()?;
+        {
+            let mut state = lock(&self.state);
+            if state.phase != Phase::Stopped || len > slot::DATA_LEN || self.space.pid() == 0 {
+                return None;
+            }
+            self.flush(&mut state);
+            // What came with the request is there, and may be what is overwritten.
+            state.messages.forget_inputs();
+        }
+        // The slot is this side's until the answer.
+        let result = fill(&self.slot.data_part(len)?);
+        if let Ok(n @ 1..) = result {
+            lock(&self.state).messages.filled(addr.0, n.min(len));
+        }
+        Some(result)
     }
 
     fn sync_memory(&self) {
