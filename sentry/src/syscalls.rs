@@ -22,6 +22,7 @@ mod kcmp;
 mod keys;
 mod landlock;
 mod lease;
+mod lend;
 mod mempolicy;
 mod mmap;
 mod mount;

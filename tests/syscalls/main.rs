@@ -110,8 +110,29 @@ mod subjects {
         }
 
         subjects!(
-            coredump, creds, exec, fault, futex, memfd, mmap, notify, pipe, poll, process, procfs,
-            ptrace, read_write, signal, sites, system, terminal, text, timer, tracing,
+            coredump,
+            creds,
+            exec,
+            fault,
+            futex,
+            memfd,
+            mmap,
+            notify,
+            pipe,
+            poll,
+            process,
+            procfs,
+            ptrace,
+            read_write,
+            signal,
+            sites,
+            streams,
+            streams_shared,
+            system,
+            terminal,
+            text,
+            timer,
+            tracing,
         );
     }
 
@@ -125,7 +146,7 @@ mod subjects {
             };
         }
 
-        subjects!(creds, futex, process, signal, sites, text);
+        subjects!(creds, futex, pipe, process, signal, sites, streams, streams_shared, text);
     }
 
     /// The subjects that concern the network, with the host's network passed through.
@@ -196,6 +217,8 @@ mod subjects {
         socket_udp,
         socket_urgent,
         stat,
+        streams,
+        streams_shared,
         system,
         sysv_ipc,
         sysv_msg,

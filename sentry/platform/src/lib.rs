@@ -351,6 +351,11 @@ pub trait AddressSpace: Send + Sync {
         Ok(())
     }
 
+    /// Returns the streams that are lent to the process, on platforms that can lend some.
+    fn streams(&self) -> Option<Arc<dyn Streams>> {
+        None
+    }
+
     /// Kills the host process. Every context in it ends with [`Event::Exited`]. Idempotent.
     fn kill(&self);
 
@@ -364,6 +369,62 @@ pub trait AddressSpace: Send + Sync {
     /// included. Goes on to tell it when the process is gone.
     fn cpu_time_ns(&self) -> (u64, u64);
 }
+
+/// Streams of bytes that are lent to an address space: its threads read and write them without an event,
+/// as long as nobody takes them back.
+pub trait Streams: Send + Sync {
+    /// Makes what is told of descriptors ([`Streams::tell`]) that of the descriptor table `table`, whose
+    /// threads are those with this [`Context::set_table`]; returns whether it is. It becomes that of
+    /// another only after [`Streams::detach`].
+    fn attach(&self, table: u64) -> bool;
+
+    /// Forgets all descriptors, and whose they are.
+    fn detach(&self);
+
+    /// Lends an empty stream, where there is room for one.
+    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
+
+    /// Says what the descriptor `fd` is an end of.
+    fn tell(&self, fd: i32, end: StreamEnd);
+
+    /// Says that the descriptor with this number is no longer what it was. Cheap.
+    fn forget(&self, fd: usize);
+}
+
+/// An end of a lent stream, as a descriptor is one.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamEnd {
+    /// [`LentStream::id`].
+    pub stream: u64,
+    /// Whether it may be read from.
+    pub reads: bool,
+    /// Whether it may be written to.
+    pub writes: bool,
+    /// Whether nobody waits there.
+    pub is_nonblocking: bool,
+}
+
+/// A stream that is lent. Taken back when it is dropped, at the latest.
+pub trait LentStream: Send + Sync {
+    /// Returns what [`StreamEnd`] calls it.
+    fn id(&self) -> u64;
+
+    /// Takes the stream back, as it is; what threads are doing with it has happened before or does not
+    /// happen. Waits for nobody.
+    fn take_back(&self) -> TakenBack;
+}
+
+/// What is left of a lent stream.
+#[derive(Debug, Default)]
+pub struct TakenBack {
+    /// The bytes that have been written and not been read; not more than [`LENT_MAX`].
+    pub data: Vec<u8>,
+    /// How many calls have been answered, as the application says.
+    pub n_calls: u32,
+}
+
+/// How many bytes a lent stream holds at most.
+pub const LENT_MAX: usize = sentry_sysmsg::ring::RING_LEN;
 
 /// A guest thread: one host thread in the process of its address space.
 ///
@@ -549,6 +610,12 @@ pub trait Context: Send + Sync {
     /// Tells the platform whether calls may be answered without an event (identity, time). Off for
     /// a task that is traced, logged or filtered.
     fn set_fast_path(&self, facts: Option<FastPathFacts>);
+
+    /// Says which descriptor table the thread has, as far as the platform needs to know it for
+    /// [`Streams`]; zero where streams are not for this thread.
+    fn set_table(&self, table: u64) {
+        let _ = table;
+    }
 
     /// Gives the application the mask of blocked signals, which it may change by itself where it has a
     /// fast path.

@@ -26,6 +26,7 @@ mod route;
 mod serve;
 mod space;
 mod spin;
+mod streams;
 mod xstate;
 mod zygote;
 

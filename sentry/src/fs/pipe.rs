@@ -5,9 +5,13 @@
 //! stops being empty or full; of every write, once somebody has polled it: edge-triggered epolls
 //! rely on that.
 //!
+//! A pipe in lively use is lent to the process that uses it ([`lending`]); whoever locks the state has
+//! taken it back.
+//!
 //! Locks: [`Pipe::state`] is held while data is copied, which may fault but never waits for the
 //! guest. [`transfer`] takes it before the lock of any other file; two pipes by address.
 
+mod lending;
 mod slots;
 pub mod transfer;
 
@@ -19,11 +23,13 @@ use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::FIONREAD;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
+use self::lending::Lending;
 use self::slots::{Kind, Slots};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::file::StreamUser;
 use crate::vfs::ring::PIPE_BUF;
 use crate::vfs::special::Opener;
 use crate::vfs::{
@@ -67,6 +73,7 @@ struct State {
     /// How often an end has been opened, ever: how an open learns that it has met somebody.
     n_reader_opens: u64,
     n_writer_opens: u64,
+    lending: Lending,
 }
 
 /// A pipe.
@@ -79,6 +86,8 @@ pub struct Pipe {
     write_queue: WaitQueue,
     /// Whether readiness has been asked for, so that every write is announced.
     is_polled: AtomicBool,
+    /// Whether the pipe may be worth lending.
+    is_lively: AtomicBool,
 }
 
 /// One end of a pipe.
@@ -108,10 +117,12 @@ impl Pipe {
                 n_writers: 0,
                 n_reader_opens: 0,
                 n_writer_opens: 0,
+                lending: Lending::new(),
             }),
             read_queue: WaitQueue::new(),
             write_queue: WaitQueue::new(),
             is_polled: AtomicBool::new(false),
+            is_lively: AtomicBool::new(false),
         })
     }
 
@@ -123,7 +134,7 @@ impl Pipe {
         awaits_peer: bool,
     ) -> Arc<PipeEnd> {
         let (seen_opens, had_writer) = {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let had_writer = state.n_writers > 0;
             let seen =
                 if access == Access::Write { state.n_reader_opens } else { state.n_writer_opens };
@@ -179,7 +190,7 @@ pub fn create(task: &CurrentTask, is_packet: bool) -> (Arc<PipeEnd>, Arc<PipeEnd
 
 impl PipeEnd {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.pipe.state.lock()
+        self.pipe.lock()
     }
 
     /// Returns what a write to this end makes.
@@ -226,13 +237,14 @@ impl File for PipeEnd {
         if dst.remaining() == 0 {
             return Ok(0);
         }
-        let mut state = self.lock();
+        let mut state = self.pipe.lock_to_transfer();
         if state.slots.is_empty() {
             return if state.n_writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
         let was_full = state.slots.is_full();
         let n = state.slots.read(dst)?;
         let has_room = was_full && !state.slots.is_full();
+        self.pipe.note_transfer(&mut state, n);
         drop(state);
         self.pipe.announce(false, has_room);
         Ok(n)
@@ -247,12 +259,13 @@ impl File for PipeEnd {
         if src.remaining() == 0 {
             return Ok((0, 0));
         }
-        let mut state = self.lock();
+        let mut state = self.pipe.lock_to_transfer();
         if state.n_readers == 0 {
             return Err(Errno::EPIPE);
         }
         let was_empty = state.slots.is_empty();
         let n = state.slots.write(src, self.kind())?;
+        self.pipe.note_transfer(&mut state, n);
         drop(state);
         self.pipe.announce(was_empty || self.pipe.is_polled(), false);
         Ok((n, 0))
@@ -287,14 +300,17 @@ impl File for PipeEnd {
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
-        match self.access {
+        let registrations = match self.access {
             Access::Read => vec![self.pipe.read_queue.register(waiter, mask, key)],
             Access::Write => vec![self.pipe.write_queue.register(waiter, mask, key)],
             Access::Both => vec![
                 self.pipe.read_queue.register(waiter, mask, key),
                 self.pipe.write_queue.register(waiter, mask, key),
             ],
-        }
+        };
+        // Who waits is to be told, which a process to which the pipe is lent does not do.
+        drop(self.pipe.lock_to_transfer());
+        registrations
     }
 
     fn is_pollable(&self) -> bool {
@@ -313,6 +329,16 @@ impl File for PipeEnd {
     fn flags_changed(&self, flags: u32) {
         let is_packet = OpenFlags::from_bits_retain(flags).contains(OpenFlags::DIRECT);
         self.is_packet.store(is_packet, Ordering::Relaxed);
+        // The pipe may be lent as one that has the former flags.
+        drop(self.lock());
+    }
+
+    fn is_lively(&self) -> bool {
+        self.pipe.is_lively.load(Ordering::Relaxed)
+    }
+
+    fn lend(&self, user: &StreamUser) {
+        self.lend_to(user);
     }
 
     fn is_open_complete(&self) -> bool {
@@ -423,7 +449,7 @@ impl Opener for FifoOpener {
         let is_nonblocking = flags.contains(OpenFlags::NONBLOCK);
         let access = Access::from_flags(flags)?;
         let pipe = self.pipe(&node.attr()?);
-        if access == Access::Write && is_nonblocking && pipe.state.lock().n_readers == 0 {
+        if access == Access::Write && is_nonblocking && pipe.lock().n_readers == 0 {
             return Err(Errno::ENXIO);
         }
         let awaits_peer = !is_nonblocking && access != Access::Both;

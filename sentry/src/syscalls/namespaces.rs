@@ -4,6 +4,7 @@ use syscalls::Errno;
 use syscalls::abi::clone::CloneFlags;
 use syscalls::arg::Fd;
 
+use super::lend;
 use crate::fs::{nsfs, pidfd};
 use crate::task::namespaces::{self, AnyNamespace};
 use crate::task::{CurrentTask, HandlerResult, access};
@@ -37,6 +38,7 @@ pub(super) fn sys_unshare(task: &CurrentTask, flags: u64) -> HandlerResult<()> {
     if flags.contains(CloneFlags::FILES) {
         let copy = task.files().fork();
         let old = std::mem::replace(&mut *task.files.lock(), copy);
+        lend::table_changed(task);
         drop(old);
     }
     Ok(())

@@ -9,7 +9,7 @@ use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 use zerocopy::IntoBytes;
 
-use super::{at, fd, lease};
+use super::{at, fd, lease, lend};
 use crate::net::SocketFile;
 use crate::sync::Events;
 use crate::task::block::Wait;
@@ -227,6 +227,7 @@ pub(super) fn sys_close_range(
         // The task's own and this one: anything beyond is another user of the table.
         if Arc::strong_count(&shared) > 2 {
             let old = std::mem::replace(&mut *task.files.lock(), shared.fork());
+            lend::table_changed(task);
             drop(old);
         }
     }

@@ -12,7 +12,7 @@ use syscalls::abi::signal::{SIGPIPE, SIGXFSZ};
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 
-use super::direct_read;
+use super::{direct_read, lend};
 use crate::mm::user_io::UserBuf;
 use crate::sync::Events;
 use crate::task::block::Wait;
@@ -54,7 +54,9 @@ pub(super) fn sys_read(
     }
     let file = task.files().get(fd.0)?;
     direct_read::start(task, &file, (buf, count), Position::Current)?;
-    do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())
+    let n = do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
+    lend::offer(task, fd, &file);
+    Ok(n)
 }
 
 /// Implements `write(2)`.
@@ -67,7 +69,9 @@ pub(super) fn sys_write(
     count: usize,
 ) -> HandlerResult<usize> {
     let file = task.files().get(fd.0)?;
-    do_write(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())
+    let n = do_write(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
+    lend::offer(task, fd, &file);
+    Ok(n)
 }
 
 /// Implements `pread64(2)`.

@@ -1,8 +1,10 @@
 //! Descriptor tables.
 
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sentry_platform::{StreamEnd, Streams};
 use syscalls::{Errno, SysResult};
 
 use super::file::OpenFile;
@@ -25,6 +27,9 @@ struct Slots {
     used: Vec<u64>,
     /// No free descriptor lies in a word before this one.
     first_word: usize,
+    /// The streams that are lent to a process with this table. They are told of descriptors only as
+    /// long as these refer to the same open files.
+    streams: Option<Arc<dyn Streams>>,
 }
 
 impl Slots {
@@ -48,6 +53,9 @@ impl Slots {
     }
 
     fn put(&mut self, index: usize, slot: Slot) -> Option<Slot> {
+        if let Some(streams) = &self.streams {
+            streams.forget(index);
+        }
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
             self.used.resize(self.slots.len().div_ceil(64), 0);
@@ -62,6 +70,9 @@ impl Slots {
     }
 
     fn take(&mut self, index: usize) -> Option<Slot> {
+        if let Some(streams) = &self.streams {
+            streams.forget(index);
+        }
         let slot = self.slots.get_mut(index)?.take()?;
         if let Some(word) = self.used.get_mut(index / 64) {
             *word &= !(1 << (index % 64));
@@ -102,6 +113,7 @@ impl FdTable {
                 slots: copy.collect(),
                 used: slots.used.clone(),
                 first_word: slots.first_word,
+                streams: None,
             }),
         })
     }
@@ -225,9 +237,43 @@ impl FdTable {
         })
     }
 
-    /// Takes out the descriptors that exec closes.
+    /// Takes out the descriptors that exec closes, and has nothing more to do with the former memory.
     pub fn remove_cloexec(&self) -> Vec<Arc<OpenFile>> {
+        if let Some(streams) = self.slots.write().streams.take() {
+            streams.detach();
+        }
         self.remove_where(|_, slot| slot.is_cloexec)
+    }
+
+    /// Lets a process that has this table be lent streams; returns whether it can be.
+    pub fn attach(&self, streams: &Arc<dyn Streams>) -> bool {
+        let mut slots = self.slots.write();
+        let before = slots.streams.as_ref();
+        if before.is_some_and(|before| ptr::addr_eq(Arc::as_ptr(before), Arc::as_ptr(streams))) {
+            return true;
+        }
+        if !streams.attach(self.id) {
+            return false;
+        }
+        if let Some(before) = slots.streams.replace(streams.clone()) {
+            before.detach();
+        }
+        true
+    }
+
+    /// Says which end of a lent stream the descriptor `fd` is, as long as it refers to `file`.
+    pub fn tell(&self, fd: i32, file: &Arc<OpenFile>, stream: u64) {
+        let slots = self.slots.write();
+        let is_same = slots.get(fd).is_some_and(|slot| Arc::ptr_eq(&slot.file, file));
+        if let Some(streams) = slots.streams.as_ref().filter(|_| is_same) {
+            let end = StreamEnd {
+                stream,
+                reads: file.is_readable(),
+                writes: file.is_writable(),
+                is_nonblocking: file.is_nonblocking(),
+            };
+            streams.tell(fd, end);
+        }
     }
 
     /// Closes a file that has been taken out of this table: the record locks that the process has
@@ -254,8 +300,11 @@ impl FdTable {
 
 impl Drop for FdTable {
     fn drop(&mut self) {
-        let slots = std::mem::take(&mut self.slots.write().slots);
-        for slot in slots.into_iter().flatten() {
+        let slots = std::mem::take(&mut *self.slots.write());
+        if let Some(streams) = slots.streams {
+            streams.detach();
+        }
+        for slot in slots.slots.into_iter().flatten() {
             self.close(&slot.file);
         }
     }

@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use sentry_platform::Streams;
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::landlock::AccessFs;
 use syscalls::{Errno, SysResult};
 
 use super::attr::{Attr, FileType};
+use super::fd_table::FdTable;
 use super::inode::Inode;
 use super::io::{IoSink, IoSource};
 use super::path::Path;
@@ -280,11 +282,33 @@ pub trait File: Any + Send + Sync {
         Err(Errno::EBADF)
     }
 
+    /// Returns whether this is a stream whose use is so lively that it is worth lending.
+    fn is_lively(&self) -> bool {
+        false
+    }
+
+    /// Lends the stream to a process that has just used it, and may be lent streams.
+    fn lend(&self, user: &StreamUser) {
+        let _ = user;
+    }
+
     /// Is told that a descriptor of this file was closed in the process with this descriptor table
     /// (`close(2)`'s flush).
     fn descriptor_closed(&self, table: u64) {
         let _ = table;
     }
+}
+
+/// How a process uses a stream.
+pub struct StreamUser {
+    /// What it can be lent.
+    pub streams: Arc<dyn Streams>,
+    /// The descriptor.
+    pub fd: i32,
+    /// The table that this is in, which `streams` belong to.
+    pub table: Arc<FdTable>,
+    /// What it refers to.
+    pub file: Arc<OpenFile>,
 }
 
 /// Computes `lseek` for a file of `size` bytes without holes.

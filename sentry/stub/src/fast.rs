@@ -20,8 +20,10 @@ use sentry_sysmsg::layout;
 use sentry_sysmsg::process::{self, Process};
 use sentry_sysmsg::slot::Slot;
 
-use crate::{entry, host, serve};
+use crate::{entry, host, rings, serve};
 
+const SYS_READ: u64 = 0;
+const SYS_WRITE: u64 = 1;
 const SYS_RT_SIGPROCMASK: u64 = 14;
 const SYS_SCHED_YIELD: u64 = 24;
 const SYS_FUTEX: u64 = 202;
@@ -44,7 +46,7 @@ const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 /// about 8 µs where that was not in vain the last time, else for as long as it may take to wake up the other
 /// thread, which then finds this one awake: about 60 µs.
 const WATCH_TICKS: u64 = 20_000;
-const FIRST_WATCH_TICKS: u64 = 150_000;
+pub(crate) const FIRST_WATCH_TICKS: u64 = 150_000;
 /// Only a thread that wants to wait so many times, each within so many ticks (about 100 µs) of the time
 /// before, watches.
 const MIN_QUICK: u32 = 16;
@@ -57,15 +59,17 @@ const LOOKS: u32 = 4;
 /// After so many watches in vain only one in 2^this waits begins with another.
 const MAX_VAIN: u32 = 6;
 
-const EAGAIN: i64 = -11;
+pub(crate) const EAGAIN: i64 = -11;
 const EFAULT: i64 = -14;
 /// What lies from here up is not the application's.
-const APPLICATION_END: u64 = 0x7e00_0000_0000;
+pub(crate) const APPLICATION_END: u64 = 0x7e00_0000_0000;
 
 /// Returns what a call returns, where the sentry need not be asked.
 #[inline]
 pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
     match number {
+        SYS_READ if slot.table.load(Relaxed) != 0 => rings::read(slot, args),
+        SYS_WRITE if slot.table.load(Relaxed) != 0 => rings::write(slot, args),
         SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(slot, args),
         SYS_RT_SIGPROCMASK if slot.fast.load(Relaxed) != 0 => sigprocmask(slot, args),
         SYS_SCHED_YIELD if slot.fast.load(Relaxed) != 0 => {
@@ -215,24 +219,10 @@ fn watch(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
     }
     let vain = slot.vain_watches.load(Relaxed);
     let ticks = if n_quick > MIN_QUICK && vain == 0 { WATCH_TICKS } else { FIRST_WATCH_TICKS };
-    let mut result = None;
-    let mut waited = 0;
-    while result.is_none() && waited < ticks {
-        for _ in 0..LOOKS {
-            core::hint::spin_loop();
-            if other_value(addr, expected)? {
-                result = Some(EAGAIN);
-                break;
-            }
-        }
-        waited = serve::now().wrapping_sub(started);
-        if result.is_none() {
-            // The other thread may be waiting for this CPU.
-            host::sched_yield();
-        }
-    }
+    let (has_changed, waited) = look_for(started, ticks, || other_value(addr, expected))?;
+    let result = has_changed.then_some(EAGAIN);
     // A change that comes so late has cost the CPU, which others want more.
-    if result.is_some() && waited < QUICK_TICKS {
+    if has_changed && waited < QUICK_TICKS {
         slot.vain_watches.store(0, Relaxed);
         return result;
     }
@@ -240,4 +230,26 @@ fn watch(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
     slot.vain_watches.store(vain, Relaxed);
     slot.unwatched_waits.store((1_u32 << vain).wrapping_sub(1), Relaxed);
     result
+}
+
+/// Looks for so many ticks from `started` on whether something has happened, and lets others use the CPU
+/// meanwhile; returns whether it has, and how many ticks that took.
+pub(crate) fn look_for(
+    started: u64,
+    ticks: u64,
+    mut has_happened: impl FnMut() -> Option<bool>,
+) -> Option<(bool, u64)> {
+    let mut waited = 0;
+    while waited < ticks {
+        for _ in 0..LOOKS {
+            core::hint::spin_loop();
+            if has_happened()? {
+                return Some((true, serve::now().wrapping_sub(started)));
+            }
+        }
+        waited = serve::now().wrapping_sub(started);
+        // The other thread may be waiting for this CPU.
+        host::sched_yield();
+    }
+    Some((false, waited))
 }

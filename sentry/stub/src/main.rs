@@ -15,6 +15,7 @@ mod frame;
 mod host;
 mod marshal;
 mod patched;
+mod rings;
 mod serve;
 mod signal;
 mod start;

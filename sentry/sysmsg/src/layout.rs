@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 
+use crate::ring::{Mirror, N_RINGS, Ring};
+
 /// Where the stub's image is linked and loaded.
 pub const STUB_BASE: u64 = 0x7e80_0000_0000;
 /// The size of the window behind [`STUB_BASE`] whose `syscall` instructions the filter lets through
@@ -23,9 +25,17 @@ pub const PROCESS_BASE: u64 = SLOT_BASE + PROCESS_OFFSET;
 pub const PROCESS_OFFSET: u64 = SLOT_SIZE * MAX_THREADS as u64;
 /// Its size.
 pub const PROCESS_LEN: u64 = 4096;
+/// Where the descriptors of streams that are lent to the process lie behind the slots: `ring::Mirror`.
+pub const MIRROR_OFFSET: u64 = PROCESS_OFFSET + PROCESS_LEN;
+/// Where a process maps that.
+pub const MIRROR_BASE: u64 = SLOT_BASE + MIRROR_OFFSET;
+/// Where the streams themselves lie: `ring::Ring`.
+pub const RINGS_OFFSET: u64 = MIRROR_OFFSET + size_of::<Mirror>() as u64;
+/// Where a process maps those.
+pub const RINGS_BASE: u64 = SLOT_BASE + RINGS_OFFSET;
 /// The size of all that a process shares with the sentry. The memory is sparse: only used slots take
 /// pages.
-pub const REGION_LEN: u64 = PROCESS_OFFSET + PROCESS_LEN;
+pub const REGION_LEN: u64 = RINGS_OFFSET + (N_RINGS * size_of::<Ring>()) as u64;
 
 /// Where the stub's stacks lie; the stack of thread `i` is at `STACK_BASE + i * STACK_STRIDE`.
 pub const STACK_BASE: u64 = 0x7ea0_0000_0000;

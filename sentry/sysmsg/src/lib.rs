@@ -4,7 +4,9 @@
 
 pub mod layout;
 pub mod process;
+pub mod ring;
 pub mod slot;
 
 pub use process::Process;
+pub use ring::{Mirror, Ring};
 pub use slot::{CallEntry, Slot};

@@ -234,6 +234,8 @@ pub struct Slot {
     pub facts: [AtomicU64; N_FACTS],
     /// Whether the stub may answer other calls as well without the sentry.
     pub fast: AtomicU32,
+    /// The number of the thread's descriptor table, where streams may be lent to its process; else zero.
+    pub table: AtomicU64,
     /// Whether signals may be pending, so that the mask is not the stub's to change.
     pub signals_pending: AtomicU32,
     /// The blocked signals, while the application runs.

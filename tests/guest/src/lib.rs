@@ -15,6 +15,7 @@ pub mod proc;
 pub mod rng;
 pub mod runner;
 pub mod sig;
+pub mod stream;
 pub mod team;
 pub mod trace;
 

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 
 use sentry_host::Rule;
 use sentry_host::window::Part;
-use sentry_sysmsg::{Process, Slot, layout};
+use sentry_sysmsg::{Mirror, Process, Ring, Slot, layout};
 use syscalls::{Errno, SysResult};
 
 use super::last_errno;
@@ -84,6 +84,10 @@ pub(super) unsafe trait Shared {}
 unsafe impl Shared for Slot {}
 // SAFETY: as above.
 unsafe impl Shared for Process {}
+// SAFETY: as above.
+unsafe impl Shared for Mirror {}
+// SAFETY: as above.
+unsafe impl Shared for Ring {}
 
 // SAFETY: all access goes through atomics.
 unsafe impl<T: Shared> Send for Mapping<T> {}
@@ -114,6 +118,21 @@ impl Mapping<Process> {
     /// Maps what the region `fd` has besides slots.
     pub(super) fn of_process(fd: &OwnedFd) -> SysResult<Self> {
         Self::map(fd, layout::PROCESS_OFFSET)
+    }
+}
+
+impl Mapping<Mirror> {
+    /// Maps what the region `fd` says of descriptors.
+    pub(super) fn of_descriptors(fd: &OwnedFd) -> SysResult<Self> {
+        Self::map(fd, layout::MIRROR_OFFSET)
+    }
+}
+
+impl Mapping<Ring> {
+    /// Maps the stream `index` of the region `fd`.
+    pub(super) fn of_stream(fd: &OwnedFd, index: usize) -> SysResult<Self> {
+        let distance = u64::try_from(index * size_of::<Ring>()).map_err(|_| Errno::EINVAL)?;
+        Self::map(fd, layout::RINGS_OFFSET + distance)
     }
 }
 

@@ -20,8 +20,9 @@ use super::fds::FdCache;
 use super::patch::Sites;
 use super::region::{self, Mapping};
 use super::spin::{self, Rate};
+use super::streams::LentStreams;
 use super::{last_errno, lock};
-use crate::{AddressSpace, USER_ADDRESS_LIMIT};
+use crate::{AddressSpace, Streams, USER_ADDRESS_LIMIT};
 
 /// The host calls of this module.
 pub(super) const RULES: &[Rule] = &[
@@ -60,7 +61,7 @@ pub(super) struct Space {
     /// What its threads say when they ring; also the key in the platform's table.
     pub(super) token: u64,
     /// The file of its slots.
-    pub(super) region: OwnedFd,
+    pub(super) region: Arc<OwnedFd>,
     /// The host process, zero before the birth. Fixed afterwards.
     pid: AtomicI32,
     /// Whether the process exists; held for reading while its pid is used.
@@ -79,6 +80,8 @@ pub(super) struct Space {
     fds: Mutex<FdCache>,
     /// What the process shares besides slots, once that is needed.
     shared: OnceLock<Mapping<Process>>,
+    /// The streams that are lent to the process, once there was one.
+    streams: OnceLock<Arc<LentStreams>>,
     /// Until the birth: the channel, where there are channels, and until its parent has it, the
     /// process's end.
     channel: Mutex<Option<Channel>>,
@@ -93,7 +96,7 @@ impl Space {
         let (channel, far_end) = doorbell.channel()?.unzip();
         Ok(Self {
             token,
-            region: region::memory_file(c"slots", layout::REGION_LEN)?,
+            region: Arc::new(region::memory_file(c"slots", layout::REGION_LEN)?),
             pid: AtomicI32::new(0),
             alive: RwLock::new(true),
             threads: Mutex::new(Vec::new()),
@@ -105,6 +108,7 @@ impl Space {
             sites: Mutex::new(Sites::default()),
             fds: Mutex::new(FdCache::default()),
             shared: OnceLock::new(),
+            streams: OnceLock::new(),
             channel: Mutex::new(channel),
             far_end: Mutex::new(far_end.map(Arc::new)),
             at_birth: Mutex::new(Some(Vec::new())),
@@ -383,6 +387,17 @@ impl AddressSpace for Space {
             count.fetch_add(if more { 1 } else { u32::MAX }, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    fn streams(&self) -> Option<Arc<dyn Streams>> {
+        let streams = match self.streams.get() {
+            Some(streams) => streams,
+            None => {
+                let streams = LentStreams::new(&self.region).ok()?;
+                self.streams.get_or_init(|| Arc::new(streams))
+            }
+        };
+        Some(Arc::<LentStreams>::clone(streams))
     }
 
     fn kill(&self) {

@@ -199,6 +199,54 @@ fn forged_content_while_others_call() -> Outcome {
     Ok(())
 }
 
+fn forged_streams() -> Outcome {
+    // A pipe in lively use, whose process changes whatever lies behind the memory of its threads: it may break its own
+    // pipes, but neither stays the sandbox nor those who share the pipe with it.
+    const BEHIND_THREADS: usize = 0x7e90_0000_0000 + 8192 * 0x4000;
+    ok!(catch_faults());
+    let first = BEHIND_THREADS + PAGE;
+    let pages: Vec<usize> =
+        (0..9).map(|i| first + i * PAGE).take_while(|page| read(*page).is_some()).collect();
+    for seed in 1..=40u64 {
+        let (reader, writer) = ok!(guest_tests::fs::pipe(libc::O_NONBLOCK));
+        let pages = pages.clone();
+        let pid = ok!(child(|| {
+            let mut random = Rng::new(seed);
+            for _ in 0..2000 {
+                let mut buf = [0u8; 100];
+                let len = 1 + random.below(100);
+                let _ = sys!(SYS_write, writer, &buf, len);
+                let _ = sys!(SYS_read, reader, &mut buf, random.below(100));
+                if pages.is_empty() || !random.one_in(8) {
+                    continue;
+                }
+                let page = random.pick(&pages);
+                let in_page =
+                    if random.one_in(4) { random.below(PAGE / 8) } else { random.below(8) };
+                let word = page + in_page * 8;
+                let value = match random.below(5) {
+                    0 => random.bits(),
+                    1 => random.extreme(),
+                    2 => 1,
+                    3 => read(word).unwrap_or_default().wrapping_add(random.bits() % 5000),
+                    _ => read(word).unwrap_or_default() ^ 1 << random.below(64),
+                };
+                write(word, value);
+            }
+            0
+        }));
+        ok!(reap(pid));
+        let mut buf = vec![0u8; 1 << 16];
+        while guest_tests::fs::read(reader, &mut buf).is_ok() {}
+        eq!(ok!(guest_tests::fs::write(writer, b"still")), 5);
+        eq!(ok!(guest_tests::fs::read(reader, &mut buf)), 5);
+        check!(buf.starts_with(b"still"));
+        ok!(guest_tests::fs::close(reader));
+        ok!(guest_tests::fs::close(writer));
+    }
+    Ok(())
+}
+
 fn changed_segment_base() -> Outcome {
     // wrgsbase is an ordinary instruction: nothing may trust what it finds there.
     for base in [
@@ -285,6 +333,7 @@ guest_tests::cases!(
     stacks_and_segments_above,
     scribbling_over_every_page,
     forged_content_while_others_call,
+    forged_streams,
     changed_segment_base,
     code_that_changes_under_a_caller,
     parent_memory_is_not_the_childs,

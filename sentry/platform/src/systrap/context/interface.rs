@@ -296,6 +296,10 @@ impl Context for SystrapContext {
         self.slot.fast.store(u32::from(facts.is_some()), Relaxed);
     }
 
+    fn set_table(&self, table: u64) {
+        self.slot.table.renew(table);
+    }
+
     fn set_signal_mask(&self, mask: u64) {
         self.slot.signal_mask.renew(mask);
     }

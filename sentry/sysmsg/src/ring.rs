@@ -1,0 +1,76 @@
+//! Streams of bytes that are lent to a process: its threads read and write them without the sentry.
+//!
+//! The sentry lends a stream when it is empty and takes it back whenever anybody wants something of it
+//! that is not done here. Each end has a word ([`End::word`]): the number of the lease and the position,
+//! which only grows. Whoever reads or writes holds the lock of its end, copies, and moves the position by
+//! one compare-and-exchange; that is when it has happened. The sentry takes the stream back by setting
+//! [`TAKEN_BACK`] in the word of the writing end and then in that of the reading end, after which neither
+//! moves; it waits for nobody. It lends the place again only where both locks are free: a thread that
+//! still copies is disturbed by nobody, and one that never ends costs the place.
+//!
+//! A process that changes all this fools only itself: what it could put into the stream so, it may also
+//! write, because it has both ends.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// How many streams may be lent to a process at a time.
+pub const N_RINGS: usize = 16;
+/// How many bytes a stream holds while it is lent; a power of two.
+pub const RING_LEN: usize = 16384;
+/// The descriptors below this number can be those of lent streams.
+pub const N_MIRRORED: usize = 511;
+
+/// In [`End::word`]: the position.
+pub const POSITION: u64 = 0xffff_ffff;
+/// In [`End::word`]: the stream is lent no longer.
+pub const TAKEN_BACK: u64 = 1 << 32;
+/// In [`End::word`] and in an entry of [`Mirror`]: by how much the number of the lease is shifted.
+pub const LEASE_SHIFT: u32 = 33;
+
+/// In an entry of [`Mirror`]: which of the process's streams.
+pub const ENTRY_RING: u64 = 0xff;
+/// In an entry of [`Mirror`]: the descriptor may be read from.
+pub const ENTRY_READ: u64 = 1 << 8;
+/// In an entry of [`Mirror`]: the descriptor may be written to.
+pub const ENTRY_WRITE: u64 = 1 << 9;
+/// In an entry of [`Mirror`]: nobody waits for the descriptor.
+pub const ENTRY_NONBLOCK: u64 = 1 << 10;
+
+/// Which descriptors of a process are those of lent streams.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Mirror {
+    /// The number of the descriptor table that this is about, zero for none.
+    pub table: AtomicU64,
+    /// For each descriptor the number of the lease, which is never zero, and `ENTRY_*`; zero for others.
+    /// What is about a lease that has ended means nothing.
+    pub entries: [AtomicU64; N_MIRRORED],
+}
+
+/// One end of a stream.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct End {
+    /// The number of the lease, [`TAKEN_BACK`] and the position.
+    pub word: AtomicU64,
+    /// Not zero while a thread uses this end.
+    pub lock: AtomicU32,
+    /// How many calls have been answered here since the stream was lent.
+    pub n_calls: AtomicU32,
+}
+
+/// A stream.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Ring {
+    /// Where it is read from.
+    pub reader: End,
+    /// Where it is written to.
+    pub writer: End,
+    /// The bytes, each at its position modulo [`RING_LEN`].
+    pub data: [AtomicU64; RING_LEN / 8],
+}
+
+const _: () = assert!(size_of::<Mirror>() == 4096);
+const _: () = assert!(size_of::<Ring>() == 2 * 4096 + RING_LEN);
+const _: () = assert!(RING_LEN.is_power_of_two() && N_RINGS as u64 <= ENTRY_RING + 1);
