@@ -55,23 +55,19 @@ fn do_execve(
         let path = task.read_path(path)?;
         let target = Target::find(task, dirfd, &path, flags)?;
         let limit = task.group.limits.lock().soft(RLIMIT_STACK) / 4;
-        let mut reader = StringReader {
-            task,
-            page: Vec::new(),
-            page_addr: 0,
-            left: limit.clamp(MIN_TOTAL, MAX_TOTAL),
-        };
+        let left = limit.clamp(MIN_TOTAL, MAX_TOTAL);
+        let (pointers, strings) = (PageReader::new(task), PageReader::new(task));
+        let mut reader = StringReader { pointers, strings, left };
         let argv = reader.strings(argv)?;
         let envp = reader.strings(envp)?;
         Ok((target, argv, envp))
     })
 }
 
-/// Reads many short strings that lie near each other: a page at a time, each byte once.
+/// Reads many short strings that lie near each other, as do the pointers to them.
 struct StringReader<'a> {
-    task: &'a CurrentTask,
-    page: Vec<u8>,
-    page_addr: u64,
+    pointers: PageReader<'a>,
+    strings: PageReader<'a>,
     /// Bytes that strings and pointers may still take.
     left: u64,
 }
@@ -89,7 +85,7 @@ impl StringReader<'_> {
         let mut at = array.0;
         loop {
             let mut word = [0; 8];
-            self.bytes(at, &mut word)?;
+            self.pointers.bytes(at, &mut word)?;
             let pointer = u64::from_le_bytes(word);
             if pointer == 0 {
                 return Ok(strings);
@@ -103,7 +99,7 @@ impl StringReader<'_> {
     fn string(&mut self, mut addr: u64) -> SysResult<Vec<u8>> {
         let mut string = Vec::new();
         loop {
-            let rest = self.rest_of_page(addr)?;
+            let rest = self.strings.rest_of_page(addr)?;
             let end = rest.iter().position(|byte| *byte == 0);
             let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             let n = part.len();
@@ -120,6 +116,24 @@ impl StringReader<'_> {
         }
     }
 
+    fn take(&mut self, n: u64) -> SysResult<()> {
+        self.left = self.left.checked_sub(n).ok_or(Errno::E2BIG)?;
+        Ok(())
+    }
+}
+
+/// Reads memory a page at a time, each byte once.
+struct PageReader<'a> {
+    task: &'a CurrentTask,
+    page: Vec<u8>,
+    addr: u64,
+}
+
+impl<'a> PageReader<'a> {
+    fn new(task: &'a CurrentTask) -> Self {
+        Self { task, page: Vec::new(), addr: 0 }
+    }
+
     fn bytes(&mut self, mut addr: u64, dst: &mut [u8]) -> SysResult<()> {
         for byte in dst {
             *byte = *self.rest_of_page(addr)?.first().ok_or(Errno::EFAULT)?;
@@ -128,23 +142,18 @@ impl StringReader<'_> {
         Ok(())
     }
 
-    fn take(&mut self, n: u64) -> SysResult<()> {
-        self.left = self.left.checked_sub(n).ok_or(Errno::E2BIG)?;
-        Ok(())
-    }
-
     /// Returns at least one byte from `addr` on.
     fn rest_of_page(&mut self, addr: u64) -> SysResult<&[u8]> {
-        let page_addr = addr & !(PAGE as u64 - 1);
-        if self.page.is_empty() || self.page_addr != page_addr {
+        let start = addr & !(PAGE as u64 - 1);
+        if self.page.is_empty() || self.addr != start {
             self.page.resize(PAGE, 0);
-            self.page_addr = page_addr;
-            if let Err(errno) = self.task.read_bytes(UserAddr(page_addr), &mut self.page) {
+            self.addr = start;
+            if let Err(errno) = self.task.read_bytes(UserAddr(start), &mut self.page) {
                 self.page.clear();
                 return Err(errno);
             }
         }
-        let offset = usize::try_from(addr - page_addr).map_err(|_| Errno::EFAULT)?;
+        let offset = usize::try_from(addr - start).map_err(|_| Errno::EFAULT)?;
         self.page.get(offset..).filter(|rest| !rest.is_empty()).ok_or(Errno::EFAULT)
     }
 }
