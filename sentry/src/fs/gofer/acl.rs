@@ -1,14 +1,15 @@
-//! Access control lists of the host's files.
+//! Access control lists and capabilities of the host's files.
 //!
 //! A list is fetched when somebody's permissions depend on it who is not the owner. It is remembered as long as the file has
 //! the same time of last change of its attributes. After the first time the gofer tells by itself which files have none.
+//! So is it remembered that a file has no capabilities, which every exec asks about.
 
 use std::sync::Arc;
 
 use gofer_wire::{Name, Request};
 use syscalls::{Errno, SysResult};
 
-use super::inode::GoferInode;
+use super::inode::{GoferInode, xattr_name};
 use super::{Caching, SETTLED, attr};
 use crate::vfs::acl::{Acl, AclKind};
 use crate::vfs::{Attr, FileType, Inode as _, Timestamp};
@@ -20,6 +21,10 @@ pub(super) struct KnownAcls {
     lacks_access: Option<Timestamp>,
     /// What was fetched otherwise.
     fetched: Vec<Fetched>,
+    /// When the file had this time, it had no capabilities.
+    lacks_capabilities: Option<Timestamp>,
+    /// How often this sandbox may have changed them.
+    n_changes: u32,
 }
 
 /// A list, or none, of when the file had this time.
@@ -39,7 +44,7 @@ impl KnownAcls {
 
     /// Is told that this sandbox may have changed them.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { n_changes: self.n_changes.wrapping_add(1), ..Self::default() };
     }
 
     /// Returns a list, where it is known for a file with this time.
@@ -67,6 +72,9 @@ fn may_keep(attr: &Attr, caching: Caching) -> bool {
     caching == Caching::Exclusive || attr::is_settled(attr, SETTLED)
 }
 
+/// The name of a file's capabilities.
+const CAPABILITIES: &[u8] = b"security.capability";
+
 /// What no [`Store::epoch`](super::Store) ever is.
 const NEVER: u64 = u64::MAX;
 
@@ -78,6 +86,34 @@ impl GoferInode {
             // The mode is another one now, which nothing else that this sandbox does leaves unsaid.
             self.state.lock().epoch = NEVER;
         }
+    }
+
+    /// Returns an extended attribute.
+    ///
+    /// # Errors
+    /// Those of the gofer.
+    pub(super) fn fetch_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
+        let request = Request::GetXattr { fid: self.fid(), name: xattr_name(name)? };
+        if name != CAPABILITIES {
+            return self.store().connection.call_bytes(&request);
+        }
+        let caching = self.store().caching;
+        let attr = self.attr()?;
+        let state = self.state.lock();
+        let (lacks, n_changes) = (state.acls.lacks_capabilities, state.acls.n_changes);
+        drop(state);
+        if lacks.is_some_and(|then| caching == Caching::Exclusive || then == attr.ctime) {
+            return Err(Errno::ENODATA);
+        }
+        let result = self.store().connection.call_bytes(&request);
+        if matches!(result, Err(Errno::ENODATA)) && may_keep(&attr, caching) {
+            let mut state = self.state.lock();
+            // What was changed meanwhile may be what has just been fetched.
+            if state.acls.n_changes == n_changes {
+                state.acls.lacks_capabilities = Some(attr.ctime);
+            }
+        }
+        result
     }
 
     /// Returns a list of this file.

@@ -725,9 +725,7 @@ impl Inode for GoferInode {
     }
 
     fn get_xattr(&self, name: &[u8]) -> SysResult<Vec<u8>> {
-        self.store
-            .connection
-            .call_bytes(&Request::GetXattr { fid: self.fid, name: xattr_name(name)? })
+        self.fetch_xattr(name)
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> SysResult<()> {
@@ -792,6 +790,6 @@ fn ownership(node: &NewNode) -> Ownership {
 }
 
 /// Checks an attribute's name. Linux lets it hold any byte; the gofer serves none with a slash.
-fn xattr_name(name: &[u8]) -> SysResult<Name<'_>> {
+pub(super) fn xattr_name(name: &[u8]) -> SysResult<Name<'_>> {
     Name::new(name).map_err(|_| Errno::EOPNOTSUPP)
 }
