@@ -75,6 +75,8 @@ enum Job {
     Work(Arc<dyn Work>),
     Event(Arc<SystrapContext>, Event),
     Exited(Arc<SystrapContext>, i32),
+    /// The last thread of a process is to end.
+    Exit(Arc<SystrapContext>),
 }
 
 /// The state that contexts share.

@@ -6,6 +6,7 @@
 //!
 //! Lock order: a context's `state`, then its space's locks, then the platform's tables.
 
+mod end;
 mod interface;
 mod sites;
 mod xcopy;
@@ -20,12 +21,13 @@ use sentry_sysmsg::slot::{self, MAX_CALLS, N_REGS, Renew as _, reg};
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
+pub(super) use self::end::Finish;
 use self::xcopy::XCopy;
 use super::messages::Messages;
 use super::patch::{QuietCall, Site};
 use super::region::SlotMapping;
 use super::space::Space;
-use super::{Inner, Job, calls, lock, spin};
+use super::{Inner, calls, lock, spin};
 use crate::{AddressSpace, ContextOwner, Event, Fault, HostCall, HostCallResults};
 use sentry_sysmsg::layout;
 
@@ -63,6 +65,8 @@ struct State {
     taken: u32,
     /// Whether a reply without return to the application is out, so that only its outcome can follow.
     expects_outcome: bool,
+    /// Whether the owner has ended the thread.
+    told_to_exit: bool,
     regs: Regs,
     /// Whether all registers must be loaded, or only `rax`.
     regs_dirty: bool,
@@ -179,6 +183,7 @@ impl SystrapContext {
                 parked: false,
                 taken: 1,
                 expects_outcome: false,
+                told_to_exit: false,
                 regs,
                 regs_dirty: true,
                 ret_dirty: false,
@@ -690,34 +695,19 @@ impl SystrapContext {
     }
 
     fn answer_ring(&self, state: &mut State) {
+        // Who is watched had better run elsewhere.
+        self.answer_ring_with(state, !self.is_announced());
+    }
+
+    /// Lets the thread see its answer: at once and on this CPU, where that is wanted (`sync`).
+    fn answer_ring_with(&self, state: &mut State, sync: bool) {
         if let Some(id) = self.take_ring(state) {
-            // Who is watched had better run elsewhere.
-            self.inner.doorbell.set_sync(!self.is_announced());
+            self.inner.doorbell.set_sync(sync);
             self.inner.doorbell.answer(id, layout::RUNG_LOOK);
             self.inner.doorbell.set_sync(true);
         } else if std::mem::take(&mut state.parked) {
             super::zygote::futex_wake(&self.slot.turn.done);
         }
-    }
-
-    /// Ends the context: `Exited` is delivered soon. Idempotent.
-    pub(super) fn die(self: &Arc<Self>, signal: i32) {
-        let births = {
-            let mut state = lock(&self.state);
-            if state.phase == Phase::Dead {
-                return;
-            }
-            state.phase = Phase::Dead;
-            self.set_running(false);
-            self.take_ring(&mut state);
-            let sent = state.birth.take();
-            state.births.drain(..).chain(sent).collect::<Vec<_>>()
-        };
-        for child in births {
-            self.inner.stillborn(&child);
-        }
-        self.inner.forget(self);
-        self.inner.post(Job::Exited(Arc::clone(self), signal));
     }
 
     /// Lets the stopped zygote fork `child`; it reports afterwards.
@@ -765,29 +755,6 @@ impl SystrapContext {
         self.inner.add_space(space);
         state.births.push_back(Arc::clone(&child));
         Ok(child)
-    }
-}
-
-impl SystrapContext {
-    /// Tells the stub to end the thread: `last` with the process. The first thread sleeps until then: the
-    /// host forgets the memory of a process under the id of a thread that has ended.
-    pub(super) fn send_exit(&self, last: bool) -> SysResult<()> {
-        let reply = match last {
-            true => slot::REPLY_EXIT_GROUP,
-            false if self.tid().cast_signed() == self.space.pid() => slot::REPLY_SLEEP,
-            false => slot::REPLY_EXIT,
-        };
-        let mut state = lock(&self.state);
-        if state.phase != Phase::Stopped {
-            return Err(Errno::ESRCH);
-        }
-        self.slot.n_calls.store(0, Relaxed);
-        self.slot.reply.store(reply, Relaxed);
-        state.phase = Phase::Running;
-        state.expects_outcome = true;
-        self.slot.turn.done.store(state.taken, SeqCst);
-        self.answer_ring(&mut state);
-        Ok(())
     }
 }
 

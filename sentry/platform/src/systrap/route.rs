@@ -13,10 +13,10 @@ use sentry_sysmsg::layout;
 use syscalls::SysResult;
 use syscalls::arch::x86_64::Regs;
 
-use super::context::SystrapContext;
+use super::context::{Finish, SystrapContext};
 use super::doorbell::Ring;
 use super::space::{REGION_FD, Space};
-use super::{Inner, lock};
+use super::{Inner, Job, lock};
 use crate::Event;
 
 impl Inner {
@@ -190,6 +190,23 @@ impl Inner {
         for context in space.threads() {
             context.die(signal);
         }
+        self.all_ended(space);
+    }
+
+    /// Does the same for a process that has been reaped. Where its owner has wanted that and waits for
+    /// nothing, no other thread is woken to tell it.
+    pub(super) fn reaped(&self, space: &Arc<Space>, signal: i32) {
+        for context in space.threads() {
+            match context.finish() {
+                Finish::Before => {}
+                Finish::AsTold => context.deliver(Event::Exited { signal }),
+                Finish::ByItself => self.post(Job::Exited(context, signal)),
+            }
+        }
+        self.all_ended(space);
+    }
+
+    fn all_ended(&self, space: &Arc<Space>) {
         space.clear_threads();
         self.forget_space(space);
         if self.n_waiting.load(SeqCst) != 0 {

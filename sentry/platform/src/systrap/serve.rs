@@ -68,7 +68,7 @@ impl Inner {
             let no_thread = |_| Errno::EAGAIN;
             let watchdog = spawn("watchdog", SMALL_STACK_LEN, move || watchdog.watch());
             threads.push(watchdog.map_err(no_thread)?);
-            let reaper = spawn("reaper", SMALL_STACK_LEN, move || reaper.reap());
+            let reaper = spawn("reaper", STACK_LEN, move || reaper.reap());
             threads.push(reaper.map_err(no_thread)?);
         }
         Ok(())
@@ -354,6 +354,11 @@ impl Inner {
         let own = context.space.thread(u64::from(context.index));
         let Some(own) = own.filter(|own| std::ptr::eq(Arc::as_ptr(own), context)) else { return };
         let last = !context.space.leave(&own);
+        if last && SERVES.get() && self.has_jobs() {
+            // Whoever waits for the end of the application's process comes before the host's.
+            self.queue(Job::Exit(own));
+            return;
+        }
         if context.send_exit(last).is_ok() && !last {
             own.die(0);
         }
@@ -407,7 +412,7 @@ impl Inner {
             }
             reap_child(pid);
             if let Some(space) = space {
-                self.ended(&space, signal);
+                self.reaped(&space, signal);
                 if lock(&self.processes).by_pid.is_empty() {
                     self.doorbell.close();
                 }
@@ -456,6 +461,9 @@ fn run(job: Job) {
         Job::Work(work) => work.run(),
         Job::Event(context, event) => context.deliver(event),
         Job::Exited(context, signal) => context.deliver(Event::Exited { signal }),
+        Job::Exit(context) => {
+            let _ = context.send_exit(true);
+        }
     }
 }
 
