@@ -49,12 +49,14 @@ pub(crate) struct Program {
 }
 
 /// Where a loaded program starts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
     /// The instruction pointer.
     pub(crate) rip: u64,
     /// The stack pointer.
     pub(crate) rsp: u64,
+    /// The host calls with which it starts.
+    pub(crate) calls: Vec<HostCall>,
 }
 
 /// Finds what is to be executed for `file`, which was found as `filename`; an interpreter can open
@@ -242,17 +244,18 @@ pub(crate) fn load(
         let _ = host.write(UserAddr(addr), &vec![0; len]);
     }
     write_all(&*host, image.sp, &image.bytes)?;
+    let mut calls = Vec::new();
     if let Some(vdso) = vdso {
         write_all(&*host, vdso, &vdso_image)?;
         let len = vdso_image.len() as u64;
         let prot = super::vma::host_prot(ProtFlags::READ | ProtFlags::EXEC);
-        context.call_now(&[HostCall::Mprotect { addr: vdso, len, prot }])?;
+        calls.push(HostCall::Mprotect { addr: vdso, len, prot });
     }
     mm.change_layout(|layout| image.describe(layout));
     mm.set_address_space(host);
     mm.set_exe(program.file.clone());
     let rip = interpreter.map_or(placed.entry, |placed| placed.entry);
-    Ok(Entry { rip, rsp: image.sp })
+    Ok(Entry { rip, rsp: image.sp, calls })
 }
 
 impl Program {

@@ -141,6 +141,8 @@ pub(crate) fn execute(
     current.end_block();
     dispatch::replaced(current);
     run::start(&task);
+    // Nothing waits for the end of what ran the old program.
+    current.context().exit();
     Err(Control::Detached)
 }
 
@@ -159,7 +161,8 @@ pub fn load_init(
     let target = Target::find(&current, AT_FDCWD, path, AtFlags::empty())?;
     let mut ready = prepare(&current, target, argv, envp)?;
     ready.is_taken = true;
-    ready.context.set_regs(&initial_regs(ready.entry));
+    ready.context.set_regs(&initial_regs(&ready.entry));
+    *task.host_calls.lock() = std::mem::take(&mut ready.entry.calls);
     *task.mm.lock() = ready.mm.clone();
     task.set_context(ready.context.clone());
     task.reschedule_fresh();
@@ -184,7 +187,7 @@ fn prepare(
         mm: MemoryManager::new(),
         context,
         owner,
-        entry: Entry { rip: 0, rsp: 0 },
+        entry: Entry::default(),
         creds,
         comm: comm(&filename),
         is_readable,
@@ -229,7 +232,7 @@ fn may_read(creds: &Credentials, file: &OpenFile) -> bool {
     })
 }
 
-fn initial_regs(entry: Entry) -> Regs {
+fn initial_regs(entry: &Entry) -> Regs {
     Regs {
         rip: entry.rip,
         rsp: entry.rsp,
@@ -287,15 +290,14 @@ fn commit(current: &CurrentTask, mut ready: Ready) {
 
     ready.is_taken = true;
     let old_mm = std::mem::replace(&mut *task.mm.lock(), ready.mm.clone());
-    task.host_calls.lock().clear();
+    *task.host_calls.lock() = std::mem::take(&mut ready.entry.calls);
     // A tracer sees which call it was.
     let orig_rax = current.call.lock().number;
-    ready.context.set_regs(&Regs { orig_rax, ..initial_regs(ready.entry) });
+    ready.context.set_regs(&Regs { orig_rax, ..initial_regs(&ready.entry) });
     group.account.change_space(&**current.context(), || {
         task.set_context(ready.context.clone());
     });
     task.reschedule_fresh();
-    current.context().exit();
     old_mm.retire(task);
     drop(old_mm);
     exit::release_vfork_parent(task);
