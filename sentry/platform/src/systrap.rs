@@ -3,6 +3,7 @@
 //!
 //! - [`zygote`]: the first stub; all others are its descendants and share its filter and listener.
 //! - [`space`], [`context`]: a stub process and its threads.
+//! - [`spare`]: a stub that is made before it is asked for.
 //! - [`doorbell`]: how they ring.
 //! - [`spin`]: sees requests without rings, where a CPU is free.
 //! - [`follow`]: answers rings on their own CPU.
@@ -25,6 +26,7 @@ mod region;
 mod route;
 mod serve;
 mod space;
+mod spare;
 mod spin;
 mod streams;
 mod xstate;
@@ -36,12 +38,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentry_host::Rule;
 use sentry_sysmsg::layout;
-use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult};
 
 use self::context::SystrapContext;
 use self::doorbell::Doorbell;
 use self::space::Space;
+use self::spare::Mother;
 use crate::vdso::{self, VdsoEntries};
 use crate::{AddressSpace, Context, ContextOwner, Event, Nursery, Platform, Work, XsaveLayout};
 
@@ -86,7 +88,7 @@ struct Inner {
     /// Whether the stub can save the extended state itself, as signals at patched calls need.
     can_patch: bool,
     vdso: Vec<u8>,
-    zygote: Mutex<Option<Arc<SystrapContext>>>,
+    zygote: Mutex<Option<Arc<Mother>>>,
     /// Held while the zygote forks.
     forking: Mutex<()>,
     next_token: AtomicU64,
@@ -216,15 +218,15 @@ impl Platform for Systrap {
 
     fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
         let zygote = lock(&self.inner.zygote).clone().ok_or(Errno::EAGAIN)?;
-        Ok(self.inner.fork(&zygote, Some(owner))?)
+        Ok(zygote.create(owner)?)
     }
 
     fn nursery(&self) -> SysResult<Arc<dyn Nursery>> {
         let zygote = lock(&self.inner.zygote).clone().ok_or(Errno::EAGAIN)?;
-        let child = self.inner.fork(&zygote, None)?;
+        let child = self.inner.fork(zygote.context(), None)?;
         // It may wait for long: only the first one keeps a ring for that.
         child.park();
-        Ok(Arc::new(Child(child)))
+        Ok(Arc::new(Child(Mother::new(child))))
     }
 
     fn vdso(&self) -> &[u8] {
@@ -257,58 +259,27 @@ impl Platform for Systrap {
 }
 
 /// A clone of the zygote that is one itself.
-struct Child(Arc<SystrapContext>);
+struct Child(Arc<Mother>);
 
 impl Nursery for Child {
     fn create(&self, owner: Arc<dyn ContextOwner>) -> SysResult<Arc<dyn Context>> {
-        let child = self.0.inner().fork(&self.0, Some(owner));
-        self.0.park();
+        let child = self.0.create(owner);
+        self.0.context().park();
         Ok(child?)
     }
 
     fn host_pid(&self) -> Option<u32> {
-        self.0.space.host_pid()
+        self.0.context().space.host_pid()
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.0.space.kill();
+        self.0.close();
     }
 }
 
 impl Inner {
-    /// Clones a process that has never run application code; the new one is stopped.
-    fn fork(
-        self: &Arc<Self>,
-        zygote: &Arc<SystrapContext>,
-        owner: Option<Arc<dyn ContextOwner>>,
-    ) -> SysResult<Arc<SystrapContext>> {
-        let space = Arc::new(self.new_space()?);
-        let regs = Regs { orig_rax: u64::MAX, eflags: 0x202, ..Regs::default() };
-        let child =
-            space.add_thread(0, |index| SystrapContext::new(self, &space, index, owner, regs))?;
-        self.add_space(&space);
-        let forking = lock(&self.forking);
-        self.wait_for(|| zygote.is_dead() || zygote.is_waiting());
-        let asked = zygote.fork_from_zygote(&child);
-        let mut born = 0;
-        if asked.is_ok() {
-            self.wait_for(|| zygote.is_dead() || zygote.is_waiting());
-            born = if zygote.is_dead() { 0 } else { zygote.last_birth() };
-        }
-        drop(forking);
-        if born <= 0 {
-            child.abandon();
-            self.forget(&child);
-            self.forget_space(&space);
-            return Err(asked.err().unwrap_or(Errno::EAGAIN));
-        }
-        self.announced(&child, born);
-        self.wait_for(|| child.is_dead() || child.is_waiting());
-        if child.is_dead() { Err(Errno::EAGAIN) } else { Ok(child) }
-    }
-
     /// Returns an unguessable name for a new address space.
     fn new_token(&self) -> SysResult<u64> {
         let random = zygote::random()?;

@@ -35,6 +35,8 @@ use sentry_sysmsg::layout;
 const TRAP_BREAKPOINT: u64 = 3;
 /// How many host threads may wait for the answer to their ring.
 const MAX_RINGS: usize = 32;
+/// How many before a thread that nobody owns may not, which can last.
+const MAX_UNOWNED_RINGS: usize = 4;
 
 /// What comes after a list of host calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +249,11 @@ impl SystrapContext {
         self.slot.birth.load(Relaxed).cast_signed()
     }
 
+    /// Gives an owner to a context that has none.
+    pub(super) fn set_owner(&self, owner: Arc<dyn ContextOwner>) {
+        *lock(&self.owner) = Some(owner);
+    }
+
     /// Gives up a context that nobody will hear of.
     pub(super) fn abandon(&self) {
         lock(&self.owner).take();
@@ -265,7 +272,12 @@ impl SystrapContext {
             self.inner.n_rings.fetch_add(1, Relaxed);
         }
         state.parked = false;
-        self.look(&mut state)
+        let event = self.look(&mut state);
+        let is_crowded = self.inner.n_rings.load(Relaxed) > MAX_UNOWNED_RINGS;
+        if is_crowded && event.is_none() && lock(&self.owner).is_none() {
+            self.park_stopped(&mut state);
+        }
+        event
     }
 
     /// Takes a message of this thread, which sleeps or is about to: returns the event that its new
@@ -428,9 +440,12 @@ impl SystrapContext {
     /// Lets a host thread whose event is not answered yet sleep without a ring: the host kernel
     /// searches a list of all that wait for an answer.
     pub(super) fn park(&self) {
-        let mut state = lock(&self.state);
+        self.park_stopped(&mut lock(&self.state));
+    }
+
+    fn park_stopped(&self, state: &mut State) {
         if state.phase == Phase::Stopped
-            && let Some(id) = self.take_ring(&mut state)
+            && let Some(id) = self.take_ring(state)
         {
             state.parked = true;
             self.inner.doorbell.answer(id, layout::RUNG_PARK);
@@ -713,10 +728,22 @@ impl SystrapContext {
     /// Lets the stopped zygote fork `child`; it reports afterwards.
     pub(super) fn fork_from_zygote(&self, child: &Arc<Self>) -> SysResult<()> {
         let mut state = lock(&self.state);
-        if state.phase != Phase::Stopped {
-            return Err(Errno::EAGAIN);
-        }
-        if !self.hand_over_channel(child, &mut state) {
+        self.prepare_zygote(child, &mut state)?;
+        self.answer_ring(&mut state);
+        Ok(())
+    }
+
+    /// Does the same for a child for which nobody waits: it becomes known with the zygote's report.
+    pub(super) fn fork_spare_from_zygote(&self, child: &Arc<Self>) -> SysResult<()> {
+        let mut state = lock(&self.state);
+        self.prepare_zygote(child, &mut state)?;
+        state.birth = Some(Arc::clone(child));
+        self.answer_ring_with(&mut state, false);
+        Ok(())
+    }
+
+    fn prepare_zygote(&self, child: &Arc<Self>, state: &mut State) -> SysResult<()> {
+        if state.phase != Phase::Stopped || !self.hand_over_channel(child, state) {
             return Err(Errno::EAGAIN);
         }
         self.slot.birth.store(0, Relaxed);
@@ -730,7 +757,6 @@ impl SystrapContext {
         state.results = HostCallResults::default();
         state.phase = Phase::Running;
         self.slot.turn.done.store(state.taken, SeqCst);
-        self.answer_ring(&mut state);
         Ok(())
     }
 

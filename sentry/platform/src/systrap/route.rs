@@ -16,6 +16,7 @@ use syscalls::arch::x86_64::Regs;
 use super::context::{Finish, SystrapContext};
 use super::doorbell::Ring;
 use super::space::{REGION_FD, Space};
+use super::spare::Mother;
 use super::{Inner, Job, lock};
 use crate::Event;
 
@@ -263,7 +264,7 @@ impl Inner {
             .insert(pid.cast_unsigned(), Arc::clone(&zygote));
         self.add_space(&space);
         lock(&self.processes).by_pid.insert(pid, space);
-        *lock(&self.zygote) = Some(Arc::clone(&zygote));
+        *lock(&self.zygote) = Some(Mother::new(Arc::clone(&zygote)));
         super::zygote::let_go(zygote.slot());
         Ok(())
     }
