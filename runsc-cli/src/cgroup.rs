@@ -11,7 +11,7 @@ mod stats;
 mod systemd;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -185,6 +185,11 @@ impl Cgroup {
         limits.apply(self)
     }
 
+    /// Returns the group in which a process of version 2 can be born, where there is one.
+    pub(crate) fn cradle(&self) -> Option<File> {
+        File::open(self.unified()?).ok()
+    }
+
     /// Moves this process into the groups, and whatever it starts from now on.
     pub(crate) fn enter(&self) -> anyhow::Result<()> {
         self.add(0)
@@ -193,9 +198,8 @@ impl Cgroup {
     /// Moves another process into the groups, and whatever it starts from now on; 0 is this one.
     pub(crate) fn add(&self, pid: i32) -> anyhow::Result<()> {
         for group in &self.groups {
-            let Err(error) = fs::write(group.dir.join("cgroup.procs"), pid.to_string()) else {
-                continue;
-            };
+            let moved = if pid == 0 { group.enter() } else { group.add(pid) };
+            let Err(error) = moved else { continue };
             match &self.unit {
                 // A user may not move a process out of the session's groups, systemd may.
                 Some(unit) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -287,6 +291,28 @@ impl Cgroup {
 }
 
 impl Group {
+    fn add(&self, pid: i32) -> io::Result<()> {
+        fs::write(self.dir.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Moves this process, by one of two ways that spare it a grace period of RCU, about 10 ms: to move a
+    /// process the kernel keeps all others from forking meanwhile, but not to move the calling thread.
+    fn enter(&self) -> io::Result<()> {
+        if self.controllers.is_none() && self.has_this_process() {
+            return Ok(());
+        }
+        if self.controllers.is_some() && has_one_thread() {
+            return fs::write(self.dir.join("tasks"), "0");
+        }
+        self.add(0)
+    }
+
+    /// Tells whether this process was born here: see [`Cgroup::cradle`].
+    fn has_this_process(&self) -> bool {
+        let pids = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        pids.lines().any(|pid| pid.parse() == Ok(std::process::id()))
+    }
+
     fn create(&self) -> anyhow::Result<()> {
         self.make().with_context(|| format!("creating cgroup {}", self.dir.display()))
     }
@@ -315,6 +341,10 @@ impl Group {
         }
         Ok(())
     }
+}
+
+fn has_one_thread() -> bool {
+    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 /// Gives the children of a group of version 2 what controllers it has. One that the kernel does not

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_uint};
 
+mod cradle;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod terminal;
@@ -43,12 +44,27 @@ pub(crate) enum ExitStatus {
 /// # Panics
 /// In a process with more than one thread.
 pub(crate) fn spawn(flags: c_int, body: impl FnOnce()) -> io::Result<Child> {
+    spawn_in(None, flags, body)
+}
+
+/// As [`spawn`], with the child in a control group of version 2 where the host can do that.
+pub(crate) fn spawn_in(
+    group: Option<BorrowedFd<'_>>,
+    flags: c_int,
+    body: impl FnOnce(),
+) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
-    let flags = c_long::from(flags | libc::CLONE_PIDFD | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM the child gets a copy of this address space and goes on on a copy of
-    // this stack; `pidfd` is live during the call. This process has one thread (module doc), so no
-    // lock is held by a thread that the child lacks.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    let flags = flags | libc::CLONE_PIDFD;
+    let pid = match group.map(|group| cradle::clone_into(group, flags, &mut pidfd)) {
+        Some(pid) if pid >= 0 => pid,
+        // SAFETY: without CLONE_VM the child gets a copy of this address space and goes on on a copy
+        // of this stack; `pidfd` is live during the call. This process has one thread (module doc),
+        // so no lock is held by a thread that the child lacks.
+        _ => unsafe {
+            let flags = c_long::from(flags | libc::SIGCHLD);
+            libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0)
+        },
+    };
     if pid == 0 {
         body();
         exit_now(126);

@@ -125,7 +125,7 @@ fn start(plan: &Plan, sandbox: &mut Container) -> anyhow::Result<()> {
         let serves_doors = monitor::serves_doors(&network, plan)?;
         watch_over(plan, &mut Container::find(&root, &id)?, serves_doors, reports)
     };
-    monitor::start(0, None, body, |child| {
+    monitor::start(&monitor::Birthplace::default(), body, |child| {
         sandbox.set_monitor(child.pid)?;
         if let Some(cgroup) = &sandbox.state.sentry_cgroup {
             cgroup.start_preferred(&[child.pid])?;

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::control_client::ControlClient;
 use super::view::View;
 use super::{Plan, doors, foreground, jail, member, network};
+use crate::cgroup::Cgroup;
 use crate::container::{Container, EXIT_STATUS, State, Status};
 use crate::hooks::{self, Point};
 use crate::spec::namespaces::Namespaces;
@@ -117,7 +118,9 @@ pub(crate) fn create(
         watch_over_container(plan, surroundings, &mut Container::find(&root, &id)?, reports)
     };
     let pid_namespace = namespaces.path(libc::CLONE_NEWPID);
-    let child = start(own, pid_namespace.map(PathBuf::as_path), body, |child| {
+    let cradle = container.state.cgroup.as_ref().and_then(Cgroup::cradle);
+    let place = Birthplace { group: cradle.as_ref(), namespaces: own, pid_namespace };
+    let child = start(&place, body, |child| {
         container.set_monitor(child.pid)?;
         prepare(container)?;
         (&go).write_all(&[1]).context("starting the monitor")
@@ -167,23 +170,34 @@ pub(crate) fn execute(container: &Container, execution: Execution) -> anyhow::Re
         jail::exec(executable.as_fd(), reports, &fds, &args)
     };
     let pid_namespace = namespaces.path(libc::CLONE_NEWPID);
-    start(0, pid_namespace.map(PathBuf::as_path), body, |_| Ok(()))
+    let cradle = container.state.cgroup.as_ref().and_then(Cgroup::cradle);
+    let place = Birthplace { group: cradle.as_ref(), namespaces: 0, pid_namespace };
+    start(&place, body, |_| Ok(()))
+}
+
+/// Where a monitor is born.
+#[derive(Debug, Default)]
+pub(super) struct Birthplace<'a> {
+    /// The group of version 2, where it can be born there.
+    group: Option<&'a File>,
+    /// The namespaces that are made for it.
+    namespaces: i32,
+    pid_namespace: Option<&'a PathBuf>,
 }
 
 /// Starts a monitor that `body` turns a copy of this process into, calls `then`, and returns when
 /// the monitor is ready.
 pub(super) fn start(
-    namespaces: i32,
-    pid_namespace: Option<&Path>,
+    place: &Birthplace<'_>,
     body: impl FnOnce(BorrowedFd<'_>) -> anyhow::Result<std::convert::Infallible>,
     then: impl FnOnce(&Child) -> anyhow::Result<()>,
 ) -> anyhow::Result<Child> {
     let (reports, reports_writer) = io::pipe().context("creating a pipe")?;
-    let joined = match pid_namespace {
+    let joined = match place.pid_namespace {
         Some(path) => Some(PidNamespace::join(path)?),
         None => None,
     };
-    let child = sys::spawn(namespaces, || {
+    let child = sys::spawn_in(place.group.map(AsFd::as_fd), place.namespaces, || {
         sys::close_in_child(reports.as_fd());
         let Err(error) = body(reports_writer.as_fd());
         let exit_code = error.downcast_ref::<ExitError>().map_or(1, |error| error.code);
