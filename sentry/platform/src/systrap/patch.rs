@@ -28,9 +28,9 @@ use super::zygote::STUB;
 use crate::{PATCH_ROOM_LEN, PatchPermit, PatchWish};
 
 /// At which trap of a site it is patched. Most sites of a short-lived program run once.
-const FIRST_WISH: u16 = 2;
+const FIRST_WISH: u16 = 8;
 /// At which trap it is tried for the last time, where that has not helped.
-const LAST_WISH: u16 = 5;
+const LAST_WISH: u16 = 11;
 /// Never again.
 const REFUSED: u16 = u16::MAX;
 /// How many sites of a process are watched.
