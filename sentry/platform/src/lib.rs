@@ -196,6 +196,23 @@ pub enum HostCall {
         /// The value stored where the word holds `old`.
         new: u32,
     },
+    /// Maps a stream ([`Streams::join`]); no failure where that is not possible.
+    MapStream {
+        /// Which of the process's streams.
+        place: u64,
+        /// Its memory.
+        file: Arc<OwnedFd>,
+    },
+    /// Keeps a stream that has been mapped from the processes that this one forks.
+    KeepStream {
+        /// Which of the process's streams.
+        place: u64,
+    },
+    /// Closes the descriptor of a stream that has been mapped.
+    CloseStream {
+        /// Its memory.
+        file: Arc<OwnedFd>,
+    },
     /// `membarrier` with one of the private commands, for all threads of the address space.
     Membarrier {
         /// `MEMBARRIER_CMD_*`, of those that concern the calling process only.
@@ -384,6 +401,16 @@ pub trait Streams: Send + Sync {
     /// Lends an empty stream, where there is room for one.
     fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
 
+    /// Creates a stream that can be lent to this process and another one at the same time.
+    ///
+    /// # Errors
+    /// `EAGAIN` where there are many, those of `memfd_create(2)`.
+    fn link(&self) -> SysResult<Arc<dyn LinkedStream>>;
+
+    /// Lets the process have a linked stream, whose reading end it is to use, or its writing end. Returns
+    /// the calls by which it maps it; none where there is no room.
+    fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall>;
+
     /// Says what the descriptor `fd` is an end of.
     fn tell(&self, fd: i32, end: StreamEnd);
 
@@ -394,7 +421,7 @@ pub trait Streams: Send + Sync {
 /// An end of a lent stream, as a descriptor is one.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamEnd {
-    /// [`LentStream::id`].
+    /// [`LentStream::id`], as it is in this process.
     pub stream: u64,
     /// Whether it may be read from.
     pub reads: bool,
@@ -404,10 +431,23 @@ pub struct StreamEnd {
     pub is_nonblocking: bool,
 }
 
+/// A stream for two processes, of which one reads and the other one writes.
+pub trait LinkedStream: Send + Sync {
+    /// Notes that the process that reads, or the one that writes, is to have it at this place. Returns the
+    /// calls by which it maps it there.
+    fn joined(&self, reads: bool, place: u64) -> Vec<HostCall>;
+
+    /// Returns whether that process has it, or is about to.
+    fn has_joined(&self, reads: bool) -> bool;
+
+    /// Lends the stream, which is empty, where both have it.
+    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
+}
+
 /// A stream that is lent. Taken back when it is dropped, at the latest.
 pub trait LentStream: Send + Sync {
-    /// Returns what [`StreamEnd`] calls it.
-    fn id(&self) -> u64;
+    /// Returns what [`StreamEnd`] calls it in the process that reads, or that writes.
+    fn id(&self, reads: bool) -> u64;
 
     /// Takes the stream back, as it is; what threads are doing with it has happened before or does not
     /// happen. Waits for nobody.

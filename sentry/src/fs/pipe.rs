@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use sentry_platform::HostCall;
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::FIONREAD;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -337,8 +338,8 @@ impl File for PipeEnd {
         self.pipe.is_lively.load(Ordering::Relaxed)
     }
 
-    fn lend(&self, user: &StreamUser) {
-        self.lend_to(user);
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
+        self.lend_to(user)
     }
 
     fn is_open_complete(&self) -> bool {

@@ -21,7 +21,11 @@ pub(super) fn offer(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
         return;
     }
     task.context().set_table(table.id);
-    file.file.lend(&StreamUser { streams, fd: fd.0, table, file: file.clone() });
+    let (file, creds) = (file.clone(), task.creds());
+    let user = StreamUser { streams, fd: fd.0, table, file, creds };
+    for call in user.file.file.lend(&user) {
+        task.queue_host_call(call);
+    }
 }
 
 /// Says that the task has another descriptor table from now on.

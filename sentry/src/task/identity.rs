@@ -49,6 +49,8 @@ pub(crate) fn update(current: &CurrentTask) {
         pgid: process_group.id_in(&namespace),
         sid: process_group.session.id_in(&namespace),
     };
+    // What it is lent may be no longer its own to use.
+    current.context().set_table(0);
     current.has_fast_path.store(true, Ordering::Relaxed);
     current.context().set_fast_path(Some(facts));
 }

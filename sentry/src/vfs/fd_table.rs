@@ -1,8 +1,8 @@
 //! Descriptor tables.
 
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use sentry_platform::{StreamEnd, Streams};
 use syscalls::{Errno, SysResult};
@@ -86,8 +86,12 @@ impl Slots {
 pub struct FdTable {
     /// The owner of the POSIX record locks that are taken through this table.
     pub id: u64,
-    slots: RwLock<Slots>,
+    slots: Arc<RwLock<Slots>>,
 }
+
+/// Tells the process of a descriptor table about its descriptors, as long as there is the table.
+#[derive(Clone)]
+pub struct Teller(Weak<RwLock<Slots>>);
 
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -97,7 +101,7 @@ fn next_id() -> u64 {
 impl FdTable {
     /// Creates an empty table.
     pub fn empty() -> Arc<Self> {
-        Arc::new(Self { id: next_id(), slots: RwLock::default() })
+        Arc::new(Self { id: next_id(), slots: Arc::default() })
     }
 
     /// Returns a copy with the same open files: `fork(2)`.
@@ -109,12 +113,12 @@ impl FdTable {
         });
         Arc::new(Self {
             id: next_id(),
-            slots: RwLock::new(Slots {
+            slots: Arc::new(RwLock::new(Slots {
                 slots: copy.collect(),
                 used: slots.used.clone(),
                 first_word: slots.first_word,
                 streams: None,
-            }),
+            })),
         })
     }
 
@@ -261,19 +265,9 @@ impl FdTable {
         true
     }
 
-    /// Says which end of a lent stream the descriptor `fd` is, as long as it refers to `file`.
-    pub fn tell(&self, fd: i32, file: &Arc<OpenFile>, stream: u64) {
-        let slots = self.slots.write();
-        let is_same = slots.get(fd).is_some_and(|slot| Arc::ptr_eq(&slot.file, file));
-        if let Some(streams) = slots.streams.as_ref().filter(|_| is_same) {
-            let end = StreamEnd {
-                stream,
-                reads: file.is_readable(),
-                writes: file.is_writable(),
-                is_nonblocking: file.is_nonblocking(),
-            };
-            streams.tell(fd, end);
-        }
+    /// Returns what tells the process about descriptors.
+    pub fn teller(&self) -> Teller {
+        Teller(Arc::downgrade(&self.slots))
     }
 
     /// Closes a file that has been taken out of this table: the record locks that the process has
@@ -295,6 +289,25 @@ impl FdTable {
             }
         }
         removed
+    }
+}
+
+impl Teller {
+    /// Says which end of a lent stream of `of` the descriptor `fd` is, as long as it refers to `file`.
+    pub fn tell(&self, of: &Weak<dyn Streams>, fd: i32, file: &Arc<OpenFile>, stream: u64) {
+        let Some(slots) = self.0.upgrade() else { return };
+        let slots = slots.write();
+        let is_same = slots.get(fd).is_some_and(|slot| Arc::ptr_eq(&slot.file, file));
+        let is_its = |streams: &&Arc<dyn Streams>| ptr::addr_eq(Arc::as_ptr(streams), of.as_ptr());
+        if let Some(streams) = slots.streams.as_ref().filter(is_its).filter(|_| is_same) {
+            let end = StreamEnd {
+                stream,
+                reads: file.is_readable(),
+                writes: file.is_writable(),
+                is_nonblocking: file.is_nonblocking(),
+            };
+            streams.tell(fd, end);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use sentry_platform::Streams;
+use sentry_platform::{HostCall, Streams};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::landlock::AccessFs;
 use syscalls::{Errno, SysResult};
@@ -17,6 +17,7 @@ use super::io::{IoSink, IoSource};
 use super::path::Path;
 use super::{lock, notify};
 use crate::sync::{Events, Mutex, Registration, Waiter};
+use crate::task::creds::Credentials;
 use crate::task::{CurrentTask, HandlerResult};
 
 /// How a mapping uses a file.
@@ -287,9 +288,11 @@ pub trait File: Any + Send + Sync {
         false
     }
 
-    /// Lends the stream to a process that has just used it, and may be lent streams.
-    fn lend(&self, user: &StreamUser) {
+    /// Lends the stream to a process that has just used it, and may be lent streams. Returns what the process
+    /// must do for it to be lent later.
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
         let _ = user;
+        Vec::new()
     }
 
     /// Is told that a descriptor of this file was closed in the process with this descriptor table
@@ -309,6 +312,8 @@ pub struct StreamUser {
     pub table: Arc<FdTable>,
     /// What it refers to.
     pub file: Arc<OpenFile>,
+    /// What the process may do besides.
+    pub creds: Arc<Credentials>,
 }
 
 /// Computes `lseek` for a file of `size` bytes without holes.

@@ -9,12 +9,19 @@
 //! still copies is disturbed by nobody, and one that never ends costs the place.
 //!
 //! A process that changes all this fools only itself: what it could put into the stream so, it may also
-//! write, because it has both ends.
+//! write, because it has both ends. So it is with two processes to which a stream is lent together: each may
+//! open the end that it does not have. They map a memory of its own, which is never that of other streams.
+//! The numbers of leases are never the same for two streams.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// How many streams may be lent to a process at a time.
-pub const N_RINGS: usize = 16;
+/// How many streams may be lent to a process alone at a time.
+pub const N_OWN: usize = 16;
+/// How many streams may be lent to a process together with another one, in all its life: what it has mapped
+/// for one is never mapped for another.
+pub const N_LINKED: usize = 48;
+/// How many streams a process can have mapped: first those of its own.
+pub const N_RINGS: usize = N_OWN + N_LINKED;
 /// How many bytes a stream holds while it is lent; a power of two.
 pub const RING_LEN: usize = 16384;
 /// The descriptors below this number can be those of lent streams.

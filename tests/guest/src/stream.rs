@@ -27,7 +27,7 @@ pub fn readable(fd: i32) -> Result<i32, i32> {
 /// What several writers write: who, and the how-manyth.
 const RECORD: usize = 8;
 /// How many each writes.
-pub const N_RECORDS: u32 = 8000;
+pub const N_RECORDS: u32 = 1500;
 
 /// Writes all records of the writer `who`; returns whether that went well.
 pub fn write_records(writer: i32, who: u32) -> bool {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::layout;
+use sentry_sysmsg::ring::{N_OWN, N_RINGS, Ring};
 use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
     CALL_REFUSED, CALL_WHOLE, CallEntry, DATA_LEN, MAX_CALLS, Renew as _, Slot,
@@ -34,6 +35,8 @@ pub(super) struct Batch {
     pub(super) needs_ring: bool,
     /// The pinned descriptors that the calls name.
     pub(super) pins: Vec<i32>,
+    /// Those that the calls close.
+    pub(super) closes: Vec<i32>,
 }
 
 /// Moves calls from `todo` into the slot, as many as fit. Stops before a call that needs a
@@ -47,22 +50,32 @@ pub(super) fn fill(
     ring: Option<u64>,
     todo: &mut VecDeque<HostCall>,
 ) -> Batch {
-    let mut batch = Batch { n_calls: first, data_len: 0, needs_ring: false, pins: Vec::new() };
+    let mut batch = Batch {
+        n_calls: first,
+        data_len: 0,
+        needs_ring: false,
+        pins: Vec::new(),
+        closes: Vec::new(),
+    };
     while let Some(entry) = slot.calls.0.get(batch.n_calls).filter(|_| batch.n_calls < BATCH) {
         let Some(call) = todo.front() else { break };
         if batch.data_len != 0 {
             break;
         }
-        match encode(call, slot, space, doorbell, ring, &mut batch.pins) {
-            Encoded::Call(nr, args) => {
-                let whole = matches!(call, HostCall::Pread { whole: true, .. });
-                write(entry, nr, if whole { CALL_WHOLE } else { 0 }, args);
-            }
+        let flags = match call {
+            HostCall::Pread { whole: true, .. } => CALL_WHOLE,
+            HostCall::MapStream { .. }
+            | HostCall::KeepStream { .. }
+            | HostCall::CloseStream { .. } => CALL_QUIET,
+            _ => 0,
+        };
+        match encode(call, slot, space, doorbell, ring, &mut batch) {
+            Encoded::Call(nr, args) => write(entry, nr, flags, args),
             Encoded::NeedsRing => {
                 batch.needs_ring = true;
                 break;
             }
-            Encoded::Refused => write(entry, CALL_REFUSED, 0, [0; 6]),
+            Encoded::Refused => write(entry, CALL_REFUSED, flags & CALL_QUIET, [0; 6]),
         }
         if let HostCall::Mincore { len, .. } = call {
             batch.data_len = usize::try_from(len.div_ceil(PAGE).min(MINCORE_MAX)).unwrap_or(0);
@@ -103,8 +116,9 @@ fn encode(
     space: &Space,
     doorbell: &Doorbell,
     ring: Option<u64>,
-    pins: &mut Vec<i32>,
+    batch: &mut Batch,
 ) -> Encoded {
+    let pins = &mut batch.pins;
     if !ranges(call).iter().all(|(addr, len)| guest_range(*addr, *len).is_ok()) {
         return Encoded::Refused;
     }
@@ -150,6 +164,26 @@ fn encode(
         }
         HostCall::Mincore { addr, len } => {
             (libc::SYS_mincore, [addr, len, data_addr(space, slot), 0, 0, 0])
+        }
+        HostCall::MapStream { place, ref file } => {
+            let Some(fd) = donate(file, space, doorbell, ring, pins) else {
+                return Encoded::NeedsRing;
+            };
+            let Some((addr, len)) = stream_range(place) else { return Encoded::Refused };
+            let prot = u64::from((libc::PROT_READ | libc::PROT_WRITE).cast_unsigned());
+            let flags = u64::from((libc::MAP_SHARED | libc::MAP_FIXED).cast_unsigned());
+            (libc::SYS_mmap, [addr, len, prot, flags, fd, 0])
+        }
+        HostCall::CloseStream { ref file } => {
+            let Some(number) = space.fds().get(file) else { return Encoded::Refused };
+            pins.push(number);
+            batch.closes.push(number);
+            (libc::SYS_close, [u64::from(number.cast_unsigned()), 0, 0, 0, 0, 0])
+        }
+        HostCall::KeepStream { place } => {
+            let Some((addr, len)) = stream_range(place) else { return Encoded::Refused };
+            let advice = u64::from(libc::MADV_DONTFORK.cast_unsigned());
+            (libc::SYS_madvise, [addr, len, advice, 0, 0, 0])
         }
         HostCall::Membarrier { command } => {
             (libc::SYS_membarrier, [u64::from(command), 0, 0, 0, 0, 0])
@@ -201,6 +235,13 @@ fn donate(
     Some(u64::from(number.cast_unsigned()))
 }
 
+/// Returns where a process maps a stream that is not its own alone.
+fn stream_range(place: u64) -> Option<(u64, u64)> {
+    let len = size_of::<Ring>() as u64;
+    let is_linked = (N_OWN as u64..N_RINGS as u64).contains(&place);
+    is_linked.then_some((layout::RINGS_BASE + place * len, len))
+}
+
 /// Returns the memory that a call is about. The sentry has chosen or checked it; this is the last
 /// line that keeps the stub's own pages out of its reach.
 fn ranges(call: &HostCall) -> [(u64, u64); 2] {
@@ -219,7 +260,10 @@ fn ranges(call: &HostCall) -> [(u64, u64); 2] {
             [(addr, 4), (0, 0)]
         }
         HostCall::Rseq { addr, len, .. } => [(addr, u64::from(len)), (0, 0)],
-        HostCall::Membarrier { .. } => [(0, 0), (0, 0)],
+        HostCall::MapStream { .. }
+        | HostCall::KeepStream { .. }
+        | HostCall::CloseStream { .. }
+        | HostCall::Membarrier { .. } => [(0, 0), (0, 0)],
     }
 }
 

@@ -92,6 +92,8 @@ struct State {
     data_len: usize,
     /// The descriptors that the current reply names.
     pins: Vec<i32>,
+    /// Those of them that it closes.
+    closes: Vec<i32>,
     /// The one that the thread closes when it has made the process that is born with the reply.
     birth_channel: Option<i32>,
     results: HostCallResults,
@@ -201,6 +203,7 @@ impl SystrapContext {
                 quiet_sent: 0,
                 data_len: 0,
                 pins: Vec::new(),
+                closes: Vec::new(),
                 birth_channel: None,
                 results: HostCallResults::default(),
                 site: None,
@@ -316,6 +319,7 @@ impl SystrapContext {
         if !state.pins.is_empty() {
             let mut fds = self.space.fds();
             state.pins.drain(..).for_each(|number| fds.unpin(number));
+            state.closes.drain(..).for_each(|number| fds.remove(number));
         }
         if let Some(number) = state.birth_channel.take() {
             self.space.fds().remove(number);
@@ -619,6 +623,7 @@ impl SystrapContext {
         state.sent = batch.n_calls;
         state.data_len = batch.data_len;
         state.pins = batch.pins;
+        state.closes = batch.closes;
         slot.n_calls.renew(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0));
         let mut reply = 0;
         if state.todo.is_empty()

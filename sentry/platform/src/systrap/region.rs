@@ -136,6 +136,13 @@ impl Mapping<Ring> {
     }
 }
 
+impl Mapping<Ring> {
+    /// Maps the stream that is all of the file `fd`.
+    pub(super) fn of_link(fd: &OwnedFd) -> SysResult<Self> {
+        Self::map(fd, 0)
+    }
+}
+
 impl<T: Shared> Mapping<T> {
     fn map(fd: &OwnedFd, offset: u64) -> SysResult<Self> {
         let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EINVAL)?;

@@ -5,24 +5,36 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use sentry_sysmsg::ring::{
-    ENTRY_NONBLOCK, ENTRY_READ, ENTRY_WRITE, LEASE_SHIFT, Mirror, N_RINGS, POSITION, RING_LEN,
-    Ring, TAKEN_BACK,
+    ENTRY_NONBLOCK, ENTRY_READ, ENTRY_WRITE, LEASE_SHIFT, Mirror, N_LINKED, N_OWN, POSITION,
+    RING_LEN, Ring, TAKEN_BACK,
 };
-use syscalls::SysResult;
+use syscalls::{Errno, SysResult};
 
 use super::lock;
-use super::region::Mapping;
-use crate::{LentStream, StreamEnd, Streams, TakenBack};
+use super::region::{self, Mapping};
+use crate::{HostCall, LentStream, LinkedStream, StreamEnd, Streams, TakenBack};
+
+/// How many streams between two processes there may be. Each has a descriptor until both have it.
+const MAX_LINKS: usize = 512;
+
+/// The number of the last lease of any stream.
+static LAST_LEASE: AtomicU64 = AtomicU64::new(0);
+/// How many streams between two processes there are.
+static N_LINKS: AtomicUsize = AtomicUsize::new(0);
 
 /// What a process is lent.
 #[derive(Debug)]
 pub(super) struct LentStreams {
     region: Arc<OwnedFd>,
     mirror: Mapping<Mirror>,
-    places: Mutex<[Place; N_RINGS]>,
+    places: Mutex<[Place; N_OWN]>,
+    /// How many places have been given to streams between two processes. Each is used once: what somebody
+    /// else may have mapped is never taken for another stream.
+    n_linked: AtomicUsize,
 }
 
 /// Where a stream can be.
@@ -31,16 +43,41 @@ struct Place {
     /// Its memory, once it was used.
     ring: Option<Arc<Mapping<Ring>>>,
     is_lent: bool,
-    /// The number of the last lease.
-    lease: u64,
+}
+
+/// A stream between two processes.
+struct Link {
+    ring: Arc<Mapping<Ring>>,
+    /// Its memory, until both have it.
+    file: Mutex<Option<Arc<OwnedFd>>>,
+    /// Where the reading and the writing process have it.
+    places: Mutex<[Option<u64>; 2]>,
 }
 
 /// A stream that is lent.
 struct Lent {
-    owner: Arc<LentStreams>,
-    index: usize,
     lease: u64,
     ring: Arc<Mapping<Ring>>,
+    /// Where the reading and the writing process have it.
+    places: [u64; 2],
+    /// To whom the place is given back.
+    owner: Option<Arc<LentStreams>>,
+}
+
+/// Prepares a stream for a lease, unless a thread has not come to the end of its call; returns the number
+/// of the lease.
+fn start(ring: &Ring) -> Option<u64> {
+    if ring.reader.lock.load(SeqCst) != 0 || ring.writer.lock.load(SeqCst) != 0 {
+        return None;
+    }
+    let lease = LAST_LEASE.fetch_add(1, Relaxed) & (u64::MAX >> LEASE_SHIFT);
+    let lease = (lease + 1) & (u64::MAX >> LEASE_SHIFT);
+    let lease = lease.max(1);
+    for end in [&ring.reader, &ring.writer] {
+        end.n_calls.store(0, Relaxed);
+        end.word.store(lease << LEASE_SHIFT, SeqCst);
+    }
+    Some(lease)
 }
 
 impl LentStreams {
@@ -50,6 +87,7 @@ impl LentStreams {
             region: Arc::clone(region),
             mirror: Mapping::of_descriptors(region)?,
             places: Mutex::default(),
+            n_linked: AtomicUsize::new(0),
         })
     }
 
@@ -82,22 +120,41 @@ impl Streams for LentStreams {
                     Arc::clone(place.ring.insert(Arc::new(mapping)))
                 }
             };
-            // A thread that has not come to its end, or never does.
-            if ring.reader.lock.load(SeqCst) != 0 || ring.writer.lock.load(SeqCst) != 0 {
-                continue;
-            }
-            place.lease = (place.lease + 1) & (u64::MAX >> LEASE_SHIFT);
-            place.lease = place.lease.max(1);
+            let Some(lease) = start(&ring) else { continue };
             place.is_lent = true;
-            for end in [&ring.reader, &ring.writer] {
-                end.n_calls.store(0, Relaxed);
-                end.word.store(place.lease << LEASE_SHIFT, SeqCst);
-            }
-            let lease = place.lease;
             drop(places);
-            return Some(Box::new(Lent { owner: self, index, lease, ring }));
+            let place = index as u64;
+            return Some(Box::new(Lent { lease, ring, places: [place; 2], owner: Some(self) }));
         }
         None
+    }
+
+    fn link(&self) -> SysResult<Arc<dyn LinkedStream>> {
+        if N_LINKS.fetch_add(1, Relaxed) >= MAX_LINKS {
+            N_LINKS.fetch_sub(1, Relaxed);
+            return Err(Errno::EAGAIN);
+        }
+        let made = region::memory_file(c"stream", size_of::<Ring>() as u64)
+            .and_then(|file| Ok((Mapping::of_link(&file)?, file)));
+        match made {
+            Ok((ring, file)) => Ok(Arc::new(Link {
+                ring: Arc::new(ring),
+                file: Mutex::new(Some(Arc::new(file))),
+                places: Mutex::default(),
+            })),
+            Err(errno) => {
+                N_LINKS.fetch_sub(1, Relaxed);
+                Err(errno)
+            }
+        }
+    }
+
+    fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall> {
+        let next = |n: usize| (n < N_LINKED).then_some(n + 1);
+        match self.n_linked.fetch_update(Relaxed, Relaxed, next) {
+            Ok(n) => link.joined(reads, (N_OWN + n) as u64),
+            Err(_) => Vec::new(),
+        }
     }
 
     fn tell(&self, fd: i32, end: StreamEnd) {
@@ -120,9 +177,46 @@ impl Streams for LentStreams {
     }
 }
 
+impl LinkedStream for Link {
+    fn joined(&self, reads: bool, place: u64) -> Vec<HostCall> {
+        let mut places = lock(&self.places);
+        let [reader, writer] = &mut *places;
+        *(if reads { reader } else { writer }) = Some(place);
+        let is_complete = places.iter().all(Option::is_some);
+        drop(places);
+        let mut file = lock(&self.file);
+        let file = if is_complete { file.take() } else { file.clone() };
+        let Some(file) = file else { return Vec::new() };
+        vec![
+            HostCall::MapStream { place, file: Arc::clone(&file) },
+            HostCall::KeepStream { place },
+            HostCall::CloseStream { file },
+        ]
+    }
+
+    fn has_joined(&self, reads: bool) -> bool {
+        let [reader, writer] = *lock(&self.places);
+        (if reads { reader } else { writer }).is_some()
+    }
+
+    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>> {
+        let [reader, writer] = *lock(&self.places);
+        let places = [reader?, writer?];
+        let ring = Arc::clone(&self.ring);
+        Some(Box::new(Lent { lease: start(&ring)?, ring, places, owner: None }))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        N_LINKS.fetch_sub(1, Relaxed);
+    }
+}
+
 impl LentStream for Lent {
-    fn id(&self) -> u64 {
-        self.lease << LEASE_SHIFT | self.index as u64
+    fn id(&self, reads: bool) -> u64 {
+        let [reader, writer] = self.places;
+        self.lease << LEASE_SHIFT | if reads { reader } else { writer }
     }
 
     fn take_back(&self) -> TakenBack {
@@ -145,7 +239,10 @@ impl Drop for Lent {
     fn drop(&mut self) {
         self.ring.writer.word.fetch_or(TAKEN_BACK, SeqCst);
         self.ring.reader.word.fetch_or(TAKEN_BACK, SeqCst);
-        if let Some(place) = lock(&self.owner.places).get_mut(self.index) {
+        let [index, _] = self.places.map(|place| usize::try_from(place).unwrap_or(usize::MAX));
+        if let Some(owner) = &self.owner
+            && let Some(place) = lock(&owner.places).get_mut(index)
+        {
             place.is_lent = false;
         }
     }
@@ -171,7 +268,7 @@ mod tests {
     use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
     use sentry_sysmsg::layout;
-    use sentry_sysmsg::ring::{N_RINGS, RING_LEN, TAKEN_BACK};
+    use sentry_sysmsg::ring::{LEASE_SHIFT, N_OWN, RING_LEN, TAKEN_BACK};
 
     use super::LentStreams;
     use crate::Streams;
@@ -215,11 +312,25 @@ mod tests {
         let ring = Mapping::of_stream(&streams.region, 0).unwrap();
         ring.writer.lock.store(1, SeqCst);
         drop(first);
-        let others: Vec<_> = (1..N_RINGS).map(|_| Arc::clone(&streams).lend()).collect();
+        let others: Vec<_> = (1..N_OWN).map(|_| Arc::clone(&streams).lend()).collect();
         assert!(others.iter().all(Option::is_some));
         assert!(Arc::clone(&streams).lend().is_none());
         ring.writer.lock.store(0, SeqCst);
         assert!(streams.lend().is_some());
+    }
+
+    #[test]
+    fn linked_stream_is_lent_when_both_have_it() {
+        let (one, other) = (streams(), streams());
+        let link = one.link().unwrap();
+        assert_eq!(one.join(&link, true).len(), 3);
+        assert!(Arc::clone(&link).lend().is_none());
+        assert_eq!(other.join(&one.link().unwrap(), true).len(), 3);
+        assert_eq!(other.join(&link, false).len(), 3);
+        let lent = link.lend().unwrap();
+        let own = Arc::clone(&one).lend().unwrap();
+        assert_eq!(lent.id(false), lent.id(true) + 1);
+        assert_ne!(lent.id(true) >> LEASE_SHIFT, own.id(true) >> LEASE_SHIFT);
     }
 
     #[test]

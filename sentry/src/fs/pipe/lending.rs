@@ -1,5 +1,5 @@
-//! Lending a pipe to the process that uses both of its ends, whose threads then read and write it without
-//! the sentry.
+//! Lending a pipe to the process that uses both of its ends, or to the two that use one each, whose threads
+//! then read and write it without the sentry.
 //!
 //! The pipe is the sentry's: only an empty one is lent, when it has been read and written for a while in
 //! small pieces and nothing else has happened to it, and whoever locks its state has taken it back, with
@@ -7,20 +7,26 @@
 //! takes it back, and it is not lent as long as somebody waits. So a process that could have gone on, but
 //! has asked the sentry, finds the pipe as if the calls of others had come before.
 //!
+//! Two processes that have a stream together can change everything that is in it, so they have it only where
+//! each may open the end that it does not use, as `/proc/PID/fd` lets it on Linux, and where nobody else has
+//! the same memory: other two processes get another one.
+//!
 //! DEVIATION: a pipe that comes back holds its bytes side by side, so there may be more room in it than on
 //! Linux. What is transferred while it is lent is not counted in `/proc/PID/io`.
 
+use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use sentry_platform::{LENT_MAX, LentStream};
+use sentry_platform::{HostCall, LENT_MAX, LentStream, LinkedStream, Streams};
 use syscalls::abi::fs::OpenFlags;
 
 use super::slots::Kind;
 use super::{Access, Pipe, PipeEnd, State};
 use crate::sync::MutexGuard;
+use crate::vfs::fd_table::Teller;
 use crate::vfs::file::StreamUser;
-use crate::vfs::{OpenFile, SliceSource};
+use crate::vfs::{OpenFile, SliceSource, permission};
 
 /// After how many transfers in a row a pipe is lent for the first time.
 const FIRST: u32 = 64;
@@ -43,19 +49,36 @@ pub(super) struct Lending {
     /// Who has last used the ends.
     reader: Option<User>,
     writer: Option<User>,
+    /// What two processes have together.
+    link: Option<Link>,
 }
 
 /// Who uses an end of a pipe.
 #[derive(Clone)]
 struct User {
+    streams: Weak<dyn Streams>,
     table: u64,
+    teller: Teller,
     fd: i32,
     file: Weak<OpenFile>,
+    /// Whether it may open the other end as well.
+    may_open: bool,
+}
+
+/// A stream that two processes have together.
+struct Link {
+    stream: Arc<dyn LinkedStream>,
+    reader: Weak<dyn Streams>,
+    writer: Weak<dyn Streams>,
+}
+
+fn is_same(one: &Weak<dyn Streams>, other: &Weak<dyn Streams>) -> bool {
+    ptr::addr_eq(one.as_ptr(), other.as_ptr())
 }
 
 impl Lending {
     pub(super) fn new() -> Self {
-        Self { lent: None, n_small: 0, wanted: FIRST, reader: None, writer: None }
+        Self { lent: None, n_small: 0, wanted: FIRST, reader: None, writer: None, link: None }
     }
 
     /// Takes the pipe back; returns what it holds.
@@ -118,34 +141,109 @@ impl Pipe {
 }
 
 impl PipeEnd {
-    /// Lends the pipe to `user`, who has just used this end, where it uses the other one as well.
-    pub(super) fn lend_to(&self, user: &StreamUser) {
+    /// Lends the pipe to `user`, who has just used this end, and to who uses the other one. Returns what the
+    /// process of `user` must do for that to be possible later.
+    pub(super) fn lend_to(&self, user: &StreamUser) -> Vec<HostCall> {
         if self.node.is_some() || self.access == Access::Both || user.file.path.is_some() {
-            return;
+            return Vec::new();
         }
-        let this = User { table: user.table.id, fd: user.fd, file: Arc::downgrade(&user.file) };
+        let reads = self.access == Access::Read;
+        let own = self.user(user);
         let other = {
             let mut state = self.pipe.state.lock();
             let Lending { reader, writer, .. } = &mut state.lending;
-            let (own, other) =
-                if self.access == Access::Read { (reader, writer) } else { (writer, reader) };
-            *own = Some(this);
+            let (this, other) = if reads { (reader, writer) } else { (writer, reader) };
+            *this = Some(own.clone());
             other.clone()
         };
-        let Some(other) = other.filter(|other| other.table == user.table.id) else { return };
         // Given up only when the lock is: it may be the last one.
-        let Some(other_file) = other.file.upgrade() else { return };
+        let other = other.and_then(|other| Some((other.file.upgrade()?, other)));
+        let Some((other_file, other)) = other else { return Vec::new() };
+        let link = if other.table == own.table && is_same(&own.streams, &other.streams) {
+            None
+        } else {
+            match self.link(user, &own, &other) {
+                Ok(link) => Some(link),
+                Err(calls) => return calls,
+            }
+        };
         let is_packet = |file: &OpenFile| file.flags_set().contains(OpenFlags::DIRECT);
         let mut state = self.pipe.state.lock();
         if !self.pipe.can_be_lent(&state) || is_packet(&user.file) || is_packet(&other_file) {
-            return;
+            return Vec::new();
         }
-        let Some(lent) = user.streams.clone().lend() else { return };
-        let id = lent.id();
+        let lent = match link {
+            None => user.streams.clone().lend(),
+            Some(link) => link.lend(),
+        };
+        let Some(lent) = lent else { return Vec::new() };
+        let (own_id, other_id) = (lent.id(reads), lent.id(!reads));
         state.lending.lent = Some(lent);
         drop(state);
         // What is said of a stream that has come back already means nothing.
-        user.table.tell(user.fd, &user.file, id);
-        user.table.tell(other.fd, &other_file, id);
+        own.teller.tell(&own.streams, own.fd, &user.file, own_id);
+        other.teller.tell(&other.streams, other.fd, &other_file, other_id);
+        Vec::new()
+    }
+
+    fn user(&self, user: &StreamUser) -> User {
+        let wanted = permission::MAY_READ | permission::MAY_WRITE;
+        let may_open = user.creds.landlock.is_none()
+            && permission::check_mode(&user.creds, &self.pipe.attr.lock(), wanted).is_ok();
+        User {
+            streams: Arc::downgrade(&user.streams),
+            table: user.table.id,
+            teller: user.table.teller(),
+            fd: user.fd,
+            file: Arc::downgrade(&user.file),
+            may_open,
+        }
+    }
+
+    /// Returns the stream that the users of the two ends have together, or what the process of the one who
+    /// uses this end must do to have it.
+    fn link(
+        &self,
+        user: &StreamUser,
+        own: &User,
+        other: &User,
+    ) -> Result<Arc<dyn LinkedStream>, Vec<HostCall>> {
+        // Those who share memory, but not descriptors, have no way to it.
+        let is_possible = own.may_open
+            && other.may_open
+            && other.streams.strong_count() > 0
+            && !is_same(&own.streams, &other.streams);
+        if !is_possible {
+            return Err(Vec::new());
+        }
+        let reads = self.access == Access::Read;
+        let (reader, writer) = if reads { (own, other) } else { (other, own) };
+        let mut state = self.pipe.state.lock();
+        let lending = &mut state.lending;
+        let is_theirs = |link: &&Link| {
+            is_same(&link.reader, &reader.streams) && is_same(&link.writer, &writer.streams)
+        };
+        let stream = match lending.link.as_ref().filter(is_theirs) {
+            Some(link) => link.stream.clone(),
+            None => {
+                // Those who take turns are not worth much.
+                lending.wanted = lending.wanted.saturating_mul(2).min(MAX);
+                let stream = user.streams.link().map_err(|_| Vec::new())?;
+                lending.link = Some(Link {
+                    stream: stream.clone(),
+                    reader: reader.streams.clone(),
+                    writer: writer.streams.clone(),
+                });
+                stream
+            }
+        };
+        if !stream.has_joined(reads) {
+            let calls = user.streams.join(&stream, reads);
+            if calls.is_empty() {
+                (lending.wanted, lending.n_small) = (MAX, 0);
+            }
+            return Err(calls);
+        }
+        if stream.has_joined(!reads) { Ok(stream) } else { Err(Vec::new()) }
     }
 }

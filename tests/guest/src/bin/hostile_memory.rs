@@ -6,7 +6,7 @@ use guest_tests::hostile::{
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
 use guest_tests::rng::Rng;
-use guest_tests::{Outcome, check, eq, ok, runner, sys};
+use guest_tests::{Outcome, check, eq, fails, ok, runner, sys};
 
 /// Addresses that no guest call may name.
 fn targets() -> Vec<usize> {
@@ -199,15 +199,36 @@ fn forged_content_while_others_call() -> Outcome {
     Ok(())
 }
 
+/// Where a process has what concerns its streams: which descriptors are theirs, then the streams of its own, then
+/// those that it has together with others.
+const STREAMS: usize = 0x7e90_0000_0000 + 8192 * 0x4000 + PAGE;
+const STREAM_LEN: usize = 6 * PAGE;
+
+/// Changes a word of a page, mostly one of the first.
+fn forge(random: &mut Rng, pages: &[usize]) {
+    if pages.is_empty() {
+        return;
+    }
+    let page = random.pick(pages);
+    let in_page = if random.one_in(4) { random.below(PAGE / 8) } else { random.below(8) };
+    let word = page + in_page * 8;
+    let value = match random.below(5) {
+        0 => random.bits(),
+        1 => random.extreme(),
+        2 => 1,
+        3 => read(word).unwrap_or_default().wrapping_add(random.bits() % 5000),
+        _ => read(word).unwrap_or_default() ^ 1 << random.below(64),
+    };
+    write(word, value);
+}
+
 fn forged_streams() -> Outcome {
     // A pipe in lively use, whose process changes whatever lies behind the memory of its threads: it may break its own
     // pipes, but neither stays the sandbox nor those who share the pipe with it.
-    const BEHIND_THREADS: usize = 0x7e90_0000_0000 + 8192 * 0x4000;
     ok!(catch_faults());
-    let first = BEHIND_THREADS + PAGE;
     let pages: Vec<usize> =
-        (0..9).map(|i| first + i * PAGE).take_while(|page| read(*page).is_some()).collect();
-    for seed in 1..=40u64 {
+        (0..9).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect();
+    for seed in 1..=16u64 {
         let (reader, writer) = ok!(guest_tests::fs::pipe(libc::O_NONBLOCK));
         let pages = pages.clone();
         let pid = ok!(child(|| {
@@ -217,21 +238,9 @@ fn forged_streams() -> Outcome {
                 let len = 1 + random.below(100);
                 let _ = sys!(SYS_write, writer, &buf, len);
                 let _ = sys!(SYS_read, reader, &mut buf, random.below(100));
-                if pages.is_empty() || !random.one_in(8) {
-                    continue;
+                if random.one_in(8) {
+                    forge(&mut random, &pages);
                 }
-                let page = random.pick(&pages);
-                let in_page =
-                    if random.one_in(4) { random.below(PAGE / 8) } else { random.below(8) };
-                let word = page + in_page * 8;
-                let value = match random.below(5) {
-                    0 => random.bits(),
-                    1 => random.extreme(),
-                    2 => 1,
-                    3 => read(word).unwrap_or_default().wrapping_add(random.bits() % 5000),
-                    _ => read(word).unwrap_or_default() ^ 1 << random.below(64),
-                };
-                write(word, value);
             }
             0
         }));
@@ -243,6 +252,63 @@ fn forged_streams() -> Outcome {
         check!(buf.starts_with(b"still"));
         ok!(guest_tests::fs::close(reader));
         ok!(guest_tests::fs::close(writer));
+    }
+    Ok(())
+}
+
+fn forged_streams_of_two() -> Outcome {
+    // The same with a process at the other end, which only gets something else, or less.
+    ok!(catch_faults());
+    ok!(guest_tests::sig::plain(libc::SIGPIPE, libc::SIG_IGN));
+    let linked = STREAMS + PAGE + 16 * STREAM_LEN;
+    for seed in 1..=10u64 {
+        let (there_reader, there_writer) = ok!(guest_tests::fs::pipe(0));
+        let (back_reader, back_writer) = ok!(guest_tests::fs::pipe(0));
+        let pid = ok!(child(|| {
+            let _ = guest_tests::fs::close(there_writer);
+            let _ = guest_tests::fs::close(back_reader);
+            let mut random = Rng::new(seed);
+            let pages: Vec<usize> =
+                [0, 1, 2, 6, 7, 8].iter().map(|i| linked + i * PAGE).chain([STREAMS]).collect();
+            let pages = if read(linked).is_some() { pages } else { Vec::new() };
+            for i in 0..4000 {
+                let mut message = [0u8; 64];
+                let n = match sys!(SYS_read, there_reader, &mut message, 64) {
+                    Ok(n) if n > 0 => n,
+                    _ => break,
+                };
+                if sys!(SYS_write, back_writer, &message, n) != Ok(n) {
+                    break;
+                }
+                if i > 700 && random.one_in(50) {
+                    forge(&mut random, &pages);
+                }
+            }
+            0
+        }));
+        ok!(guest_tests::fs::close(there_reader));
+        ok!(guest_tests::fs::close(back_writer));
+        let mut message = [7u8; 8];
+        for i in 0..4000 {
+            if sys!(SYS_write, there_writer, &message, 8).is_err() {
+                break;
+            }
+            let mut polled = libc::pollfd { fd: back_reader, events: libc::POLLIN, revents: 0 };
+            // What has been lost does not come back.
+            if i % 64 == 0 && sys!(SYS_poll, &mut polled, 1, 200) != Ok(1) {
+                break;
+            }
+            if i % 64 == 0 || i < 600 {
+                let _ = sys!(SYS_read, back_reader, &mut message, 8);
+            }
+        }
+        ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+        ok!(reap(pid));
+        let mut buf = [0u8; 4096];
+        while guest_tests::fs::read(back_reader, &mut buf).is_ok_and(|n| n > 0) {}
+        fails!(guest_tests::fs::write(there_writer, b"x"), EPIPE);
+        ok!(guest_tests::fs::close(there_writer));
+        ok!(guest_tests::fs::close(back_reader));
     }
     Ok(())
 }
@@ -334,6 +400,7 @@ guest_tests::cases!(
     scribbling_over_every_page,
     forged_content_while_others_call,
     forged_streams,
+    forged_streams_of_two,
     changed_segment_base,
     code_that_changes_under_a_caller,
     parent_memory_is_not_the_childs,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use guest_tests::fs::{close, pipe, read, read_all, write};
 use guest_tests::mem::{Map, PAGE};
-use guest_tests::proc::{End, child, sleep, wait};
+use guest_tests::proc::{End, child, drop_root, sleep, wait};
 use guest_tests::stream::{N_RECORDS, enliven, read_records, readable, write_records};
-use guest_tests::{Outcome, check, eq, fails, ok, runner, sys};
+use guest_tests::{Outcome, check, eq, fails, ok, runner, sig, sys};
 use libc::{CLONE_VM, O_NONBLOCK, SIGCHLD};
 
 fn child_shares_the_pipe() -> Outcome {
@@ -49,7 +49,7 @@ fn processes_hand_over() -> Outcome {
         }
         0
     }));
-    for i in 0..4000u64 {
+    for i in 0..1200u64 {
         eq!(ok!(write(writer, &i.to_ne_bytes())), 8);
         let mut message = [0u8; 8];
         eq!(ok!(read(back_reader, &mut message)), 8);
@@ -75,7 +75,7 @@ fn processes_stream() -> Outcome {
 }
 
 fn killed_writer_leaves_whole_records() -> Outcome {
-    for round in 0..20 {
+    for round in 0..10 {
         let (reader, writer) = ok!(pipe(0));
         let (started, start) = ok!(pipe(0));
         let pid = ok!(child(|| {
@@ -110,6 +110,158 @@ fn killed_writer_leaves_whole_records() -> Outcome {
             ok!(close(fd));
         }
     }
+    Ok(())
+}
+
+fn killed_writer_ends_the_stream() -> Outcome {
+    for round in 0..10 {
+        let (reader, writer) = ok!(pipe(0));
+        let pid = ok!(child(|| {
+            let _ = close(reader);
+            (0..u64::MAX).find(|i| write(writer, &i.to_ne_bytes()) != Ok(8)).map_or(0, |_| 1)
+        }));
+        ok!(close(writer));
+        let mut next = 0u64;
+        loop {
+            let mut record = [0u8; 8];
+            if ok!(read(reader, &mut record)) == 0 {
+                break;
+            }
+            eq!(u64::from_ne_bytes(record), next);
+            next += 1;
+            if next == 500 + 50 * round {
+                ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+            }
+        }
+        check!(next >= 500 + 50 * round);
+        eq!(ok!(wait(pid)), End::Signal(libc::SIGKILL));
+        ok!(close(reader));
+    }
+    Ok(())
+}
+
+fn killed_reader_breaks_the_pipe() -> Outcome {
+    ok!(sig::handle(libc::SIGPIPE, sig::record, 0));
+    for round in 0..10u32 {
+        let (reader, writer) = ok!(pipe(0));
+        let pid = ok!(child(|| {
+            let _ = close(writer);
+            while read(reader, &mut [0u8; 8]) == Ok(8) {}
+            0
+        }));
+        ok!(close(reader));
+        for i in 0..500 + 50 * u64::from(round) {
+            eq!(ok!(write(writer, &i.to_ne_bytes())), 8);
+        }
+        ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+        eq!(ok!(wait(pid)), End::Signal(libc::SIGKILL));
+        fails!(write(writer, b"x"), EPIPE);
+        eq!(sig::count(), round + 1);
+        ok!(close(writer));
+    }
+    Ok(())
+}
+
+/// Sends numbers to a process that sends them back, until there is no more to read.
+fn hand_over(reader: i32, writer: i32, n: u64) -> Outcome {
+    for i in 0..n {
+        eq!(ok!(write(writer, &i.to_ne_bytes())), 8);
+        let mut message = [0u8; 8];
+        eq!(ok!(read(reader, &mut message)), 8);
+        eq!(u64::from_ne_bytes(message), i);
+    }
+    Ok(())
+}
+
+fn send_back(reader: i32, writer: i32, n: u64) -> bool {
+    (0..n).all(|_| {
+        let mut message = [0u8; 8];
+        read(reader, &mut message) == Ok(8) && write(writer, &message) == Ok(8)
+    })
+}
+
+fn partners_change() -> Outcome {
+    // More of them than a process can have had streams with.
+    let (there_reader, there_writer) = ok!(pipe(0));
+    let (back_reader, back_writer) = ok!(pipe(0));
+    for _ in 0..40 {
+        let pid = ok!(child(|| i32::from(!send_back(there_reader, back_writer, 120))));
+        hand_over(back_reader, there_writer, 120)?;
+        eq!(ok!(wait(pid)), End::Code(0));
+        enliven(there_reader, there_writer)?;
+    }
+    // Two at a time.
+    let pids = [0, 1].map(|_| child(|| i32::from(!send_back(there_reader, back_writer, 400))));
+    hand_over(back_reader, there_writer, 800)?;
+    for pid in pids {
+        eq!(ok!(wait(ok!(pid))), End::Code(0));
+    }
+    eq!(ok!(readable(there_reader)), 0);
+    eq!(ok!(readable(back_reader)), 0);
+    Ok(())
+}
+
+fn partner_with_other_rights() -> Outcome {
+    let (there_reader, there_writer) = ok!(pipe(0));
+    let (back_reader, back_writer) = ok!(pipe(0));
+    let pid = ok!(child(|| {
+        let first = send_back(there_reader, back_writer, 400);
+        if drop_root().is_err() {
+            return 2;
+        }
+        i32::from(!first || !send_back(there_reader, back_writer, 400))
+    }));
+    hand_over(back_reader, there_writer, 800)?;
+    eq!(ok!(wait(pid)), End::Code(0));
+    Ok(())
+}
+
+fn third_process_looks_in() -> Outcome {
+    // Two processes hand over, and a third one asks the pipe now and then, or takes part.
+    let (there_reader, there_writer) = ok!(pipe(0));
+    let (back_reader, back_writer) = ok!(pipe(0));
+    let echo = ok!(child(|| {
+        let _ = close(there_writer);
+        i32::from(send_back(there_reader, back_writer, u64::MAX))
+    }));
+    let third = ok!(child(|| {
+        let mut polled = libc::pollfd { fd: there_reader, events: libc::POLLIN, revents: 0 };
+        loop {
+            let asked = sys!(SYS_poll, &mut polled, 1, 0).is_ok() && readable(back_reader).is_ok();
+            if !asked {
+                return 1;
+            }
+            sleep(Duration::from_micros(200));
+        }
+    }));
+    hand_over(back_reader, there_writer, 1500)?;
+    ok!(sys!(SYS_kill, third, libc::SIGKILL));
+    eq!(ok!(wait(third)), End::Signal(libc::SIGKILL));
+    hand_over(back_reader, there_writer, 500)?;
+    ok!(close(there_writer));
+    eq!(ok!(wait(echo)), End::Code(0));
+    Ok(())
+}
+
+fn partner_forks_and_goes_on() -> Outcome {
+    let (there_reader, there_writer) = ok!(pipe(0));
+    let (back_reader, back_writer) = ok!(pipe(0));
+    let pid = ok!(child(|| {
+        // Each generation answers for a while and leaves the rest to the next one.
+        for _ in 0..8 {
+            if !send_back(there_reader, back_writer, 200) {
+                return 1;
+            }
+            match sys!(SYS_fork) {
+                Ok(0) => {}
+                Ok(next) => return i32::from(wait(next as i32) != Ok(End::Code(0))),
+                Err(_) => return 2,
+            }
+        }
+        0
+    }));
+    hand_over(back_reader, there_writer, 8 * 200)?;
+    eq!(ok!(wait(pid)), End::Code(0));
     Ok(())
 }
 
@@ -183,6 +335,12 @@ guest_tests::cases!(
     processes_hand_over,
     processes_stream,
     killed_writer_leaves_whole_records,
+    killed_writer_ends_the_stream,
+    killed_reader_breaks_the_pipe,
+    partners_change,
+    partner_with_other_rights,
+    third_process_looks_in,
+    partner_forks_and_goes_on,
     child_in_the_same_memory,
     program_writes_to_it,
 );
