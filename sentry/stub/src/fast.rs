@@ -221,15 +221,20 @@ fn watch(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
     let ticks = if n_quick > MIN_QUICK && vain == 0 { WATCH_TICKS } else { FIRST_WATCH_TICKS };
     let (has_changed, waited) = look_for(started, ticks, || other_value(addr, expected))?;
     let result = has_changed.then_some(EAGAIN);
-    // A change that comes so late has cost the CPU, which others want more.
-    if has_changed && waited < QUICK_TICKS {
+    note_watch(slot, has_changed, waited);
+    result
+}
+
+/// Notes what came of a watch of so many ticks: for how many waits there is none, after one in vain.
+pub(crate) fn note_watch(slot: &Slot, has_happened: bool, waited: u64) {
+    // What comes so late has cost the CPU, which others want more.
+    if has_happened && waited < QUICK_TICKS {
         slot.vain_watches.store(0, Relaxed);
-        return result;
+        return;
     }
-    let vain = vain.wrapping_add(1).min(MAX_VAIN);
+    let vain = slot.vain_watches.load(Relaxed).wrapping_add(1).min(MAX_VAIN);
     slot.vain_watches.store(vain, Relaxed);
     slot.unwatched_waits.store((1_u32 << vain).wrapping_sub(1), Relaxed);
-    result
 }
 
 /// Looks for so many ticks from `started` on whether something has happened, and lets others use the CPU

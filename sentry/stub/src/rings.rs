@@ -127,7 +127,12 @@ fn watch(slot: &Slot, lent: Lent, is_ready: impl Fn(u64, u64) -> bool) -> Option
     if started == 0 {
         return None;
     }
-    let (is_ready, _) = fast::look_for(started, fast::FIRST_WATCH_TICKS, || {
+    let unwatched = slot.unwatched_waits.load(Relaxed);
+    if unwatched != 0 {
+        slot.unwatched_waits.store(unwatched - 1, Relaxed);
+        return None;
+    }
+    let (is_ready, waited) = fast::look_for(started, fast::FIRST_WATCH_TICKS, || {
         if slot.interrupt.load(Relaxed) != 0 {
             return None;
         }
@@ -135,6 +140,7 @@ fn watch(slot: &Slot, lent: Lent, is_ready: impl Fn(u64, u64) -> bool) -> Option
             (lent.position(&lent.ring.writer)?, lent.position(&lent.ring.reader)?);
         Some(is_ready(written, read))
     })?;
+    fast::note_watch(slot, is_ready, waited);
     Some(is_ready)
 }
 
