@@ -16,6 +16,7 @@
 
 mod calls;
 mod context;
+mod crowd;
 mod doorbell;
 mod fds;
 mod filter;

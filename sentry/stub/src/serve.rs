@@ -11,10 +11,11 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use sentry_sysmsg::layout::{self, Config};
 use sentry_sysmsg::slot::{
     CALL_ATOMIC_UPDATE, CALL_CHAINED, CALL_COMPARE_EXCHANGE, CALL_COPY_OUT, CALL_QUIET,
-    CALL_REFUSED, CALL_STORE, CALL_WHOLE, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE,
-    KIND_INTERRUPTED, KIND_SYSCALL, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP, REPLY_FORK,
-    REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_SLEEP, REPLY_THREAD, REPLY_XLOAD,
-    REPLY_XRESTORE, REPLY_XSAVE, Renew as _, START_SPINS, Slot, WATCHED_ANYWHERE,
+    CALL_REFUSED, CALL_STORE, CALL_WHOLE, CROWD_SPINS, DATA_LEN, KIND_CALL_FAILED, KIND_CALLS_DONE,
+    KIND_INTERRUPTED, KIND_SYSCALL, LOST_TICKS, MAX_CALLS, REPLY_EXIT, REPLY_EXIT_GROUP,
+    REPLY_FORK, REPLY_MAP_STACK, REPLY_REGS, REPLY_RESUME, REPLY_RET, REPLY_SLEEP, REPLY_THREAD,
+    REPLY_XLOAD, REPLY_XRESTORE, REPLY_XSAVE, Renew as _, START_SPINS, Slot, WATCHED_ANYWHERE,
+    WATCHED_CROWD,
 };
 
 use crate::frame::{G_RAX, Ucontext};
@@ -30,6 +31,11 @@ const MADV_DONTFORK: u64 = 10;
 const XSTATE_MAX: u64 = 0x4000;
 /// Where `struct _fpx_sw_bytes` lies in the legacy area, and what it starts with.
 const SW_BYTES: u64 = 464;
+/// A yield that takes no longer (about 1 µs) was to nobody; the next one comes after so many ticks, and twice as
+/// many after each further one, up to a limit.
+const ALONE_TICKS: u64 = 2_500;
+const MIN_ALONE_TICKS: u64 = 2_500;
+const MAX_ALONE_TICKS: u64 = 10_000;
 /// The legacy area alone.
 const FXSAVE_LEN: u64 = 512;
 
@@ -134,10 +140,13 @@ pub(crate) fn config() -> &'static Config {
 /// CPU, and not for long.
 fn spin(slot: &Slot, seq: u32) {
     let mut ticks = config().spin_ticks.load(Relaxed);
-    if slot.turn.watched.load(Relaxed) == WATCHED_ANYWHERE {
-        ticks *= START_SPINS;
+    match slot.turn.watched.load(Relaxed) {
+        WATCHED_ANYWHERE => ticks *= START_SPINS,
+        WATCHED_CROWD => ticks *= CROWD_SPINS,
+        _ => {}
     }
     let mut started = 0;
+    let (mut next_yield, mut alone) = (0, MIN_ALONE_TICKS);
     while slot.turn.done.load(Acquire) != seq {
         let watched = slot.turn.watched.load(SeqCst);
         if watched == 0 || ticks == 0 {
@@ -150,7 +159,20 @@ fn spin(slot: &Slot, seq: u32) {
         if cpu == watched || now.wrapping_sub(started) > ticks {
             return;
         }
-        core::hint::spin_loop();
+        if watched == WATCHED_CROWD && now >= next_yield {
+            host::sched_yield();
+            let back = tick().0;
+            let away = back.wrapping_sub(now);
+            if away > LOST_TICKS {
+                slot.lost_cpu.store(1, Relaxed);
+            } else if away < ALONE_TICKS {
+                // Who yields again and again to nobody pays for it when somebody comes.
+                next_yield = back + alone;
+                alone = (alone * 2).min(MAX_ALONE_TICKS);
+            }
+        } else {
+            core::hint::spin_loop();
+        }
     }
 }
 

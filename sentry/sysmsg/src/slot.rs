@@ -24,6 +24,13 @@ pub const MAX_XSAVES: usize = 64;
 
 /// In [`Turn::watched`]: somebody watches who is about to choose a CPU.
 pub const WATCHED_ANYWHERE: u32 = u32::MAX;
+/// In [`Turn::watched`]: somebody watches many threads and yields to them, as they had better do.
+pub const WATCHED_CROWD: u32 = u32::MAX - 1;
+/// How many times longer than usual a thread watches that is one of many: others come first.
+pub const CROWD_SPINS: u64 = 20;
+/// A thread that gets the CPU back so many ticks after it yielded has lost it to somebody who needs it, and not
+/// to an interrupt or a thread that soon sleeps again: about 0.6 ms.
+pub const LOST_TICKS: u64 = 1_500_000;
 /// How many times longer than usual both sides spin before their first exchange: moving a thread
 /// to another CPU takes longer than a call.
 pub const START_SPINS: u64 = 10;
@@ -147,6 +154,9 @@ pub struct Slot {
     /// The CPU that the thread ran on when it posted its last request, as `rdtscp` tells it, plus one;
     /// zero where it cannot tell.
     pub cpu: AtomicU32,
+    /// Not zero where the thread has yielded for an answer and got the CPU back only after long: the sentry
+    /// clears it.
+    pub lost_cpu: AtomicU32,
     /// How many calls of the last list have a result.
     pub n_results: AtomicU32,
     /// The host id of the last thread or process that this thread made, or the negated error.

@@ -9,6 +9,8 @@
 mod end;
 mod interface;
 mod sites;
+mod wake;
+mod watch;
 mod xcopy;
 
 use std::collections::VecDeque;
@@ -124,6 +126,8 @@ pub(super) struct SystrapContext {
     /// What the slot says of being watched from the next reply on, and whether a reply has said so.
     watch: AtomicU32,
     announced: AtomicBool,
+    crowd: watch::CrowdRecord,
+    wakes: wake::WakeRecord,
     /// `State::taken`.
     taken: AtomicU32,
     /// When the application was last resumed, and how many calls in turn came soon after that.
@@ -176,6 +180,8 @@ impl SystrapContext {
             interrupted_ns: AtomicU64::new(0),
             watch: AtomicU32::new(0),
             announced: AtomicBool::new(false),
+            crowd: watch::CrowdRecord::default(),
+            wakes: wake::WakeRecord::default(),
             taken: AtomicU32::new(1),
             resumed_at: AtomicU64::new(0),
             taken_at: AtomicU64::new(0),
@@ -371,60 +377,6 @@ impl SystrapContext {
     /// Returns whether the stub still believes so.
     pub(super) fn is_followed(&self) -> bool {
         self.slot.followed.load(Relaxed) != 0
-    }
-
-    /// Returns whether the slot is watched, or will be.
-    pub(super) fn is_watched(&self) -> bool {
-        self.watch.load(Relaxed) != 0
-    }
-
-    /// Returns whether the stub knows that its slot is watched.
-    pub(super) fn is_announced(&self) -> bool {
-        self.announced.load(Relaxed)
-    }
-
-    /// Returns whether the stub has the word.
-    pub(super) fn is_conversing(&self) -> bool {
-        lock(&self.state).phase == Phase::Running
-    }
-
-    /// Lets the next reply say that the slot is watched.
-    pub(super) fn watch(&self) {
-        let _state = lock(&self.state);
-        self.watch.store(slot::WATCHED_ANYWHERE, Relaxed);
-    }
-
-    /// Tells the stub on which CPU its watcher spins.
-    pub(super) fn announce(&self, cpu: u32) {
-        if self.watch.swap(cpu, Relaxed) != cpu {
-            self.slot.turn.watched.store(cpu, SeqCst);
-        }
-    }
-
-    /// Stops to watch the slot. Returns a request that its thread may not ring for.
-    pub(super) fn unwatch(&self) -> Option<Event> {
-        let mut state = lock(&self.state);
-        self.watch.store(0, Relaxed);
-        self.slot.turn.watched.store(0, SeqCst);
-        let seq = self.slot.seq.load(SeqCst);
-        let posted = state.phase == Phase::Running && seq != state.taken;
-        (self.announced.swap(false, Relaxed) && posted).then(|| self.accept(seq, &mut state))?
-    }
-
-    /// Returns whether there seems to be a request.
-    pub(super) fn has_posted(&self) -> bool {
-        self.slot.seq.load(Acquire) != self.taken.load(Relaxed)
-    }
-
-    /// Takes a request without a ring: returns the event that it is, if it is one.
-    pub(super) fn posted(&self) -> Option<Event> {
-        spin::fetch_request(&self.slot);
-        let mut state = lock(&self.state);
-        let seq = self.slot.seq.load(Acquire);
-        if state.phase != Phase::Running || seq == state.taken {
-            return None;
-        }
-        self.accept(seq, &mut state)
     }
 
     /// Hands an event to the owner.
@@ -715,8 +667,8 @@ impl SystrapContext {
     }
 
     fn answer_ring(&self, state: &mut State) {
-        // Who is watched had better run elsewhere.
-        self.answer_ring_with(state, !self.is_announced());
+        let sync = state.ring.is_some() && self.goes_on_here();
+        self.answer_ring_with(state, sync);
     }
 
     /// Lets the thread see its answer: at once and on this CPU, where that is wanted (`sync`).
@@ -734,7 +686,7 @@ impl SystrapContext {
     pub(super) fn fork_from_zygote(&self, child: &Arc<Self>) -> SysResult<()> {
         let mut state = lock(&self.state);
         self.prepare_zygote(child, &mut state)?;
-        self.answer_ring(&mut state);
+        self.answer_ring_with(&mut state, true);
         Ok(())
     }
 

@@ -12,7 +12,7 @@
 //! The host calls here pass numbers and local structures.
 #![expect(unsafe_code, reason = "waitid and signals")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,6 +55,9 @@ const RELEASE_PERIOD: Duration = Duration::from_secs(60);
 thread_local! {
     /// The host id of this thread, zero before it was needed.
     static TID: Cell<u32> = const { Cell::new(0) };
+    /// The context whose event this thread serves, or has just served, and whether that still goes on.
+    static SERVED: RefCell<Option<Arc<SystrapContext>>> = const { RefCell::new(None) };
+    static IS_SERVING: Cell<bool> = const { Cell::new(false) };
     /// Whether this thread serves and looks at the queue after what it does now.
     static SERVES: Cell<bool> = const { Cell::new(false) };
 }
@@ -137,16 +140,25 @@ impl Inner {
             if spinner.is_watching() {
                 follower.stop(self);
             }
+            let mut by_ring = false;
             let received = match spinner.spin(self) {
                 Found::Event(event) => Ok(Some(event)),
                 Found::Other if !self.doorbell.has_ring() => Ok(None),
-                Found::Other | Found::Nothing => self.receive().map(|ring| self.route(&ring)),
+                // What is left over of a crowd.
+                Found::Nothing if self.has_jobs() => Ok(None),
+                Found::Other | Found::Nothing => {
+                    by_ring = true;
+                    self.receive().map(|ring| self.route(&ring))
+                }
             };
             drop(lead);
-            if !spinner.is_watching()
-                && let Ok(Some((context, _))) = &received
+            if let Ok(Some((context, _))) = &received
+                && by_ring
             {
-                follower.rang(self, context);
+                spinner.rang(self, context);
+                if !spinner.is_watching() {
+                    follower.rang(self, context);
+                }
             }
             match received {
                 Ok(Some(event)) => self.serve_event(event, &mut spinner),
@@ -155,6 +167,7 @@ impl Inner {
                 Err(_) => {}
             }
             self.run_jobs();
+            SERVED.take();
         }
         if let Some(event) = spinner.stop(self) {
             self.serve_event(event, &mut spinner);
@@ -175,7 +188,13 @@ impl Inner {
     fn serve_event(&self, event: Taken, spinner: &mut Spinner) {
         let mut next = Some(event);
         while let Some((context, event)) = next {
+            SERVED.replace(Some(Arc::clone(&context)));
+            IS_SERVING.set(true);
             context.deliver(event);
+            IS_SERVING.set(false);
+            if !context.is_conversing() {
+                context.note_blocked();
+            }
             next = spinner.served(self, &context);
         }
     }
@@ -372,7 +391,7 @@ impl Inner {
         }
     }
 
-    fn queue(&self, job: Job) {
+    pub(super) fn queue(&self, job: Job) {
         let mut jobs = lock(&self.jobs);
         jobs.queue.push_back(job);
         self.n_jobs.store(jobs.queue.len(), Relaxed);
@@ -448,7 +467,21 @@ fn spawn(
     std::thread::Builder::new().name(name.into()).stack_size(stack).spawn(body)
 }
 
-fn own_tid() -> u32 {
+/// Returns whether this thread serves an event of this context.
+pub(super) fn is_serving(context: &SystrapContext) -> bool {
+    let is_own = |served: &Option<Arc<SystrapContext>>| {
+        served.as_ref().is_some_and(|served| std::ptr::eq(Arc::as_ptr(served), context))
+    };
+    IS_SERVING.get() && SERVED.with_borrow(is_own)
+}
+
+/// Looks at the context because of whose call others go on now, where there is one.
+pub(super) fn with_waker<T>(look: impl FnOnce(Option<&SystrapContext>) -> T) -> T {
+    SERVED.with_borrow(|served| look(served.as_deref()))
+}
+
+/// Returns the host id of this thread.
+pub(super) fn own_tid() -> u32 {
     if TID.get() == 0 {
         // SAFETY: no arguments.
         TID.set(unsafe { libc::gettid() }.cast_unsigned());

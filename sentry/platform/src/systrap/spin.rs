@@ -20,10 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use sentry_host::clock::{self, Clock};
-use sentry_sysmsg::slot::{START_SPINS, Slot};
+use sentry_sysmsg::slot::{LOST_TICKS, START_SPINS, Slot, WATCHED_ANYWHERE};
 
-use super::Inner;
 use super::context::SystrapContext;
+use super::crowd::Crowd;
+use super::{Inner, Job, serve};
 use crate::Event;
 
 /// How long both sides wait at most, in ticks of the time-stamp counter: about 20 µs.
@@ -34,9 +35,6 @@ pub(super) const WORTH_TICKS: u64 = 20_000;
 const POLL_TICKS: u64 = 10_000;
 /// A call that is served for this long may have made its thread ring.
 const RING_TICKS: u64 = 30_000;
-/// A loop that takes this long has lost its CPU to somebody who needs it, and not to an interrupt or
-/// a thread that soon sleeps again: about 0.6 ms.
-const LOST_TICKS: u64 = 1_500_000;
 /// How long it then leaves the CPUs to others: about 4 ms.
 const REST_TICKS: u64 = 10_000_000;
 /// How many calls must have come in quick succession.
@@ -207,6 +205,8 @@ pub(super) struct Spinner {
     average: u64,
     /// No spinning before that time.
     rests_until: u64,
+    /// Those that are watched together, where one thread alone is not worth it.
+    crowd: Crowd,
 }
 
 impl Spinner {
@@ -221,30 +221,45 @@ impl Spinner {
             hits: 0,
             average: 0,
             rests_until: 0,
+            crowd: Crowd::new(),
         }
     }
 
     /// Returns whether a thread is watched.
     pub(super) fn is_watching(&self) -> bool {
-        self.watched.is_some()
+        self.watched.is_some() || self.crowd.is_active()
+    }
+
+    /// Notes that a thread has rung.
+    pub(super) fn rang(&mut self, inner: &Inner, context: &Arc<SystrapContext>) {
+        if self.crowd.rang(inner, context, self.watched.is_some())
+            && let Some((context, event)) = self.stop_watching(inner)
+        {
+            inner.queue(Job::Event(context, event));
+        }
     }
 
     /// Looks at a thread whose event has been served: whether to watch it from now on, or no more.
     /// Returns a request that came in between.
     pub(super) fn served(&mut self, inner: &Inner, context: &Arc<SystrapContext>) -> Option<Taken> {
         if self.watched.as_ref().is_some_and(|watched| Arc::ptr_eq(watched, context)) {
-            return if context.is_conversing() { None } else { self.stop(inner) };
+            return if context.is_conversing() { None } else { self.stop_watching(inner) };
         }
-        if context.is_watched() {
+        let is_ours = self.crowd.is_active() && context.is_in_crowd_of(serve::own_tid());
+        if context.is_watched() && !is_ours {
             // By another worker, which finds out.
             return context.unwatch().map(|event| (Arc::clone(context), event));
         }
-        if self.watched.is_none()
+        if self.crowd.is_active() {
+            if !is_ours {
+                self.crowd.served(context);
+            }
+        } else if self.watched.is_none()
             && context.streak() >= self.needed
             && context.cpu() != 0
             && ticks() > self.rests_until
         {
-            context.watch();
+            context.watch(WATCHED_ANYWHERE);
             self.watched = Some(Arc::clone(context));
             self.hits = 0;
             self.average = 0;
@@ -254,13 +269,16 @@ impl Spinner {
 
     /// Watches for a while; the caller has the lead.
     pub(super) fn spin(&mut self, inner: &Inner) -> Found {
+        if self.crowd.is_active() {
+            return self.crowd.look(inner);
+        }
         let Some(context) = self.watched.clone() else { return Found::Nothing };
         if !context.is_announced() {
             // Its next reply will say that it is watched; until then it rings.
             return if context.is_watched() {
                 Found::Nothing
             } else {
-                self.stop(inner).map_or(Found::Nothing, Found::Event)
+                self.stop_watching(inner).map_or(Found::Nothing, Found::Event)
             };
         }
         let mut own = cpu();
@@ -319,11 +337,16 @@ impl Spinner {
             last = now;
             std::hint::spin_loop();
         }
-        self.stop(inner).map_or(Found::Nothing, Found::Event)
+        self.stop_watching(inner).map_or(Found::Nothing, Found::Event)
     }
 
-    /// Watches nobody any more. Returns a request that came in between.
+    /// Watches nobody any more. Returns a request that came in between; others are left as jobs.
     pub(super) fn stop(&mut self, inner: &Inner) -> Option<Taken> {
+        self.crowd.dissolve(inner);
+        self.stop_watching(inner)
+    }
+
+    fn stop_watching(&mut self, inner: &Inner) -> Option<Taken> {
         let context = self.watched.take()?;
         self.needed =
             if self.hits >= GOOD_SESSION { MIN_STREAK } else { (self.needed * 2).min(MAX_STREAK) };
