@@ -51,6 +51,10 @@ pub(crate) const FIRST_WATCH_TICKS: u64 = 150_000;
 /// before, watches.
 const MIN_QUICK: u32 = 16;
 const QUICK_TICKS: u64 = 250_000;
+/// How long a thread that is refused to wait stands back, in ticks, doubled so many times where it was refused as
+/// often within [`QUICK_TICKS`] each: from about 2 µs to about 64 µs.
+const STAND_BACK_TICKS: u64 = 2_500;
+const MAX_REFUSALS: u32 = 6;
 /// How many calls about futexes of a thread trap to the sentry, before it is only one in so many.
 const FIRST_TRAPS: u32 = 64;
 const SHOWN_TRAPS: u32 = 256;
@@ -186,10 +190,30 @@ fn n_asleep(addr: u64) -> Option<u32> {
 #[inline]
 fn refuse(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
     match other_value(addr, expected) {
-        Some(true) => Some(EAGAIN),
+        Some(true) => {
+            stand_back(slot);
+            Some(EAGAIN)
+        }
         Some(false) => watch(slot, addr, expected),
         None => None,
     }
+}
+
+/// Leaves the word to others for a moment, where this thread is refused again and again: it would only take the
+/// cache line from those that get something done. As if the call had come later.
+fn stand_back(slot: &Slot) {
+    let started = serve::now();
+    let is_again = started.wrapping_sub(slot.refused.load(Relaxed)) < QUICK_TICKS;
+    let n =
+        if is_again { slot.refusals.load(Relaxed).saturating_add(1).min(MAX_REFUSALS) } else { 0 };
+    slot.refusals.store(n, Relaxed);
+    if n != 0 && started != 0 {
+        let ticks = STAND_BACK_TICKS << n;
+        while serve::now().wrapping_sub(started) < ticks && slot.interrupt.load(Relaxed) == 0 {
+            core::hint::spin_loop();
+        }
+    }
+    slot.refused.store(serve::now(), Relaxed);
 }
 
 /// Returns whether a word that can be read has another value.

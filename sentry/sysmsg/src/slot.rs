@@ -189,7 +189,7 @@ pub struct Slot {
     /// How many of [`Slot::inputs`] the request has.
     pub n_inputs: AtomicU32,
     /// When the thread last wanted to wait for a futex, by the time-stamp counter. This and the following
-    /// four are the stub's own.
+    /// six are the stub's own.
     pub wanted_wait: AtomicU64,
     /// How many waits in quick succession that was.
     pub quick_waits: AtomicU32,
@@ -197,6 +197,10 @@ pub struct Slot {
     pub vain_watches: AtomicU32,
     /// How many of its next waits go to the sentry at once for that.
     pub unwatched_waits: AtomicU32,
+    /// When the thread was last refused to wait for a futex, by the time-stamp counter.
+    pub refused: AtomicU64,
+    /// How often it was before, each time soon after the time before.
+    pub refusals: AtomicU32,
     /// How many calls about futexes have trapped.
     pub futex_traps: AtomicU32,
     /// What the arguments of the call point to; the bytes are in [`Slot::data`].
