@@ -110,6 +110,7 @@ mod subjects {
         }
 
         subjects!(
+            callers,
             coredump,
             creds,
             exec,
@@ -177,6 +178,7 @@ mod subjects {
     subjects!(
         acl,
         aio,
+        callers,
         coredump,
         creds,
         dir,
