@@ -35,16 +35,17 @@ use std::sync::{Arc, Weak};
 
 use sentry_host::schedule::{Class, Schedule};
 use sentry_platform::{Context, HostCall, SyscallArgs};
-use syscalls::Errno;
 use syscalls::abi::sched::{
     SCHED_BATCH, SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL, SCHED_RESET_ON_FORK,
     SCHED_RR,
 };
+use syscalls::{Errno, SysResult};
 
 use crate::kernel::Kernel;
 use crate::kernel::container::Container;
 use crate::mm::MemoryManager;
 use crate::sync::{Mutex, Rare};
+use crate::vfs::OpenFile;
 use crate::vfs::fd_table::FdTable;
 use crate::vfs::fs_context::FsContext;
 
@@ -83,7 +84,7 @@ pub struct Task {
     /// What the task is blocked on.
     pub(crate) block: Rare<block::Block>,
     /// Host calls to be made before the task returns to the application.
-    pub(crate) host_calls: Mutex<Vec<HostCall>>,
+    pub(crate) host_calls: Rare<Vec<HostCall>>,
     /// What memory operations of the task are under way.
     pub(crate) memory: crate::mm::in_flight::TaskMemory,
     /// The address space. Shared by threads and vfork children.
@@ -102,6 +103,8 @@ pub struct Task {
     pub(crate) seccomp: seccomp::Seccomp,
     /// Pending signals, mask, alternate stack.
     pub(crate) signals: Mutex<signal::TaskSignals>,
+    /// Whether a mask may wait in `signals` that comes back when the call has ended.
+    pub(crate) has_saved_mask: AtomicBool,
     /// Whether there may be a signal, a stop or a kill to handle before returning to the
     /// application: a hint that is set after the cause and read with it.
     pub(crate) attention: AtomicBool,
@@ -127,7 +130,7 @@ pub struct Task {
     /// Set while the task waits for its vfork child.
     pub(crate) vfork_child: Mutex<Option<Weak<Task>>>,
     /// The child whose host clone is under way, so that a refusal can be undone.
-    pub(crate) pending_clone: Mutex<Option<Weak<Task>>>,
+    pub(crate) pending_clone: Rare<Option<Weak<Task>>>,
     /// Ids in all pid namespaces, outermost first.
     pub(crate) pids: Mutex<Vec<(Arc<pid_namespace::PidNamespace>, u32)>>,
     /// The semaphore operations that are undone at exit; shared under `CLONE_SYSVSEM`.
@@ -274,6 +277,14 @@ impl Task {
     /// Returns the descriptor table.
     pub fn files(&self) -> Arc<FdTable> {
         self.files.lock().clone()
+    }
+
+    /// Returns an open file on which operations are possible.
+    ///
+    /// # Errors
+    /// `EBADF`, as [`FdTable::get`].
+    pub fn file(&self, fd: i32) -> SysResult<Arc<OpenFile>> {
+        self.files.lock().get(fd)
     }
 
     /// Returns the container.

@@ -26,7 +26,7 @@ pub(super) fn sys_chmod(task: &CurrentTask, pathname: UserAddr, mode: u32) -> Ha
 
 /// Implements `fchmod(2)`.
 pub(super) fn sys_fchmod(task: &CurrentTask, fd: Fd, mode: u32) -> HandlerResult<()> {
-    task.files().get(fd.0)?;
+    task.file(fd.0)?;
     match Target::of_fd(task, fd)? {
         Target::Path(path) => Ok(change::chmod(&task.creds(), &path, mode)?),
         Target::File(file) => {
@@ -92,7 +92,7 @@ pub(super) fn sys_lchown(
 
 /// Implements `fchown(2)`.
 pub(super) fn sys_fchown(task: &CurrentTask, fd: Fd, owner: u32, group: u32) -> HandlerResult<()> {
-    task.files().get(fd.0)?;
+    task.file(fd.0)?;
     let path = Target::of_fd(task, fd)?.path()?;
     Ok(change_owner(task, &path, owner, group)?)
 }
@@ -199,7 +199,7 @@ pub(super) fn sys_utimensat(
         if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
-        task.files().get(dirfd.0)?;
+        task.file(dirfd.0)?;
         return do_utimes(task, dirfd, pathname, times, AtFlags::EMPTY_PATH);
     }
     let flags = at::check_flags(flags, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
@@ -249,7 +249,7 @@ pub(super) fn sys_truncate(
 /// Implements `ftruncate(2)`.
 pub(super) fn sys_ftruncate(task: &CurrentTask, fd: Fd, length: i64) -> HandlerResult<()> {
     let size = u64::try_from(length).map_err(|_| Errno::EINVAL)?;
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let path = file.path.as_ref().filter(|path| path.inode().file_type() == FileType::Regular);
     let (Some(path), true) = (path, file.is_writable()) else {
         return Err(Errno::EINVAL.into());
@@ -277,7 +277,7 @@ pub(super) fn sys_fallocate(
     offset: i64,
     len: i64,
 ) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let len = u64::try_from(len).ok().filter(|len| *len > 0).ok_or(Errno::EINVAL)?;
     let mode = FallocFlags::from_bits_retain(mode);

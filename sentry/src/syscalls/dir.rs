@@ -112,7 +112,7 @@ fn do_getdents(
     count: u32,
     is_64: bool,
 ) -> HandlerResult<usize> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let room = usize::try_from(count).unwrap_or(usize::MAX);
     let mut offset = file.offset.lock();
     if let Some(path) = &file.path

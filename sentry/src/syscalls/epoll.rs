@@ -40,7 +40,7 @@ pub(super) fn sys_epoll_create1(task: &CurrentTask, flags: EpollCreateFlags) -> 
 }
 
 fn epoll(task: &CurrentTask, epfd: Fd) -> SysResult<Arc<Epoll>> {
-    downcast(&task.files().get(epfd.0)?.file).ok_or(Errno::EINVAL)
+    downcast(&task.file(epfd.0)?.file).ok_or(Errno::EINVAL)
 }
 
 /// Implements `epoll_ctl(2)`.

@@ -74,7 +74,7 @@ pub(super) fn sys_timerfd_create(
 }
 
 fn timerfd(task: &CurrentTask, fd: Fd) -> SysResult<Arc<TimerFd>> {
-    downcast(&task.files().get(fd.0)?.file).ok_or(Errno::EINVAL)
+    downcast(&task.file(fd.0)?.file).ok_or(Errno::EINVAL)
 }
 
 /// Implements `timerfd_settime(2)`. The clock is never set here, so nothing is ever cancelled.
@@ -144,7 +144,7 @@ pub(super) fn sys_signalfd4(
         return Err(Errno::EINVAL.into());
     }
     if fd.0 != -1 {
-        let file = task.files().get(fd.0)?;
+        let file = task.file(fd.0)?;
         downcast::<SignalFd>(&file.file).ok_or(Errno::EINVAL)?.set_mask(mask);
         return Ok(fd);
     }

@@ -319,7 +319,7 @@ pub(super) fn sys_flock(task: &CurrentTask, fd: Fd, operation: u32) -> HandlerRe
     if !is_exclusive && kind != LockFlags::SH && kind != LockFlags::UN {
         return Err(Errno::EINVAL.into());
     }
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let inode = inode_of(&file)?;
     let owner = Owner::open_file(&file);
     if kind == LockFlags::UN {

@@ -40,7 +40,7 @@ pub(super) fn sys_inotify_add_watch(
     if !mask.intersects(valid) {
         return Err(Errno::EINVAL.into());
     }
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     if mask.contains(InotifyMask::MASK_ADD | InotifyMask::MASK_CREATE) {
         return Err(Errno::EINVAL.into());
     }
@@ -57,7 +57,7 @@ pub(super) fn sys_inotify_add_watch(
 
 /// Implements `inotify_rm_watch(2)`.
 pub(super) fn sys_inotify_rm_watch(task: &CurrentTask, fd: Fd, wd: i32) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let inotify = downcast::<Inotify>(&file.file).ok_or(Errno::EINVAL)?;
     Ok(inotify.remove(wd)?)
 }

@@ -60,7 +60,7 @@ fn read_attr(task: &CurrentTask, attr: UserAddr, size: usize) -> SysResult<Rules
 }
 
 fn ruleset(task: &CurrentTask, fd: Fd) -> SysResult<Arc<RulesetFile>> {
-    downcast(&task.files().get(fd.0)?.file).ok_or(Errno::EBADFD)
+    downcast(&task.file(fd.0)?.file).ok_or(Errno::EBADFD)
 }
 
 /// Implements `landlock_add_rule(2)`.

@@ -428,7 +428,7 @@ pub(super) fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32) -> Ha
 
 /// Returns the file behind a descriptor that is to be mapped.
 fn mapped_file(task: &CurrentTask, fd: Fd) -> SysResult<Arc<OpenFile>> {
-    task.files().get(fd.0)
+    task.file(fd.0)
 }
 
 /// Runs an operation that names one range.

@@ -87,7 +87,7 @@ fn install(task: &CurrentTask, kind: &[u8], phase: Phase, is_cloexec: bool) -> S
 }
 
 fn context(task: &CurrentTask, fd: Fd) -> SysResult<Arc<FsContextFile>> {
-    downcast::<FsContextFile>(&task.files().get(fd.0)?.file).ok_or(Errno::EINVAL)
+    downcast::<FsContextFile>(&task.file(fd.0)?.file).ok_or(Errno::EINVAL)
 }
 
 /// Implements `fsopen(2)`.

@@ -26,7 +26,7 @@ const MAX_SIGNAL: i32 = 64;
 
 /// Finds an open queue.
 fn lookup(task: &CurrentTask, mqdes: Fd) -> SysResult<(Arc<OpenFile>, Arc<Queue>)> {
-    let open = task.files().get(mqdes.0)?;
+    let open = task.file(mqdes.0)?;
     let file = downcast::<QueueFile>(&open.file).ok_or(Errno::EBADF)?;
     Ok((open, file.queue().clone()))
 }

@@ -48,7 +48,7 @@ pub(super) fn sys_unshare(task: &CurrentTask, flags: u64) -> HandlerResult<()> {
 ///
 /// <https://man7.org/linux/man-pages/man2/setns.2.html>
 pub(super) fn sys_setns(task: &CurrentTask, fd: Fd, nstype: CloneFlags) -> HandlerResult<()> {
-    let open = task.files().get(fd.0)?;
+    let open = task.file(fd.0)?;
     if let Some(namespace) = nsfs::of_file(&open) {
         if !nstype.is_empty() && nstype != namespace.flag() {
             return Err(Errno::EINVAL.into());

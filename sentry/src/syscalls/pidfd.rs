@@ -44,7 +44,7 @@ pub(super) fn sys_pidfd_send_signal(
         Ok((group, _)) => group,
         // The directory of a process stands for it as well.
         Err(errno) => {
-            let file = task.files().get(pidfd.0)?;
+            let file = task.file(pidfd.0)?;
             let inode = file.file.inode().ok_or(errno)?;
             procfs::process_of(&inode).ok_or(errno)??
         }

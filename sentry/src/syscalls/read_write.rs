@@ -52,7 +52,7 @@ pub(super) fn sys_read(
         task.group.account.transfers.note_read(n);
         return Ok(n);
     }
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     direct_read::start(task, &file, (buf, count), Position::Current)?;
     let n = do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
     lend::offer(task, fd, &file);
@@ -68,7 +68,7 @@ pub(super) fn sys_write(
     buf: UserAddr,
     count: usize,
 ) -> HandlerResult<usize> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let n = do_write(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
     lend::offer(task, fd, &file);
     Ok(n)
@@ -114,7 +114,7 @@ pub(super) fn sys_readv(
     iov: UserAddr,
     iovcnt: u64,
 ) -> HandlerResult<usize> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let segments = task.read_iovec(iov, iovcnt)?;
     do_read(task, &file, &segments, Position::Current, RwFlags::empty())
 }
@@ -126,7 +126,7 @@ pub(super) fn sys_writev(
     iov: UserAddr,
     iovcnt: u64,
 ) -> HandlerResult<usize> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let segments = task.read_iovec(iov, iovcnt)?;
     do_write(task, &file, &segments, Position::Current, RwFlags::empty())
 }
@@ -203,7 +203,7 @@ pub(super) fn sys_lseek(
     offset: i64,
     whence: u32,
 ) -> HandlerResult<u64> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     if !file.file.is_seekable() {
         return Err(Errno::ESPIPE.into());
     }
@@ -249,14 +249,14 @@ pub(super) fn at(offset: i64) -> SysResult<Position> {
 }
 
 fn seekable(task: &CurrentTask, fd: Fd) -> SysResult<Arc<OpenFile>> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     if file.file.is_seekable() { Ok(file) } else { Err(Errno::ESPIPE) }
 }
 
 /// Returns file and position of `preadv2(2)` and `pwritev2(2)`: -1 is the current offset.
 fn position(task: &CurrentTask, fd: Fd, offset: i64) -> SysResult<(Arc<OpenFile>, Position)> {
     if offset == -1 {
-        return Ok((task.files().get(fd.0)?, Position::Current));
+        return Ok((task.file(fd.0)?, Position::Current));
     }
     let position = at(offset)?;
     Ok((seekable(task, fd)?, position))

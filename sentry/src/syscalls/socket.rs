@@ -35,7 +35,7 @@ pub(super) struct Opened {
 /// # Errors
 /// `EBADF`, `ENOTSOCK`.
 pub(super) fn lookup(task: &CurrentTask, sockfd: Fd) -> SysResult<Opened> {
-    let open = task.files().get(sockfd.0)?;
+    let open = task.file(sockfd.0)?;
     let file = downcast::<SocketFile>(&open.file).ok_or(Errno::ENOTSOCK)?;
     Ok(Opened { open, socket: file.socket.clone() })
 }

@@ -409,7 +409,7 @@ pub(super) fn sys_vmsplice(
     if flags.has_unknown_bits() {
         return Err(Errno::EINVAL.into());
     }
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     downcast::<PipeEnd>(&file.file).ok_or(Errno::EBADF)?;
     let segments = task.read_iovec(iov, nr_segs)?;
     if segments.iter().all(|(_, len)| *len == 0) {

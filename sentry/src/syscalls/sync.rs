@@ -10,12 +10,12 @@ use crate::vfs::{FileType, OpenFile};
 
 /// Implements `fsync(2)`.
 pub(super) fn sys_fsync(task: &CurrentTask, fd: Fd) -> HandlerResult<()> {
-    Ok(task.files().get(fd.0)?.file.sync(false)?)
+    Ok(task.file(fd.0)?.file.sync(false)?)
 }
 
 /// Implements `fdatasync(2)`.
 pub(super) fn sys_fdatasync(task: &CurrentTask, fd: Fd) -> HandlerResult<()> {
-    Ok(task.files().get(fd.0)?.file.sync(true)?)
+    Ok(task.file(fd.0)?.file.sync(true)?)
 }
 
 /// Implements `sync(2)`.
@@ -29,7 +29,7 @@ pub(super) fn sys_sync(task: &CurrentTask) -> HandlerResult<()> {
 
 /// Implements `syncfs(2)`.
 pub(super) fn sys_syncfs(task: &CurrentTask, fd: Fd) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     match &file.path {
         Some(path) => Ok(path.mount.sb.fs.sync()?),
         None => Ok(()),
@@ -44,7 +44,7 @@ pub(super) fn sys_sync_file_range(
     nbytes: i64,
     flags: u32,
 ) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let flags = SyncFileRangeFlags::from_bits_retain(flags);
     let is_range_valid = offset >= 0 && nbytes >= 0 && offset.checked_add(nbytes).is_some();
     if flags.has_unknown_bits() || !is_range_valid {
@@ -64,7 +64,7 @@ pub(super) fn sys_fadvise64(
     len: i64,
     advice: i32,
 ) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     if file.file.attr()?.file_type() == FileType::Fifo {
         return Err(Errno::ESPIPE.into());
     }
@@ -81,7 +81,7 @@ pub(super) fn sys_readahead(
     _offset: i64,
     _count: usize,
 ) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     if !file.is_readable() {
         return Err(Errno::EBADF.into());
     }
@@ -102,7 +102,7 @@ pub(super) fn sys_cachestat(
     out: UserPtr<Cachestat>,
     flags: u32,
 ) -> HandlerResult<()> {
-    let file = task.files().get(fd.0)?;
+    let file = task.file(fd.0)?;
     let range = task.read_obj(range)?;
     if flags != 0 {
         return Err(Errno::EINVAL.into());

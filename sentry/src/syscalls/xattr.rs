@@ -19,7 +19,7 @@ fn nofollow(task: &CurrentTask, path: UserAddr) -> SysResult<Path> {
 
 /// Files without a place have no attributes of this kind.
 fn of_fd(task: &CurrentTask, fd: Fd) -> SysResult<Path> {
-    task.files().get(fd.0)?.path.clone().ok_or(Errno::EOPNOTSUPP)
+    task.file(fd.0)?.path.clone().ok_or(Errno::EOPNOTSUPP)
 }
 
 fn read_name(task: &CurrentTask, name: UserAddr) -> SysResult<Vec<u8>> {

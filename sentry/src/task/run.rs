@@ -114,7 +114,7 @@ impl ContextOwner for Owner {
             current.promised.store(false, Ordering::Relaxed);
         }
         if !matches!(event, Event::HostCallFailed { .. }) {
-            *current.pending_clone.lock() = None;
+            drop(current.pending_clone.take());
             in_flight::retire(task);
             if promised {
                 current.end_block();
@@ -333,7 +333,7 @@ fn step(current: &CurrentTask, mut next: Step) {
                 }
                 Err(Control::HostCallsThen(value)) if resume_with(current, value) => return,
                 Err(Control::HostCalls | Control::HostCallsThen(_)) => {
-                    let calls = std::mem::take(&mut *current.host_calls.lock());
+                    let calls = current.host_calls.take();
                     current.run_state.store(GUEST, Ordering::SeqCst);
                     current.context().start_host_calls(&calls);
                     return;
@@ -389,7 +389,7 @@ fn resume(current: &CurrentTask) -> bool {
     if is_traced {
         ptrace::stop::arm(current);
     }
-    let calls = std::mem::take(&mut *current.host_calls.lock());
+    let calls = current.host_calls.take();
     signal::lent::lend(current);
     current.run_state.store(GUEST, Ordering::SeqCst);
     // Whoever posts a signal stores it first and looks at the state then, so one side sees the
@@ -397,7 +397,9 @@ fn resume(current: &CurrentTask) -> bool {
     let wants_attention = current.has_attention() || current.facts_changed.load(Ordering::SeqCst);
     if wants_attention && cas(current, GUEST, SERVING) {
         signal::lent::take_back(current);
-        *current.host_calls.lock() = calls;
+        if !calls.is_empty() {
+            *current.host_calls.lock() = calls;
+        }
         if is_traced {
             ptrace::stop::disarm(current);
         }

@@ -235,6 +235,7 @@ impl CurrentTask {
         if signals.saved_mask.is_none() {
             signals.saved_mask = Some(signals.mask);
             signals.mask = mask.difference(SigSet::UNBLOCKABLE);
+            self.has_saved_mask.store(true, Ordering::Relaxed);
         }
         drop(signals);
         recheck(self);

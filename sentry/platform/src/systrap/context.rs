@@ -128,8 +128,9 @@ pub(super) struct SystrapContext {
     announced: AtomicBool,
     crowd: watch::CrowdRecord,
     wakes: wake::WakeRecord,
-    /// `State::taken`.
+    /// `State::taken`, and the last request that has been answered.
     taken: AtomicU32,
+    answered: AtomicU32,
     /// When the application was last resumed, and how many calls in turn came soon after that.
     resumed_at: AtomicU64,
     /// When its last request was taken.
@@ -183,6 +184,7 @@ impl SystrapContext {
             crowd: watch::CrowdRecord::default(),
             wakes: wake::WakeRecord::default(),
             taken: AtomicU32::new(1),
+            answered: AtomicU32::new(0),
             resumed_at: AtomicU64::new(0),
             taken_at: AtomicU64::new(0),
             spun: AtomicU64::new(0),
@@ -607,7 +609,7 @@ impl SystrapContext {
         let watch = if batch.needs_ring { 0 } else { self.watch.load(Relaxed) };
         self.announced.store(watch != 0, Relaxed);
         slot.turn.watched.renew(watch);
-        slot.turn.done.store(state.taken, SeqCst);
+        self.publish(state);
         self.answer_ring(state);
     }
 
@@ -713,7 +715,7 @@ impl SystrapContext {
         state.expects_outcome = true;
         state.results = HostCallResults::default();
         state.phase = Phase::Running;
-        self.slot.turn.done.store(state.taken, SeqCst);
+        self.publish(state);
         Ok(())
     }
 

@@ -13,7 +13,7 @@
 #![expect(unsafe_code, reason = "waitid and signals")]
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -228,7 +228,8 @@ impl Inner {
     fn take_lead(&self) -> Option<Lead<'_>> {
         let guard = self.lead.try_lock().ok()?;
         self.lead_taken.store(self.lead_taken.load(Relaxed).wrapping_add(1), Relaxed);
-        self.lead_held.store(true, SeqCst);
+        // The watchdog may see that later; what it must not miss is the end.
+        self.lead_held.store(true, Release);
         Some(Lead { inner: self, _guard: guard })
     }
 

@@ -67,6 +67,8 @@ pub(super) struct Space {
     /// Whether the process exists; held for reading while its pid is used.
     alive: RwLock<bool>,
     threads: Mutex<Vec<Place>>,
+    /// Whether there has been more than one place for a thread; changes under the lock of `threads`.
+    was_threaded: AtomicBool,
     /// Whether the process shall die as soon as it is born.
     killed: AtomicBool,
     /// How many indices have a mapped stack.
@@ -100,6 +102,7 @@ impl Space {
             pid: AtomicI32::new(0),
             alive: RwLock::new(true),
             threads: Mutex::new(Vec::new()),
+            was_threaded: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             stacks: AtomicU32::new(1),
             last_cpu_ns: Mutex::new((0, 0)),
@@ -206,6 +209,7 @@ impl Space {
         let context = make(index)?;
         if free == threads.len() {
             threads.push(Place::Free);
+            self.was_threaded.store(free > 0, Ordering::SeqCst);
         }
         if let Some(place) = threads.get_mut(free) {
             *place = Place::Used(Arc::clone(&context));
@@ -273,7 +277,8 @@ impl Space {
 
     /// Returns whether the process has one thread only.
     pub(super) fn is_alone(&self) -> bool {
-        lock(&self.threads).iter().filter(|place| !place.is_free()).count() == 1
+        !self.was_threaded.load(Ordering::SeqCst)
+            || lock(&self.threads).iter().filter(|place| !place.is_free()).count() == 1
     }
 
     /// Returns what is known of system call sites.

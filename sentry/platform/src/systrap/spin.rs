@@ -109,12 +109,12 @@ pub(super) fn fetch_request(slot: &Slot) {
 }
 
 /// Returns the CPU that the thread runs on, plus one, as stubs publish theirs: what Linux keeps in
-/// the processor for this is the CPU's number, and its memory node above that.
-fn cpu() -> u32 {
+/// the processor for this is the CPU's number, and its memory node above that. And the time-stamp counter.
+fn cpu_and_ticks() -> (u32, u64) {
     let mut cpu = 0;
     // SAFETY: only called where the processor has the instruction; the pointer is a local's.
-    unsafe { std::arch::x86_64::__rdtscp(&raw mut cpu) };
-    cpu.wrapping_add(1)
+    let ticks = unsafe { std::arch::x86_64::__rdtscp(&raw mut cpu) };
+    (cpu.wrapping_add(1), ticks)
 }
 
 /// The CPUs that the process may use.
@@ -281,15 +281,14 @@ impl Spinner {
                 self.stop_watching(inner).map_or(Found::Nothing, Found::Event)
             };
         }
-        let mut own = cpu();
+        let (mut own, mut started) = cpu_and_ticks();
         if own == context.cpu() {
             inner.cpus.leave(own);
             self.moved = true;
-            own = cpu();
+            (own, started) = cpu_and_ticks();
             self.taken_at = 0;
         }
         context.announce(own);
-        let started = ticks();
         if started.wrapping_sub(self.taken_at) > RING_TICKS && inner.doorbell.has_ring() {
             // Perhaps this one's, which has waited too long.
             return Found::Other;
@@ -304,16 +303,15 @@ impl Spinner {
         let (mut last, mut polled) = (started, started);
         loop {
             if context.has_posted() {
-                self.taken_at = ticks();
+                let event = context.posted();
+                self.taken_at = context.taken_at().max(started);
                 let waited = self.taken_at.saturating_sub(started);
                 // The first wait includes the wake-up.
                 if self.hits != 0 {
                     self.average = self.average - self.average / 32 + waited / 32;
                 }
                 self.hits = self.hits.saturating_add(1);
-                return context
-                    .posted()
-                    .map_or(Found::Other, |event| Found::Event((context, event)));
+                return event.map_or(Found::Other, |event| Found::Event((context, event)));
             }
             if inner.has_jobs() {
                 return Found::Other;

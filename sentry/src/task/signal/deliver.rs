@@ -1,5 +1,7 @@
 //! On the way back to the application: exits, stops, and signals with their handlers.
 
+use std::sync::atomic::Ordering;
+
 use syscalls::Errno;
 use syscalls::abi::signal::{
     SIG_DFL, SIG_IGN, SIGKILL, SIGSEGV, SIGSTOP, SaFlags, SigSet, Sigaction, Siginfo,
@@ -89,6 +91,10 @@ pub(crate) fn before_return(current: &CurrentTask) -> Next {
     }
     if !handled {
         restart_without_handler(current);
+        if !current.has_saved_mask.load(Ordering::Relaxed) {
+            return Next::Application;
+        }
+        current.has_saved_mask.store(false, Ordering::Relaxed);
         let mut signals = current.signals.lock();
         if let Some(mask) = signals.saved_mask.take() {
             signals.mask = mask;

@@ -1,7 +1,7 @@
 //! The end of a thread.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
 use sentry_sysmsg::slot;
 use syscalls::{Errno, SysResult};
@@ -66,7 +66,7 @@ impl SystrapContext {
         state.phase = Phase::Running;
         state.expects_outcome = true;
         state.told_to_exit = true;
-        self.slot.turn.done.store(state.taken, SeqCst);
+        self.publish(&state);
         // Nobody waits for what the host still has to do, least of all on this CPU.
         self.answer_ring_with(&mut state, false);
         Ok(())

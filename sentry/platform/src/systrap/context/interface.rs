@@ -13,7 +13,7 @@ use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::xcopy::XCopy;
-use super::{Phase, SystrapContext, Then};
+use super::{Phase, State, SystrapContext, Then};
 use crate::systrap::space::Space;
 use crate::systrap::spin::{CPU_NUMBER, ticks, watched_since};
 use crate::systrap::{calls, lock};
@@ -358,6 +358,17 @@ impl SystrapContext {
             schedule::apply(tid.cast_signed(), schedule);
         }
         tid.is_some()
+    }
+
+    /// Says that the last request that was taken is answered.
+    pub(super) fn publish(&self, state: &State) {
+        self.answered.store(state.taken, Relaxed);
+        self.slot.turn.done.store(state.taken, SeqCst);
+    }
+
+    /// Returns when the last request was taken that was not about host calls.
+    pub(in crate::systrap) fn taken_at(&self) -> u64 {
+        self.taken_at.load(Relaxed)
     }
 
     /// Notes that the application goes on, and for how long its thread has watched for that.

@@ -38,9 +38,9 @@ impl SystrapContext {
         self.announced.load(Relaxed)
     }
 
-    /// Returns whether the stub has the word.
+    /// Returns whether the stub has the word, as far as the thread knows that has served it last.
     pub(in crate::systrap) fn is_conversing(&self) -> bool {
-        lock(&self.state).phase == Phase::Running
+        self.answered.load(Relaxed) == self.taken.load(Relaxed)
     }
 
     /// Lets the next reply say that the slot is watched, in the way that `how` says.
@@ -51,7 +51,8 @@ impl SystrapContext {
 
     /// Tells the stub on which CPU its watcher spins.
     pub(in crate::systrap) fn announce(&self, cpu: u32) {
-        if self.watch.swap(cpu, Relaxed) != cpu {
+        if self.watch.load(Relaxed) != cpu {
+            self.watch.store(cpu, Relaxed);
             self.slot.turn.watched.store(cpu, SeqCst);
         }
     }
