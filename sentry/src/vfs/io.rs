@@ -36,8 +36,7 @@ pub trait IoSink {
     /// # Errors
     /// As `put`.
     fn put_zeros(&mut self, n: usize) -> SysResult<usize> {
-        // More than contexts keep back: it is copied once.
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        const ZEROS: [u8; 4096] = [0; 4096];
         let mut done = 0;
         while done < n {
             let chunk = (n - done).min(ZEROS.len());
