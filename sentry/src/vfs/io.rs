@@ -36,7 +36,8 @@ pub trait IoSink {
     /// # Errors
     /// As `put`.
     fn put_zeros(&mut self, n: usize) -> SysResult<usize> {
-        const ZEROS: [u8; 4096] = [0; 4096];
+        // More than contexts keep back: it is copied once.
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut done = 0;
         while done < n {
             let chunk = (n - done).min(ZEROS.len());

@@ -52,9 +52,11 @@ pub(crate) const FIRST_WATCH_TICKS: u64 = 150_000;
 const MIN_QUICK: u32 = 16;
 const QUICK_TICKS: u64 = 250_000;
 /// How long a thread that is refused to wait stands back, in ticks, doubled so many times where it was refused as
-/// often within [`QUICK_TICKS`] each: from about 2 µs to about 64 µs.
+/// often within [`QUICK_TICKS`] each: from about 2 µs to about 256 µs.
 const STAND_BACK_TICKS: u64 = 2_500;
-const MAX_REFUSALS: u32 = 6;
+const MAX_REFUSALS: u32 = 8;
+/// From so many on others may have the CPU meanwhile.
+const YIELD_REFUSALS: u32 = 3;
 /// How many calls about futexes of a thread trap to the sentry, before it is only one in so many.
 const FIRST_TRAPS: u32 = 64;
 const SHOWN_TRAPS: u32 = 256;
@@ -210,7 +212,11 @@ fn stand_back(slot: &Slot) {
     if n != 0 && started != 0 {
         let ticks = STAND_BACK_TICKS << n;
         while serve::now().wrapping_sub(started) < ticks && slot.interrupt.load(Relaxed) == 0 {
-            core::hint::spin_loop();
+            if n >= YIELD_REFUSALS {
+                host::sched_yield();
+            } else {
+                core::hint::spin_loop();
+            }
         }
     }
     slot.refused.store(serve::now(), Relaxed);
