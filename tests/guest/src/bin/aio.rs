@@ -1,6 +1,6 @@
 //! Asynchronous I/O: `io_setup(2)`, `io_submit(2)`, `io_getevents(2)`, `io_cancel(2)`, and the ring.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use guest_tests::fs::{close, pipe, read, write};
 use guest_tests::proc::{End, child, in_child, sleep, until, until_asleep, wait};
@@ -310,6 +310,53 @@ fn pipes() -> Outcome {
     Ok(())
 }
 
+/// Who waits for events in another thread may look at the data as soon as there is one.
+fn data_precedes_the_event() -> Outcome {
+    const ROUNDS: usize = 400;
+    let context = ok!(setup(4));
+    let fd = ok!(file());
+    ok!(std::fs::write("file", vec![7u8; 1 << 20]));
+    for len in [100, 4096, 16 << 10] {
+        let buf: Vec<AtomicU8> = (0..len).map(|_| AtomicU8::new(0)).collect();
+        let seen = AtomicU32::new(0);
+        // SAFETY: the bytes of atomics, which only the kernel writes while they are borrowed here.
+        let bytes = unsafe { core::slice::from_raw_parts(buf.as_ptr().cast::<u8>(), len) };
+        let one = request(1, PREAD, fd, bytes, 0);
+        let late = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut late = 0;
+                for round in 0..ROUNDS {
+                    // By the call, and as libaio by a look at the ring.
+                    while round % 2 == 1
+                        && ring(context).tail.load(Ordering::SeqCst)
+                            == ring(context).head.load(Ordering::SeqCst)
+                    {
+                        core::hint::spin_loop();
+                    }
+                    let found = events(context, 1, 1, None);
+                    let ends = [0, len / 2, len - 1].map(|at| buf[at].load(Ordering::SeqCst));
+                    late +=
+                        usize::from(ends != [7; 3] || found != Ok(vec![event(&one, len as i64)]));
+                    buf.iter().for_each(|byte| byte.store(0, Ordering::Relaxed));
+                    seen.store(round as u32 + 1, Ordering::SeqCst);
+                }
+                late
+            });
+            for round in 0..ROUNDS {
+                if submit(context, &[&one]) != Ok(1) {
+                    return Err(());
+                }
+                while seen.load(Ordering::SeqCst) as usize <= round {
+                    std::thread::yield_now();
+                }
+            }
+            watcher.join().map_err(|_| ())
+        });
+        eq!(late, Ok(0));
+    }
+    Ok(())
+}
+
 /// Returns the ring of a context.
 fn ring(context: u64) -> &'static Ring {
     // SAFETY: the id of a context is the address of its ring (libaio's io_getevents).
@@ -419,6 +466,7 @@ guest_tests::cases!(
     eventfds,
     polls,
     pipes,
+    data_precedes_the_event,
     ring_is_mapped,
     limits,
 );
