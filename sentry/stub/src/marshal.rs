@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use sentry_sysmsg::layout::{
     Config, INPUT_COUNTED, INPUT_FIXED, INPUT_SHIFT, INPUT_STRING, N_CALLS,
 };
-use sentry_sysmsg::slot::{self, DATA_LEN, N_INPUTS, Renew as _, STRING_MAX, Slot};
+use sentry_sysmsg::slot::{self, DATA_LEN, INPUT_MAX, N_INPUTS, Renew as _, STRING_MAX, Slot};
 
 use crate::{entry, host, serve};
 
@@ -40,7 +40,7 @@ fn fill(slot: &Slot, config: &Config, number: usize, mask: u8, args: [u64; 6]) -
         }
         let input = config.inputs[number][i].load(Relaxed);
         let parameter = u64::from(input >> INPUT_SHIFT);
-        let room = DATA_LEN as u64 - offset;
+        let room = (DATA_LEN as u64 - offset).min(INPUT_MAX);
         let to = slot.data.as_ptr().addr() as u64 + offset;
         let len = match input & 3 {
             // SAFETY: see the module; the destination has that much room.

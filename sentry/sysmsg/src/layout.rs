@@ -16,7 +16,7 @@ pub const STUB_LEN: u64 = 0x2_0000;
 /// Where a process maps its slots.
 pub const SLOT_BASE: u64 = 0x7e90_0000_0000;
 /// The distance between two slots.
-pub const SLOT_SIZE: u64 = 0x4000;
+pub const SLOT_SIZE: u64 = 0xa000;
 /// How many threads a process may have.
 pub const MAX_THREADS: u32 = 8192;
 /// Where a process maps what it shares with the sentry as a whole: `Process`.

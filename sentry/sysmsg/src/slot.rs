@@ -16,8 +16,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 pub const N_REGS: usize = 27;
 /// How many host calls one reply can hold.
 pub const MAX_CALLS: usize = 96;
-/// The size of the area for bulk data.
-pub const DATA_LEN: usize = 8192;
+/// The size of the area for bulk data. The host copies less between two processes only at the price of
+/// more than a microsecond, and of most of another one for each page.
+pub const DATA_LEN: usize = 32 << 10;
 
 /// How many handlers may be entered at once: one for each signal.
 pub const MAX_XSAVES: usize = 64;
@@ -103,12 +104,15 @@ pub const NO_CHANNEL: u32 = u32::MAX;
 
 /// How many inputs a request can have.
 pub const N_INPUTS: usize = 4;
-/// The longest string that the stub passes along. Other inputs are as long as there is room.
+/// The longest string, and the most bytes of another input, that the stub passes along.
 pub const STRING_MAX: u64 = 2048;
+/// See [`STRING_MAX`]. What is longer is often data for a window, to which the host copies it at once.
+pub const INPUT_MAX: u64 = 8192;
 
 /// Where in [`Slot::data`] a request has the process's `struct rusage`, where its call is one of
-/// those that [`tells_usage`] names. None of them has inputs that reach so far.
-pub const USAGE_OFFSET: usize = DATA_LEN - 144;
+/// those that [`tells_usage`] names. None of them has inputs that reach so far. At the end of the first
+/// page.
+pub const USAGE_OFFSET: usize = 4096 - 144;
 
 /// Returns whether the stub passes along with the call `number` what its process has used: the
 /// calls after which there is nobody to ask (`execve`, `exit`, `exit_group`, `execveat`).

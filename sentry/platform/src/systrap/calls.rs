@@ -281,13 +281,14 @@ fn write(entry: &CallEntry, nr: u32, flags: u32, args: [u64; 6]) {
     }
 }
 
-/// Copies bytes to the start of the data area.
-pub(super) fn write_data(slot: &Slot, bytes: &[u8]) {
+/// Copies bytes to the data area, to an offset that is a multiple of eight.
+pub(super) fn write_data(slot: &Slot, offset: usize, bytes: &[u8]) {
+    let data = slot.data.get(offset / 8..).unwrap_or_default();
     let (words, rest) = bytes.as_chunks();
-    for (place, word) in slot.data.iter().zip(words) {
+    for (place, word) in data.iter().zip(words) {
         place.store(u64::from_le_bytes(*word), Relaxed);
     }
-    if let Some(place) = slot.data.get(words.len()).filter(|_| !rest.is_empty()) {
+    if let Some(place) = data.get(words.len()).filter(|_| !rest.is_empty()) {
         let mut word = [0; 8];
         word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         place.store(u64::from_le_bytes(word), Relaxed);

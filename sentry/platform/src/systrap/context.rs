@@ -565,7 +565,7 @@ impl SystrapContext {
             && state.todo.is_empty()
             && state.quiet.is_empty()
         {
-            state.messages.fill(slot, &mut state.quiet);
+            state.messages.fill(&mut state.quiet);
         } else {
             self.flush(state);
         }

@@ -10,9 +10,7 @@ use syscalls::info::Kind;
 use super::calls;
 use super::patch::QuietCall;
 
-/// How many bytes of results wait for the way back: the host's copying of less costs more than the stub's
-/// of all. And how many results.
-const OUTPUTS_MAX: usize = DATA_LEN;
+/// How many results wait for the way back.
 const OUTPUTS: usize = 16;
 
 /// How long an input may be that is copied when its request is taken. What is longer is data, which is
@@ -23,7 +21,7 @@ const COPIED_MAX: usize = 2048;
 /// (a page of arguments, say) wants what lies behind the string as well.
 const STRING_READ: usize = 256;
 
-/// One piece of the application's memory.
+/// One piece of the application's memory that has come with a request.
 #[derive(Debug)]
 struct Piece {
     addr: u64,
@@ -35,13 +33,21 @@ struct Piece {
     is_in_slot: bool,
 }
 
+/// A result that is in the slot's data, and where it belongs. What the data is when it is stored is the
+/// application's affair, as the place is.
+#[derive(Debug)]
+struct Output {
+    addr: u64,
+    start: usize,
+    len: usize,
+}
+
 /// Copies of memory; emptied and used again for each request.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     inputs: Vec<Piece>,
     input_bytes: Vec<u8>,
-    outputs: Vec<Piece>,
-    output_bytes: Vec<u8>,
+    outputs: Vec<Output>,
 }
 
 impl Messages {
@@ -100,25 +106,22 @@ impl Messages {
         None
     }
 
-    /// Keeps a result for the way back; returns whether there is room for it.
-    pub(super) fn write(&mut self, addr: u64, src: &[u8]) -> bool {
-        let start = self.output_bytes.len().next_multiple_of(8);
-        if start + src.len() > OUTPUTS_MAX
-            || self.outputs.len() >= OUTPUTS
-            || self.outputs.iter().any(|piece| piece.is_in_slot)
-        {
+    /// Keeps a result for the way back, in the slot's data, where inputs are no longer needed; returns
+    /// whether there is room for it.
+    pub(super) fn write(&mut self, slot: &Slot, addr: u64, src: &[u8]) -> bool {
+        let start = self.outputs.last().map_or(0, |last| last.start + last.len);
+        let start = start.next_multiple_of(8);
+        if start + src.len() > DATA_LEN || self.outputs.len() >= OUTPUTS {
             return false;
         }
-        self.output_bytes.resize(start, 0);
-        self.output_bytes.extend_from_slice(src);
-        let len = src.len();
-        self.outputs.push(Piece { addr, start, len, is_string: false, is_in_slot: false });
+        calls::write_data(slot, start, src);
+        self.outputs.push(Output { addr, start, len: src.len() });
         true
     }
 
     /// Keeps a result that is at the start of the slot's data already, where there is no other.
     pub(super) fn filled(&mut self, addr: u64, len: usize) {
-        self.outputs.push(Piece { addr, start: 0, len, is_string: false, is_in_slot: true });
+        self.outputs.push(Output { addr, start: 0, len });
     }
 
     /// Returns whether results wait.
@@ -128,26 +131,64 @@ impl Messages {
 
     /// Hands every result to `store`, and drops it.
     pub(super) fn flush(&mut self, slot: &Slot, mut store: impl FnMut(u64, &[u8])) {
-        for piece in self.outputs.drain(..) {
-            if piece.is_in_slot {
-                store(piece.addr, &calls::read_data(slot, piece.len));
-                continue;
-            }
-            let bytes = self.output_bytes.get(piece.start..piece.start + piece.len);
-            store(piece.addr, bytes.unwrap_or_default());
+        for output in self.outputs.drain(..) {
+            let mut bytes = vec![0; output.len];
+            calls::copy_data(slot, output.start, &mut bytes);
+            store(output.addr, &bytes);
         }
-        self.output_bytes.clear();
     }
 
-    /// Puts the results into the slot and appends the calls that store them.
-    pub(super) fn fill(&mut self, slot: &Slot, quiet: &mut Vec<QuietCall>) {
-        calls::write_data(slot, &self.output_bytes);
-        for piece in self.outputs.drain(..) {
-            let [start, len] = [piece.start, piece.len].map(|n| u64::try_from(n).unwrap_or(0));
-            quiet.push((CALL_COPY_OUT, [piece.addr, start, len, 0, 0, 0]));
+    /// Appends the calls that store the results.
+    pub(super) fn fill(&mut self, quiet: &mut Vec<QuietCall>) {
+        for output in self.outputs.drain(..) {
+            let [start, len] = [output.start, output.len].map(|n| u64::try_from(n).unwrap_or(0));
+            quiet.push((CALL_COPY_OUT, [output.addr, start, len, 0, 0, 0]));
         }
-        self.output_bytes.clear();
     }
+}
+
+/// Returns whether the call `number` only asks: nobody is woken by it who might look for its results in
+/// memory that is shared.
+pub(super) fn wakes_nobody(number: u64) -> bool {
+    use syscalls::arch::x86_64::nr;
+    matches!(
+        number,
+        nr::STAT
+            | nr::FSTAT
+            | nr::LSTAT
+            | nr::NEWFSTATAT
+            | nr::STATX
+            | nr::STATFS
+            | nr::FSTATFS
+            | nr::GETDENTS
+            | nr::GETDENTS64
+            | nr::GETCWD
+            | nr::READLINK
+            | nr::READLINKAT
+            | nr::PREAD64
+            | nr::POLL
+            | nr::PPOLL
+            | nr::SELECT
+            | nr::PSELECT6
+            | nr::EPOLL_WAIT
+            | nr::EPOLL_PWAIT
+            | nr::EPOLL_PWAIT2
+            | nr::CLOCK_GETTIME
+            | nr::GETTIMEOFDAY
+            | nr::GETRUSAGE
+            | nr::UNAME
+            | nr::SYSINFO
+            | nr::GETRANDOM
+            | nr::GETSOCKNAME
+            | nr::GETPEERNAME
+            | nr::GETSOCKOPT
+            | nr::GETRLIMIT
+            | nr::PRLIMIT64
+            | nr::SCHED_GETAFFINITY
+            | nr::RT_SIGACTION
+            | nr::RT_SIGPROCMASK
+            | nr::SIGALTSTACK
+    )
 }
 
 /// Returns the parts of the configuration that say which memory travels with which call, as they
@@ -196,7 +237,7 @@ mod tests {
     use sentry_sysmsg::layout;
 
     use super::*;
-    use crate::systrap::region::SlotMapping;
+    use crate::systrap::region::{self, SlotMapping};
 
     #[test]
     fn inputs_come_from_the_table() {
@@ -208,6 +249,26 @@ mod tests {
         assert_eq!(u16::from_ne_bytes([bytes[place], bytes[place + 1]]), 3 | (1 << 3 | 2) << 2);
     }
 
+    fn slot() -> SlotMapping {
+        let region = region::memory_file(c"test", layout::SLOT_SIZE).unwrap();
+        SlotMapping::new(&region, 0).unwrap()
+    }
+
+    #[test]
+    fn results_lie_one_behind_the_other() {
+        let (slot, mut messages) = (slot(), Messages::default());
+        assert!(messages.write(&slot, 0x1000, b"abc"));
+        assert!(messages.write(&slot, 0x2000, b"12345678-"));
+        assert!(!messages.write(&slot, 0x3000, &[0; DATA_LEN]));
+        let mut stored = Vec::new();
+        messages.flush(&slot, |addr, bytes| stored.push((addr, bytes.to_vec())));
+        assert_eq!(stored, [(0x1000, b"abc".to_vec()), (0x2000, b"12345678-".to_vec())]);
+        assert!(messages.write(&slot, 0x3000, &[7; DATA_LEN]));
+        let mut part = [0; 11];
+        calls::copy_data(&slot, DATA_LEN - 11, &mut part);
+        assert_eq!(part, [7; 11]);
+    }
+
     #[test]
     fn reads_are_served_from_what_has_come() {
         let mut messages =
@@ -216,8 +277,7 @@ mod tests {
             |addr, start, len, is_string| Piece { addr, start, len, is_string, is_in_slot: false };
         messages.inputs.push(piece(0x1000, 0, 4, true));
         messages.inputs.push(piece(0x2000, 8, 8, false));
-        let region = super::super::region::memory_file(c"test", layout::SLOT_SIZE).unwrap();
-        let slot = SlotMapping::new(&region, 0).unwrap();
+        let slot = slot();
         let mut dst = [0; 8];
         assert_eq!(messages.read(&slot, 0x1000, &mut dst), Some(4));
         assert_eq!(&dst[..4], b"abc\0");

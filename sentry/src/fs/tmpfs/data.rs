@@ -27,8 +27,11 @@ const COPY_CHUNK: usize = 256 * 1024;
 /// How much of the start of a memory file a window shows.
 const WINDOW_LEN: usize = 64 << 20;
 
-/// From which size on a transfer goes through a window: less than this comes and goes with its call.
-const WINDOW_MIN: usize = 8193;
+/// From which size on content is read through a window: less than this goes with its call's answer.
+const WINDOW_READ_MIN: usize = (16 << 10) + 1;
+
+/// From which size on content is written through a window: less than this comes with its call.
+const WINDOW_WRITE_MIN: usize = 8193;
 
 /// How many times content must have been written over before it gets a window.
 const WINDOW_WRITES: u32 = 8;
@@ -193,7 +196,7 @@ impl Data {
     fn read_window(&self, dst: &mut dyn IoSink, offset: u64, left: u64) -> Option<usize> {
         let window = self.window.as_ref()?;
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(dst.remaining());
-        if n < WINDOW_MIN {
+        if n < WINDOW_READ_MIN {
             return None;
         }
         dst.put_part(&window.part(offset, n)?)
@@ -208,7 +211,7 @@ impl Data {
         offset: u64,
         n: u64,
     ) -> Option<usize> {
-        let n = usize::try_from(n).ok().filter(|n| *n >= WINDOW_MIN)?;
+        let n = usize::try_from(n).ok().filter(|n| *n >= WINDOW_WRITE_MIN)?;
         if offset.checked_add(n as u64)? > self.size {
             return None;
         }

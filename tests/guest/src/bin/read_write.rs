@@ -491,9 +491,9 @@ fn large_reads_share_an_offset() -> Outcome {
 }
 
 /// Where the kernel's ways of copying begin and end, and one byte on either side.
-const SIZES: [usize; 18] = [
+const SIZES: [usize; 22] = [
     1, 7, 8, 9, 100, 1024, 1025, 2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192, 8193, 12_288,
-    16_385,
+    16_384, 16_385, 32_767, 32_768, 32_769,
 ];
 
 /// What is written is what is read, to the byte, again and again, by `pread64(2)` and `pwrite64(2)` on a
@@ -501,8 +501,8 @@ const SIZES: [usize; 18] = [
 fn sizes_of_transfers() -> Outcome {
     let fd = ok!(open(c"f", O_RDWR | O_CREAT));
     let (reader, writer) = ok!(pipe(0));
-    let mut source = vec![0_u8; 20_000];
-    let mut target = vec![0_u8; 20_000];
+    let mut source = vec![0_u8; 40_000];
+    let mut target = vec![0_u8; 40_000];
     for round in 0..40_usize {
         for (i, len) in SIZES.into_iter().enumerate() {
             let (at, to) = ((round + i) % 9, (round * 3 + i) % 11);

@@ -16,7 +16,7 @@ use super::xcopy::XCopy;
 use super::{Phase, State, SystrapContext, Then};
 use crate::systrap::space::Space;
 use crate::systrap::spin::{CPU_NUMBER, ticks, watched_since};
-use crate::systrap::{calls, lock};
+use crate::systrap::{calls, lock, messages};
 use crate::{
     AddressSpace, Context, ContextOwner, FastPathFacts, HostCall, HostCallResults, PatchPermit,
     PatchWish, SyscallArgs, USER_ADDRESS_LIMIT,
@@ -87,8 +87,9 @@ impl Context for SystrapContext {
         // Where others share the memory, they may look as soon as they are woken.
         let later = state.phase == Phase::Stopped
             && guest_end(addr, src)
-            && self.space.is_alone()
-            && state.messages.write(addr.0, src);
+            && (state.in_syscall && messages::wakes_nobody(state.regs.orig_rax)
+                || self.space.is_alone())
+            && state.messages.write(&self.slot, addr.0, src);
         if later {
             return Ok(src.len());
         }
