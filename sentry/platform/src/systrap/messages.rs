@@ -109,9 +109,20 @@ impl Messages {
     /// Keeps a result for the way back, in the slot's data, where inputs are no longer needed; returns
     /// whether there is room for it.
     pub(super) fn write(&mut self, slot: &Slot, addr: u64, src: &[u8]) -> bool {
-        let start = self.outputs.last().map_or(0, |last| last.start + last.len);
-        let start = start.next_multiple_of(8);
-        if start + src.len() > DATA_LEN || self.outputs.len() >= OUTPUTS {
+        let end = self.outputs.last().map_or(0, |last| last.start + last.len);
+        let start = end.next_multiple_of(8);
+        if start + src.len() > DATA_LEN {
+            return false;
+        }
+        if let Some(last) = self.outputs.last_mut()
+            && last.addr.wrapping_add(last.len as u64) == addr
+            && start == end
+        {
+            calls::write_data(slot, start, src);
+            last.len += src.len();
+            return true;
+        }
+        if self.outputs.len() >= OUTPUTS {
             return false;
         }
         calls::write_data(slot, start, src);
@@ -263,7 +274,10 @@ mod tests {
         let mut stored = Vec::new();
         messages.flush(&slot, |addr, bytes| stored.push((addr, bytes.to_vec())));
         assert_eq!(stored, [(0x1000, b"abc".to_vec()), (0x2000, b"12345678-".to_vec())]);
-        assert!(messages.write(&slot, 0x3000, &[7; DATA_LEN]));
+        let (half, rest) = ([7; DATA_LEN / 2], [7; DATA_LEN / 2 + 1]);
+        assert!(messages.write(&slot, 0x3000, &half) && !messages.write(&slot, 0x5000, &rest));
+        assert!(messages.write(&slot, 0x3000 + half.len() as u64, &half));
+        assert_eq!(messages.outputs.len(), 1);
         let mut part = [0; 11];
         calls::copy_data(&slot, DATA_LEN - 11, &mut part);
         assert_eq!(part, [7; 11]);

@@ -88,12 +88,15 @@ impl Context for SystrapContext {
         let later = state.phase == Phase::Stopped
             && guest_end(addr, src)
             && (state.in_syscall && messages::wakes_nobody(state.regs.orig_rax)
-                || self.space.is_alone())
-            && state.messages.write(&self.slot, addr.0, src);
-        if later {
+                || self.space.is_alone());
+        if later && state.messages.write(&self.slot, addr.0, src) {
             return Ok(src.len());
         }
         self.flush(&mut state);
+        // Where there was no more room, the next pieces are stored together as well.
+        if later && state.messages.write(&self.slot, addr.0, src) {
+            return Ok(src.len());
+        }
         drop(state);
         self.space.write(addr, src)
     }
