@@ -147,6 +147,6 @@ terminal() {
 # managers do not look for output any more once a program has ended.
 terminal_until_seen() {
     : >typescript
-    { eventually grep -q terminal typescript && echo; } |
+    { eventually grep -q '^terminal' typescript && echo; } |
         timeout -k 5 100 script -qefc "$1" typescript | tr -d '\r'
 }

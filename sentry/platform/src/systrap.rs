@@ -6,7 +6,9 @@
 //! - [`spare`]: a stub that is made before it is asked for.
 //! - [`doorbell`]: how they ring.
 //! - [`spin`]: sees requests without rings, where a CPU is free.
+//! - [`crowd`]: sees those of many threads in turn.
 //! - [`follow`]: answers rings on their own CPU.
+//! - [`streams`]: pipes that are lent to the processes that use them.
 //! - [`serve`]: receives rings of the doorbell, hands events to their owners, reaps processes.
 //! - [`filter`]: what a stub may ask of the host.
 //!

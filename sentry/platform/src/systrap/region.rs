@@ -102,9 +102,7 @@ impl Mapping<Slot> {
     pub(super) fn new(fd: &OwnedFd, index: u32) -> SysResult<Self> {
         Self::map(fd, u64::from(index) * layout::SLOT_SIZE)
     }
-}
 
-impl Mapping<Slot> {
     /// Returns the first `len` bytes of the data area, for the host's kernel.
     pub(super) fn data_part(&self, len: usize) -> Option<Part<'_>> {
         let data = self.data.as_ptr().cast_mut().cast::<u8>();
@@ -134,9 +132,7 @@ impl Mapping<Ring> {
         let distance = u64::try_from(index * size_of::<Ring>()).map_err(|_| Errno::EINVAL)?;
         Self::map(fd, layout::RINGS_OFFSET + distance)
     }
-}
 
-impl Mapping<Ring> {
     /// Maps the stream that is all of the file `fd`.
     pub(super) fn of_link(fd: &OwnedFd) -> SysResult<Self> {
         Self::map(fd, 0)

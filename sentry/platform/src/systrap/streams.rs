@@ -90,23 +90,19 @@ impl LentStreams {
             n_linked: AtomicUsize::new(0),
         })
     }
-
-    fn clear(&self) {
-        self.mirror.table.store(0, SeqCst);
-        for entry in &self.mirror.entries {
-            entry.store(0, SeqCst);
-        }
-    }
 }
 
 impl Streams for LentStreams {
     fn attach(&self, table: u64) -> bool {
         let before = self.mirror.table.compare_exchange(0, table, SeqCst, SeqCst);
-        before.is_ok_and(|_| true) || before == Err(table)
+        before.is_ok() || before == Err(table)
     }
 
     fn detach(&self) {
-        self.clear();
+        self.mirror.table.store(0, SeqCst);
+        for entry in &self.mirror.entries {
+            entry.store(0, SeqCst);
+        }
     }
 
     fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>> {
