@@ -201,8 +201,14 @@ fn forged_content_while_others_call() -> Outcome {
 
 /// Where a process has what concerns its streams: which descriptors are theirs, then the streams of its own, then
 /// those that it has together with others.
-const STREAMS: usize = 0x7e90_0000_0000 + 8192 * 0x4000 + PAGE;
+const STREAMS: usize = 0x7e90_0000_0000 + 8192 * 0xa000 + PAGE;
 const STREAM_LEN: usize = 6 * PAGE;
+
+/// Checks that this process, which has a stream that is lent to it, has it there.
+fn streams_are_there() -> Outcome {
+    check!(read(STREAMS) != Some(0), "the streams are not where they are to be changed");
+    Ok(())
+}
 
 /// Changes a word of a page, mostly one of the first.
 fn forge(random: &mut Rng, pages: &[usize]) {
@@ -222,14 +228,20 @@ fn forge(random: &mut Rng, pages: &[usize]) {
     write(word, value);
 }
 
+/// Returns the first pages of what a process has for its streams.
+fn stream_pages() -> Vec<usize> {
+    (0..9).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect()
+}
+
 fn forged_streams() -> Outcome {
     // A pipe in lively use, whose process changes whatever lies behind the memory of its threads: it may break its own
     // pipes, but neither stays the sandbox nor those who share the pipe with it.
     ok!(catch_faults());
-    let pages: Vec<usize> =
-        (0..9).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect();
+    let pages = stream_pages();
     for seed in 1..=16u64 {
         let (reader, writer) = ok!(guest_tests::fs::pipe(libc::O_NONBLOCK));
+        guest_tests::stream::enliven(reader, writer)?;
+        streams_are_there()?;
         let pages = pages.clone();
         let pid = ok!(child(|| {
             let mut random = Rng::new(seed);
@@ -321,7 +333,7 @@ fn changed_segment_base() -> Outcome {
         LIMIT,
         0x7e80_0000_0000,
         0x7e90_0000_0000,
-        0x7e90_0000_4000,
+        0x7e90_0000_a000,
         TOP - PAGE,
         0xffff_8000_0000_0000,
     ] {
