@@ -112,6 +112,7 @@ mod subjects {
         subjects!(
             callers,
             coredump,
+            counters,
             creds,
             exec,
             fault,
@@ -147,7 +148,18 @@ mod subjects {
             };
         }
 
-        subjects!(creds, futex, pipe, process, signal, sites, streams, streams_shared, text);
+        subjects!(
+            counters,
+            creds,
+            futex,
+            pipe,
+            process,
+            signal,
+            sites,
+            streams,
+            streams_shared,
+            text
+        );
     }
 
     /// The subjects that concern the network, with the host's network passed through.
@@ -180,6 +192,7 @@ mod subjects {
         aio,
         callers,
         coredump,
+        counters,
         creds,
         dir,
         exec,

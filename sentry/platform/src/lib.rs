@@ -398,8 +398,8 @@ pub trait Streams: Send + Sync {
     /// Forgets all descriptors, and whose they are.
     fn detach(&self);
 
-    /// Lends an empty stream, where there is room for one.
-    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
+    /// Lends a stream, where there is room for one.
+    fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>>;
 
     /// Creates a stream that can be lent to this process and another one at the same time.
     ///
@@ -407,8 +407,9 @@ pub trait Streams: Send + Sync {
     /// `EAGAIN` where there are many, those of `memfd_create(2)`.
     fn link(&self) -> SysResult<Arc<dyn LinkedStream>>;
 
-    /// Lets the process have a linked stream, whose reading end it is to use, or its writing end. Returns
-    /// the calls by which it maps it; none where there is no room.
+    /// Lets the process have a linked stream, whose reading end it is to use, or its writing end. Of a
+    /// counter one process is called the one that reads. Returns the calls by which it maps it; none where
+    /// there is no room.
     fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall>;
 
     /// Says what the descriptor `fd` is an end of.
@@ -416,6 +417,20 @@ pub trait Streams: Send + Sync {
 
     /// Says that the descriptor with this number is no longer what it was. Cheap.
     fn forget(&self, fd: usize);
+}
+
+/// What is lent as a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Bytes, none as yet.
+    Bytes,
+    /// A number that is added to, and taken by who reads it.
+    Counter {
+        /// What it is to begin with.
+        value: u32,
+        /// Whether who reads it takes only one.
+        is_semaphore: bool,
+    },
 }
 
 /// An end of a lent stream, as a descriptor is one.
@@ -440,8 +455,8 @@ pub trait LinkedStream: Send + Sync {
     /// Returns whether that process has it, or is about to.
     fn has_joined(&self, reads: bool) -> bool;
 
-    /// Lends the stream, which is empty, where both have it.
-    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
+    /// Lends the stream where both have it.
+    fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>>;
 }
 
 /// A stream that is lent. Taken back when it is dropped, at the latest.
@@ -459,6 +474,8 @@ pub trait LentStream: Send + Sync {
 pub struct TakenBack {
     /// The bytes that have been written and not been read; not more than [`LENT_MAX`].
     pub data: Vec<u8>,
+    /// The value of a counter.
+    pub value: u32,
     /// How many calls have been answered, as the application says.
     pub n_calls: u32,
 }

@@ -325,6 +325,56 @@ fn forged_streams_of_two() -> Outcome {
     Ok(())
 }
 
+fn forged_counters() -> Outcome {
+    // An event counter that a process changes at will is only that of those who share it.
+    ok!(catch_faults());
+    let counter = |flags: i32| sys!(SYS_eventfd2, 0, flags).map(|fd| fd as i32);
+    let own = ok!(counter(libc::EFD_NONBLOCK));
+    let linked = STREAMS + PAGE + 16 * STREAM_LEN;
+    for seed in 1..=16u64 {
+        let flags = if seed % 2 == 0 { libc::EFD_SEMAPHORE } else { 0 };
+        let shared = ok!(counter(libc::EFD_NONBLOCK | flags));
+        let mut number = 1u64.to_ne_bytes();
+        for _ in 0..300 {
+            eq!(ok!(sys!(SYS_write, shared, &number, 8)), 8);
+            eq!(ok!(sys!(SYS_read, shared, &mut number, 8)), 8);
+            eq!(u64::from_ne_bytes(number), 1);
+        }
+        streams_are_there()?;
+        let mut pages = stream_pages();
+        if !pages.is_empty() {
+            pages.extend([linked, linked + PAGE]);
+        }
+        let pid = ok!(child(|| {
+            let mut random = Rng::new(seed);
+            for i in 0..3000u64 {
+                let _ = sys!(SYS_write, shared, &(1 + i % 3), 8);
+                let mut number = 0u64;
+                let _ = sys!(SYS_read, shared, &mut number, 8);
+                // Now and then the sentry takes it back.
+                if random.one_in(100) {
+                    let mut polled = libc::pollfd { fd: shared, events: libc::POLLIN, revents: 0 };
+                    let _ = sys!(SYS_poll, &mut polled, 1, 0);
+                }
+                if random.one_in(8) {
+                    forge(&mut random, &pages);
+                }
+            }
+            0
+        }));
+        for i in 1..=1500u64 {
+            let _ = sys!(SYS_write, shared, &1u64, 8);
+            let _ = sys!(SYS_read, shared, &mut number, 8);
+            eq!(ok!(sys!(SYS_write, own, &i, 8)), 8);
+            eq!(ok!(sys!(SYS_read, own, &mut number, 8)), 8);
+            eq!(u64::from_ne_bytes(number), i);
+        }
+        ok!(reap(pid));
+        ok!(guest_tests::fs::close(shared));
+    }
+    Ok(())
+}
+
 fn changed_segment_base() -> Outcome {
     // wrgsbase is an ordinary instruction: nothing may trust what it finds there.
     for base in [
@@ -413,6 +463,7 @@ guest_tests::cases!(
     forged_content_while_others_call,
     forged_streams,
     forged_streams_of_two,
+    forged_counters,
     changed_segment_base,
     code_that_changes_under_a_caller,
     parent_memory_is_not_the_childs,
