@@ -23,7 +23,7 @@ pub mod inode;
 pub mod io;
 pub mod layer;
 pub mod lease;
-pub mod lent;
+pub mod lending;
 pub mod lock;
 pub mod mount;
 pub mod names;

@@ -112,11 +112,11 @@ mod subjects {
         subjects!(
             callers,
             coredump,
+            counters,
             creds,
             exec,
             fault,
             futex,
-            lent_files,
             memfd,
             mmap,
             notify,
@@ -149,9 +149,9 @@ mod subjects {
         }
 
         subjects!(
+            counters,
             creds,
             futex,
-            lent_files,
             pipe,
             process,
             signal,
@@ -192,6 +192,7 @@ mod subjects {
         aio,
         callers,
         coredump,
+        counters,
         creds,
         dir,
         exec,
@@ -202,7 +203,6 @@ mod subjects {
         landlock,
         late_calls,
         lease,
-        lent_files,
         memfd,
         mmap,
         mount_api,

@@ -213,12 +213,6 @@ pub enum HostCall {
         /// Its memory.
         file: Arc<OwnedFd>,
     },
-    /// Holds a file from now on, as for `Mmap`, until others are used more lately; no failure where that is not
-    /// possible.
-    HoldFile {
-        /// The file, open read-only.
-        file: Arc<OwnedFd>,
-    },
     /// `membarrier` with one of the private commands, for all threads of the address space.
     Membarrier {
         /// `MEMBARRIER_CMD_*`, of those that concern the calling process only.
@@ -404,8 +398,8 @@ pub trait Streams: Send + Sync {
     /// Forgets all descriptors, and whose they are.
     fn detach(&self);
 
-    /// Lends an empty stream, where there is room for one.
-    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
+    /// Lends a stream, where there is room for one.
+    fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>>;
 
     /// Creates a stream that can be lent to this process and another one at the same time.
     ///
@@ -413,25 +407,30 @@ pub trait Streams: Send + Sync {
     /// `EAGAIN` where there are many, those of `memfd_create(2)`.
     fn link(&self) -> SysResult<Arc<dyn LinkedStream>>;
 
-    /// Lets the process have a linked stream, whose reading end it is to use, or its writing end. Returns
-    /// the calls by which it maps it; none where there is no room.
+    /// Lets the process have a linked stream, whose reading end it is to use, or its writing end. Of a
+    /// counter one process is called the one that reads. Returns the calls by which it maps it; none where
+    /// there is no room.
     fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall>;
-
-    /// Lends a file, whose content is that of `source` and whose offset is `offset`.
-    ///
-    /// # Errors
-    /// The calls by which the process comes to hold `source`, which it must first; none where there is no room.
-    fn lend_file(
-        &self,
-        source: &Arc<OwnedFd>,
-        offset: u64,
-    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>>;
 
     /// Says what the descriptor `fd` is an end of.
     fn tell(&self, fd: i32, end: StreamEnd);
 
     /// Says that the descriptor with this number is no longer what it was. Cheap.
     fn forget(&self, fd: usize);
+}
+
+/// What is lent as a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Bytes, none as yet.
+    Bytes,
+    /// A number that is added to, and taken by who reads it.
+    Counter {
+        /// What it is to begin with.
+        value: u32,
+        /// Whether who reads it takes only one.
+        is_semaphore: bool,
+    },
 }
 
 /// An end of a lent stream, as a descriptor is one.
@@ -445,19 +444,6 @@ pub struct StreamEnd {
     pub writes: bool,
     /// Whether nobody waits there.
     pub is_nonblocking: bool,
-    /// Whether this is not a stream, but a file: [`LentFile::id`].
-    pub is_file: bool,
-}
-
-/// A file that is lent: the process reads it, and moves its offset. Taken back when it is dropped, at the latest.
-pub trait LentFile: Send + Sync {
-    /// Returns what [`StreamEnd`] calls it.
-    fn id(&self) -> u64;
-
-    /// Takes the file back, any number of times; what threads are doing with it has happened before or
-    /// does not happen. Waits for nobody. Returns the offset and how many calls have been answered, as the
-    /// application says; these are not counted to the end.
-    fn take_back(&self) -> (u64, u32);
 }
 
 /// A stream for two processes, of which one reads and the other one writes.
@@ -469,8 +455,8 @@ pub trait LinkedStream: Send + Sync {
     /// Returns whether that process has it, or is about to.
     fn has_joined(&self, reads: bool) -> bool;
 
-    /// Lends the stream, which is empty, where both have it.
-    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>>;
+    /// Lends the stream where both have it.
+    fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>>;
 }
 
 /// A stream that is lent. Taken back when it is dropped, at the latest.
@@ -488,6 +474,8 @@ pub trait LentStream: Send + Sync {
 pub struct TakenBack {
     /// The bytes that have been written and not been read; not more than [`LENT_MAX`].
     pub data: Vec<u8>,
+    /// The value of a counter.
+    pub value: u32,
     /// How many calls have been answered, as the application says.
     pub n_calls: u32,
 }

@@ -1,23 +1,38 @@
 //! `eventfd(2)`: a counter that can be waited for.
-
-use syscalls::{Errno, SysResult};
-
-use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
-use crate::task::CurrentTask;
-use crate::vfs::anon::{self, AnonMount};
-use crate::vfs::{Attr, File, IoSink, IoSource, WriteOffset};
+//!
+//! One in lively use is lent to the processes that use it ([`crate::vfs::lending`]); whoever locks its state has
+//! taken it back. Whoever has a descriptor of it may add to it and take from it, so there is nobody who has it
+//! together with another process and could do more to it than on Linux.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sentry_platform::{HostCall, StreamKind};
+use syscalls::{Errno, SysResult};
+
+use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
+use crate::task::CurrentTask;
+use crate::vfs::anon::{self, AnonMount};
+use crate::vfs::file::StreamUser;
+use crate::vfs::lending::{Lending, User};
+use crate::vfs::{Attr, File, IoSink, IoSource, WriteOffset};
 
 /// The largest value of the counter.
 const MAX: u64 = u64::MAX - 1;
 
+struct State {
+    count: u64,
+    lending: Lending,
+}
+
 /// An eventfd.
 pub struct EventFd {
     attr: Attr,
-    count: Mutex<u64>,
+    state: Mutex<State>,
     is_semaphore: bool,
     queue: WaitQueue,
+    /// Whether it may be worth lending.
+    is_lively: AtomicBool,
 }
 
 impl EventFd {
@@ -25,9 +40,10 @@ impl EventFd {
     pub fn new(task: &CurrentTask, initial: u32, is_semaphore: bool) -> Arc<Self> {
         Arc::new(Self {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
-            count: Mutex::new(initial.into()),
+            state: Mutex::new(State { count: initial.into(), lending: Lending::new() }),
             is_semaphore,
             queue: WaitQueue::new(),
+            is_lively: AtomicBool::new(false),
         })
     }
 }
@@ -36,10 +52,26 @@ impl EventFd {
     /// Adds one, as far as there is room: what the kernel itself does when something has happened.
     pub(crate) fn signal(&self) {
         {
-            let mut count = self.count.lock();
-            *count = count.saturating_add(1);
+            let mut state = self.lock();
+            state.count = state.count.saturating_add(1);
         }
         self.queue.notify(Events::READABLE);
+    }
+
+    /// Locks the state for anything but reading or writing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock_to_transfer();
+        state.lending.note_other();
+        state
+    }
+
+    /// Locks the state.
+    fn lock_to_transfer(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        if let Some(back) = state.lending.take_back() {
+            state.count = back.value.into();
+        }
+        state
     }
 }
 
@@ -61,16 +93,17 @@ impl File for EventFd {
             return Err(Errno::EINVAL);
         }
         let value = {
-            let mut count = self.count.lock();
-            if *count == 0 {
+            let mut state = self.lock_to_transfer();
+            if state.count == 0 {
                 return Err(Errno::EAGAIN);
             }
-            let value = if self.is_semaphore { 1 } else { *count };
-            *count -= value;
+            let value = if self.is_semaphore { 1 } else { state.count };
+            state.count -= value;
+            state.lending.note_transfer(true, &self.is_lively);
             value
         };
         self.queue.notify(Events::WRITABLE);
-        dst.put(&value.to_ne_bytes())
+        if dst.put(&value.to_ne_bytes())? < 8 { Err(Errno::EFAULT) } else { Ok(8) }
     }
 
     fn write(
@@ -92,18 +125,19 @@ impl File for EventFd {
             return Err(Errno::EINVAL);
         }
         {
-            let mut count = self.count.lock();
-            if MAX.saturating_sub(*count) < value {
+            let mut state = self.lock_to_transfer();
+            if MAX.saturating_sub(state.count) < value {
                 return Err(Errno::EAGAIN);
             }
-            *count += value;
+            state.count += value;
+            state.lending.note_transfer(true, &self.is_lively);
         }
         self.queue.notify(Events::READABLE);
         Ok((8, 0))
     }
 
     fn poll(&self) -> Events {
-        let count = *self.count.lock();
+        let count = self.lock().count;
         let mut ready = Events::empty();
         if count > 0 {
             ready |= Events::READABLE;
@@ -119,7 +153,10 @@ impl File for EventFd {
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
-        vec![self.queue.register(waiter, mask, key)]
+        let registrations = vec![self.queue.register(waiter, mask, key)];
+        // Who waits is to be told, which a process to which the counter is lent does not do.
+        drop(self.lock_to_transfer());
+        registrations
     }
 
     fn is_pollable(&self) -> bool {
@@ -132,5 +169,43 @@ impl File for EventFd {
 
     fn can_splice_to(&self) -> bool {
         false
+    }
+
+    fn flags_changed(&self, _flags: u32) {
+        // The counter may be lent as one that has the former flags.
+        drop(self.lock());
+    }
+
+    fn is_lively(&self) -> bool {
+        self.is_lively.load(Ordering::Relaxed)
+    }
+
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
+        let own = User::new(user, true);
+        let noted = self.state.lock().lending.note_equal_user(&own);
+        let Some((side, other)) = noted else { return Vec::new() };
+        let other = other.and_then(User::partner);
+        let link = match &other {
+            None => None,
+            Some((other, _)) => match self.state.lock().lending.link(side, user, &own, other) {
+                Ok(link) => Some(link),
+                Err(calls) => return calls,
+            },
+        };
+        let mut state = self.state.lock();
+        let Ok(value) = u32::try_from(state.count) else { return Vec::new() };
+        if !state.lending.is_due() || self.queue.has_waiters() {
+            return Vec::new();
+        }
+        let kind = StreamKind::Counter { value, is_semaphore: self.is_semaphore };
+        let id = state.lending.lend(&user.streams, link, kind);
+        drop(state);
+        if let Some(id) = id {
+            own.tell(&user.file, id(side));
+            if let Some((other, file)) = other {
+                other.tell(&file, id(side.other()));
+            }
+        }
+        Vec::new()
     }
 }

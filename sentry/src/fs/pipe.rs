@@ -24,13 +24,13 @@ use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::FIONREAD;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
-use self::lending::Lending;
 use self::slots::{Kind, Slots};
 use crate::kernel::Kernel;
 use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
 use crate::vfs::file::StreamUser;
+use crate::vfs::lending::Lending;
 use crate::vfs::ring::PIPE_BUF;
 use crate::vfs::special::Opener;
 use crate::vfs::{

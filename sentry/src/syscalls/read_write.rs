@@ -53,13 +53,9 @@ pub(super) fn sys_read(
         return Ok(n);
     }
     let file = task.file(fd.0)?;
-    if let Err(control) = direct_read::start(task, &file, (buf, count), Position::Current) {
-        lend::offer_held_file(task, fd, &file);
-        return Err(control);
-    }
+    direct_read::start(task, &file, (buf, count), Position::Current)?;
     let n = do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
     lend::offer(task, fd, &file);
-    lend::offer_file(task, fd, &file);
     Ok(n)
 }
 
@@ -94,13 +90,8 @@ pub(super) fn sys_pread64(
     }
     let position = at(offset)?;
     let file = seekable(task, fd)?;
-    if let Err(control) = direct_read::start(task, &file, (buf, count), position) {
-        lend::offer_held_file(task, fd, &file);
-        return Err(control);
-    }
-    let n = do_read(task, &file, &one(buf, count)?, position, RwFlags::empty())?;
-    lend::offer_file(task, fd, &file);
-    Ok(n)
+    direct_read::start(task, &file, (buf, count), position)?;
+    do_read(task, &file, &one(buf, count)?, position, RwFlags::empty())
 }
 
 /// Implements `pwrite64(2)`.

@@ -23,7 +23,6 @@ use self::propagate::Family;
 use super::attr::FileType;
 use super::dentry::{Dentry, DentryCache};
 use super::inode::FileSystem;
-use super::lent;
 use super::path::Path;
 use crate::sync::{Mutex, MutexGuard, RwLock, WaitQueue};
 use crate::task::user_namespace::{Counted, Kind, UserNamespace};
@@ -260,8 +259,7 @@ impl Mount {
 
     /// Replaces the mount's flags.
     pub fn set_flags(&self, flags: MountFlags) {
-        self.flags.store((flags & MOUNT_FLAGS).bits(), Ordering::SeqCst);
-        lent::recall_all();
+        self.flags.store((flags & MOUNT_FLAGS).bits(), Ordering::Relaxed);
     }
 
     /// Returns whether nothing may be changed through this mount.

@@ -20,13 +20,11 @@ use sentry_sysmsg::layout;
 use sentry_sysmsg::process::{self, Process};
 use sentry_sysmsg::slot::Slot;
 
-use crate::{entry, files, host, rings, serve};
+use crate::{entry, host, rings, serve};
 
 const SYS_READ: u64 = 0;
 const SYS_WRITE: u64 = 1;
-const SYS_LSEEK: u64 = 8;
 const SYS_RT_SIGPROCMASK: u64 = 14;
-const SYS_PREAD64: u64 = 17;
 const SYS_SCHED_YIELD: u64 = 24;
 const SYS_FUTEX: u64 = 202;
 
@@ -40,7 +38,8 @@ const FUTEX_WAKE_BITSET: u32 = 128 | 10;
 const SIG_BLOCK: u32 = 0;
 const SIG_UNBLOCK: u32 = 1;
 const SIG_SETMASK: u32 = 2;
-const SIGSET_LEN: u64 = 8;
+const SIGSET_LEN: u64 = WORD_LEN;
+const WORD_LEN: u64 = 8;
 /// SIGKILL and SIGSTOP.
 const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 
@@ -68,7 +67,7 @@ const LOOKS: u32 = 4;
 const MAX_VAIN: u32 = 6;
 
 pub(crate) const EAGAIN: i64 = -11;
-const EFAULT: i64 = -14;
+pub(crate) const EFAULT: i64 = -14;
 /// What lies from here up is not the application's.
 pub(crate) const APPLICATION_END: u64 = 0x7e00_0000_0000;
 
@@ -76,11 +75,7 @@ pub(crate) const APPLICATION_END: u64 = 0x7e00_0000_0000;
 #[inline]
 pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
     match number {
-        SYS_READ if slot.table.load(Relaxed) != 0 => {
-            rings::read(slot, args).or_else(|| files::read(slot, args))
-        }
-        SYS_PREAD64 if slot.table.load(Relaxed) != 0 => files::pread(slot, args),
-        SYS_LSEEK if slot.table.load(Relaxed) != 0 => files::seek(slot, args),
+        SYS_READ if slot.table.load(Relaxed) != 0 => rings::read(slot, args),
         SYS_WRITE if slot.table.load(Relaxed) != 0 => rings::write(slot, args),
         SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(slot, args),
         SYS_RT_SIGPROCMASK if slot.fast.load(Relaxed) != 0 => sigprocmask(slot, args),
@@ -138,7 +133,7 @@ fn sigprocmask(slot: &Slot, [how, set, old_set, len, ..]: [u64; 6]) -> Option<i6
     let before = slot.signal_mask.load(Relaxed);
     let mut after = before;
     if set != 0 {
-        let given = read_set(set)?;
+        let given = read_word(set)?;
         after = match how as u32 {
             SIG_BLOCK => before | given,
             SIG_UNBLOCK => before & !given,
@@ -156,26 +151,31 @@ fn sigprocmask(slot: &Slot, [how, set, old_set, len, ..]: [u64; 6]) -> Option<i6
         }
     }
     // Last: the sentry reads the set again, which may lie in the same place.
-    if old_set != 0 {
-        let from = (&raw const before).expose_provenance() as u64;
-        // SAFETY: the routine survives any address.
-        if unsafe { entry::stub_copy(old_set, from, SIGSET_LEN) } != 0 {
-            return Some(EFAULT);
-        }
+    if old_set != 0 && !write_word(old_set, before) {
+        return Some(EFAULT);
     }
     Some(0)
 }
 
-/// Reads a set of signals of the application.
-fn read_set(addr: u64) -> Option<u64> {
-    let mut set = 0_u64;
-    let to = (&raw mut set).expose_provenance() as u64;
+/// Reads eight bytes of the application.
+#[inline]
+pub(crate) fn read_word(addr: u64) -> Option<u64> {
+    let mut word = 0_u64;
+    let to = (&raw mut word).expose_provenance() as u64;
     // SAFETY: the destination is a local of that size; the routine survives any source.
-    if unsafe { entry::stub_copy(to, addr, SIGSET_LEN) } != 0 {
+    if unsafe { entry::stub_copy(to, addr, WORD_LEN) } != 0 {
         return None;
     }
     // SAFETY: a local, written behind the compiler's back.
-    Some(unsafe { (&raw const set).read_volatile() })
+    Some(unsafe { (&raw const word).read_volatile() })
+}
+
+/// Gives the application eight bytes; returns whether it has a place for them there.
+#[inline]
+pub(crate) fn write_word(addr: u64, word: u64) -> bool {
+    let from = (&raw const word).expose_provenance() as u64;
+    // SAFETY: the source is a local of that size; the routine survives any destination.
+    unsafe { entry::stub_copy(addr, from, WORD_LEN) == 0 }
 }
 
 /// Wakes nobody, where there is nobody.

@@ -11,7 +11,6 @@
 mod doorbell;
 mod entry;
 mod fast;
-mod files;
 mod frame;
 mod host;
 mod marshal;

@@ -1,4 +1,4 @@
-//! Reading and writing streams that are lent to the process (`sentry_sysmsg::ring`).
+//! Reading and writing streams and counters that are lent to the process (`sentry_sysmsg::ring`).
 //!
 //! What cannot be done at once, or after a short look for what other threads do, is the sentry's, and so is
 //! everything that would be an error.
@@ -12,17 +12,20 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_RING, ENTRY_WRITE, End, LEASE_SHIFT, Mirror,
-    N_RINGS, POSITION, RING_LEN, Ring, TAKEN_BACK,
+    ENTRY_COUNTER, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_RING, ENTRY_SEMAPHORE, ENTRY_WRITE, End,
+    LEASE_SHIFT, Mirror, N_RINGS, POSITION, RING_LEN, Ring, TAKEN_BACK,
 };
 use sentry_sysmsg::slot::Slot;
 
-use crate::fast::{self, APPLICATION_END, EAGAIN};
+use crate::fast::{self, APPLICATION_END, EAGAIN, EFAULT};
 use crate::{entry, serve};
 
-/// How often a lock that is held is tried once more: as long as a short copy may take.
+/// How often a lock that is held is tried once more: as long as a short copy may take. And a counter that others
+/// change meanwhile.
 const TRIES: u32 = 64;
 const LEN: u64 = RING_LEN as u64;
+/// What is read from a counter and written to it.
+const COUNTER_LEN: u64 = 8;
 
 /// A lent stream and the entry by which it was found.
 #[derive(Clone, Copy)]
@@ -34,10 +37,23 @@ struct Lent {
 /// What came of an attempt.
 enum Attempt {
     Done(u64),
+    Failed(i64),
     /// There is nothing to read, or no room.
     Wait,
     /// The sentry is to be asked.
     Forward,
+}
+
+impl Attempt {
+    /// Returns what the call returns, unless the sentry is to say.
+    #[inline]
+    fn result(self) -> Option<i64> {
+        match self {
+            Self::Done(n) => Some(n.cast_signed()),
+            Self::Failed(errno) => Some(errno),
+            Self::Wait | Self::Forward => None,
+        }
+    }
 }
 
 /// The lock of an end, held.
@@ -52,12 +68,14 @@ impl Drop for Held {
 /// `read`.
 pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
     let lent = find(slot, fd, ENTRY_READ, addr, len)?;
-    let result = lent.read(addr, len);
+    let attempt = || if lent.is_counter() { lent.take(addr, len) } else { lent.read(addr, len) };
+    let result = attempt();
     if matches!(result, Attempt::Wait) && lent.entry & ENTRY_NONBLOCK != 0 {
         // Somebody has the other end open as long as the stream is lent.
         return Some(EAGAIN);
     }
-    finish(slot, lent, result, |written, read| written != read, || lent.read(addr, len))
+    // The reading end of a counter stays where it is.
+    finish(slot, lent, result, |written, read| written != read, attempt)
 }
 
 /// `write`.
@@ -67,6 +85,9 @@ pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
         return None;
     }
     let lent = find(slot, fd, ENTRY_WRITE, addr, len)?;
+    if lent.is_counter() {
+        return lent.add(addr, len).result();
+    }
     let result = lent.write(addr, len);
     if matches!(result, Attempt::Wait) && lent.entry & ENTRY_NONBLOCK != 0 {
         return None;
@@ -75,10 +96,10 @@ pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
     finish(slot, lent, result, has_room, || lent.write(addr, len))
 }
 
-/// Returns what is known of a descriptor, where the thread may use it here.
+/// Returns the stream that the descriptor is an end of, where the thread may use it here.
 #[inline]
-pub(crate) fn mirrored(slot: &Slot, fd: u64) -> Option<u64> {
-    if slot.fast.load(Relaxed) == 0 {
+fn find(slot: &Slot, fd: u64, access: u64, addr: u64, len: u64) -> Option<Lent> {
+    if slot.fast.load(Relaxed) == 0 || len == 0 || addr.checked_add(len)? > APPLICATION_END {
         return None;
     }
     let mirror = core::ptr::with_exposed_provenance::<Mirror>(layout::MIRROR_BASE as usize);
@@ -86,18 +107,12 @@ pub(crate) fn mirrored(slot: &Slot, fd: u64) -> Option<u64> {
     let mirror = unsafe { &*mirror };
     // Descriptors are ints; the upper half of the register means nothing.
     let entry = mirror.entries.get(fd as u32 as usize)?.load(Acquire);
-    // After the entry, which is that of another table only later.
-    let is_its = mirror.table.load(Acquire) == slot.table.load(Relaxed);
-    (entry != 0 && is_its).then_some(entry)
-}
-
-/// Returns the stream that the descriptor is an end of, where the thread may use it here.
-#[inline]
-fn find(slot: &Slot, fd: u64, access: u64, addr: u64, len: u64) -> Option<Lent> {
-    let entry = mirrored(slot, fd)?;
     let index = entry & ENTRY_RING;
-    let is_possible = entry & access != 0 && entry & ENTRY_FILE == 0 && index < N_RINGS as u64;
-    if !is_possible || len == 0 || addr.checked_add(len)? > APPLICATION_END {
+    if entry & access == 0 || index >= N_RINGS as u64 {
+        return None;
+    }
+    // After the entry, which is that of another table only later.
+    if mirror.table.load(Acquire) != slot.table.load(Relaxed) {
         return None;
     }
     let at = layout::RINGS_BASE + index * size_of::<Ring>() as u64;
@@ -119,10 +134,7 @@ fn finish(
     if matches!(result, Attempt::Wait) && watch(slot, lent, is_ready)? {
         result = again();
     }
-    match result {
-        Attempt::Done(n) => Some(n.cast_signed()),
-        _ => None,
-    }
+    result.result()
 }
 
 /// Looks for a moment whether the other end does something; returns whether it has.
@@ -175,6 +187,73 @@ fn hold(end: &'static End) -> Option<Held> {
 }
 
 impl Lent {
+    #[inline]
+    fn is_counter(&self) -> bool {
+        self.entry & ENTRY_COUNTER != 0
+    }
+
+    /// Takes the value of a counter, or one of it.
+    #[inline]
+    fn take(&self, addr: u64, len: u64) -> Attempt {
+        if len < COUNTER_LEN {
+            return Attempt::Forward;
+        }
+        let end = &self.ring.writer;
+        for _ in 0..TRIES {
+            let Some(value) = self.position(end) else { return Attempt::Forward };
+            if value == 0 {
+                return Attempt::Wait;
+            }
+            let taken = if self.entry & ENTRY_SEMAPHORE != 0 { 1 } else { value };
+            if self.advance(end, value, taken.wrapping_neg()) {
+                return self.hand_out(addr, taken);
+            }
+        }
+        Attempt::Forward
+    }
+
+    /// Copies what has been taken from a counter to the application.
+    #[inline]
+    fn hand_out(&self, addr: u64, taken: u64) -> Attempt {
+        if fast::write_word(addr, taken) {
+            return Attempt::Done(COUNTER_LEN);
+        }
+        // The sentry may know better, and where it does not nothing is gained but the number lost, as on
+        // Linux.
+        match self.add_number(taken) {
+            Attempt::Done(_) => Attempt::Forward,
+            _ => Attempt::Failed(EFAULT),
+        }
+    }
+
+    /// Adds to a counter.
+    #[inline]
+    fn add(&self, addr: u64, len: u64) -> Attempt {
+        if len != COUNTER_LEN {
+            return Attempt::Forward;
+        }
+        match fast::read_word(addr) {
+            Some(number) => self.add_number(number),
+            None => Attempt::Forward,
+        }
+    }
+
+    /// Adds a number to a counter, as far as it holds that while it is lent.
+    #[inline]
+    fn add_number(&self, number: u64) -> Attempt {
+        let end = &self.ring.writer;
+        for _ in 0..TRIES {
+            let Some(value) = self.position(end) else { return Attempt::Forward };
+            if number > POSITION - value {
+                return Attempt::Forward;
+            }
+            if self.advance(end, value, number) {
+                return Attempt::Done(COUNTER_LEN);
+            }
+        }
+        Attempt::Forward
+    }
+
     /// Returns the position of an end, as long as the stream is lent as the entry says.
     #[inline]
     fn position(&self, end: &End) -> Option<u64> {

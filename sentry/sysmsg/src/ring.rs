@@ -1,4 +1,4 @@
-//! Streams of bytes that are lent to a process: its threads read and write them without the sentry.
+//! Streams of bytes, and counters, that are lent to a process: its threads read and write them without the sentry.
 //!
 //! The sentry lends a stream when it is empty and takes it back whenever anybody wants something of it
 //! that is not done here. Each end has a word ([`End::word`]): the number of the lease and the position,
@@ -7,6 +7,9 @@
 //! [`TAKEN_BACK`] in the word of the writing end and then in that of the reading end, after which neither
 //! moves; it waits for nobody. It lends the place again only where both locks are free: a thread that
 //! still copies is disturbed by nobody, and one that never ends costs the place.
+//!
+//! A counter is a stream of which only the word of the writing end is used: its position is the value, which
+//! one compare-and-exchange adds to or takes. It needs no lock.
 //!
 //! A process that changes all this fools only itself: what it could put into the stream so, it may also
 //! write, because it has both ends. So it is with two processes to which a stream is lent together: each may
@@ -27,7 +30,7 @@ pub const RING_LEN: usize = 16384;
 /// The descriptors below this number can be those of lent streams.
 pub const N_MIRRORED: usize = 511;
 
-/// In [`End::word`]: the position.
+/// In [`End::word`]: the position, or the value of a counter.
 pub const POSITION: u64 = 0xffff_ffff;
 /// In [`End::word`]: the stream is lent no longer.
 pub const TAKEN_BACK: u64 = 1 << 32;
@@ -42,10 +45,13 @@ pub const ENTRY_READ: u64 = 1 << 8;
 pub const ENTRY_WRITE: u64 = 1 << 9;
 /// In an entry of [`Mirror`]: nobody waits for the descriptor.
 pub const ENTRY_NONBLOCK: u64 = 1 << 10;
-/// In an entry of [`Mirror`]: this is no stream, but the file with that number (`crate::file`).
-pub const ENTRY_FILE: u64 = 1 << 11;
 
-/// Which descriptors of a process are those of lent streams and files.
+/// In an entry of [`Mirror`]: the stream is a counter.
+pub const ENTRY_COUNTER: u64 = 1 << 11;
+/// In an entry of [`Mirror`]: who reads the counter takes only one.
+pub const ENTRY_SEMAPHORE: u64 = 1 << 12;
+
+/// Which descriptors of a process are those of lent streams.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct Mirror {

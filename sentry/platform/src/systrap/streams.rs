@@ -9,21 +9,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use sentry_sysmsg::ring::{
-    ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_WRITE, LEASE_SHIFT, Mirror, N_LINKED, N_OWN,
-    POSITION, RING_LEN, Ring, TAKEN_BACK,
+    ENTRY_COUNTER, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_SEMAPHORE, ENTRY_WRITE, LEASE_SHIFT, Mirror,
+    N_LINKED, N_OWN, POSITION, RING_LEN, Ring, TAKEN_BACK,
 };
 use syscalls::{Errno, SysResult};
 
-use super::fds::FdCache;
-use super::lent_files::LentFiles;
 use super::lock;
 use super::region::{self, Mapping};
-use crate::{HostCall, LentFile, LentStream, LinkedStream, StreamEnd, Streams, TakenBack};
+use crate::{HostCall, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack};
 
 /// How many streams between two processes there may be. Each has a descriptor until both have it.
 const MAX_LINKS: usize = 512;
 
-/// The number of the last lease of any stream or file.
+/// The number of the last lease of any stream.
 static LAST_LEASE: AtomicU64 = AtomicU64::new(0);
 /// How many streams between two processes there are.
 static N_LINKS: AtomicUsize = AtomicUsize::new(0);
@@ -34,7 +32,6 @@ pub(super) struct LentStreams {
     region: Arc<OwnedFd>,
     mirror: Mapping<Mirror>,
     places: Mutex<[Place; N_OWN]>,
-    files: Arc<LentFiles>,
     /// How many places have been given to streams between two processes. Each is used once: what somebody
     /// else may have mapped is never taken for another stream.
     n_linked: AtomicUsize,
@@ -60,6 +57,7 @@ struct Link {
 /// A stream that is lent.
 struct Lent {
     lease: u64,
+    kind: StreamKind,
     ring: Arc<Mapping<Ring>>,
     /// Where the reading and the writing process have it.
     places: [u64; 2],
@@ -67,35 +65,33 @@ struct Lent {
     owner: Option<Arc<LentStreams>>,
 }
 
-/// Returns the number of a lease, which is never that of another one.
-pub(super) fn next_lease() -> u64 {
-    let lease = LAST_LEASE.fetch_add(1, Relaxed) & (u64::MAX >> LEASE_SHIFT);
-    let lease = (lease + 1) & (u64::MAX >> LEASE_SHIFT);
-    lease.max(1)
-}
-
 /// Prepares a stream for a lease, unless a thread has not come to the end of its call; returns the number
 /// of the lease.
-fn start(ring: &Ring) -> Option<u64> {
+fn start(ring: &Ring, kind: StreamKind) -> Option<u64> {
     if ring.reader.lock.load(SeqCst) != 0 || ring.writer.lock.load(SeqCst) != 0 {
         return None;
     }
-    let lease = next_lease();
-    for end in [&ring.reader, &ring.writer] {
+    let lease = LAST_LEASE.fetch_add(1, Relaxed) & (u64::MAX >> LEASE_SHIFT);
+    let lease = (lease + 1) & (u64::MAX >> LEASE_SHIFT);
+    let lease = lease.max(1);
+    let written = match kind {
+        StreamKind::Bytes => 0,
+        StreamKind::Counter { value, .. } => u64::from(value),
+    };
+    for (end, position) in [(&ring.reader, 0), (&ring.writer, written)] {
         end.n_calls.store(0, Relaxed);
-        end.word.store(lease << LEASE_SHIFT, SeqCst);
+        end.word.store(lease << LEASE_SHIFT | position, SeqCst);
     }
     Some(lease)
 }
 
 impl LentStreams {
-    /// Creates the sentry's side for the process with this region, which holds these files.
-    pub(super) fn new(region: &Arc<OwnedFd>, fds: &Arc<Mutex<FdCache>>) -> SysResult<Self> {
+    /// Creates the sentry's side for the process with this region.
+    pub(super) fn new(region: &Arc<OwnedFd>) -> SysResult<Self> {
         Ok(Self {
             region: Arc::clone(region),
             mirror: Mapping::of_descriptors(region)?,
             places: Mutex::default(),
-            files: Arc::new(LentFiles::new(region, fds)),
             n_linked: AtomicUsize::new(0),
         })
     }
@@ -114,7 +110,7 @@ impl Streams for LentStreams {
         }
     }
 
-    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>> {
+    fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>> {
         let mut places = lock(&self.places);
         let free = places.iter_mut().enumerate().filter(|(_, place)| !place.is_lent);
         for (index, place) in free {
@@ -125,11 +121,12 @@ impl Streams for LentStreams {
                     Arc::clone(place.ring.insert(Arc::new(mapping)))
                 }
             };
-            let Some(lease) = start(&ring) else { continue };
+            let Some(lease) = start(&ring, kind) else { continue };
             place.is_lent = true;
             drop(places);
             let place = index as u64;
-            return Some(Box::new(Lent { lease, ring, places: [place; 2], owner: Some(self) }));
+            let places = [place; 2];
+            return Some(Box::new(Lent { lease, kind, ring, places, owner: Some(self) }));
         }
         None
     }
@@ -162,17 +159,8 @@ impl Streams for LentStreams {
         }
     }
 
-    fn lend_file(
-        &self,
-        source: &Arc<OwnedFd>,
-        offset: u64,
-    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
-        self.files.lend(source, offset)
-    }
-
     fn tell(&self, fd: i32, end: StreamEnd) {
         let flags = [
-            (end.is_file, ENTRY_FILE),
             (end.reads, ENTRY_READ),
             (end.writes, ENTRY_WRITE),
             (end.is_nonblocking, ENTRY_NONBLOCK),
@@ -213,11 +201,11 @@ impl LinkedStream for Link {
         (if reads { reader } else { writer }).is_some()
     }
 
-    fn lend(self: Arc<Self>) -> Option<Box<dyn LentStream>> {
+    fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>> {
         let [reader, writer] = *lock(&self.places);
         let places = [reader?, writer?];
         let ring = Arc::clone(&self.ring);
-        Some(Box::new(Lent { lease: start(&ring)?, ring, places, owner: None }))
+        Some(Box::new(Lent { lease: start(&ring, kind)?, kind, ring, places, owner: None }))
     }
 }
 
@@ -230,22 +218,29 @@ impl Drop for Link {
 impl LentStream for Lent {
     fn id(&self, reads: bool) -> u64 {
         let [reader, writer] = self.places;
-        self.lease << LEASE_SHIFT | if reads { reader } else { writer }
+        let kind = match self.kind {
+            StreamKind::Bytes => 0,
+            StreamKind::Counter { is_semaphore: false, .. } => ENTRY_COUNTER,
+            StreamKind::Counter { is_semaphore: true, .. } => ENTRY_COUNTER | ENTRY_SEMAPHORE,
+        };
+        self.lease << LEASE_SHIFT | kind | if reads { reader } else { writer }
     }
 
     fn take_back(&self) -> TakenBack {
         // In this order: what is read until the second has been written before the first.
         let written = self.ring.writer.word.fetch_or(TAKEN_BACK, SeqCst) & POSITION;
         let read = self.ring.reader.word.fetch_or(TAKEN_BACK, SeqCst) & POSITION;
+        let n_calls = |calls: &std::sync::atomic::AtomicU32| calls.load(Relaxed);
+        let n_calls =
+            n_calls(&self.ring.reader.n_calls).saturating_add(n_calls(&self.ring.writer.n_calls));
+        if let StreamKind::Counter { .. } = self.kind {
+            let value = u32::try_from(written).unwrap_or(0);
+            return TakenBack { data: Vec::new(), value, n_calls };
+        }
         let len = written.wrapping_sub(read) & POSITION;
         let len = usize::try_from(len).ok().filter(|len| *len <= RING_LEN).unwrap_or(0);
         let start = usize::try_from(read).unwrap_or(0);
-        let n_calls = |calls: &std::sync::atomic::AtomicU32| calls.load(Relaxed);
-        TakenBack {
-            data: copy(&self.ring, start, len),
-            n_calls: n_calls(&self.ring.reader.n_calls)
-                .saturating_add(n_calls(&self.ring.writer.n_calls)),
-        }
+        TakenBack { data: copy(&self.ring, start, len), value: 0, n_calls }
     }
 }
 
@@ -282,21 +277,21 @@ mod tests {
     use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
     use sentry_sysmsg::layout;
-    use sentry_sysmsg::ring::{LEASE_SHIFT, N_OWN, RING_LEN, TAKEN_BACK};
+    use sentry_sysmsg::ring::{LEASE_SHIFT, N_OWN, POSITION, RING_LEN, TAKEN_BACK};
 
     use super::LentStreams;
-    use crate::Streams;
     use crate::systrap::region::{Mapping, memory_file};
+    use crate::{StreamKind, Streams};
 
     fn streams() -> Arc<LentStreams> {
         let region = Arc::new(memory_file(c"test", layout::REGION_LEN).unwrap());
-        Arc::new(LentStreams::new(&region, &Arc::default()).unwrap())
+        Arc::new(LentStreams::new(&region).unwrap())
     }
 
     #[test]
     fn stream_comes_back_with_what_lies_across_its_end() {
         let streams = streams();
-        let lent = Arc::clone(&streams).lend().unwrap();
+        let lent = Arc::clone(&streams).lend(StreamKind::Bytes).unwrap();
         let ring = Mapping::of_stream(&streams.region, 0).unwrap();
         for (i, word) in ring.data.iter().enumerate() {
             word.store(i as u64, Relaxed);
@@ -310,7 +305,7 @@ mod tests {
     #[test]
     fn forged_positions_bring_nothing() {
         let streams = streams();
-        let lent = Arc::clone(&streams).lend().unwrap();
+        let lent = Arc::clone(&streams).lend(StreamKind::Bytes).unwrap();
         let ring = Mapping::of_stream(&streams.region, 0).unwrap();
         ring.reader.word.store(u64::MAX, SeqCst);
         ring.writer.word.store(RING_LEN as u64, SeqCst);
@@ -320,17 +315,33 @@ mod tests {
     }
 
     #[test]
+    fn counter_comes_back_with_its_value() {
+        let streams = streams();
+        let kind = StreamKind::Counter { value: 7, is_semaphore: true };
+        let lent = Arc::clone(&streams).lend(kind).unwrap();
+        let ring = Mapping::of_stream(&streams.region, 0).unwrap();
+        assert_eq!(ring.writer.word.fetch_add(5, SeqCst) & POSITION, 7);
+        ring.writer.n_calls.store(3, Relaxed);
+        let back = lent.take_back();
+        assert_eq!((back.value, back.n_calls, back.data.len()), (12, 3, 0));
+        assert_ne!(ring.writer.word.load(SeqCst) & TAKEN_BACK, 0);
+        ring.writer.word.store(u64::MAX, SeqCst);
+        assert_eq!(lent.take_back().value, u32::MAX);
+    }
+
+    #[test]
     fn place_with_a_held_lock_is_not_lent_again() {
         let streams = streams();
-        let first = Arc::clone(&streams).lend().unwrap();
+        let first = Arc::clone(&streams).lend(StreamKind::Bytes).unwrap();
         let ring = Mapping::of_stream(&streams.region, 0).unwrap();
         ring.writer.lock.store(1, SeqCst);
         drop(first);
-        let others: Vec<_> = (1..N_OWN).map(|_| Arc::clone(&streams).lend()).collect();
+        let others: Vec<_> =
+            (1..N_OWN).map(|_| Arc::clone(&streams).lend(StreamKind::Bytes)).collect();
         assert!(others.iter().all(Option::is_some));
-        assert!(Arc::clone(&streams).lend().is_none());
+        assert!(Arc::clone(&streams).lend(StreamKind::Bytes).is_none());
         ring.writer.lock.store(0, SeqCst);
-        assert!(streams.lend().is_some());
+        assert!(streams.lend(StreamKind::Bytes).is_some());
     }
 
     #[test]
@@ -338,11 +349,11 @@ mod tests {
         let (one, other) = (streams(), streams());
         let link = one.link().unwrap();
         assert_eq!(one.join(&link, true).len(), 3);
-        assert!(Arc::clone(&link).lend().is_none());
+        assert!(Arc::clone(&link).lend(StreamKind::Bytes).is_none());
         assert_eq!(other.join(&one.link().unwrap(), true).len(), 3);
         assert_eq!(other.join(&link, false).len(), 3);
-        let lent = link.lend().unwrap();
-        let own = Arc::clone(&one).lend().unwrap();
+        let lent = link.lend(StreamKind::Bytes).unwrap();
+        let own = Arc::clone(&one).lend(StreamKind::Bytes).unwrap();
         assert_eq!(lent.id(false), lent.id(true) + 1);
         assert_ne!(lent.id(true) >> LEASE_SHIFT, own.id(true) >> LEASE_SHIFT);
     }

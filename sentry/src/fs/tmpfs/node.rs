@@ -16,7 +16,6 @@ use crate::sync::{Mutex, RwLock};
 use crate::task::CurrentTask;
 use crate::vfs::acl::{self, Acl, AclKind, Acls};
 use crate::vfs::inode::downcast;
-use crate::vfs::lent::Mark;
 use crate::vfs::{
     Attr, Content, File, FileFlags, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind,
     SetAttr, SetTime, Timestamp, XattrFlags,
@@ -67,8 +66,6 @@ pub struct Node {
     ino: u64,
     extras: InodeExtras,
     meta: Mutex<Meta>,
-    /// Recalled after each change of content and times.
-    pub(crate) lent: Mark,
     body: Body,
 }
 
@@ -125,7 +122,6 @@ impl Node {
             ino,
             extras: InodeExtras::default(),
             meta: Mutex::new(meta),
-            lent: Mark::default(),
             body,
         }))
     }
@@ -199,7 +195,6 @@ impl Node {
         *acls.get_mut(kind) = acl.map(Arc::new);
         meta.acls = (!acls.is_empty()).then_some(acls);
         meta.ctime = now();
-        self.lent.recall();
         Ok(())
     }
 
@@ -229,7 +224,6 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.mtime = time;
         meta.ctime = time;
-        self.lent.recall();
     }
 
     /// Changes the number of links.
@@ -237,7 +231,6 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.nlink = change(meta.nlink);
         meta.ctime = now();
-        self.lent.recall();
     }
 
     /// Makes this the node of an `O_TMPFILE` or a memfd: without a link.
@@ -252,7 +245,6 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.flags = flags;
         meta.ctime = now();
-        self.lent.recall();
     }
 
     /// Counts a further link to this node.
@@ -266,7 +258,6 @@ impl Node {
         }
         meta.nlink = meta.nlink.checked_add(1).ok_or(Errno::EMLINK)?;
         meta.ctime = now();
-        self.lent.recall();
         Ok(())
     }
 
@@ -530,7 +521,6 @@ impl Inode for Node {
         meta.atime = change.atime.map_or(meta.atime, at);
         meta.mtime = change.mtime.map_or(meta.mtime, at);
         meta.ctime = time;
-        self.lent.recall();
         Ok(())
     }
 
@@ -664,7 +654,6 @@ impl Inode for Node {
         }
         meta.xattrs.insert(name.to_vec(), value.to_vec());
         meta.ctime = now();
-        self.lent.recall();
         Ok(())
     }
 
@@ -687,7 +676,6 @@ impl Inode for Node {
         let mut meta = self.meta.lock();
         meta.xattrs.remove(name).ok_or(Errno::ENODATA)?;
         meta.ctime = now();
-        self.lent.recall();
         Ok(())
     }
 }

@@ -204,6 +204,12 @@ fn forged_content_while_others_call() -> Outcome {
 const STREAMS: usize = 0x7e90_0000_0000 + 8192 * 0xa000 + PAGE;
 const STREAM_LEN: usize = 6 * PAGE;
 
+/// Checks that this process, which has a stream that is lent to it, has it there.
+fn streams_are_there() -> Outcome {
+    check!(read(STREAMS) != Some(0), "the streams are not where they are to be changed");
+    Ok(())
+}
+
 /// Changes a word of a page, mostly one of the first.
 fn forge(random: &mut Rng, pages: &[usize]) {
     if pages.is_empty() {
@@ -222,14 +228,20 @@ fn forge(random: &mut Rng, pages: &[usize]) {
     write(word, value);
 }
 
+/// Returns the first pages of what a process has for its streams.
+fn stream_pages() -> Vec<usize> {
+    (0..9).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect()
+}
+
 fn forged_streams() -> Outcome {
     // A pipe in lively use, whose process changes whatever lies behind the memory of its threads: it may break its own
     // pipes, but neither stays the sandbox nor those who share the pipe with it.
     ok!(catch_faults());
-    let pages: Vec<usize> =
-        (0..9).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect();
+    let pages = stream_pages();
     for seed in 1..=16u64 {
         let (reader, writer) = ok!(guest_tests::fs::pipe(libc::O_NONBLOCK));
+        guest_tests::stream::enliven(reader, writer)?;
+        streams_are_there()?;
         let pages = pages.clone();
         let pid = ok!(child(|| {
             let mut random = Rng::new(seed);
@@ -252,46 +264,6 @@ fn forged_streams() -> Outcome {
         check!(buf.starts_with(b"still"));
         ok!(guest_tests::fs::close(reader));
         ok!(guest_tests::fs::close(writer));
-    }
-    Ok(())
-}
-
-fn forged_files() -> Outcome {
-    // A file that is read again and again, whose process changes what says where: it may misplace the offset, but
-    // nothing else.
-    ok!(catch_faults());
-    let files = STREAMS + PAGE + 64 * STREAM_LEN;
-    let content: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
-    ok!(guest_tests::fs::put(c"forged", &content));
-    let pages: Vec<usize> =
-        [STREAMS, files].into_iter().filter(|page| read(*page).is_some()).collect();
-    for seed in 1..=16u64 {
-        let fd = ok!(guest_tests::fs::open(c"forged", libc::O_RDWR));
-        let pages = pages.clone();
-        let pid = ok!(child(|| {
-            let mut random = Rng::new(seed);
-            for i in 0..3000 {
-                let mut buf = [0u8; 100];
-                let len = 1 + random.below(100);
-                let _ = sys!(SYS_read, fd, &mut buf, len);
-                let _ = sys!(SYS_pread64, fd, &mut buf, len, random.below(40_000));
-                let _ = sys!(SYS_lseek, fd, random.below(40_000), 0);
-                if i > 100 && random.one_in(8) {
-                    forge(&mut random, &pages);
-                }
-                if random.one_in(300) {
-                    let _ = sys!(SYS_lseek, fd, 0, libc::SEEK_END);
-                }
-            }
-            0
-        }));
-        ok!(reap(pid));
-        let mut buf = [0u8; 100];
-        eq!(ok!(sys!(SYS_lseek, fd, 100, 0)), 100);
-        eq!(ok!(guest_tests::fs::read(fd, &mut buf)), 100);
-        eq!(buf[..], content[100..200]);
-        eq!(ok!(guest_tests::fs::fstat(fd)).st_size, 40_000);
-        ok!(guest_tests::fs::close(fd));
     }
     Ok(())
 }
@@ -353,6 +325,56 @@ fn forged_streams_of_two() -> Outcome {
     Ok(())
 }
 
+fn forged_counters() -> Outcome {
+    // An event counter that a process changes at will is only that of those who share it.
+    ok!(catch_faults());
+    let counter = |flags: i32| sys!(SYS_eventfd2, 0, flags).map(|fd| fd as i32);
+    let own = ok!(counter(libc::EFD_NONBLOCK));
+    let linked = STREAMS + PAGE + 16 * STREAM_LEN;
+    for seed in 1..=16u64 {
+        let flags = if seed % 2 == 0 { libc::EFD_SEMAPHORE } else { 0 };
+        let shared = ok!(counter(libc::EFD_NONBLOCK | flags));
+        let mut number = 1u64.to_ne_bytes();
+        for _ in 0..300 {
+            eq!(ok!(sys!(SYS_write, shared, &number, 8)), 8);
+            eq!(ok!(sys!(SYS_read, shared, &mut number, 8)), 8);
+            eq!(u64::from_ne_bytes(number), 1);
+        }
+        streams_are_there()?;
+        let mut pages = stream_pages();
+        if !pages.is_empty() {
+            pages.extend([linked, linked + PAGE]);
+        }
+        let pid = ok!(child(|| {
+            let mut random = Rng::new(seed);
+            for i in 0..3000u64 {
+                let _ = sys!(SYS_write, shared, &(1 + i % 3), 8);
+                let mut number = 0u64;
+                let _ = sys!(SYS_read, shared, &mut number, 8);
+                // Now and then the sentry takes it back.
+                if random.one_in(100) {
+                    let mut polled = libc::pollfd { fd: shared, events: libc::POLLIN, revents: 0 };
+                    let _ = sys!(SYS_poll, &mut polled, 1, 0);
+                }
+                if random.one_in(8) {
+                    forge(&mut random, &pages);
+                }
+            }
+            0
+        }));
+        for i in 1..=1500u64 {
+            let _ = sys!(SYS_write, shared, &1u64, 8);
+            let _ = sys!(SYS_read, shared, &mut number, 8);
+            eq!(ok!(sys!(SYS_write, own, &i, 8)), 8);
+            eq!(ok!(sys!(SYS_read, own, &mut number, 8)), 8);
+            eq!(u64::from_ne_bytes(number), i);
+        }
+        ok!(reap(pid));
+        ok!(guest_tests::fs::close(shared));
+    }
+    Ok(())
+}
+
 fn changed_segment_base() -> Outcome {
     // wrgsbase is an ordinary instruction: nothing may trust what it finds there.
     for base in [
@@ -361,7 +383,7 @@ fn changed_segment_base() -> Outcome {
         LIMIT,
         0x7e80_0000_0000,
         0x7e90_0000_0000,
-        0x7e90_0000_4000,
+        0x7e90_0000_a000,
         TOP - PAGE,
         0xffff_8000_0000_0000,
     ] {
@@ -441,7 +463,7 @@ guest_tests::cases!(
     forged_content_while_others_call,
     forged_streams,
     forged_streams_of_two,
-    forged_files,
+    forged_counters,
     changed_segment_base,
     code_that_changes_under_a_caller,
     parent_memory_is_not_the_childs,
