@@ -24,6 +24,7 @@ pub mod io;
 pub mod layer;
 pub mod lease;
 pub mod lending;
+pub mod lent;
 pub mod lock;
 pub mod mount;
 pub mod names;

@@ -11,7 +11,7 @@ mod conditions {
 
     use serde_json::json;
     use test_harness::{
-        Bundle, Cmd, End, Group, Output, Platform, Rootfs, TempDir, bundle, cmd, mode,
+        Bundle, Cmd, End, Group, Output, Platform, Rootfs, TempDir, bundle, cmd, locate, mode,
     };
 
     const SIGPIPE: i32 = 13;
@@ -83,6 +83,24 @@ mod conditions {
             assert_eq!(output.end, End::Code(127), "{closed}: {output:?}");
         }
         is_empty(state.path());
+    }
+
+    #[test]
+    fn files_below_are_read_as_they_are_changed() {
+        let (state, files) = (TempDir::new(), TempDir::new());
+        let content: Vec<u8> = (0..50_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut words = vec![String::from("do"), String::from("/usr/bin/env")];
+        for name in ["LENT_FILE", "LENT_FILE_TO_MAP", "LENT_FILE_TO_CUT"] {
+            let file = files.join(name);
+            std::fs::write(&file, &content).unwrap();
+            words.push(format!("{name}={}", file.display()));
+        }
+        words.push(locate::binary("lent_files").display().to_string());
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let output = Cmd::new(runsc(&state, &words)).run();
+        assert_eq!(output.end, End::Code(0), "{output:?}");
+        assert!(output.text().contains("ok below_is_copied"), "{output:?}");
+        assert_eq!(std::fs::read(files.join("LENT_FILE")).unwrap(), content);
     }
 
     #[test]
@@ -364,7 +382,7 @@ sys.exit(subprocess.run(sys.argv[1:]).returncode)
     fn of_nobody() -> (TempDir, TempDir, Vec<OsString>) {
         let (place, state) = (TempDir::new(), TempDir::new());
         let copy = place.join("runsc");
-        std::fs::copy(test_harness::locate::runsc(), &copy).unwrap();
+        std::fs::copy(locate::runsc(), &copy).unwrap();
         let argv = [OsString::from("chown"), NOBODY.into(), state.path().into()];
         let _ = Cmd::new(argv).run().success();
         let mut argv = mode::runsc_argv(Platform::Systrap, &state);

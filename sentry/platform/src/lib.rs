@@ -213,6 +213,12 @@ pub enum HostCall {
         /// Its memory.
         file: Arc<OwnedFd>,
     },
+    /// Holds a file from now on, as for `Mmap`, until others are used more lately; no failure where that is not
+    /// possible.
+    HoldFile {
+        /// The file, open read-only.
+        file: Arc<OwnedFd>,
+    },
     /// `membarrier` with one of the private commands, for all threads of the address space.
     Membarrier {
         /// `MEMBARRIER_CMD_*`, of those that concern the calling process only.
@@ -412,6 +418,16 @@ pub trait Streams: Send + Sync {
     /// there is no room.
     fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall>;
 
+    /// Lends a file, whose content is that of `source` and whose offset is `offset`.
+    ///
+    /// # Errors
+    /// The calls by which the process comes to hold `source`, which it must first; none where there is no room.
+    fn lend_file(
+        &self,
+        source: &Arc<OwnedFd>,
+        offset: u64,
+    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>>;
+
     /// Says what the descriptor `fd` is an end of.
     fn tell(&self, fd: i32, end: StreamEnd);
 
@@ -444,6 +460,19 @@ pub struct StreamEnd {
     pub writes: bool,
     /// Whether nobody waits there.
     pub is_nonblocking: bool,
+    /// Whether this is not a stream, but a file: [`LentFile::id`].
+    pub is_file: bool,
+}
+
+/// A file that is lent: the process reads it, and moves its offset. Taken back when it is dropped, at the latest.
+pub trait LentFile: Send + Sync {
+    /// Returns what [`StreamEnd`] calls it.
+    fn id(&self) -> u64;
+
+    /// Takes the file back, any number of times; what threads are doing with it has happened before or
+    /// does not happen. Waits for nobody. Returns the offset and how many calls have been answered, as the
+    /// application says; these are not counted to the end.
+    fn take_back(&self) -> (u64, u32);
 }
 
 /// A stream for two processes, of which one reads and the other one writes.

@@ -23,6 +23,7 @@ mod doorbell;
 mod fds;
 mod filter;
 mod follow;
+mod lent_files;
 mod messages;
 mod patch;
 mod region;

@@ -19,13 +19,14 @@ const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.elf"));
 /// Every call that the stub makes: number, name, and how often where that matters.
 ///
 /// The two of the set-up are made before the filter is installed and are not in it.
-const CALLS: [(u64, &str, Option<usize>); 18] = [
+const CALLS: [(u64, &str, Option<usize>); 19] = [
     (3, "close", None),
     (9, "mmap", None),
     (11, "munmap", None),
     (13, "rt_sigaction (set-up)", None),
     // The restorer of the kernel's frames, and the way into the application.
     (15, "rt_sigreturn", Some(2)),
+    (17, "pread64", Some(1)),
     (24, "sched_yield", Some(1)),
     (28, "madvise", None),
     (33, "dup2", None),

@@ -1,31 +1,58 @@
-//! Lending streams that are in lively use to the processes that use them.
+//! Lending streams and files that are in lively use to the processes that use them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sentry_platform::HostCall;
 use syscalls::arg::Fd;
 
 use crate::task::CurrentTask;
-use crate::vfs::OpenFile;
 use crate::vfs::file::StreamUser;
+use crate::vfs::{OpenFile, lent};
 
 /// Has the stream that the task has just used by `fd` lent to its process, where that pays.
 pub(super) fn offer(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
-    if !file.file.is_lively() || !task.has_fast_path.load(Ordering::Relaxed) {
+    if !file.file.is_lively() {
         return;
     }
-    let Some(streams) = task.context().address_space().streams() else { return };
-    let table = task.files();
-    // Where processes share memory, one of them has the streams.
-    if !table.attach(&streams) {
-        return;
-    }
-    task.context().set_table(table.id);
-    let (file, creds) = (file.clone(), task.creds());
-    let user = StreamUser { streams, fd: fd.0, table, file, creds };
+    let Some(user) = user(task, fd, file) else { return };
     for call in user.file.file.lend(&user) {
         task.queue_host_call(call);
     }
+}
+
+/// Has the file that the task has just read by `fd` lent to its process, where that pays.
+pub(super) fn offer_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
+    for call in lend_file(task, fd, file) {
+        task.queue_host_call(call);
+    }
+}
+
+/// Does the same where the process has been handed over what it takes.
+pub(super) fn offer_held_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
+    lend_file(task, fd, file);
+}
+
+fn lend_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Vec<HostCall> {
+    if !file.offset.note_read() || !lent::can_be_lent(file) {
+        return Vec::new();
+    }
+    user(task, fd, file).map_or_else(Vec::new, |user| lent::lend(&user))
+}
+
+/// Returns how the task uses `file`, where it may be lent something.
+fn user(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Option<StreamUser> {
+    if !task.has_fast_path.load(Ordering::Relaxed) {
+        return None;
+    }
+    let streams = task.context().address_space().streams()?;
+    let table = task.files();
+    // Where processes share memory, one of them has the streams.
+    if !table.attach(&streams) {
+        return None;
+    }
+    task.context().set_table(table.id);
+    Some(StreamUser { streams, fd: fd.0, table, file: file.clone(), creds: task.creds() })
 }
 
 /// Says that the task has another descriptor table from now on.

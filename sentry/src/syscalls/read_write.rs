@@ -53,9 +53,13 @@ pub(super) fn sys_read(
         return Ok(n);
     }
     let file = task.file(fd.0)?;
-    direct_read::start(task, &file, (buf, count), Position::Current)?;
+    if let Err(control) = direct_read::start(task, &file, (buf, count), Position::Current) {
+        lend::offer_held_file(task, fd, &file);
+        return Err(control);
+    }
     let n = do_read(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
     lend::offer(task, fd, &file);
+    lend::offer_file(task, fd, &file);
     Ok(n)
 }
 
@@ -90,8 +94,13 @@ pub(super) fn sys_pread64(
     }
     let position = at(offset)?;
     let file = seekable(task, fd)?;
-    direct_read::start(task, &file, (buf, count), position)?;
-    do_read(task, &file, &one(buf, count)?, position, RwFlags::empty())
+    if let Err(control) = direct_read::start(task, &file, (buf, count), position) {
+        lend::offer_held_file(task, fd, &file);
+        return Err(control);
+    }
+    let n = do_read(task, &file, &one(buf, count)?, position, RwFlags::empty())?;
+    lend::offer_file(task, fd, &file);
+    Ok(n)
 }
 
 /// Implements `pwrite64(2)`.

@@ -246,7 +246,14 @@ impl FdTable {
         if let Some(streams) = self.slots.write().streams.take() {
             streams.detach();
         }
-        self.remove_where(|_, slot| slot.is_cloexec)
+        let removed = self.remove_where(|_, slot| slot.is_cloexec);
+        let slots = self.slots.read();
+        let kept: Vec<_> = slots.slots.iter().flatten().map(|slot| slot.file.clone()).collect();
+        drop(slots);
+        for file in kept.iter().chain(&removed) {
+            file.offset.recall();
+        }
+        removed
     }
 
     /// Lets a process that has this table be lent streams; returns whether it can be.
@@ -276,6 +283,7 @@ impl FdTable {
         if !file.is_path() {
             lock::release_process(file, self.id);
             file.file.descriptor_closed(self.id);
+            file.offset.recall();
         }
     }
 
@@ -295,19 +303,46 @@ impl FdTable {
 impl Teller {
     /// Says which end of a lent stream of `of` the descriptor `fd` is, as long as it refers to `file`.
     pub fn tell(&self, of: &Weak<dyn Streams>, fd: i32, file: &Arc<OpenFile>, stream: u64) {
-        let Some(slots) = self.0.upgrade() else { return };
+        let end = StreamEnd {
+            stream,
+            reads: file.is_readable(),
+            writes: file.is_writable(),
+            is_nonblocking: file.is_nonblocking(),
+            is_file: false,
+        };
+        self.tell_end(of, fd, file, end);
+    }
+
+    /// Says which lent file of `of` the descriptor `fd` refers to, as long as that is `file`; returns
+    /// whether it is.
+    pub fn tell_file(
+        &self,
+        of: &Weak<dyn Streams>,
+        fd: i32,
+        file: &Arc<OpenFile>,
+        stream: u64,
+    ) -> bool {
+        let (reads, writes, is_nonblocking) = (false, false, false);
+        let end = StreamEnd { stream, reads, writes, is_nonblocking, is_file: true };
+        self.tell_end(of, fd, file, end)
+    }
+
+    fn tell_end(
+        &self,
+        of: &Weak<dyn Streams>,
+        fd: i32,
+        file: &Arc<OpenFile>,
+        end: StreamEnd,
+    ) -> bool {
+        let Some(slots) = self.0.upgrade() else { return false };
         let slots = slots.write();
         let is_same = slots.get(fd).is_some_and(|slot| Arc::ptr_eq(&slot.file, file));
         let is_its = |streams: &&Arc<dyn Streams>| ptr::addr_eq(Arc::as_ptr(streams), of.as_ptr());
-        if let Some(streams) = slots.streams.as_ref().filter(is_its).filter(|_| is_same) {
-            let end = StreamEnd {
-                stream,
-                reads: file.is_readable(),
-                writes: file.is_writable(),
-                is_nonblocking: file.is_nonblocking(),
-            };
+        let told = slots.streams.as_ref().filter(is_its).filter(|_| is_same);
+        if let Some(streams) = told {
             streams.tell(fd, end);
         }
+        told.is_some()
     }
 }
 

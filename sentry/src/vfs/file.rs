@@ -14,6 +14,7 @@ use super::attr::{Attr, FileType};
 use super::fd_table::FdTable;
 use super::inode::Inode;
 use super::io::{IoSink, IoSource};
+use super::lent::{Mark, Offset};
 use super::path::Path;
 use super::{lock, notify};
 use crate::sync::{Events, Mutex, Registration, Waiter};
@@ -220,6 +221,19 @@ pub trait File: Any + Send + Sync {
         None
     }
 
+    /// Returns a host descriptor, open read-only, that is read as this file is, wherever it ends, until
+    /// [`File::lend_mark`] is recalled; the same one as long as that is so. For files that can be lent, and
+    /// whose processes may have it.
+    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
+    /// Returns what is recalled when the file is read from elsewhere, or its times have changed; `None` where
+    /// the host knows.
+    fn lend_mark(&self) -> Option<&Mark> {
+        None
+    }
+
     /// Returns the object to map, for files that can be mapped.
     ///
     /// # Errors
@@ -347,7 +361,7 @@ pub struct OpenFile {
     /// Access mode and status flags (`O_*`), without creation flags.
     flags: AtomicU32,
     /// The file offset. Held while a read or write that uses it is under way.
-    pub offset: Mutex<u64>,
+    pub offset: Offset,
     /// `F_SETOWN`, `F_SETSIG`: who gets SIGIO.
     pub owner: Mutex<FileOwner>,
     /// Whether `flock(2)` or open-file-description locks may have to be released.
@@ -408,7 +422,7 @@ impl OpenFile {
             file,
             path,
             flags: AtomicU32::new(flags),
-            offset: Mutex::new(0),
+            offset: Offset::new(),
             owner: Mutex::new(FileOwner::default()),
             may_have_locks: AtomicBool::new(false),
             write_access: AtomicU8::new(NO_CLAIM),
@@ -495,6 +509,7 @@ impl OpenFile {
     pub fn set_flags(&self, flags: u32) {
         let access = self.flags() & 0o3;
         self.flags.store(access | (flags & !0o3), Ordering::Relaxed);
+        self.offset.recall();
         self.file.flags_changed(flags);
     }
 

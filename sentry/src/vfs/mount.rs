@@ -23,6 +23,7 @@ use self::propagate::Family;
 use super::attr::FileType;
 use super::dentry::{Dentry, DentryCache};
 use super::inode::FileSystem;
+use super::lent;
 use super::path::Path;
 use crate::sync::{Mutex, MutexGuard, RwLock, WaitQueue};
 use crate::task::user_namespace::{Counted, Kind, UserNamespace};
@@ -259,7 +260,8 @@ impl Mount {
 
     /// Replaces the mount's flags.
     pub fn set_flags(&self, flags: MountFlags) {
-        self.flags.store((flags & MOUNT_FLAGS).bits(), Ordering::Relaxed);
+        self.flags.store((flags & MOUNT_FLAGS).bits(), Ordering::SeqCst);
+        lent::recall_all();
     }
 
     /// Returns whether nothing may be changed through this mount.

@@ -7,6 +7,7 @@ use syscalls::abi::inotify::InotifyMask;
 
 use super::dentry::Dentry;
 use super::inode::Inode;
+use super::lent;
 
 /// `IN_ACCESS`
 pub const IN_ACCESS: u32 = InotifyMask::ACCESS.bits();
@@ -42,7 +43,8 @@ static N_WATCHES: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts a watch that has been put into some inode's extras.
 pub fn watch_added() {
-    N_WATCHES.fetch_add(1, Ordering::Relaxed);
+    N_WATCHES.fetch_add(1, Ordering::SeqCst);
+    lent::recall_all();
 }
 
 /// Counts a watch that has been taken out of some inode's extras.
@@ -50,8 +52,9 @@ pub fn watch_removed() {
     N_WATCHES.fetch_sub(1, Ordering::Relaxed);
 }
 
-fn is_watched() -> bool {
-    N_WATCHES.load(Ordering::Relaxed) != 0
+/// Returns whether there are watches.
+pub(super) fn is_watched() -> bool {
+    N_WATCHES.load(Ordering::SeqCst) != 0
 }
 
 fn tell(inode: &Arc<dyn Inode>, mask: u32, cookie: u32, name: Option<&[u8]>) {

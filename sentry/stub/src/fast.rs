@@ -20,11 +20,13 @@ use sentry_sysmsg::layout;
 use sentry_sysmsg::process::{self, Process};
 use sentry_sysmsg::slot::Slot;
 
-use crate::{entry, host, rings, serve};
+use crate::{entry, files, host, rings, serve};
 
 const SYS_READ: u64 = 0;
 const SYS_WRITE: u64 = 1;
+const SYS_LSEEK: u64 = 8;
 const SYS_RT_SIGPROCMASK: u64 = 14;
+const SYS_PREAD64: u64 = 17;
 const SYS_SCHED_YIELD: u64 = 24;
 const SYS_FUTEX: u64 = 202;
 
@@ -75,7 +77,11 @@ pub(crate) const APPLICATION_END: u64 = 0x7e00_0000_0000;
 #[inline]
 pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
     match number {
-        SYS_READ if slot.table.load(Relaxed) != 0 => rings::read(slot, args),
+        SYS_READ if slot.table.load(Relaxed) != 0 => {
+            rings::read(slot, args).or_else(|| files::read(slot, args))
+        }
+        SYS_PREAD64 if slot.table.load(Relaxed) != 0 => files::pread(slot, args),
+        SYS_LSEEK if slot.table.load(Relaxed) != 0 => files::seek(slot, args),
         SYS_WRITE if slot.table.load(Relaxed) != 0 => rings::write(slot, args),
         SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(slot, args),
         SYS_RT_SIGPROCMASK if slot.fast.load(Relaxed) != 0 => sigprocmask(slot, args),

@@ -55,6 +55,12 @@ pub(crate) fn close(fd: u64) -> i64 {
     call!(3, fd)
 }
 
+/// `pread64`, to memory of the application.
+#[inline(never)]
+pub(crate) fn pread(fd: u64, addr: u64, len: u64, offset: u64) -> i64 {
+    call!(17, fd, addr, len, offset)
+}
+
 /// `futex(FUTEX_WAIT)`, not private: the sentry wakes it through its own mapping.
 pub(crate) fn futex_wait(addr: u64, value: u32) -> i64 {
     call!(202, addr, 0, u64::from(value), 0)

@@ -11,6 +11,7 @@
 mod doorbell;
 mod entry;
 mod fast;
+mod files;
 mod frame;
 mod host;
 mod marshal;

@@ -12,8 +12,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    ENTRY_COUNTER, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_RING, ENTRY_SEMAPHORE, ENTRY_WRITE, End,
-    LEASE_SHIFT, Mirror, N_RINGS, POSITION, RING_LEN, Ring, TAKEN_BACK,
+    ENTRY_COUNTER, ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_RING, ENTRY_SEMAPHORE,
+    ENTRY_WRITE, End, LEASE_SHIFT, Mirror, N_RINGS, POSITION, RING_LEN, Ring, TAKEN_BACK,
 };
 use sentry_sysmsg::slot::Slot;
 
@@ -96,10 +96,10 @@ pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
     finish(slot, lent, result, has_room, || lent.write(addr, len))
 }
 
-/// Returns the stream that the descriptor is an end of, where the thread may use it here.
+/// Returns what is known of a descriptor, where the thread may use it here.
 #[inline]
-fn find(slot: &Slot, fd: u64, access: u64, addr: u64, len: u64) -> Option<Lent> {
-    if slot.fast.load(Relaxed) == 0 || len == 0 || addr.checked_add(len)? > APPLICATION_END {
+pub(crate) fn mirrored(slot: &Slot, fd: u64) -> Option<u64> {
+    if slot.fast.load(Relaxed) == 0 {
         return None;
     }
     let mirror = core::ptr::with_exposed_provenance::<Mirror>(layout::MIRROR_BASE as usize);
@@ -107,12 +107,18 @@ fn find(slot: &Slot, fd: u64, access: u64, addr: u64, len: u64) -> Option<Lent> 
     let mirror = unsafe { &*mirror };
     // Descriptors are ints; the upper half of the register means nothing.
     let entry = mirror.entries.get(fd as u32 as usize)?.load(Acquire);
-    let index = entry & ENTRY_RING;
-    if entry & access == 0 || index >= N_RINGS as u64 {
-        return None;
-    }
     // After the entry, which is that of another table only later.
-    if mirror.table.load(Acquire) != slot.table.load(Relaxed) {
+    let is_its = mirror.table.load(Acquire) == slot.table.load(Relaxed);
+    (entry != 0 && is_its).then_some(entry)
+}
+
+/// Returns the stream that the descriptor is an end of, where the thread may use it here.
+#[inline]
+fn find(slot: &Slot, fd: u64, access: u64, addr: u64, len: u64) -> Option<Lent> {
+    let entry = mirrored(slot, fd)?;
+    let index = entry & ENTRY_RING;
+    let is_possible = entry & access != 0 && entry & ENTRY_FILE == 0 && index < N_RINGS as u64;
+    if !is_possible || len == 0 || addr.checked_add(len)? > APPLICATION_END {
         return None;
     }
     let at = layout::RINGS_BASE + index * size_of::<Ring>() as u64;

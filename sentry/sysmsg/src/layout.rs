@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 
+use crate::file::Files;
 use crate::ring::{Mirror, N_RINGS, Ring};
 
 /// Where the stub's image is linked and loaded.
@@ -33,9 +34,13 @@ pub const MIRROR_BASE: u64 = SLOT_BASE + MIRROR_OFFSET;
 pub const RINGS_OFFSET: u64 = MIRROR_OFFSET + size_of::<Mirror>() as u64;
 /// Where a process maps those.
 pub const RINGS_BASE: u64 = SLOT_BASE + RINGS_OFFSET;
+/// Where the files that are lent to the process lie behind the slots: `file::Files`.
+pub const FILES_OFFSET: u64 = RINGS_OFFSET + (N_RINGS * size_of::<Ring>()) as u64;
+/// Where a process maps those.
+pub const FILES_BASE: u64 = SLOT_BASE + FILES_OFFSET;
 /// The size of all that a process shares with the sentry. The memory is sparse: only used slots take
 /// pages.
-pub const REGION_LEN: u64 = RINGS_OFFSET + (N_RINGS * size_of::<Ring>()) as u64;
+pub const REGION_LEN: u64 = FILES_OFFSET + size_of::<Files>() as u64;
 
 /// Where the stub's stacks lie; the stack of thread `i` is at `STACK_BASE + i * STACK_STRIDE`.
 pub const STACK_BASE: u64 = 0x7ea0_0000_0000;

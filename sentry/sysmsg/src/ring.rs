@@ -50,8 +50,10 @@ pub const ENTRY_NONBLOCK: u64 = 1 << 10;
 pub const ENTRY_COUNTER: u64 = 1 << 11;
 /// In an entry of [`Mirror`]: who reads the counter takes only one.
 pub const ENTRY_SEMAPHORE: u64 = 1 << 12;
+/// In an entry of [`Mirror`]: this is no stream, but the file with that number (`crate::file`).
+pub const ENTRY_FILE: u64 = 1 << 13;
 
-/// Which descriptors of a process are those of lent streams.
+/// Which descriptors of a process are those of lent streams and files.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct Mirror {

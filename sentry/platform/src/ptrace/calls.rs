@@ -87,9 +87,10 @@ fn make(
             Ok(result)
         }
         // This platform lends nothing.
-        HostCall::MapStream { .. } | HostCall::KeepStream { .. } | HostCall::CloseStream { .. } => {
-            Err(Errno::EINVAL)
-        }
+        HostCall::MapStream { .. }
+        | HostCall::KeepStream { .. }
+        | HostCall::CloseStream { .. }
+        | HostCall::HoldFile { .. } => Err(Errno::EINVAL),
         HostCall::Membarrier { command } => {
             host(libc::SYS_membarrier, [command.into(), 0, 0, 0, 0, 0])
         }

@@ -66,7 +66,8 @@ pub(super) fn fill(
             HostCall::Pread { whole: true, .. } => CALL_WHOLE,
             HostCall::MapStream { .. }
             | HostCall::KeepStream { .. }
-            | HostCall::CloseStream { .. } => CALL_QUIET,
+            | HostCall::CloseStream { .. }
+            | HostCall::HoldFile { .. } => CALL_QUIET,
             _ => 0,
         };
         match encode(call, slot, space, doorbell, ring, &mut batch) {
@@ -174,6 +175,13 @@ fn encode(
             let flags = u64::from((libc::MAP_SHARED | libc::MAP_FIXED).cast_unsigned());
             (libc::SYS_mmap, [addr, len, prot, flags, fd, 0])
         }
+        HostCall::HoldFile { ref file } => {
+            if donate(file, space, doorbell, ring, pins).is_none() {
+                return Encoded::NeedsRing;
+            }
+            // Nothing else is to be done.
+            (libc::SYS_getcpu, [0; 6])
+        }
         HostCall::CloseStream { ref file } => {
             let Some(number) = space.fds().get(file) else { return Encoded::Refused };
             pins.push(number);
@@ -263,6 +271,7 @@ fn ranges(call: &HostCall) -> [(u64, u64); 2] {
         HostCall::MapStream { .. }
         | HostCall::KeepStream { .. }
         | HostCall::CloseStream { .. }
+        | HostCall::HoldFile { .. }
         | HostCall::Membarrier { .. } => [(0, 0), (0, 0)],
     }
 }

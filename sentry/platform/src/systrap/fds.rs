@@ -41,6 +41,11 @@ impl FdCache {
         self.channel = Some(channel);
     }
 
+    /// Returns whether the process has what is handed over to it as soon as it is said to have it.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.channel.is_none()
+    }
+
     /// Returns how many descriptors the process must have taken from its channel to have all.
     pub(super) fn sent(&self) -> u64 {
         self.sent
@@ -80,6 +85,12 @@ impl FdCache {
         entry.used = clock;
         entry.pins += 1;
         number(i)
+    }
+
+    /// Makes it that the process holds `file`, as far as this knows.
+    #[cfg(test)]
+    pub(super) fn hold_for_test(&mut self, file: &Arc<OwnedFd>) -> i32 {
+        self.insert(file).unwrap()
     }
 
     /// Chooses and pins a number for `file`, whose former file is no longer held.

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 
 use sentry_host::Rule;
 use sentry_host::window::Part;
-use sentry_sysmsg::{Mirror, Process, Ring, Slot, layout};
+use sentry_sysmsg::{Files, Mirror, Process, Ring, Slot, layout};
 use syscalls::{Errno, SysResult};
 
 use super::last_errno;
@@ -88,6 +88,8 @@ unsafe impl Shared for Process {}
 unsafe impl Shared for Mirror {}
 // SAFETY: as above.
 unsafe impl Shared for Ring {}
+// SAFETY: as above.
+unsafe impl Shared for Files {}
 
 // SAFETY: all access goes through atomics.
 unsafe impl<T: Shared> Send for Mapping<T> {}
@@ -123,6 +125,13 @@ impl Mapping<Mirror> {
     /// Maps what the region `fd` says of descriptors.
     pub(super) fn of_descriptors(fd: &OwnedFd) -> SysResult<Self> {
         Self::map(fd, layout::MIRROR_OFFSET)
+    }
+}
+
+impl Mapping<Files> {
+    /// Maps what the region `fd` says of files.
+    pub(super) fn of_files(fd: &OwnedFd) -> SysResult<Self> {
+        Self::map(fd, layout::FILES_OFFSET)
     }
 }
 

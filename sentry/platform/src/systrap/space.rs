@@ -79,7 +79,7 @@ pub(super) struct Space {
     spun: AtomicU64,
     rate: Rate,
     sites: Mutex<Sites>,
-    fds: Mutex<FdCache>,
+    fds: Arc<Mutex<FdCache>>,
     /// What the process shares besides slots, once that is needed.
     shared: OnceLock<Mapping<Process>>,
     /// The streams that are lent to the process, once there was one.
@@ -109,7 +109,7 @@ impl Space {
             spun: AtomicU64::new(0),
             rate: Rate::new(),
             sites: Mutex::new(Sites::default()),
-            fds: Mutex::new(FdCache::default()),
+            fds: Arc::default(),
             shared: OnceLock::new(),
             streams: OnceLock::new(),
             channel: Mutex::new(channel),
@@ -398,7 +398,7 @@ impl AddressSpace for Space {
         let streams = match self.streams.get() {
             Some(streams) => streams,
             None => {
-                let streams = LentStreams::new(&self.region).ok()?;
+                let streams = LentStreams::new(&self.region, &self.fds).ok()?;
                 self.streams.get_or_init(|| Arc::new(streams))
             }
         };

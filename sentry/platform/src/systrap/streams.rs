@@ -9,19 +9,23 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use sentry_sysmsg::ring::{
-    ENTRY_COUNTER, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_SEMAPHORE, ENTRY_WRITE, LEASE_SHIFT, Mirror,
-    N_LINKED, N_OWN, POSITION, RING_LEN, Ring, TAKEN_BACK,
+    ENTRY_COUNTER, ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_SEMAPHORE, ENTRY_WRITE,
+    LEASE_SHIFT, Mirror, N_LINKED, N_OWN, POSITION, RING_LEN, Ring, TAKEN_BACK,
 };
 use syscalls::{Errno, SysResult};
 
+use super::fds::FdCache;
+use super::lent_files::LentFiles;
 use super::lock;
 use super::region::{self, Mapping};
-use crate::{HostCall, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack};
+use crate::{
+    HostCall, LentFile, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack,
+};
 
 /// How many streams between two processes there may be. Each has a descriptor until both have it.
 const MAX_LINKS: usize = 512;
 
-/// The number of the last lease of any stream.
+/// The number of the last lease of any stream or file.
 static LAST_LEASE: AtomicU64 = AtomicU64::new(0);
 /// How many streams between two processes there are.
 static N_LINKS: AtomicUsize = AtomicUsize::new(0);
@@ -32,6 +36,7 @@ pub(super) struct LentStreams {
     region: Arc<OwnedFd>,
     mirror: Mapping<Mirror>,
     places: Mutex<[Place; N_OWN]>,
+    files: Arc<LentFiles>,
     /// How many places have been given to streams between two processes. Each is used once: what somebody
     /// else may have mapped is never taken for another stream.
     n_linked: AtomicUsize,
@@ -65,15 +70,20 @@ struct Lent {
     owner: Option<Arc<LentStreams>>,
 }
 
+/// Returns the number of a lease, which is never that of another one.
+pub(super) fn next_lease() -> u64 {
+    let lease = LAST_LEASE.fetch_add(1, Relaxed) & (u64::MAX >> LEASE_SHIFT);
+    let lease = (lease + 1) & (u64::MAX >> LEASE_SHIFT);
+    lease.max(1)
+}
+
 /// Prepares a stream for a lease, unless a thread has not come to the end of its call; returns the number
 /// of the lease.
 fn start(ring: &Ring, kind: StreamKind) -> Option<u64> {
     if ring.reader.lock.load(SeqCst) != 0 || ring.writer.lock.load(SeqCst) != 0 {
         return None;
     }
-    let lease = LAST_LEASE.fetch_add(1, Relaxed) & (u64::MAX >> LEASE_SHIFT);
-    let lease = (lease + 1) & (u64::MAX >> LEASE_SHIFT);
-    let lease = lease.max(1);
+    let lease = next_lease();
     let written = match kind {
         StreamKind::Bytes => 0,
         StreamKind::Counter { value, .. } => u64::from(value),
@@ -86,12 +96,13 @@ fn start(ring: &Ring, kind: StreamKind) -> Option<u64> {
 }
 
 impl LentStreams {
-    /// Creates the sentry's side for the process with this region.
-    pub(super) fn new(region: &Arc<OwnedFd>) -> SysResult<Self> {
+    /// Creates the sentry's side for the process with this region, which holds these files.
+    pub(super) fn new(region: &Arc<OwnedFd>, fds: &Arc<Mutex<FdCache>>) -> SysResult<Self> {
         Ok(Self {
             region: Arc::clone(region),
             mirror: Mapping::of_descriptors(region)?,
             places: Mutex::default(),
+            files: Arc::new(LentFiles::new(region, fds)),
             n_linked: AtomicUsize::new(0),
         })
     }
@@ -159,8 +170,17 @@ impl Streams for LentStreams {
         }
     }
 
+    fn lend_file(
+        &self,
+        source: &Arc<OwnedFd>,
+        offset: u64,
+    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
+        self.files.lend(source, offset)
+    }
+
     fn tell(&self, fd: i32, end: StreamEnd) {
         let flags = [
+            (end.is_file, ENTRY_FILE),
             (end.reads, ENTRY_READ),
             (end.writes, ENTRY_WRITE),
             (end.is_nonblocking, ENTRY_NONBLOCK),
@@ -285,7 +305,7 @@ mod tests {
 
     fn streams() -> Arc<LentStreams> {
         let region = Arc::new(memory_file(c"test", layout::REGION_LEN).unwrap());
-        Arc::new(LentStreams::new(&region).unwrap())
+        Arc::new(LentStreams::new(&region, &Arc::default()).unwrap())
     }
 
     #[test]

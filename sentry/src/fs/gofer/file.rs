@@ -66,6 +66,18 @@ impl GoferFile {
         Ok(result)
     }
 
+    fn read_only_descriptor(&self) -> Option<Arc<OwnedFd>> {
+        let is_read_only = self.flags.bits() & OpenFlags::ACCMODE == 0;
+        Some(match self.read_only.get() {
+            _ if is_read_only => self.descriptor.clone(),
+            Some(source) => source.clone(),
+            None => {
+                let source = self.inode.read_descriptor().ok()?;
+                self.read_only.get_or_init(|| source).clone()
+            }
+        })
+    }
+
     /// Makes what was written durable, where the file was opened to have it so.
     fn sync_written(&self) -> SysResult<()> {
         // O_SYNC contains O_DSYNC.
@@ -129,16 +141,11 @@ impl File for GoferFile {
     }
 
     fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
-        let is_read_only = self.flags.bits() & OpenFlags::ACCMODE == 0;
-        let source = match self.read_only.get() {
-            _ if is_read_only => self.descriptor.clone(),
-            Some(source) => source.clone(),
-            None => {
-                let source = self.inode.read_descriptor().ok()?;
-                self.read_only.get_or_init(|| source).clone()
-            }
-        };
-        Some((source, self.attr().ok()?.size))
+        Some((self.read_only_descriptor()?, self.attr().ok()?.size))
+    }
+
+    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
+        self.read_only_descriptor()
     }
 
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {

@@ -9,6 +9,7 @@ use super::dir::{FIRST_LOWER, FIRST_UPPER, Name};
 use super::node::OverlayNode;
 use crate::fs::tmpfs::file::RegularFile;
 use crate::task::CurrentTask;
+use crate::vfs::lent::Mark;
 use crate::vfs::{
     Attr, DirEntry, DirSink, File, FileType, Inode, IoSink, IoSource, ListEntry, MapMode, Mappable,
     Mapping, WriteOffset,
@@ -50,6 +51,14 @@ impl File for OverlayFile {
 
     fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {
         self.inner.read_source()
+    }
+
+    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
+        self.inner.lend_source()
+    }
+
+    fn lend_mark(&self) -> Option<&Mark> {
+        self.inner.lend_mark()
     }
 
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {

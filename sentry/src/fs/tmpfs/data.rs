@@ -439,6 +439,19 @@ impl Data {
         Some((source, self.size))
     }
 
+    /// Returns a read-only descriptor of a host file that has the content and ends where it does.
+    pub(crate) fn lend_source(&mut self, shared: &Shared) -> Option<Arc<OwnedFd>> {
+        match &self.content {
+            Content::Inline(_) => None,
+            Content::Host(_) => self.map_read(shared).ok(),
+            Content::Source(source) => {
+                let source = source.host_content().ok()?;
+                let len = host::stat(source.as_fd()).ok()?.st_size;
+                (u64::try_from(len) == Ok(self.size)).then_some(source)
+            }
+        }
+    }
+
     /// Returns whether the content is in a host file of its own.
     pub(crate) fn is_on_host(&self) -> bool {
         matches!(self.content, Content::Host(_))

@@ -12,6 +12,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use super::node::Node;
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::file::seek_in_size;
+use crate::vfs::lent::Mark;
 use crate::vfs::{
     Attr, Content, DirEntry, DirSink, File, FileFlags, Inode, IoSink, IoSource, MapMode, Mappable,
     Mapping, OpenFile, WriteOffset, permission,
@@ -127,6 +128,14 @@ impl File for RegularFile {
         Some((source, data.size()))
     }
 
+    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
+        self.node.data().ok()?.write().lend_source(&self.node.shared)
+    }
+
+    fn lend_mark(&self) -> Option<&Mark> {
+        Some(&self.node.lent)
+    }
+
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {
         Ok(Arc::new(NodeMap { node: self.node.clone(), is_writing: AtomicBool::new(false) }))
     }
@@ -214,6 +223,8 @@ impl Mappable for NodeMap {
             MapMode::Private | MapMode::SharedRead => data.map_read(&self.node.shared)?,
             MapMode::SharedWrite => {
                 let fd = data.map_write(&self.node.shared)?;
+                // The content may have moved.
+                self.node.lent.recall();
                 if !self.is_writing.swap(true, Ordering::Relaxed) {
                     data.n_writable_maps = data.n_writable_maps.saturating_add(1);
                 }

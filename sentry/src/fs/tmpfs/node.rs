@@ -16,6 +16,7 @@ use crate::sync::{Mutex, RwLock};
 use crate::task::CurrentTask;
 use crate::vfs::acl::{self, Acl, AclKind, Acls};
 use crate::vfs::inode::downcast;
+use crate::vfs::lent::Mark;
 use crate::vfs::{
     Attr, Content, File, FileFlags, FileType, Inode, InodeExtras, ListEntry, NewNode, NodeKind,
     SetAttr, SetTime, Timestamp, XattrFlags,
@@ -66,6 +67,8 @@ pub struct Node {
     ino: u64,
     extras: InodeExtras,
     meta: Mutex<Meta>,
+    /// Recalled after each change of content and times.
+    pub(crate) lent: Mark,
     body: Body,
 }
 
@@ -122,6 +125,7 @@ impl Node {
             ino,
             extras: InodeExtras::default(),
             meta: Mutex::new(meta),
+            lent: Mark::default(),
             body,
         }))
     }
@@ -195,6 +199,7 @@ impl Node {
         *acls.get_mut(kind) = acl.map(Arc::new);
         meta.acls = (!acls.is_empty()).then_some(acls);
         meta.ctime = now();
+        self.lent.recall();
         Ok(())
     }
 
@@ -224,6 +229,7 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.mtime = time;
         meta.ctime = time;
+        self.lent.recall();
     }
 
     /// Changes the number of links.
@@ -231,6 +237,7 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.nlink = change(meta.nlink);
         meta.ctime = now();
+        self.lent.recall();
     }
 
     /// Makes this the node of an `O_TMPFILE` or a memfd: without a link.
@@ -245,6 +252,7 @@ impl Node {
         let mut meta = self.meta.lock();
         meta.flags = flags;
         meta.ctime = now();
+        self.lent.recall();
     }
 
     /// Counts a further link to this node.
@@ -258,6 +266,7 @@ impl Node {
         }
         meta.nlink = meta.nlink.checked_add(1).ok_or(Errno::EMLINK)?;
         meta.ctime = now();
+        self.lent.recall();
         Ok(())
     }
 
@@ -521,6 +530,7 @@ impl Inode for Node {
         meta.atime = change.atime.map_or(meta.atime, at);
         meta.mtime = change.mtime.map_or(meta.mtime, at);
         meta.ctime = time;
+        self.lent.recall();
         Ok(())
     }
 
@@ -654,6 +664,7 @@ impl Inode for Node {
         }
         meta.xattrs.insert(name.to_vec(), value.to_vec());
         meta.ctime = now();
+        self.lent.recall();
         Ok(())
     }
 
@@ -676,6 +687,7 @@ impl Inode for Node {
         let mut meta = self.meta.lock();
         meta.xattrs.remove(name).ok_or(Errno::ENODATA)?;
         meta.ctime = now();
+        self.lent.recall();
         Ok(())
     }
 }

@@ -268,6 +268,46 @@ fn forged_streams() -> Outcome {
     Ok(())
 }
 
+fn forged_files() -> Outcome {
+    // A file that is read again and again, whose process changes what says where: it may misplace the offset, but
+    // nothing else.
+    ok!(catch_faults());
+    let files = STREAMS + PAGE + 64 * STREAM_LEN;
+    let content: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
+    ok!(guest_tests::fs::put(c"forged", &content));
+    let pages: Vec<usize> =
+        [STREAMS, files].into_iter().filter(|page| read(*page).is_some()).collect();
+    for seed in 1..=16u64 {
+        let fd = ok!(guest_tests::fs::open(c"forged", libc::O_RDWR));
+        let pages = pages.clone();
+        let pid = ok!(child(|| {
+            let mut random = Rng::new(seed);
+            for i in 0..3000 {
+                let mut buf = [0u8; 100];
+                let len = 1 + random.below(100);
+                let _ = sys!(SYS_read, fd, &mut buf, len);
+                let _ = sys!(SYS_pread64, fd, &mut buf, len, random.below(40_000));
+                let _ = sys!(SYS_lseek, fd, random.below(40_000), 0);
+                if i > 100 && random.one_in(8) {
+                    forge(&mut random, &pages);
+                }
+                if random.one_in(300) {
+                    let _ = sys!(SYS_lseek, fd, 0, libc::SEEK_END);
+                }
+            }
+            0
+        }));
+        ok!(reap(pid));
+        let mut buf = [0u8; 100];
+        eq!(ok!(sys!(SYS_lseek, fd, 100, 0)), 100);
+        eq!(ok!(guest_tests::fs::read(fd, &mut buf)), 100);
+        eq!(buf[..], content[100..200]);
+        eq!(ok!(guest_tests::fs::fstat(fd)).st_size, 40_000);
+        ok!(guest_tests::fs::close(fd));
+    }
+    Ok(())
+}
+
 fn forged_streams_of_two() -> Outcome {
     // The same with a process at the other end, which only gets something else, or less.
     ok!(catch_faults());
@@ -464,6 +504,7 @@ guest_tests::cases!(
     forged_streams,
     forged_streams_of_two,
     forged_counters,
+    forged_files,
     changed_segment_base,
     code_that_changes_under_a_caller,
     parent_memory_is_not_the_childs,

@@ -1,0 +1,141 @@
+//! Files that are lent to a process: the sentry's side of `sentry_sysmsg::file`.
+//!
+//! The descriptor of a lent file is pinned, so that its number means nothing else as long as the file is lent.
+//! Everything in the shared memory is what the application says.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use sentry_sysmsg::Files;
+use sentry_sysmsg::file::N_FILES;
+use sentry_sysmsg::ring::{LEASE_SHIFT, POSITION, TAKEN_BACK};
+use syscalls::SysResult;
+
+use super::fds::FdCache;
+use super::lock;
+use super::region::Mapping;
+use super::streams::next_lease;
+use crate::{HostCall, LentFile};
+
+/// The files of a process.
+#[derive(Debug)]
+pub(super) struct LentFiles {
+    region: Arc<OwnedFd>,
+    fds: Arc<Mutex<FdCache>>,
+    /// What the process sees, once there was a file.
+    shown: OnceLock<Mapping<Files>>,
+    are_lent: Mutex<[bool; N_FILES]>,
+}
+
+/// A file that is lent.
+struct Lent {
+    lease: u64,
+    place: usize,
+    number: i32,
+    owner: Arc<LentFiles>,
+}
+
+impl LentFiles {
+    /// Creates the sentry's side for the process with this region, which holds these files.
+    pub(super) fn new(region: &Arc<OwnedFd>, fds: &Arc<Mutex<FdCache>>) -> Self {
+        Self {
+            region: Arc::clone(region),
+            fds: Arc::clone(fds),
+            shown: OnceLock::new(),
+            are_lent: Mutex::default(),
+        }
+    }
+
+    fn shown(&self) -> SysResult<&Mapping<Files>> {
+        if let Some(shown) = self.shown.get() {
+            return Ok(shown);
+        }
+        let shown = Mapping::of_files(&self.region)?;
+        Ok(self.shown.get_or_init(|| shown))
+    }
+
+    /// Lends a file.
+    pub(super) fn lend(
+        self: &Arc<Self>,
+        source: &Arc<OwnedFd>,
+        offset: u64,
+    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
+        let shown = self.shown().map_err(|_| Vec::new())?;
+        let mut are_lent = lock(&self.are_lent);
+        let mut places = are_lent.iter_mut().zip(&shown.places).enumerate();
+        let free = places.find(|(_, (is_lent, _))| !**is_lent);
+        let Some((index, (is_lent, place))) = free.filter(|_| offset <= POSITION) else {
+            return Err(Vec::new());
+        };
+        let mut fds = lock(&self.fds);
+        if !fds.is_prompt() {
+            return Err(Vec::new());
+        }
+        let Some(number) = fds.get(source) else {
+            return Err(vec![HostCall::HoldFile { file: Arc::clone(source) }]);
+        };
+        drop(fds);
+        *is_lent = true;
+        let lease = next_lease();
+        place.n_calls.store(0, Relaxed);
+        place.number.store(number.cast_unsigned(), SeqCst);
+        place.word.store(lease << LEASE_SHIFT | offset, SeqCst);
+        Ok(Arc::new(Lent { lease, place: index, number, owner: Arc::clone(self) }))
+    }
+}
+
+impl LentFile for Lent {
+    fn id(&self) -> u64 {
+        self.lease << LEASE_SHIFT | self.place as u64
+    }
+
+    fn take_back(&self) -> (u64, u32) {
+        let shown = self.owner.shown.get();
+        let Some(place) = shown.and_then(|shown| shown.places.get(self.place)) else {
+            return (0, 0);
+        };
+        let offset = place.word.fetch_or(TAKEN_BACK, SeqCst) & POSITION;
+        (offset, place.n_calls.load(Relaxed))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.take_back();
+        // In this order: before the number can be that of something else, nobody reads by it.
+        lock(&self.owner.fds).unpin(self.number);
+        if let Some(is_lent) = lock(&self.owner.are_lent).get_mut(self.place) {
+            *is_lent = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systrap::region::memory_file;
+    use sentry_sysmsg::layout;
+
+    #[test]
+    fn a_file_is_lent_that_the_process_holds() {
+        let region = Arc::new(memory_file(c"test", layout::REGION_LEN).unwrap());
+        let fds = Arc::<Mutex<FdCache>>::default();
+        let files = Arc::new(LentFiles::new(&region, &fds));
+        let calls = files.lend(&region, 7).err().unwrap();
+        assert!(matches!(calls[..], [HostCall::HoldFile { .. }]));
+        let number = lock(&fds).hold_for_test(&region);
+        let lent: Vec<_> = (0..N_FILES).map(|i| files.lend(&region, i as u64).ok()).collect();
+        assert!(lent.iter().all(Option::is_some));
+        assert!(files.lend(&region, 0).err().unwrap().is_empty());
+        let shown = Mapping::of_files(&region).unwrap();
+        assert_eq!(shown.places[3].number.load(Relaxed).cast_signed(), number);
+        shown.places[3].word.fetch_add(5, SeqCst);
+        let third = lent[3].as_ref().unwrap();
+        assert_eq!(third.take_back().0, 8);
+        assert_eq!(third.take_back().0, 8);
+        drop(lent);
+        assert!(files.lend(&region, POSITION + 1).err().unwrap().is_empty());
+        assert!(files.lend(&region, POSITION).is_ok());
+    }
+}

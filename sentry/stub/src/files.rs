@@ -1,0 +1,126 @@
+//! Reading files that are lent to the process (`sentry_sysmsg::file`): by calls of the host.
+//!
+//! What is an error, or may not be all that there is to read, is the sentry's.
+//!
+//! # Safety
+//! The pages are mapped in every process that has application code; what is in them is checked before it is
+//! used, and the host checks the rest.
+#![expect(unsafe_code, reason = "reads shared pages")]
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+
+use sentry_sysmsg::file::{Files, Place};
+use sentry_sysmsg::layout;
+use sentry_sysmsg::ring::{ENTRY_FILE, ENTRY_RING, LEASE_SHIFT, POSITION, TAKEN_BACK};
+use sentry_sysmsg::slot::Slot;
+
+use crate::fast::APPLICATION_END;
+use crate::{host, rings};
+
+/// The longest read: it is not interrupted.
+const MAX_LEN: u64 = 2 << 20;
+/// So many calls are counted.
+const COUNTED: u32 = 1 << 10;
+
+const SEEK_SET: u32 = 0;
+const SEEK_CUR: u32 = 1;
+
+/// A lent file and the entry by which it was found.
+#[derive(Clone, Copy)]
+struct Lent {
+    place: &'static Place,
+    lease: u64,
+}
+
+/// `read`.
+pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd)?;
+    let offset = lent.offset()?;
+    let n = lent.fetch(addr, len, offset)?;
+    lent.set_offset(offset, offset + n)?;
+    Some(n.cast_signed())
+}
+
+/// `pread64`.
+pub(crate) fn pread(slot: &Slot, [fd, addr, len, offset, ..]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd)?;
+    lent.offset()?;
+    let n = lent.fetch(addr, len, offset)?;
+    // What has been read was the file's then.
+    lent.offset()?;
+    lent.count();
+    Some(n.cast_signed())
+}
+
+/// `lseek`, but for what depends on the size of the file.
+pub(crate) fn seek(slot: &Slot, [fd, by, whence, ..]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd)?;
+    let offset = lent.offset()?;
+    let target = match whence as u32 {
+        SEEK_SET => Some(by),
+        SEEK_CUR => offset.checked_add_signed(by.cast_signed()),
+        _ => None,
+    }?;
+    lent.set_offset(offset, target)?;
+    Some(target.cast_signed())
+}
+
+/// Returns the lent file that the descriptor refers to, where the thread may use it here.
+#[inline]
+fn find(slot: &Slot, fd: u64) -> Option<Lent> {
+    let entry = rings::mirrored(slot, fd)?;
+    if entry & ENTRY_FILE == 0 {
+        return None;
+    }
+    let files = core::ptr::with_exposed_provenance::<Files>(layout::FILES_BASE as usize);
+    // SAFETY: see the module; all fields are atomics.
+    let files = unsafe { &*files };
+    let place = files.places.get((entry & ENTRY_RING) as usize)?;
+    Some(Lent { place, lease: entry >> LEASE_SHIFT << LEASE_SHIFT })
+}
+
+impl Lent {
+    /// Returns the offset, as long as the file is lent as the entry says.
+    #[inline]
+    fn offset(&self) -> Option<u64> {
+        let word = self.place.word.load(SeqCst);
+        let is_lent = (word ^ self.lease) >> LEASE_SHIFT == 0 && word & TAKEN_BACK == 0;
+        is_lent.then_some(word & POSITION)
+    }
+
+    /// Moves the offset, where the file was lent until then and nobody else has moved it.
+    #[inline]
+    fn set_offset(&self, from: u64, to: u64) -> Option<()> {
+        if to > POSITION {
+            return None;
+        }
+        let (from, to) = (self.lease | from, self.lease | to);
+        self.place.word.compare_exchange(from, to, SeqCst, Relaxed).ok()?;
+        self.count();
+        Some(())
+    }
+
+    #[inline]
+    fn count(&self) {
+        let n_calls = self.place.n_calls.load(Relaxed);
+        if n_calls < COUNTED {
+            self.place.n_calls.store(n_calls + 1, Relaxed);
+        }
+    }
+
+    /// Reads what the file has from `offset` on; returns how much that is.
+    #[inline(never)]
+    fn fetch(&self, addr: u64, len: u64, offset: u64) -> Option<u64> {
+        if len == 0 || len > MAX_LEN || addr.checked_add(len)? > APPLICATION_END {
+            return None;
+        }
+        let number = u64::from(self.place.number.load(Acquire));
+        let n = u64::try_from(host::pread(number, addr, len, offset)).ok()?;
+        if n == 0 || n >= len {
+            return Some(n);
+        }
+        // Less may be all that there is, or all that there is memory for: the file's end tells.
+        let rest = host::pread(number, addr + n, len - n, offset.checked_add(n)?);
+        (rest == 0).then_some(n)
+    }
+}

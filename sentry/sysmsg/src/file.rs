@@ -1,0 +1,37 @@
+//! Files that are lent to a process: its threads read them without the sentry, by the descriptors that the
+//! process holds on the host for mappings.
+//!
+//! The sentry lends the content and the offset of an open file together ([`Place::word`]): the number of
+//! the lease and the offset. Whoever reads asks the host, and then moves the offset by one
+//! compare-and-exchange, or looks whether the word still says that the file is lent; that is when it has
+//! happened. The sentry takes the file back by setting [`TAKEN_BACK`](crate::ring::TAKEN_BACK), after which
+//! neither succeeds; it waits for nobody. A read that comes too late has brought bytes that are read again.
+//!
+//! A process that changes all this reads what it may read anyway, and moves an offset that it may move.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// How many files may be lent to a process at a time.
+pub const N_FILES: usize = 8;
+
+/// A file.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Place {
+    /// The number of the lease, `TAKEN_BACK` and the offset, as in [`crate::ring::End::word`].
+    pub word: AtomicU64,
+    /// The host's descriptor in the process.
+    pub number: AtomicU32,
+    /// How many calls have been answered since the file was lent; not counted to the end.
+    pub n_calls: AtomicU32,
+}
+
+/// All files of a process.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Files {
+    /// The index is that in an entry of [`crate::ring::Mirror`].
+    pub places: [Place; N_FILES],
+}
+
+const _: () = assert!(size_of::<Files>() == 4096);
