@@ -1,7 +1,7 @@
 //! Event counters (`eventfd(2)`) in lively use, and everything that can happen to them then.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_tests::fs::{close, pipe, read, write};
 use guest_tests::mem::{Map, PAGE, zeroed};
@@ -606,7 +606,10 @@ fn descriptors_change_under_other_threads() -> Outcome {
     });
     let mut sums = [0u64; 2];
     let mut added = 0u64;
-    for i in 0..12_000u64 {
+    // At least until both have had their turn.
+    let started = Instant::now();
+    let mut i = 0u64;
+    while i < 12_000 || (sums.contains(&0) && started.elapsed() < Duration::from_secs(20)) {
         ok!(add(number, 1));
         added += 1;
         if i % 8 == 7 {
@@ -617,6 +620,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
                 }
             }
         }
+        i += 1;
     }
     is_over.store(true, SeqCst);
     eq!(changer.join().ok(), Some(true));

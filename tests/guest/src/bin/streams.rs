@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_tests::fs::{close, pipe, read, read_all, write};
 use guest_tests::mem::{Map, PAGE, zeroed};
@@ -582,7 +582,10 @@ fn descriptors_change_under_other_threads() -> Outcome {
     let mut sums = [0u64; 2];
     let mut written = 0u64;
     let mut empty = [[0u8; 512]; 2];
-    for i in 0..12_000u64 {
+    // At least until both have had their turn.
+    let started = Instant::now();
+    let mut i = 0u64;
+    while i < 12_000 || (sums.contains(&0) && started.elapsed() < Duration::from_secs(20)) {
         written += ok!(write(number, &[1])) as u64;
         if i % 8 == 7 {
             for (k, reader) in [a_reader, b_reader].into_iter().enumerate() {
@@ -592,6 +595,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
                 }
             }
         }
+        i += 1;
     }
     is_over.store(true, SeqCst);
     eq!(changer.join().ok(), Some(true));
