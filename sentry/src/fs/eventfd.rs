@@ -22,6 +22,8 @@ const MAX: u64 = u64::MAX - 1;
 
 struct State {
     count: u64,
+    /// Whether it was last read, and not written.
+    was_read: bool,
     lending: Lending,
 }
 
@@ -40,7 +42,11 @@ impl EventFd {
     pub fn new(task: &CurrentTask, initial: u32, is_semaphore: bool) -> Arc<Self> {
         Arc::new(Self {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
-            state: Mutex::new(State { count: initial.into(), lending: Lending::new() }),
+            state: Mutex::new(State {
+                count: initial.into(),
+                was_read: false,
+                lending: Lending::new(),
+            }),
             is_semaphore,
             queue: WaitQueue::new(),
             is_lively: AtomicBool::new(false),
@@ -99,6 +105,7 @@ impl File for EventFd {
             }
             let value = if self.is_semaphore { 1 } else { state.count };
             state.count -= value;
+            state.was_read = true;
             state.lending.note_transfer(true, &self.is_lively);
             value
         };
@@ -130,6 +137,7 @@ impl File for EventFd {
                 return Err(Errno::EAGAIN);
             }
             state.count += value;
+            state.was_read = false;
             state.lending.note_transfer(true, &self.is_lively);
         }
         self.queue.notify(Events::READABLE);
@@ -194,7 +202,8 @@ impl File for EventFd {
         };
         let mut state = self.state.lock();
         let Ok(value) = u32::try_from(state.count) else { return Vec::new() };
-        if !state.lending.is_due() || self.queue.has_waiters() {
+        // Who reads what has been written is on the way to the sentry already.
+        if !state.lending.is_due(self.queue.has_waiters()) || !state.was_read {
             return Vec::new();
         }
         let kind = StreamKind::Counter { value, is_semaphore: self.is_semaphore };

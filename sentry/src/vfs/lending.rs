@@ -32,6 +32,8 @@ const WORTH: u32 = 32;
 /// After how many uses in a row a process is taken to be the only one that uses something of which all ends are the
 /// same.
 const ALONE: u32 = 8;
+/// After how many times in a row somebody is taken to wait always.
+const AWAITED: u32 = 8;
 
 /// How something is lent, or may be.
 pub struct Lending {
@@ -42,6 +44,8 @@ pub struct Lending {
     wanted: u32,
     /// Who has last used the two sides.
     users: [Option<User>; 2],
+    /// How often in a row it could have been lent, but for somebody who waited.
+    n_awaited: u32,
     /// Which side was used last, where both are the same, and how often in a row.
     last: (Side, u32),
     /// What two processes have together.
@@ -137,6 +141,7 @@ impl Lending {
             n_small: 0,
             wanted: FIRST,
             users: [None, None],
+            n_awaited: 0,
             last: (Side::First, 0),
             link: None,
         }
@@ -165,9 +170,14 @@ impl Lending {
         }
     }
 
-    /// Returns whether it is time to lend.
-    pub fn is_due(&self) -> bool {
-        self.lent.is_none() && self.are_enough()
+    /// Returns whether it is time to lend, which it is not where somebody waits; and where somebody always does, it
+    /// is not soon asked again.
+    pub fn is_due(&mut self, is_awaited: bool) -> bool {
+        self.n_awaited = if is_awaited { self.n_awaited + 1 } else { 0 };
+        if self.n_awaited >= AWAITED {
+            (self.n_awaited, self.n_small) = (0, 0);
+        }
+        !is_awaited && self.lent.is_none() && self.are_enough()
     }
 
     /// Notes who has just used a side; returns who has last used the other one.

@@ -52,14 +52,13 @@ impl Pipe {
     }
 
     /// Returns whether the pipe can be lent now.
-    fn can_be_lent(&self, state: &State) -> bool {
-        state.lending.is_due()
+    fn can_be_lent(&self, state: &mut State) -> bool {
+        let is_awaited = self.read_queue.has_waiters() || self.write_queue.has_waiters();
+        state.lending.is_due(is_awaited)
             && state.slots.is_empty()
             && state.slots.capacity() >= LENT_MAX
             && state.n_readers > 0
             && state.n_writers > 0
-            && !self.read_queue.has_waiters()
-            && !self.write_queue.has_waiters()
     }
 }
 
@@ -88,7 +87,7 @@ impl PipeEnd {
         };
         let is_packet = |file: &OpenFile| file.flags_set().contains(OpenFlags::DIRECT);
         let mut state = self.pipe.state.lock();
-        if !self.pipe.can_be_lent(&state) || is_packet(&user.file) || is_packet(&other_file) {
+        if !self.pipe.can_be_lent(&mut state) || is_packet(&user.file) || is_packet(&other_file) {
             return Vec::new();
         }
         let id = state.lending.lend(&user.streams, link, StreamKind::Bytes);
