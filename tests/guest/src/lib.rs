@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod mem;
 pub mod net;
 pub mod proc;
+pub mod quick;
 pub mod rng;
 pub mod runner;
 pub mod sig;

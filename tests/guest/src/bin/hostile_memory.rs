@@ -5,6 +5,7 @@ use guest_tests::hostile::{
 };
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
+use guest_tests::quick;
 use guest_tests::rng::Rng;
 use guest_tests::{Outcome, check, eq, fails, ok, runner, sys};
 
@@ -285,9 +286,10 @@ fn forged_files() -> Outcome {
             for i in 0..3000 {
                 let mut buf = [0u8; 100];
                 let len = 1 + random.below(100);
-                let _ = sys!(SYS_read, fd, &mut buf, len);
-                let _ = sys!(SYS_pread64, fd, &mut buf, len, random.below(40_000));
-                let _ = sys!(SYS_lseek, fd, random.below(40_000), 0);
+                let addr = buf.as_mut_ptr().expose_provenance();
+                let _ = quick::read([fd as usize, addr, len, 0]);
+                let _ = quick::pread([fd as usize, addr, len, random.below(40_000)]);
+                let _ = quick::seek([fd as usize, random.below(40_000), 0, 0]);
                 if i > 100 && random.one_in(8) {
                     forge(&mut random, &pages);
                 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use guest_tests::fs::{close, fstat, open, pipe, put, read, seek, write};
+use guest_tests::fs::{close, fstat, open, pipe, put, write};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{in_child, sleep};
+use guest_tests::quick;
 use guest_tests::rng::Rng;
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, SEEK_CUR, SEEK_END, SEEK_SET};
@@ -17,9 +18,17 @@ const LIVELY: usize = 150;
 /// How long the files are at first: more than what is kept in a small place.
 const LEN: usize = 40_000;
 
+fn read(fd: i32, buf: &mut [u8]) -> Result<usize, i32> {
+    quick::read([fd as usize, buf.as_mut_ptr().expose_provenance(), buf.len(), 0])
+}
+
 fn pread(fd: i32, buf: &mut [u8], offset: i64) -> Result<usize, i32> {
-    let len = buf.len();
-    sys!(SYS_pread64, fd, buf, len, offset)
+    let addr = buf.as_mut_ptr().expose_provenance();
+    quick::pread([fd as usize, addr, buf.len(), offset as usize])
+}
+
+fn seek(fd: i32, offset: i64, whence: i32) -> Result<usize, i32> {
+    quick::seek([fd as usize, offset as usize, whence as usize, 0])
 }
 
 fn pwrite(fd: i32, buf: &[u8], offset: i64) -> Result<usize, i32> {
@@ -468,28 +477,28 @@ fn bad_addresses() -> Outcome {
     for bad in [0, 8, map.addr + PAGE, 0x7e90_0000_0000, 1 << 63] {
         enliven(fd)?;
         ok!(seek(fd, 10, SEEK_SET));
-        fails!(sys!(SYS_read, fd, bad, 4), EFAULT);
-        fails!(sys!(SYS_pread64, fd, bad, 4, 0), EFAULT);
+        fails!(quick::read([fd as usize, bad, 4, 0]), EFAULT);
+        fails!(quick::pread([fd as usize, bad, 4, 0]), EFAULT);
         eq!(ok!(seek(fd, 0, SEEK_CUR)), 10);
     }
     // Up to where there is memory.
     enliven(fd)?;
     ok!(seek(fd, 10, SEEK_SET));
-    eq!(ok!(sys!(SYS_read, fd, map.addr + PAGE - 20, 50)), 20);
+    eq!(ok!(quick::read([fd as usize, map.addr + PAGE - 20, 50, 0])), 20);
     eq!(ok!(seek(fd, 0, SEEK_CUR)), 30);
     enliven(fd)?;
-    eq!(ok!(sys!(SYS_pread64, fd, map.addr + PAGE - 20, 50, 10)), 20);
+    eq!(ok!(quick::pread([fd as usize, map.addr + PAGE - 20, 50, 10])), 20);
     // To read-only memory.
     ok!(sys!(SYS_mprotect, map.addr, PAGE, 1));
     enliven(fd)?;
-    fails!(sys!(SYS_read, fd, map.addr, 4), EFAULT);
+    fails!(quick::read([fd as usize, map.addr, 4, 0]), EFAULT);
     eq!(ok!(seek(fd, 0, SEEK_CUR)), 30);
     // To fresh memory, into which nobody has written, and to the pages of a private mapping.
     let fresh = ok!(Map::anonymous(16 * PAGE, libc::MAP_PRIVATE));
     enliven(fd)?;
-    eq!(ok!(sys!(SYS_pread64, fd, fresh.addr, 8 * PAGE, 1)), 8 * PAGE);
+    eq!(ok!(quick::pread([fd as usize, fresh.addr, 8 * PAGE, 1])), 8 * PAGE);
     let private = ok!(sys!(SYS_mmap, 0, 8 * PAGE, 3, libc::MAP_PRIVATE, fd, 0));
-    eq!(ok!(sys!(SYS_pread64, fd, private + 5, PAGE, 3)), PAGE);
+    eq!(ok!(quick::pread([fd as usize, private + 5, PAGE, 3])), PAGE);
     for (addr, from) in [(fresh.addr, 1), (private + 5, 3)] {
         let bytes = std::ptr::with_exposed_provenance::<u8>(addr);
         // SAFETY: mapped, and so long.
@@ -500,7 +509,7 @@ fn bad_addresses() -> Outcome {
     ok!(sys!(SYS_ftruncate, fd, 3 * PAGE));
     enliven(fd)?;
     let shared = ok!(sys!(SYS_mmap, 0, 8 * PAGE, 3, libc::MAP_SHARED, fd, 0));
-    fails!(sys!(SYS_pread64, fd, shared + 4 * PAGE, 10, 0), EFAULT);
+    fails!(quick::pread([fd as usize, shared + 4 * PAGE, 10, 0]), EFAULT);
     ok!(sys!(SYS_munmap, private, 8 * PAGE));
     ok!(sys!(SYS_munmap, shared, 8 * PAGE));
     ok!(close(fd));
