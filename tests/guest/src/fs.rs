@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use crate::{SysResult, sys};
+use crate::{SysResult, quick, sys};
 
 /// Opens a path relative to the case's directory.
 pub fn open(path: &CStr, flags: i32) -> Result<i32, i32> {
@@ -52,13 +52,12 @@ pub fn write_all(fd: i32, mut content: &[u8]) -> Result<(), i32> {
 
 /// `read(2)`.
 pub fn read(fd: i32, buf: &mut [u8]) -> SysResult {
-    let len = buf.len();
-    sys!(SYS_read, fd, buf, len)
+    quick::read([fd as usize, buf.as_mut_ptr().expose_provenance(), buf.len(), 0])
 }
 
 /// `write(2)`.
 pub fn write(fd: i32, buf: &[u8]) -> SysResult {
-    sys!(SYS_write, fd, buf, buf.len())
+    quick::write([fd as usize, buf.as_ptr().expose_provenance(), buf.len(), 0])
 }
 
 /// `close(2)`.

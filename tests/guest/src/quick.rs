@@ -29,5 +29,6 @@ macro_rules! call {
 }
 
 call!(read, SYS_read, "`read(2)`.");
+call!(write, SYS_write, "`write(2)`.");
 call!(pread, SYS_pread64, "`pread64(2)`.");
 call!(seek, SYS_lseek, "`lseek(2)`.");
