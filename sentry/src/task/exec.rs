@@ -363,13 +363,17 @@ fn become_leader(task: &Arc<Task>) {
 }
 
 fn unshare_files(task: &Arc<Task>) {
-    let mut files = task.files.lock();
-    if Arc::strong_count(&files) > 1 {
-        let copy = files.fork();
-        *files = copy;
+    let files = {
+        let mut files = task.files.lock();
+        if Arc::strong_count(&files) > 1 {
+            let copy = files.fork();
+            *files = copy;
+        }
+        files.clone()
+    };
+    for file in files.remove_cloexec() {
+        files.close(&file);
     }
-    let files = files.clone();
-    drop(files.remove_cloexec());
 }
 
 fn reset_signals(task: &Arc<Task>) {

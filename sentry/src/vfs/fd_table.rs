@@ -241,7 +241,8 @@ impl FdTable {
         })
     }
 
-    /// Takes out the descriptors that exec closes, and has nothing more to do with the former memory.
+    /// Takes out the descriptors that exec closes, which are to be closed then, and has nothing more to do with the
+    /// former memory.
     pub fn remove_cloexec(&self) -> Vec<Arc<OpenFile>> {
         if let Some(streams) = self.slots.write().streams.take() {
             streams.detach();
@@ -250,7 +251,7 @@ impl FdTable {
         let slots = self.slots.read();
         let kept: Vec<_> = slots.slots.iter().flatten().map(|slot| slot.file.clone()).collect();
         drop(slots);
-        for file in kept.iter().chain(&removed) {
+        for file in kept {
             file.offset.recall();
         }
         removed

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use guest_tests::fs::{open, pipe, put, read_all, write};
-use guest_tests::mem::{Map, poke};
+use guest_tests::mem::{Map, poke, zeroed};
 use guest_tests::proc::{self, End, child, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, runner, sig, sys};
 use libc::{AT_EMPTY_PATH, AT_FDCWD, O_PATH, O_RDONLY};
@@ -417,7 +417,48 @@ fn process_files_follow() -> Outcome {
     Ok(())
 }
 
-/// Helper of `process_files_follow`: waits for the end of its input. Silent otherwise.
+/// Closing a descriptor ends the record locks of the process, exec's closing as well.
+fn record_locks_end_with_their_descriptors() -> Outcome {
+    let whole = || {
+        let mut lock = zeroed::<libc::flock>();
+        lock.l_type = libc::F_WRLCK as i16;
+        lock
+    };
+    let names = [c"ended", c"kept"];
+    for name in names {
+        ok!(put(name, b"content"));
+    }
+    let (reader, writer) = ok!(pipe(0));
+    let pid = ok!(child(|| {
+        let _ = sys!(SYS_dup2, reader, 0);
+        let _ = sys!(SYS_close, writer);
+        for (name, flag) in names.into_iter().zip([libc::O_CLOEXEC, 0]) {
+            let Ok(fd) = open(name, libc::O_RDWR | flag) else { return 97 };
+            if sys!(SYS_fcntl, fd, libc::F_SETLK, &whole()).is_err() {
+                return 98;
+            }
+        }
+        let argv =
+            [c"x".as_ptr(), c"--inline".as_ptr(), c"wait_for_end".as_ptr(), core::ptr::null()];
+        let _ = sys!(SYS_execve, cstr(&me()).as_c_str(), &argv, 0);
+        99
+    }));
+    let line = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    check!(proc::until(|| line() == b"x\0--inline\0wait_for_end\0"));
+    let mut found = Vec::new();
+    for name in names {
+        let (fd, mut probe) = (ok!(open(name, libc::O_RDWR)), whole());
+        ok!(sys!(SYS_fcntl, fd, libc::F_GETLK, &mut probe));
+        found.push(i32::from(probe.l_type));
+    }
+    eq!(found, [libc::F_UNLCK, libc::F_WRLCK]);
+    ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+    ok!(wait(pid));
+    ok!(sys!(SYS_close, writer));
+    Ok(())
+}
+
+/// Helper of others: waits for the end of its input. Silent otherwise.
 fn wait_for_end() -> Outcome {
     if std::env::args().any(|arg| arg == "--inline") {
         ok!(read_all(0));
@@ -475,5 +516,6 @@ guest_tests::cases!(
     auxiliary_vector,
     initial_stack_is_aligned,
     process_files_follow,
+    record_locks_end_with_their_descriptors,
     wait_for_end,
 );
