@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sentry_host::usage::ProcessUsage;
 use sentry_platform::AddressSpace;
 use syscalls::abi::mount::MountFlags;
+use syscalls::abi::prctl::MembarrierCmd;
 use syscalls::{Errno, SysResult};
 
 use self::in_flight::InFlight;
@@ -64,6 +65,8 @@ struct State {
     in_flight: Vec<InFlight>,
     /// The program: `/proc/PID/exe`.
     exe: Option<Arc<OpenFile>>,
+    /// The registrations of `membarrier(2)`. The host may have more: the platform has its own.
+    barriers: MembarrierCmd,
 }
 
 /// Sizes of an address space in bytes, as `/proc/PID/status` and `statm` show them.
@@ -158,8 +161,18 @@ impl MemoryManager {
         space.future_flags = VmaFlags::empty();
         space.unlock_all();
         space.peak = space.tree.totals().total;
-        let exe = state.exe.clone();
-        Ok(Self::with_state(State { space, in_flight: Vec::new(), exe }))
+        let (exe, barriers) = (state.exe.clone(), state.barriers);
+        Ok(Self::with_state(State { space, in_flight: Vec::new(), exe, barriers }))
+    }
+
+    /// Notes registrations of `membarrier(2)`; a fork inherits them.
+    pub(crate) fn register_barriers(&self, registrations: MembarrierCmd) {
+        self.state.lock().barriers.insert(registrations);
+    }
+
+    /// Returns whether these registrations of `membarrier(2)` were made.
+    pub(crate) fn has_barriers(&self, registrations: MembarrierCmd) -> bool {
+        self.state.lock().barriers.contains(registrations)
     }
 
     /// Returns the number by which the address space is told from all others.

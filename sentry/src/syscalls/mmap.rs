@@ -401,6 +401,15 @@ const MEMBARRIER_COMMANDS: MembarrierCmd = MembarrierCmd::GLOBAL
     .union(MembarrierCmd::PRIVATE_EXPEDITED_SYNC_CORE)
     .union(MembarrierCmd::REGISTER_PRIVATE_EXPEDITED_SYNC_CORE);
 
+/// The private commands, and the registrations without which they are refused.
+const MEMBARRIER_REGISTRATIONS: [(MembarrierCmd, MembarrierCmd); 2] = [
+    (MembarrierCmd::PRIVATE_EXPEDITED, MembarrierCmd::REGISTER_PRIVATE_EXPEDITED),
+    (
+        MembarrierCmd::PRIVATE_EXPEDITED_SYNC_CORE,
+        MembarrierCmd::REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
+    ),
+];
+
 /// Marks a `membarrier` whose host call is under way.
 struct MembarrierCalled;
 
@@ -410,7 +419,8 @@ pub(super) fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32) -> Ha
         let results = task.context().host_call_results();
         return Ok(results.values.last().copied().unwrap_or(Err(Errno::EINVAL))?);
     }
-    let known = MEMBARRIER_COMMANDS.contains(MembarrierCmd::from_bits_retain(command));
+    let wanted = MembarrierCmd::from_bits_retain(command);
+    let known = MEMBARRIER_COMMANDS.contains(wanted);
     if flags != 0 || !known || command.count_ones() > 1 {
         return Err(Errno::EINVAL.into());
     }
@@ -420,6 +430,13 @@ pub(super) fn sys_membarrier(task: &CurrentTask, command: u32, flags: u32) -> Ha
     if command == MembarrierCmd::GLOBAL.bits() {
         sentry_host::membarrier::global()?;
         return Ok(0);
+    }
+    for (barrier, registration) in MEMBARRIER_REGISTRATIONS {
+        if wanted == registration {
+            task.mm().register_barriers(registration);
+        } else if wanted == barrier && !task.mm().has_barriers(registration) {
+            return Err(Errno::EPERM.into());
+        }
     }
     task.queue_host_call(HostCall::Membarrier { command });
     task.remember(MembarrierCalled);

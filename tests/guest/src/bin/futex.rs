@@ -620,8 +620,22 @@ fn segment_base_is_per_thread() -> Outcome {
 fn membarrier_commands() -> Outcome {
     let commands = ok!(sys!(SYS_membarrier, 0, 0, 0));
     check!(commands & 1 != 0);
-    ok!(sys!(SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0));
-    ok!(sys!(SYS_membarrier, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0));
+    // Each of the two wants a registration of its own, which children inherit.
+    for (register, barrier) in [
+        (libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED),
+        (
+            libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
+            libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE,
+        ),
+    ] {
+        fails!(sys!(SYS_membarrier, barrier, 0, 0), EPERM);
+        ok!(sys!(SYS_membarrier, register, 0, 0));
+        ok!(sys!(SYS_membarrier, barrier, 0, 0));
+        ok!(proc::in_child(|| {
+            ok!(sys!(SYS_membarrier, barrier, 0, 0));
+            Ok(())
+        }));
+    }
     fails!(sys!(SYS_membarrier, 1 << 30, 0, 0), EINVAL);
     Ok(())
 }
