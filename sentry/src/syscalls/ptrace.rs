@@ -1,5 +1,8 @@
 //! `ptrace(2)`.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use sentry_platform::HostCallResults;
 use syscalls::abi::capability::CAP_SYS_ADMIN;
 use syscalls::abi::prctl::AUDIT_ARCH_X86_64;
@@ -23,12 +26,13 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::IntoBytes as _;
 
 use super::ids::target;
+use crate::sync::Events;
 use crate::task::ptrace::errand::{self, Errand};
 use crate::task::ptrace::link::{self, How};
 use crate::task::ptrace::stop::CallStop;
 use crate::task::ptrace::xstate::{self, MAGIC_LEN, SOFTWARE};
 use crate::task::ptrace::{Run, Tracee, memory, own, stopped};
-use crate::task::{CurrentTask, HandlerResult, access, signal};
+use crate::task::{Control, CurrentTask, HandlerResult, Restart, Task, access, signal};
 
 /// The end of the application's part of the address space.
 const USER_ADDRESS_END: u64 = 0x7fff_ffff_f000;
@@ -64,6 +68,9 @@ pub(super) fn sys_ptrace(
     }
     let other = target(task, pid)?;
     match request {
+        PTRACE_ATTACH | PTRACE_SEIZE if task.recall::<Attached>().is_some() => {
+            await_stop(task, &other)
+        }
         PTRACE_ATTACH | PTRACE_SEIZE => {
             let mut how = How::Attach;
             if request == PTRACE_SEIZE {
@@ -78,8 +85,8 @@ pub(super) fn sys_ptrace(
             if !access::may_attach(task, &other) {
                 return Err(Errno::EPERM.into());
             }
-            link::attach(task, &other, how)?;
-            Ok(0)
+            let was_stopped = link::attach(task, &other, how)?;
+            if was_stopped { await_stop(task, &other) } else { Ok(0) }
         }
         PTRACE_KILL => {
             own(task, &other)?;
@@ -92,6 +99,31 @@ pub(super) fn sys_ptrace(
             Ok(0)
         }
         _ => ask(task, stopped(task, other)?, request, addr, data),
+    }
+}
+
+/// Marks a call that has attached its tracee already.
+struct Attached;
+
+/// Waits until a tracee that was stopped when it became one is stopped for its tracer: as on Linux, other requests
+/// find it so.
+fn await_stop(task: &CurrentTask, tracee: &Arc<Task>) -> HandlerResult {
+    let waited = task.wait_for(
+        None,
+        Restart::NoIntr,
+        |waiter| vec![task.group.child_events.register(waiter, Events::READABLE, 0)],
+        || {
+            let is_over = tracee.exiting.load(Ordering::SeqCst) || !tracee.ptrace.wants_trap();
+            Ok((is_over || tracee.ptrace.is_stopped()).then_some(()))
+        },
+    );
+    match waited {
+        Err(Control::Block) => {
+            task.remember(Attached);
+            Err(Control::Block)
+        }
+        // It is attached, whatever comes.
+        _ => Ok(0),
     }
 }
 

@@ -54,11 +54,12 @@ pub(crate) fn trace_me(current: &CurrentTask) -> SysResult<()> {
     Ok(())
 }
 
-/// Makes a thread a tracee of the caller, which has the right to that.
+/// Makes a thread a tracee of the caller, which has the right to that; returns whether its process was stopped,
+/// so that it will soon be stopped for its tracer.
 ///
 /// # Errors
 /// `EPERM` where it is of the same process, traced already, or has ended.
-pub(crate) fn attach(current: &CurrentTask, task: &Arc<Task>, how: How) -> SysResult<()> {
+pub(crate) fn attach(current: &CurrentTask, task: &Arc<Task>, how: How) -> SysResult<bool> {
     if Arc::ptr_eq(&current.group, &task.group) {
         return Err(Errno::EPERM);
     }
@@ -75,12 +76,13 @@ pub(crate) fn attach(current: &CurrentTask, task: &Arc<Task>, how: How) -> SysRe
         // A standard signal always finds room.
         let _ = signal::send_to_task(task, Siginfo::new(SIGSTOP, SI_KERNEL));
     }
-    if task.group.signals.lock().stop.is_some() {
+    let is_stopped = task.group.signals.lock().stop.is_some();
+    if is_stopped {
         task.ptrace.wants_trap.store(true, Ordering::SeqCst);
     }
     run::retreat(task);
     run::interrupt(task);
-    Ok(())
+    Ok(is_stopped)
 }
 
 /// Implements `PTRACE_INTERRUPT`.

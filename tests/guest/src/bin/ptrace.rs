@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use guest_tests::fs::{close, pipe, read_all, write_all};
-use guest_tests::proc::{pid, state};
+use guest_tests::proc::{End, pid, state};
 use guest_tests::trace::{
     GET_SYSCALL_INFO, O_SYSGOOD, SYSCALL_STOP, code, end, go, message, peek, ptrace, regs,
     set_regs, siginfo, tracee, wait,
@@ -27,6 +27,22 @@ fn trace_me() -> Outcome {
     eq!(&info[..3], &[SIGSTOP, 0, 0]);
     eq!(info[4], pid);
     eq!(end(pid)?, code(7));
+    Ok(())
+}
+
+/// Who was stopped already is stopped for its tracer when `PTRACE_ATTACH` returns.
+fn attaching_to_the_stopped() -> Outcome {
+    for _ in 0..20 {
+        let pid = ok!(guest_tests::proc::child(|| {
+            let _ = sig::raise(SIGSTOP);
+            0
+        }));
+        eq!(ok!(guest_tests::proc::wait_options(pid, libc::WUNTRACED)), End::Stopped(SIGSTOP));
+        ok!(ptrace(PTRACE_ATTACH, pid, 0, 0));
+        check!(ok!(regs(pid)).rip != 0);
+        ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+        ok!(guest_tests::proc::wait(pid));
+    }
     Ok(())
 }
 
@@ -444,6 +460,7 @@ fn every_call_is_seen() -> Outcome {
 
 guest_tests::cases!(
     trace_me,
+    attaching_to_the_stopped,
     errors,
     signals,
     ignored_signals_are_seen,
