@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use guest_tests::mem::{Map, PAGE, zeroed};
 use guest_tests::proc::{End, child, sleep, tid, until, until_asleep, wait};
-use guest_tests::{Outcome, check, eq, fails, ok, proc, quick, sig, sys};
+use guest_tests::{Outcome, check, eq, fails, ok, proc, sig, sys};
 use libc::{
     FUTEX_CMP_REQUEUE, FUTEX_LOCK_PI, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_TRYLOCK_PI,
     FUTEX_UNLOCK_PI, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
@@ -617,37 +617,6 @@ fn segment_base_is_per_thread() -> Outcome {
     Ok(())
 }
 
-fn membarrier_commands() -> Outcome {
-    let commands = ok!(sys!(SYS_membarrier, 0, 0, 0));
-    check!(commands & 1 != 0);
-    // Sites that are patched under running threads are nobody's registration.
-    let (sender, receiver) = mpsc::channel::<()>();
-    let other = std::thread::spawn(move || receiver.recv());
-    for _ in 0..100 {
-        fails!(quick::read([usize::MAX, 0, 0, 0]), EBADF);
-    }
-    drop(sender);
-    let _ = other.join();
-    // Each of the two wants a registration of its own, which children inherit.
-    for (register, barrier) in [
-        (libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED),
-        (
-            libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
-            libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE,
-        ),
-    ] {
-        fails!(sys!(SYS_membarrier, barrier, 0, 0), EPERM);
-        ok!(sys!(SYS_membarrier, register, 0, 0));
-        ok!(sys!(SYS_membarrier, barrier, 0, 0));
-        ok!(proc::in_child(|| {
-            ok!(sys!(SYS_membarrier, barrier, 0, 0));
-            Ok(())
-        }));
-    }
-    fails!(sys!(SYS_membarrier, 1 << 30, 0, 0), EINVAL);
-    Ok(())
-}
-
 fn thread_names() -> Outcome {
     let (sender, receiver) = mpsc::channel();
     let (done, wait_done) = mpsc::channel::<()>();
@@ -811,7 +780,6 @@ guest_tests::cases!(
     thread_local_storage,
     segment_bases,
     segment_base_is_per_thread,
-    membarrier_commands,
     thread_names,
     waitv_waits_on_many,
     waitv_is_woken_by_any,

@@ -2,10 +2,11 @@
 //! in a page, while signals and copies of the process come between.
 
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
 
 use guest_tests::mem::{Map, PAGE};
-use guest_tests::proc::{End, child, pid, wait};
-use guest_tests::{Outcome, check, eq, ok, sig, sys};
+use guest_tests::proc::{End, child, in_child, pid, wait};
+use guest_tests::{Outcome, check, eq, fails, ok, quick, sig, sys};
 
 /// `mov $number, %eax; syscall; ret`.
 const SITE_LEN: usize = 8;
@@ -166,7 +167,39 @@ fn breakpoints_are_the_programs() -> Outcome {
     Ok(())
 }
 
+/// `membarrier(2)`: each of the private commands wants a registration of its own, which children inherit. Sites that
+/// are patched under running threads are nobody's registration.
+fn barriers_want_registrations() -> Outcome {
+    let commands = ok!(sys!(SYS_membarrier, 0, 0, 0));
+    check!(commands & 1 != 0);
+    let (sender, receiver) = mpsc::channel::<()>();
+    let other = std::thread::spawn(move || receiver.recv());
+    for _ in 0..100 {
+        fails!(quick::read([usize::MAX, 0, 0, 0]), EBADF);
+    }
+    drop(sender);
+    let _ = other.join();
+    for (register, barrier) in [
+        (libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED),
+        (
+            libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
+            libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE,
+        ),
+    ] {
+        fails!(sys!(SYS_membarrier, barrier, 0, 0), EPERM);
+        ok!(sys!(SYS_membarrier, register, 0, 0));
+        ok!(sys!(SYS_membarrier, barrier, 0, 0));
+        ok!(in_child(|| {
+            ok!(sys!(SYS_membarrier, barrier, 0, 0));
+            Ok(())
+        }));
+    }
+    fails!(sys!(SYS_membarrier, 1 << 30, 0, 0), EINVAL);
+    Ok(())
+}
+
 guest_tests::cases!(
+    barriers_want_registrations,
     threads_share_sites,
     signals_come_between,
     copies_are_made_between,
