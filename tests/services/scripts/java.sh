@@ -55,7 +55,7 @@ public class Main {
                 for (Iterator<SelectionKey> it = selector.selectedKeys().iterator(); it.hasNext();) { SelectionKey key = it.next(); it.remove();
                     if (key.isAcceptable()) { SocketChannel c = server.accept(); c.configureBlocking(false); c.register(selector, SelectionKey.OP_READ); }
                     else { SocketChannel c = (SocketChannel) key.channel(); buffer.clear(); if (c.read(buffer) < 0) { c.close(); continue; } buffer.flip(); while (buffer.hasRemaining()) c.write(buffer); } } }
-        } catch (ClosedSelectorException e) { } catch (IOException e) { System.out.println(e); } });
+        } catch (ClosedSelectorException | ConcurrentModificationException e) { } catch (IOException e) { System.out.println(e); } });
         loop.start();
         ExecutorService pool = Executors.newCachedThreadPool(); List<Future<Integer>> all = new ArrayList<>();
         for (int i = 0; i < 20; i++) all.add(pool.submit(() -> { try (Socket s = new Socket("127.0.0.1", port)) { byte[] data = new byte[5000]; Arrays.fill(data, (byte) 7); int n = 0;
