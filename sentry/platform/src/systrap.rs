@@ -8,7 +8,7 @@
 //! - [`spin`]: sees requests without rings, where a CPU is free.
 //! - [`crowd`]: sees those of many threads in turn.
 //! - [`follow`]: answers rings on their own CPU.
-//! - [`streams`]: pipes that are lent to the processes that use them.
+//! - [`streams`], [`lent_files`]: pipes, counters and files that are lent to the processes that use them.
 //! - [`serve`]: receives rings of the doorbell, hands events to their owners, reaps processes.
 //! - [`filter`]: what a stub may ask of the host.
 //!

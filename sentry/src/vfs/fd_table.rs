@@ -302,38 +302,14 @@ impl FdTable {
 }
 
 impl Teller {
-    /// Says which end of a lent stream of `of` the descriptor `fd` is, as long as it refers to `file`.
-    pub fn tell(&self, of: &Weak<dyn Streams>, fd: i32, file: &Arc<OpenFile>, stream: u64) {
-        let end = StreamEnd {
-            stream,
-            reads: file.is_readable(),
-            writes: file.is_writable(),
-            is_nonblocking: file.is_nonblocking(),
-            is_file: false,
-        };
-        self.tell_end(of, fd, file, end);
-    }
-
-    /// Says which lent file of `of` the descriptor `fd` refers to, as long as that is `file`; returns
-    /// whether it is.
-    pub fn tell_file(
+    /// Says which end of a lent stream of `of`, or which lent file, the descriptor `fd` is, as long as it refers to
+    /// `file`; returns whether it does.
+    pub fn tell(
         &self,
         of: &Weak<dyn Streams>,
         fd: i32,
         file: &Arc<OpenFile>,
-        stream: u64,
-    ) -> bool {
-        let (reads, writes, is_nonblocking) = (false, false, false);
-        let end = StreamEnd { stream, reads, writes, is_nonblocking, is_file: true };
-        self.tell_end(of, fd, file, end)
-    }
-
-    fn tell_end(
-        &self,
-        of: &Weak<dyn Streams>,
-        fd: i32,
-        file: &Arc<OpenFile>,
-        end: StreamEnd,
+        (stream, is_file): (u64, bool),
     ) -> bool {
         let Some(slots) = self.0.upgrade() else { return false };
         let slots = slots.write();
@@ -341,6 +317,13 @@ impl Teller {
         let is_its = |streams: &&Arc<dyn Streams>| ptr::addr_eq(Arc::as_ptr(streams), of.as_ptr());
         let told = slots.streams.as_ref().filter(is_its).filter(|_| is_same);
         if let Some(streams) = told {
+            let end = StreamEnd {
+                stream,
+                reads: file.is_readable(),
+                writes: file.is_writable(),
+                is_nonblocking: file.is_nonblocking(),
+                is_file,
+            };
             streams.tell(fd, end);
         }
         told.is_some()

@@ -129,7 +129,7 @@ impl User {
     /// Says that the descriptor of this user, as long as it refers to `file`, is that of a lent stream. What is
     /// said of a stream that has come back already means nothing.
     pub fn tell(&self, file: &Arc<OpenFile>, id: u64) {
-        self.teller.tell(&self.streams, self.fd, file, id);
+        self.teller.tell(&self.streams, self.fd, file, (id, false));
     }
 }
 

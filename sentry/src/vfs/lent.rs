@@ -243,7 +243,7 @@ pub fn lend(user: &StreamUser) -> Vec<HostCall> {
     offset.n_reads.store(0, Ordering::Relaxed);
     drop(state);
     let streams = Arc::downgrade(&user.streams);
-    if !user.table.teller().tell_file(&streams, user.fd, open, id) {
+    if !user.table.teller().tell(&streams, user.fd, open, (id, true)) {
         offset.recall();
     }
     Vec::new()

@@ -1,5 +1,7 @@
 //! Processes: children that run a closure, and how they ended.
 
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::{Outcome, runner, sys};
@@ -129,4 +131,19 @@ pub fn drop_root() -> Result<(), i32> {
     sys!(SYS_setresgid, 1000, 1000, 1000)?;
     sys!(SYS_setresuid, 1000, 1000, 1000)?;
     Ok(())
+}
+
+/// Starts a thread that does `body`; returns when that thread sleeps.
+pub fn start_and_sleep<T: Send + 'static>(
+    body: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let (told, started) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _ = told.send(tid());
+        body()
+    });
+    if let Ok(tid) = started.recv() {
+        until_asleep(tid);
+    }
+    thread
 }

@@ -1,6 +1,12 @@
 //! Pipes in lively use.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
 use crate::fs::{read, write};
+use crate::proc::sleep;
 use crate::{Outcome, eq, ok, sys};
 
 /// How often a pipe is used until it is in lively use.
@@ -61,5 +67,38 @@ pub fn read_records(reader: i32) -> Option<[u32; 4]> {
             next[who] = number + 1;
             n[who] += 1;
         }
+    }
+}
+
+/// A thread that makes a descriptor's number that of one file and that of another in turn.
+pub struct Changer {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<bool>,
+}
+
+impl Changer {
+    /// Starts it: `number` is that of the first one, a `pause` later that of the second one, and so on.
+    pub fn start(number: i32, of: [i32; 2], pause: Duration) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = is_over.clone();
+        let thread = std::thread::spawn(move || {
+            for fd in of.into_iter().cycle() {
+                if seen.load(SeqCst) {
+                    break;
+                }
+                if sys!(SYS_dup2, fd, number).is_err() {
+                    return false;
+                }
+                sleep(pause);
+            }
+            true
+        });
+        Self { is_over, thread }
+    }
+
+    /// Stops it; returns whether every change was made.
+    pub fn stop(self) -> Option<bool> {
+        self.is_over.store(true, SeqCst);
+        self.thread.join().ok()
     }
 }

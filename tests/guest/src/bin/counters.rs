@@ -1,12 +1,13 @@
 //! Event counters (`eventfd(2)`) in lively use, and everything that can happen to them then.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use guest_tests::fs::{close, pipe, read, write};
 use guest_tests::mem::{Map, PAGE, zeroed};
-use guest_tests::proc::{End, child, sleep, tid, until_asleep, wait};
+use guest_tests::proc::{End, child, sleep, start_and_sleep, until_asleep, wait};
 use guest_tests::rng::Rng;
+use guest_tests::stream::Changer;
 use guest_tests::{Outcome, check, eq, fails, ok, runner, sig, sys};
 use libc::{EFD_NONBLOCK, EFD_SEMAPHORE, EPOLL_CTL_ADD, EPOLL_CTL_DEL, O_NONBLOCK};
 
@@ -276,23 +277,6 @@ fn poll_and_epoll_see() -> Outcome {
         ok!(sys!(SYS_epoll_ctl, epoll, EPOLL_CTL_DEL, fd, 0));
     }
     Ok(())
-}
-
-/// Waits in another thread for what `body` does; returns when that thread sleeps.
-fn start_and_sleep<T: Send + 'static>(
-    body: impl FnOnce() -> T + Send + 'static,
-) -> std::thread::JoinHandle<T> {
-    let started = std::sync::Arc::new(AtomicI32::new(0));
-    let told = started.clone();
-    let thread = std::thread::spawn(move || {
-        told.store(tid(), SeqCst);
-        body()
-    });
-    while started.load(SeqCst) == 0 {
-        std::thread::yield_now();
-    }
-    until_asleep(started.load(SeqCst));
-    thread
 }
 
 fn sleeper_is_woken() -> Outcome {
@@ -590,20 +574,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
     // A thread uses a number while another makes it that of one counter or the other.
     let (one, other) = (ok!(counter(0, EFD_NONBLOCK)), ok!(counter(0, EFD_NONBLOCK)));
     let number = ok!(sys!(SYS_dup, one)) as i32;
-    let is_over = std::sync::Arc::new(AtomicBool::new(false));
-    let seen = is_over.clone();
-    let changer = std::thread::spawn(move || {
-        let mut n = 0;
-        while !seen.load(SeqCst) {
-            let of = if n % 2 == 0 { other } else { one };
-            if sys!(SYS_dup2, of, number).is_err() {
-                return false;
-            }
-            n += 1;
-            sleep(Duration::from_micros(300));
-        }
-        true
-    });
+    let changer = Changer::start(number, [other, one], Duration::from_micros(300));
     let mut sums = [0u64; 2];
     let mut added = 0u64;
     // At least until both have had their turn.
@@ -622,8 +593,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
         }
         i += 1;
     }
-    is_over.store(true, SeqCst);
-    eq!(changer.join().ok(), Some(true));
+    eq!(changer.stop(), Some(true));
     eq!(sums[0] + sums[1], added);
     check!(sums[0] > 0 && sums[1] > 0);
     Ok(())

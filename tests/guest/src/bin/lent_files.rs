@@ -2,7 +2,7 @@
 //! what else there is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use guest_tests::fs::{close, fstat, open, pipe, put, write};
@@ -10,6 +10,7 @@ use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{in_child, sleep};
 use guest_tests::quick;
 use guest_tests::rng::Rng;
+use guest_tests::stream::Changer;
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, SEEK_CUR, SEEK_END, SEEK_SET};
 
@@ -599,20 +600,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
     // A thread reads by a number while another makes it that of one file or the other.
     let (one, other) = (lively(c"one", 1)?, lively(c"other", 2)?);
     let number = ok!(sys!(SYS_dup, one)) as i32;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let seen = is_over.clone();
-    let changer = std::thread::spawn(move || {
-        let mut n = 0;
-        while !seen.load(SeqCst) {
-            let of = if n % 2 == 0 { other } else { one };
-            if sys!(SYS_dup2, of, number).is_err() {
-                return false;
-            }
-            n += 1;
-            sleep(Duration::from_micros(200));
-        }
-        true
-    });
+    let changer = Changer::start(number, [other, one], Duration::from_micros(200));
     let contents = [content(1), content(2)];
     let mut n = [0u32; 2];
     let mut buf = [0u8; 64];
@@ -627,8 +615,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
         n[of] += 1;
         i += 1;
     }
-    is_over.store(true, SeqCst);
-    eq!(changer.join().ok(), Some(true));
+    eq!(changer.stop(), Some(true));
     check!(n[0] > 0 && n[1] > 0);
     for fd in [one, other, number] {
         ok!(close(fd));
@@ -709,11 +696,15 @@ fn program_reads_on() -> Outcome {
     Ok(())
 }
 
+/// Returns the path of a file that was there before and may be changed, where somebody says so.
+fn changeable(variable: &str) -> Option<std::ffi::CString> {
+    std::ffi::CString::new(std::env::var_os(variable)?.into_encoded_bytes()).ok()
+}
+
 fn below_is_copied() -> Outcome {
     // A file that was there before: who writes to it has it copied, and who reads it sees that. Only where somebody
     // says which file may be changed.
-    let Some(name) = std::env::var_os("LENT_FILE") else { return Ok(()) };
-    let name = ok!(std::ffi::CString::new(name.into_encoded_bytes()).map_err(|_| libc::EINVAL));
+    let Some(name) = changeable("LENT_FILE") else { return Ok(()) };
     let fd = ok!(open(&name, O_RDONLY));
     let mut buf = [0u8; 8];
     enliven(fd)?;
@@ -733,8 +724,7 @@ fn below_is_copied() -> Outcome {
 
 fn below_is_mapped() -> Outcome {
     // The same with memory, without a call that writes.
-    let Some(name) = std::env::var_os("LENT_FILE_TO_MAP") else { return Ok(()) };
-    let name = ok!(std::ffi::CString::new(name.into_encoded_bytes()).map_err(|_| libc::EINVAL));
+    let Some(name) = changeable("LENT_FILE_TO_MAP") else { return Ok(()) };
     let fd = ok!(open(&name, O_RDWR));
     enliven(fd)?;
     let map = ok!(sys!(SYS_mmap, 0, PAGE, 3, libc::MAP_SHARED, fd, 0));
@@ -754,8 +744,7 @@ fn below_is_mapped() -> Outcome {
 
 fn below_is_cut() -> Outcome {
     // The same with a file that has become shorter, which is not copied for that.
-    let Some(name) = std::env::var_os("LENT_FILE_TO_CUT") else { return Ok(()) };
-    let name = ok!(std::ffi::CString::new(name.into_encoded_bytes()).map_err(|_| libc::EINVAL));
+    let Some(name) = changeable("LENT_FILE_TO_CUT") else { return Ok(()) };
     let fd = ok!(open(&name, O_RDONLY));
     enliven(fd)?;
     ok!(sys!(SYS_truncate, &*name, 1000));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{tid, until_asleep};
-use guest_tests::{Outcome, check, eq, ok, sig, sys};
+use guest_tests::{Outcome, check, eq, ok, sig, site, sys};
 use libc::{
     FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE,
     FUTEX_WAKE_BITSET,
@@ -17,30 +17,6 @@ const WAIT: i32 = FUTEX_WAIT | FUTEX_PRIVATE_FLAG;
 const WAKE: i32 = FUTEX_WAKE | FUTEX_PRIVATE_FLAG;
 /// So often that a site is no longer a new one.
 const OFTEN: usize = 20;
-
-/// Makes a call at a site of its own; returns its result as the C library would.
-macro_rules! site {
-    ($nr:ident $(, $arg:expr)*) => {{
-        let given: &[usize] = &[$($arg as usize),*];
-        let mut args = [0usize; 6];
-        args[..given.len()].copy_from_slice(given);
-        let ret: isize;
-        // SAFETY: each use names a call and arguments that it keeps alive.
-        unsafe {
-            core::arch::asm!(
-                "mov eax, {nr}",
-                "syscall",
-                nr = const libc::$nr,
-                lateout("rax") ret,
-                in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-                in("r10") args[3], in("r8") args[4], in("r9") args[5],
-                lateout("rcx") _, lateout("r11") _,
-                options(nostack),
-            );
-        }
-        if ret < 0 { Err(-ret as i32) } else { Ok(ret as usize) }
-    }};
-}
 
 #[inline(never)]
 fn futex(word: &AtomicU32, op: i32, value: u32, timeout: usize, bits: u32) -> Result<usize, i32> {

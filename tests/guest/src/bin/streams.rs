@@ -2,14 +2,14 @@
 //! else there is.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use guest_tests::fs::{close, pipe, read, read_all, write};
 use guest_tests::mem::{Map, PAGE, zeroed};
-use guest_tests::proc::{sleep, tid, until_asleep};
+use guest_tests::proc::{sleep, start_and_sleep};
 use guest_tests::rng::Rng;
-use guest_tests::stream::{N_RECORDS, enliven, read_records, readable, write_records};
+use guest_tests::stream::{Changer, N_RECORDS, enliven, read_records, readable, write_records};
 use guest_tests::{Outcome, check, eq, fails, ok, sig, sys};
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, O_DIRECT, O_NONBLOCK};
 
@@ -367,23 +367,6 @@ fn poll_and_epoll_see() -> Outcome {
     Ok(())
 }
 
-/// Waits in another thread for what `body` does; returns when that thread sleeps.
-fn start_and_sleep<T: Send + 'static>(
-    body: impl FnOnce() -> T + Send + 'static,
-) -> std::thread::JoinHandle<T> {
-    let started = std::sync::Arc::new(AtomicI32::new(0));
-    let told = started.clone();
-    let thread = std::thread::spawn(move || {
-        told.store(tid(), SeqCst);
-        body()
-    });
-    while started.load(SeqCst) == 0 {
-        std::thread::yield_now();
-    }
-    until_asleep(started.load(SeqCst));
-    thread
-}
-
 fn sleeper_is_woken() -> Outcome {
     let (reader, writer) = ok!(pipe(0));
     for _ in 0..6 {
@@ -565,20 +548,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
     let (a_reader, a_writer) = ok!(pipe(O_NONBLOCK));
     let (b_reader, b_writer) = ok!(pipe(O_NONBLOCK));
     let number = ok!(sys!(SYS_dup, a_writer)) as i32;
-    let is_over = std::sync::Arc::new(AtomicBool::new(false));
-    let seen = is_over.clone();
-    let changer = std::thread::spawn(move || {
-        let mut n = 0;
-        while !seen.load(SeqCst) {
-            let of = if n % 2 == 0 { b_writer } else { a_writer };
-            if sys!(SYS_dup2, of, number).is_err() {
-                return false;
-            }
-            n += 1;
-            sleep(Duration::from_micros(300));
-        }
-        true
-    });
+    let changer = Changer::start(number, [b_writer, a_writer], Duration::from_micros(300));
     let mut sums = [0u64; 2];
     let mut written = 0u64;
     let mut empty = [[0u8; 512]; 2];
@@ -597,8 +567,7 @@ fn descriptors_change_under_other_threads() -> Outcome {
         }
         i += 1;
     }
-    is_over.store(true, SeqCst);
-    eq!(changer.join().ok(), Some(true));
+    eq!(changer.stop(), Some(true));
     eq!(sums[0] + sums[1], written);
     check!(sums[0] > 0 && sums[1] > 0);
     Ok(())
