@@ -91,6 +91,12 @@ pub(crate) struct ProcessRef {
     pub(crate) start_time: u64,
 }
 
+/// A process that has been killed.
+struct Ending {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
 /// The states of the runtime specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -343,9 +349,11 @@ impl Container {
             self.state;
         // Another container's sentry lives on: it ends what was this one's with its monitor.
         let sentry = sentry.filter(|_| sandbox.is_none());
-        // The monitor first: the others die with it.
-        for process in [monitor, sentry, gofer].into_iter().flatten() {
-            process.kill_and_wait()?;
+        // The monitor first: it is not to tell of the others' ends. They die side by side.
+        let ending: Vec<_> = [monitor, sentry, gofer].into_iter().flatten().collect();
+        let ending = ending.iter().map(ProcessRef::kill).collect::<Result<Vec<_>, _>>()?;
+        for process in ending.into_iter().flatten() {
+            process.wait()?;
         }
         for cgroup in [cgroup, sentry_cgroup].into_iter().flatten() {
             cgroup.remove()?;
@@ -522,14 +530,25 @@ impl ProcessRef {
 
     /// Kills it and waits until it is gone.
     pub(crate) fn kill_and_wait(&self) -> anyhow::Result<()> {
+        self.kill()?.map_or(Ok(()), Ending::wait)
+    }
+
+    /// Kills it; `None` where it is gone already.
+    fn kill(&self) -> anyhow::Result<Option<Ending>> {
         // The pidfd first, the identity second: from then on the number cannot be reused.
-        let Ok(pidfd) = sys::pidfd_open(self.pid) else { return Ok(()) };
+        let Ok(pidfd) = sys::pidfd_open(self.pid) else { return Ok(None) };
         if !self.is_alive() {
-            return Ok(());
+            return Ok(None);
         }
         sys::send_signal(pidfd.as_fd(), libc::SIGKILL)
             .with_context(|| format!("killing process {}", self.pid))?;
-        if !sys::poll(&[pidfd.as_fd()], Some(KILL_TIMEOUT))?.contains(&true) {
+        Ok(Some(Ending { pid: self.pid, pidfd }))
+    }
+}
+
+impl Ending {
+    fn wait(self) -> anyhow::Result<()> {
+        if !sys::poll(&[self.pidfd.as_fd()], Some(KILL_TIMEOUT))?.contains(&true) {
             bail!("process {} does not die: it hangs in the host's kernel", self.pid);
         }
         Ok(())
