@@ -42,7 +42,8 @@ fn lend_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Vec<HostCall> 
 
 /// Returns how the task uses `file`, where it may be lent something.
 fn user(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Option<StreamUser> {
-    if !task.has_fast_path.load(Ordering::Relaxed) {
+    // Whoever gets a filter is told to be lent nothing any more.
+    if !task.has_fast_path.load(Ordering::Relaxed) || !task.seccomp.allows_lending() {
         return None;
     }
     let streams = task.context().address_space().streams()?;

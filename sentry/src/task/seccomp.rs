@@ -51,6 +51,8 @@ const FAST: [u64; 13] = [
     nr::FUTEX,
     nr::RT_SIGPROCMASK,
 ];
+/// Those that it answers by itself about what is lent.
+const LENT: [u64; 4] = [nr::READ, nr::WRITE, nr::PREAD64, nr::LSEEK];
 /// What a task in strict mode may do.
 const STRICT: [u64; 4] = [nr::READ, nr::WRITE, nr::EXIT, nr::RT_SIGRETURN];
 const N_WORDS: usize = nr::COUNT.div_ceil(64);
@@ -144,13 +146,23 @@ impl Seccomp {
 
     /// Returns whether the platform may answer calls by itself.
     pub(crate) fn allows_fast_path(&self) -> bool {
+        self.allows_all(&FAST)
+    }
+
+    /// Returns whether the platform may answer calls about streams and files by itself.
+    pub(crate) fn allows_lending(&self) -> bool {
+        self.allows_all(&LENT)
+    }
+
+    /// Returns whether these calls are allowed whatever their arguments.
+    fn allows_all(&self, numbers: &[u64]) -> bool {
         if !self.is_on.load(Ordering::SeqCst) {
             return true;
         }
         match &*self.mode.lock() {
             Mode::Disabled => true,
             Mode::Strict => false,
-            Mode::Filter(filters) => FAST.iter().all(|number| filters.allows(*number)),
+            Mode::Filter(filters) => numbers.iter().all(|number| filters.allows(*number)),
         }
     }
 }

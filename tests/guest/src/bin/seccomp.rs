@@ -2,8 +2,9 @@
 
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use guest_tests::fs::{close, pipe, read_all};
+use guest_tests::fs::{close, open, pipe, put, read_all};
 use guest_tests::proc::{End, child, drop_root, in_child, pid, tid, until, wait};
+use guest_tests::quick;
 use guest_tests::{Outcome, check, eq, fails, ok, sig, sys};
 use libc::{PR_GET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP};
 
@@ -372,6 +373,55 @@ fn synchronisation() -> Outcome {
     Ok(())
 }
 
+/// A length that filters are asked about.
+const REFUSED: usize = 77;
+
+/// Refuses a call whose third argument is [`REFUSED`].
+fn filter_of_length(number: i64) -> Result<usize, i32> {
+    let third = load(16 + 2 * 8);
+    let refusal = [unless(REFUSED as u32, 1), ret(ERRNO | 91), ret(ALLOW)];
+    let [other, refused, allowed] = refusal;
+    install(&[load(0), unless(number as u32, 3), third, other, refused, allowed], 0)
+}
+
+fn lively_descriptors() -> Outcome {
+    // Where a filter looks at the arguments it is asked each time, however often the answer was the same.
+    ok!(put(c"lively", &[1; 4096]));
+    let file = ok!(open(c"lively", libc::O_RDONLY)) as usize;
+    let (reader, writer) = ok!(pipe(0));
+    let [reader, writer] = [reader as usize, writer as usize];
+    let mut buf = [0u8; REFUSED];
+    let addr = buf.as_mut_ptr().expose_provenance();
+    let enliven = || -> Outcome {
+        for _ in 0..300 {
+            eq!(ok!(quick::write([writer, addr, 1, 0])), 1);
+            eq!(ok!(quick::read([reader, addr, 1, 0])), 1);
+            eq!(ok!(quick::pread([file, addr, 1, 0])), 1);
+            eq!(ok!(quick::seek([file, 3, 0, 0])), 3);
+            eq!(ok!(quick::read([file, addr, 1, 0])), 1);
+        }
+        Ok(())
+    };
+    enliven()?;
+    eq!(ok!(quick::write([writer, addr, REFUSED, 0])), REFUSED);
+    eq!(ok!(quick::read([reader, addr, REFUSED, 0])), REFUSED);
+    eq!(ok!(quick::pread([file, addr, REFUSED, 0])), REFUSED);
+    for number in [libc::SYS_write, libc::SYS_pread64, libc::SYS_read] {
+        ok!(filter_of_length(number));
+        for _ in 0..2 {
+            eq!(quick::pread([file, addr, REFUSED, 0]).is_ok(), number == libc::SYS_write);
+            if number == libc::SYS_read {
+                eq!(quick::read([file, addr, REFUSED, 0]), Err(91));
+            }
+            eq!(quick::write([writer, addr, REFUSED, 0]), Err(91));
+            enliven()?;
+        }
+    }
+    ok!(install(&[load(0), unless(libc::SYS_lseek as u32, 1), ret(ERRNO | 92), ret(ALLOW)], 0));
+    eq!(quick::seek([file, 3, 0, 0]), Err(92));
+    Ok(())
+}
+
 fn bad_programs() -> Outcome {
     let end = ret(ALLOW);
     fails!(install(&[], 0), EINVAL);
@@ -420,5 +470,6 @@ guest_tests::cases!(
     privileges,
     inheritance,
     synchronisation,
+    lively_descriptors,
     bad_programs,
 );
