@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
+pub mod file_source;
 pub mod ptrace;
 pub mod systrap;
 pub mod vdso;
@@ -14,6 +15,8 @@ use sentry_host::usage::{ProcessUsage, ThreadUsage};
 use sentry_host::window::Part;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
+
+use crate::file_source::FileSource;
 
 /// The first address that application mappings may not reach on any platform of ours.
 ///
@@ -418,13 +421,13 @@ pub trait Streams: Send + Sync {
     /// there is no room.
     fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall>;
 
-    /// Lends a file, whose content is that of `source` and whose offset is `offset`.
+    /// Lends a file with this content, whose offset is `offset`.
     ///
     /// # Errors
-    /// The calls by which the process comes to hold `source`, which it must first; none where there is no room.
+    /// The calls by which the process comes to hold what the host has of it, which it must first; none where there is no room.
     fn lend_file(
         &self,
-        source: &Arc<OwnedFd>,
+        source: &FileSource,
         offset: u64,
     ) -> Result<Arc<dyn LentFile>, Vec<HostCall>>;
 

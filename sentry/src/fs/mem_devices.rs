@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sentry_platform::file_source::FileSource;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use crate::kernel::Kernel;
@@ -98,6 +99,14 @@ impl File for Device {
                 let n = src.remaining();
                 Ok((n, at.saturating_add(n as u64)))
             }
+        }
+    }
+
+    fn lend_source(&self) -> Option<FileSource> {
+        match self.kind {
+            Kind::Null => Some(FileSource::Nothing),
+            Kind::Zero => Some(FileSource::Zeros),
+            Kind::Full | Kind::Random => None,
         }
     }
 

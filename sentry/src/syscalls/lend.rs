@@ -21,7 +21,7 @@ pub(super) fn offer(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
     }
 }
 
-/// Has the file that the task has just read by `fd` lent to its process, where that pays.
+/// Has the file that the task has just read, or the device that it has used, by `fd` lent to its process, where that pays.
 pub(super) fn offer_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
     for call in lend_file(task, fd, file) {
         task.queue_host_call(call);

@@ -75,6 +75,9 @@ pub(super) fn sys_write(
     let file = task.file(fd.0)?;
     let n = do_write(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
     lend::offer(task, fd, &file);
+    if file.file.is_same_everywhere() {
+        lend::offer_file(task, fd, &file);
+    }
     Ok(n)
 }
 

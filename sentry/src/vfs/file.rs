@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use sentry_platform::file_source::FileSource;
 use sentry_platform::{HostCall, Streams};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::landlock::AccessFs;
@@ -221,10 +222,10 @@ pub trait File: Any + Send + Sync {
         None
     }
 
-    /// Returns a host descriptor, open read-only, that is read as this file is, wherever it ends, until
-    /// [`File::lend_mark`] is recalled; the same one as long as that is so. For files that can be lent, and
-    /// whose processes may have it.
-    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
+    /// Returns what is read as this file is, wherever it ends, until [`File::lend_mark`] is recalled; the same
+    /// as long as that is so. For files that can be lent, and whose processes may have it: a host descriptor
+    /// is open read-only. A device is as well written as lent.
+    fn lend_source(&self) -> Option<FileSource> {
         None
     }
 

@@ -1,4 +1,4 @@
-//! Lending regular files that are read again and again to the processes that read them: the offset of an open
+//! Lending regular files that are read again and again, and devices that take and give nothing, to the processes that use them: the offset of an open
 //! file, and what takes it back.
 //!
 //! Who locks the offset has it back. The content stays where it is, on the host; who lets a file have its content
@@ -15,6 +15,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use sentry_platform::file_source::FileSource;
 use sentry_platform::{HostCall, LentFile};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::mount::MountFlags;
@@ -44,7 +45,7 @@ pub struct Offset {
     state: Mutex<State>,
     /// Whether the offset is lent, or has been and is the process's still.
     is_lent: AtomicBool,
-    /// How many reads there were in a row.
+    /// How many reads there were in a row, or uses of a device.
     n_reads: AtomicU32,
     /// How many there must be.
     wanted: AtomicU32,
@@ -115,7 +116,7 @@ impl Offset {
         }
     }
 
-    /// Notes that the file has been read; returns whether it may be worth lending.
+    /// Notes that the file has been read, or the device used; returns whether it may be worth lending.
     pub fn note_read(&self) -> bool {
         let n_reads = self.n_reads.load(Ordering::Relaxed).saturating_add(1);
         self.n_reads.store(n_reads, Ordering::Relaxed);
@@ -196,15 +197,19 @@ fn is_silent(open: &OpenFile) -> bool {
 
 /// Returns whether a file that is read again and again can be lent.
 pub fn can_be_lent(open: &OpenFile) -> bool {
-    let is_possible = open.is_readable() && !open.flags_set().contains(OpenFlags::DIRECT);
-    let can_be = is_possible && is_silent(open) && open.file.lend_source().is_some();
+    let source = open.file.lend_source();
+    // Of a device, whose descriptors have an end, those to write are as good.
+    let is_possible = source.is_some_and(|source| {
+        source.is_device() || open.is_readable() && !open.flags_set().contains(OpenFlags::DIRECT)
+    });
+    let can_be = is_possible && is_silent(open);
     if !can_be {
         open.offset.want_more();
     }
     can_be
 }
 
-/// Lends the file that `user` has just read, and that can be, where that is possible. Returns what its process must do for it to be
+/// Lends the file that `user` has just used, and that can be, where that is possible. Returns what its process must do for it to be
 /// possible later.
 pub fn lend(user: &StreamUser) -> Vec<HostCall> {
     let open = &user.file;
@@ -227,13 +232,14 @@ pub fn lend(user: &StreamUser) -> Vec<HostCall> {
     };
     // What has changed until here is seen below; what changes later takes it back.
     let is_noted = note(open.file.lend_mark(), &lent);
-    let is_same = |other: Arc<_>| Arc::ptr_eq(&other, &source);
+    let is_same = |other: FileSource| other.is_same(&source);
     if !is_noted || !open.file.lend_source().is_some_and(is_same) || !is_silent(open) {
         offset.want_more();
         return Vec::new();
     }
-    if let Some(path) =
-        open.path.as_ref().filter(|_| !open.flags_set().contains(OpenFlags::NOATIME))
+    if let Some(path) = &open.path
+        && !source.is_device()
+        && !open.flags_set().contains(OpenFlags::NOATIME)
     {
         touch_atime(path);
     }

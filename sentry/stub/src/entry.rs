@@ -89,6 +89,18 @@ global_asm!(
     "stub_copy_fix:",
     "mov rax, rcx",
     "ret",
+    // clear(dst, len) -> bytes that are not zero yet.
+    ".globl stub_clear",
+    ".globl stub_clear_at",
+    ".globl stub_clear_fix",
+    "stub_clear:",
+    "mov rcx, rsi",
+    "xor eax, eax",
+    "stub_clear_at:",
+    "rep stosb",
+    "stub_clear_fix:",
+    "mov rax, rcx",
+    "ret",
     // copy_string(dst, src, max) -> length with the terminator, or zero.
     ".globl stub_copy_string",
     ".globl stub_copy_string_at",
@@ -159,6 +171,9 @@ unsafe extern "C" {
     pub(crate) fn stub_copy(dst: u64, src: u64, len: u64) -> u64;
     fn stub_copy_at();
     fn stub_copy_fix();
+    pub(crate) fn stub_clear(dst: u64, len: u64) -> u64;
+    fn stub_clear_at();
+    fn stub_clear_fix();
     pub(crate) fn stub_copy_string(dst: u64, src: u64, max: u64) -> u64;
     fn stub_copy_string_at();
     fn stub_copy_string_fix();
@@ -185,6 +200,8 @@ fn addr(function: unsafe extern "C" fn()) -> u64 {
 pub(crate) fn fixup(rip: u64) -> Option<u64> {
     if rip == addr(stub_copy_at) {
         Some(addr(stub_copy_fix))
+    } else if rip == addr(stub_clear_at) {
+        Some(addr(stub_clear_fix))
     } else if rip == addr(stub_copy_string_at) {
         Some(addr(stub_copy_string_fix))
     } else if [addr(stub_cmpxchg_at), addr(stub_store_at), addr(stub_load_at)].contains(&rip) {

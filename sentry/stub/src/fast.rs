@@ -82,7 +82,9 @@ pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
         }
         SYS_PREAD64 if slot.table.load(Relaxed) != 0 => files::pread(slot, args),
         SYS_LSEEK if slot.table.load(Relaxed) != 0 => files::seek(slot, args),
-        SYS_WRITE if slot.table.load(Relaxed) != 0 => rings::write(slot, args),
+        SYS_WRITE if slot.table.load(Relaxed) != 0 => {
+            rings::write(slot, args).or_else(|| files::write(slot, args))
+        }
         SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(slot, args),
         SYS_RT_SIGPROCMASK if slot.fast.load(Relaxed) != 0 => sigprocmask(slot, args),
         SYS_SCHED_YIELD if slot.fast.load(Relaxed) != 0 => {

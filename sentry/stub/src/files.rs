@@ -1,4 +1,5 @@
-//! Reading files that are lent to the process (`sentry_sysmsg::file`): by calls of the host.
+//! Reading files that are lent to the process (`sentry_sysmsg::file`): by calls of the host; and devices, which need
+//! none.
 //!
 //! What is an error, or may not be all that there is to read, is the sentry's.
 //!
@@ -11,14 +12,19 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use sentry_sysmsg::file::{Files, Place};
 use sentry_sysmsg::layout;
-use sentry_sysmsg::ring::{ENTRY_FILE, ENTRY_RING, LEASE_SHIFT, POSITION, TAKEN_BACK};
+use sentry_sysmsg::ring::{
+    ENTRY_DEVICE, ENTRY_FILE, ENTRY_READ, ENTRY_RING, ENTRY_WRITE, ENTRY_ZEROS, LEASE_SHIFT,
+    POSITION, TAKEN_BACK,
+};
 use sentry_sysmsg::slot::Slot;
 
 use crate::fast::APPLICATION_END;
-use crate::{host, rings};
+use crate::{entry, host, rings};
 
 /// The longest read: it is not interrupted.
 const MAX_LEN: u64 = 2 << 20;
+/// The longest write to a device.
+const MAX_WRITE: u64 = 1 << 30;
 /// So many calls are counted.
 const COUNTED: u32 = 1 << 10;
 
@@ -29,13 +35,16 @@ const SEEK_CUR: u32 = 1;
 #[derive(Clone, Copy)]
 struct Lent {
     place: &'static Place,
-    lease: u64,
+    entry: u64,
 }
 
 /// `read`.
 pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
     let lent = find(slot, fd)?;
     let offset = lent.offset()?;
+    if lent.is_device() {
+        return lent.take(addr, len);
+    }
     let n = lent.fetch(addr, len, offset)?;
     lent.set_offset(offset, offset + n)?;
     Some(n.cast_signed())
@@ -45,6 +54,9 @@ pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
 pub(crate) fn pread(slot: &Slot, [fd, addr, len, offset, ..]: [u64; 6]) -> Option<i64> {
     let lent = find(slot, fd)?;
     lent.offset()?;
+    if lent.is_device() {
+        return None;
+    }
     let n = lent.fetch(addr, len, offset)?;
     // What has been read was the file's then.
     lent.offset()?;
@@ -52,10 +64,27 @@ pub(crate) fn pread(slot: &Slot, [fd, addr, len, offset, ..]: [u64; 6]) -> Optio
     Some(n.cast_signed())
 }
 
+/// `write` to a device.
+pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd)?;
+    if !lent.is_device() || lent.entry & ENTRY_WRITE == 0 {
+        return None;
+    }
+    if len == 0 || len > MAX_WRITE || addr.checked_add(len)? > APPLICATION_END {
+        return None;
+    }
+    lent.offset()?;
+    lent.count();
+    Some(len.cast_signed())
+}
+
 /// `lseek`, but for what depends on the size of the file.
 pub(crate) fn seek(slot: &Slot, [fd, by, whence, ..]: [u64; 6]) -> Option<i64> {
     let lent = find(slot, fd)?;
     let offset = lent.offset()?;
+    if lent.is_device() {
+        return None;
+    }
     let target = match whence as u32 {
         SEEK_SET => Some(by),
         SEEK_CUR => offset.checked_add_signed(by.cast_signed()),
@@ -76,15 +105,37 @@ fn find(slot: &Slot, fd: u64) -> Option<Lent> {
     // SAFETY: see the module; all fields are atomics.
     let files = unsafe { &*files };
     let place = files.places.get((entry & ENTRY_RING) as usize)?;
-    Some(Lent { place, lease: entry >> LEASE_SHIFT << LEASE_SHIFT })
+    Some(Lent { place, entry })
 }
 
 impl Lent {
+    #[inline]
+    fn is_device(&self) -> bool {
+        self.entry & ENTRY_DEVICE != 0
+    }
+
+    /// Takes what a device has that is lent.
+    #[inline]
+    fn take(&self, addr: u64, len: u64) -> Option<i64> {
+        let is_possible = self.entry & ENTRY_READ != 0 && len != 0 && len <= MAX_LEN;
+        if !is_possible || addr.checked_add(len)? > APPLICATION_END {
+            return None;
+        }
+        let n = if self.entry & ENTRY_ZEROS != 0 { len } else { 0 };
+        // The call has found its file: what becomes of the descriptor from here on does not concern it.
+        // SAFETY: the routine survives any destination.
+        if n != 0 && unsafe { entry::stub_clear(addr, n) } != 0 {
+            return None;
+        }
+        self.count();
+        Some(n.cast_signed())
+    }
+
     /// Returns the offset, as long as the file is lent as the entry says.
     #[inline]
     fn offset(&self) -> Option<u64> {
         let word = self.place.word.load(SeqCst);
-        let is_lent = (word ^ self.lease) >> LEASE_SHIFT == 0 && word & TAKEN_BACK == 0;
+        let is_lent = (word ^ self.entry) >> LEASE_SHIFT == 0 && word & TAKEN_BACK == 0;
         is_lent.then_some(word & POSITION)
     }
 
@@ -94,7 +145,8 @@ impl Lent {
         if to > POSITION {
             return None;
         }
-        let (from, to) = (self.lease | from, self.lease | to);
+        let lease = self.entry >> LEASE_SHIFT << LEASE_SHIFT;
+        let (from, to) = (lease | from, lease | to);
         self.place.word.compare_exchange(from, to, SeqCst, Relaxed).ok()?;
         self.count();
         Some(())

@@ -7,6 +7,9 @@
 //! happened. The sentry takes the file back by setting [`TAKEN_BACK`](crate::ring::TAKEN_BACK), after which
 //! neither succeeds; it waits for nobody. A read that comes too late has brought bytes that are read again.
 //!
+//! A device that takes whatever is written, and gives nothing or zeros, is lent in the same way, so that it can be
+//! taken back; it has no descriptor, and its offset stays as it is.
+//!
 //! A process that changes all this reads what it may read anyway, and moves an offset that it may move.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -20,7 +23,7 @@ pub const N_FILES: usize = 8;
 pub struct Place {
     /// The number of the lease, `TAKEN_BACK` and the offset, as in [`crate::ring::End::word`].
     pub word: AtomicU64,
-    /// The host's descriptor in the process.
+    /// The host's descriptor in the process; of a device nothing.
     pub number: AtomicU32,
     /// How many calls have been answered since the file was lent; not counted to the end.
     pub n_calls: AtomicU32,

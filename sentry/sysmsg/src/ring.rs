@@ -52,6 +52,11 @@ pub const ENTRY_COUNTER: u64 = 1 << 11;
 pub const ENTRY_SEMAPHORE: u64 = 1 << 12;
 /// In an entry of [`Mirror`]: this is no stream, but the file with that number (`crate::file`).
 pub const ENTRY_FILE: u64 = 1 << 13;
+/// In an entry of [`Mirror`]: the file is a device that takes whatever is written to it, and of which there is
+/// nothing to read.
+pub const ENTRY_DEVICE: u64 = 1 << 14;
+/// In an entry of [`Mirror`]: what is read of the device are zeros, as many as are wanted.
+pub const ENTRY_ZEROS: u64 = 1 << 15;
 
 /// Which descriptors of a process are those of lent streams and files.
 #[repr(C, align(4096))]

@@ -1,6 +1,6 @@
 //! Files that are lent to a process: the sentry's side of `sentry_sysmsg::file`.
 //!
-//! The descriptor of a lent file is pinned, so that its number means nothing else as long as the file is lent.
+//! The descriptor of a lent file, where it has one, is pinned, so that its number means nothing else as long as the file is lent.
 //! Everything in the shared memory is what the application says.
 
 use std::os::fd::OwnedFd;
@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use sentry_sysmsg::Files;
 use sentry_sysmsg::file::N_FILES;
-use sentry_sysmsg::ring::{LEASE_SHIFT, POSITION, TAKEN_BACK};
+use sentry_sysmsg::ring::{ENTRY_DEVICE, ENTRY_ZEROS, LEASE_SHIFT, POSITION, TAKEN_BACK};
 use syscalls::SysResult;
 
 use super::fds::FdCache;
 use super::lock;
 use super::region::Mapping;
 use super::streams::next_lease;
+use crate::file_source::FileSource;
 use crate::{HostCall, LentFile};
 
 /// The files of a process.
@@ -32,7 +33,10 @@ pub(super) struct LentFiles {
 struct Lent {
     lease: u64,
     place: usize,
-    number: i32,
+    /// `ENTRY_*` of a device.
+    kind: u64,
+    /// The descriptor of the host's file.
+    number: Option<i32>,
     owner: Arc<LentFiles>,
 }
 
@@ -55,10 +59,22 @@ impl LentFiles {
         Ok(self.shown.get_or_init(|| shown))
     }
 
+    /// Pins the descriptor by which the process holds a file of the host's.
+    ///
+    /// # Errors
+    /// The calls by which it comes to hold it; none where it cannot.
+    fn hold(&self, file: &Arc<OwnedFd>) -> Result<i32, Vec<HostCall>> {
+        let mut fds = lock(&self.fds);
+        if !fds.is_prompt() {
+            return Err(Vec::new());
+        }
+        fds.get(file).ok_or_else(|| vec![HostCall::HoldFile { file: Arc::clone(file) }])
+    }
+
     /// Lends a file.
     pub(super) fn lend(
         self: &Arc<Self>,
-        source: &Arc<OwnedFd>,
+        source: &FileSource,
         offset: u64,
     ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
         let shown = self.shown().map_err(|_| Vec::new())?;
@@ -68,26 +84,23 @@ impl LentFiles {
         let Some((index, (is_lent, place))) = free.filter(|_| offset <= POSITION) else {
             return Err(Vec::new());
         };
-        let mut fds = lock(&self.fds);
-        if !fds.is_prompt() {
-            return Err(Vec::new());
-        }
-        let Some(number) = fds.get(source) else {
-            return Err(vec![HostCall::HoldFile { file: Arc::clone(source) }]);
+        let (kind, number) = match source {
+            FileSource::Host(file) => (0, Some(self.hold(file)?)),
+            FileSource::Nothing => (ENTRY_DEVICE, None),
+            FileSource::Zeros => (ENTRY_DEVICE | ENTRY_ZEROS, None),
         };
-        drop(fds);
         *is_lent = true;
         let lease = next_lease();
         place.n_calls.store(0, Relaxed);
-        place.number.store(number.cast_unsigned(), SeqCst);
+        place.number.store(number.unwrap_or(-1).cast_unsigned(), SeqCst);
         place.word.store(lease << LEASE_SHIFT | offset, SeqCst);
-        Ok(Arc::new(Lent { lease, place: index, number, owner: Arc::clone(self) }))
+        Ok(Arc::new(Lent { lease, place: index, kind, number, owner: Arc::clone(self) }))
     }
 }
 
 impl LentFile for Lent {
     fn id(&self) -> u64 {
-        self.lease << LEASE_SHIFT | self.place as u64
+        self.lease << LEASE_SHIFT | self.kind | self.place as u64
     }
 
     fn take_back(&self) -> (u64, u32) {
@@ -104,7 +117,9 @@ impl Drop for Lent {
     fn drop(&mut self) {
         self.take_back();
         // In this order: before the number can be that of something else, nobody reads by it.
-        lock(&self.owner.fds).unpin(self.number);
+        if let Some(number) = self.number {
+            lock(&self.owner.fds).unpin(number);
+        }
         if let Some(is_lent) = lock(&self.owner.are_lent).get_mut(self.place) {
             *is_lent = false;
         }
@@ -122,12 +137,13 @@ mod tests {
         let region = Arc::new(memory_file(c"test", layout::REGION_LEN).unwrap());
         let fds = Arc::<Mutex<FdCache>>::default();
         let files = Arc::new(LentFiles::new(&region, &fds));
-        let calls = files.lend(&region, 7).err().unwrap();
+        let source = FileSource::Host(Arc::clone(&region));
+        let calls = files.lend(&source, 7).err().unwrap();
         assert!(matches!(calls[..], [HostCall::HoldFile { .. }]));
         let number = lock(&fds).hold_for_test(&region);
-        let lent: Vec<_> = (0..N_FILES).map(|i| files.lend(&region, i as u64).ok()).collect();
+        let lent: Vec<_> = (0..N_FILES).map(|i| files.lend(&source, i as u64).ok()).collect();
         assert!(lent.iter().all(Option::is_some));
-        assert!(files.lend(&region, 0).err().unwrap().is_empty());
+        assert!(files.lend(&source, 0).err().unwrap().is_empty());
         let shown = Mapping::of_files(&region).unwrap();
         assert_eq!(shown.places[3].number.load(Relaxed).cast_signed(), number);
         shown.places[3].word.fetch_add(5, SeqCst);
@@ -135,7 +151,19 @@ mod tests {
         assert_eq!(third.take_back().0, 8);
         assert_eq!(third.take_back().0, 8);
         drop(lent);
-        assert!(files.lend(&region, POSITION + 1).err().unwrap().is_empty());
-        assert!(files.lend(&region, POSITION).is_ok());
+        assert!(files.lend(&source, POSITION + 1).err().unwrap().is_empty());
+        assert!(files.lend(&source, POSITION).is_ok());
+    }
+
+    #[test]
+    fn a_device_is_lent_to_a_process_that_holds_nothing() {
+        let region = Arc::new(memory_file(c"test", layout::REGION_LEN).unwrap());
+        let files = Arc::new(LentFiles::new(&region, &Arc::default()));
+        let null = files.lend(&FileSource::Nothing, 3).ok().unwrap();
+        let zero = files.lend(&FileSource::Zeros, 0).ok().unwrap();
+        assert_eq!(null.id() & (ENTRY_DEVICE | ENTRY_ZEROS), ENTRY_DEVICE);
+        assert_eq!(zero.id() & (ENTRY_DEVICE | ENTRY_ZEROS), ENTRY_DEVICE | ENTRY_ZEROS);
+        assert_ne!(null.id() >> LEASE_SHIFT, zero.id() >> LEASE_SHIFT);
+        assert_eq!(null.take_back(), (3, 0));
     }
 }

@@ -18,6 +18,7 @@ use super::fds::FdCache;
 use super::lent_files::LentFiles;
 use super::lock;
 use super::region::{self, Mapping};
+use crate::file_source::FileSource;
 use crate::{
     HostCall, LentFile, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack,
 };
@@ -172,7 +173,7 @@ impl Streams for LentStreams {
 
     fn lend_file(
         &self,
-        source: &Arc<OwnedFd>,
+        source: &FileSource,
         offset: u64,
     ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
         self.files.lend(source, offset)

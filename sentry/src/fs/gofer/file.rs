@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use sentry_host::file::{self as host, Seek};
+use sentry_platform::file_source::FileSource;
 use syscalls::abi::fs::OpenFlags;
 use syscalls::{Errno, SysResult};
 
@@ -144,8 +145,8 @@ impl File for GoferFile {
         Some((self.read_only_descriptor()?, self.attr().ok()?.size))
     }
 
-    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
-        self.read_only_descriptor()
+    fn lend_source(&self) -> Option<FileSource> {
+        self.read_only_descriptor().map(FileSource::Host)
     }
 
     fn mappable(&self) -> SysResult<Arc<dyn Mappable>> {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
+use sentry_platform::file_source::FileSource;
 use syscalls::{Errno, SysResult};
 
 use super::dir::{FIRST_LOWER, FIRST_UPPER, Name};
@@ -53,7 +54,7 @@ impl File for OverlayFile {
         self.inner.read_source()
     }
 
-    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
+    fn lend_source(&self) -> Option<FileSource> {
         self.inner.lend_source()
     }
 

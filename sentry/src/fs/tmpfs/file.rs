@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use sentry_platform::file_source::FileSource;
 use syscalls::abi::capability::CAP_LINUX_IMMUTABLE;
 use syscalls::abi::fs::{FallocFlags, SEEK_DATA, SEEK_HOLE, SealFlags};
 use syscalls::abi::ioctl::{FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
@@ -128,8 +129,8 @@ impl File for RegularFile {
         Some((source, data.size()))
     }
 
-    fn lend_source(&self) -> Option<Arc<OwnedFd>> {
-        self.node.data().ok()?.write().lend_source(&self.node.shared)
+    fn lend_source(&self) -> Option<FileSource> {
+        self.node.data().ok()?.write().lend_source(&self.node.shared).map(FileSource::Host)
     }
 
     fn lend_mark(&self) -> Option<&Mark> {
