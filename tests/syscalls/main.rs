@@ -137,6 +137,7 @@ mod subjects {
             text,
             timer,
             tracing,
+            umask,
         );
     }
 
@@ -162,7 +163,8 @@ mod subjects {
             sites,
             streams,
             streams_shared,
-            text
+            text,
+            umask
         );
     }
 
@@ -248,6 +250,7 @@ mod subjects {
         text,
         timer,
         tracing,
+        umask,
         unotify,
         variants,
         xattr,

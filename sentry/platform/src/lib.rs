@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
 
-pub mod file_source;
+pub mod lent;
 pub mod ptrace;
 pub mod systrap;
 pub mod vdso;
@@ -16,7 +16,7 @@ use sentry_host::window::Part;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
-use crate::file_source::FileSource;
+use crate::lent::{FileSource, LentFile, LentMask};
 
 /// The first address that application mappings may not reach on any platform of ours.
 ///
@@ -431,6 +431,10 @@ pub trait Streams: Send + Sync {
         offset: u64,
     ) -> Result<Arc<dyn LentFile>, Vec<HostCall>>;
 
+    /// Lends a mask for the permissions of new files, which threads then change ([`Context::set_umask`]). `None`
+    /// where one is lent already.
+    fn lend_mask(&self, mask: u32) -> Option<Box<dyn LentMask>>;
+
     /// Says what the descriptor `fd` is an end of.
     fn tell(&self, fd: i32, end: StreamEnd);
 
@@ -465,17 +469,6 @@ pub struct StreamEnd {
     pub is_nonblocking: bool,
     /// Whether this is not a stream, but a file: [`LentFile::id`].
     pub is_file: bool,
-}
-
-/// A file that is lent: the process reads it, and moves its offset. Taken back when it is dropped, at the latest.
-pub trait LentFile: Send + Sync {
-    /// Returns what [`StreamEnd`] calls it.
-    fn id(&self) -> u64;
-
-    /// Takes the file back, any number of times; what threads are doing with it has happened before or
-    /// does not happen. Waits for nobody. Returns the offset and how many calls have been answered, as the
-    /// application says; these are not counted to the end.
-    fn take_back(&self) -> (u64, u32);
 }
 
 /// A stream for two processes, of which one reads and the other one writes.
@@ -704,6 +697,11 @@ pub trait Context: Send + Sync {
     /// [`Streams`]; zero where streams are not for this thread.
     fn set_table(&self, table: u64) {
         let _ = table;
+    }
+
+    /// Says which mask for the permissions of new files the thread has: [`LentMask::id`]; zero where it is lent none.
+    fn set_umask(&self, mask: u64) {
+        let _ = mask;
     }
 
     /// Gives the application the mask of blocked signals, which it may change by itself where it has a

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sentry_platform::file_source::FileSource;
+use sentry_platform::lent::FileSource;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use crate::kernel::Kernel;

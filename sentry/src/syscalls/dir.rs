@@ -5,6 +5,7 @@ use syscalls::abi::fs::{DIRENT_NAME_OFFSET, DIRENT64_NAME_OFFSET};
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use super::lend;
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::file::{DirEntry, DirSink};
 use crate::vfs::permission::{self, MAY_EXEC};
@@ -202,5 +203,8 @@ pub(super) fn sys_chroot(task: &CurrentTask, path: UserAddr) -> HandlerResult<()
 
 /// Implements `umask(2)`.
 pub(super) fn sys_umask(task: &CurrentTask, mask: u32) -> HandlerResult<u32> {
-    Ok(task.fs().set_umask(mask))
+    let fs = task.fs();
+    let old = fs.set_umask(mask);
+    lend::offer_umask(task, &fs);
+    Ok(old)
 }

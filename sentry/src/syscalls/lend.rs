@@ -1,4 +1,4 @@
-//! Lending streams and files that are in lively use to the processes that use them.
+//! Lending streams, files and masks that are in lively use to the processes that use them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +8,7 @@ use syscalls::arg::Fd;
 
 use crate::task::CurrentTask;
 use crate::vfs::file::StreamUser;
+use crate::vfs::fs_context::FsContext;
 use crate::vfs::{OpenFile, lent};
 
 /// Has the stream that the task has just used by `fd` lent to its process, where that pays.
@@ -40,10 +41,19 @@ fn lend_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Vec<HostCall> 
     user(task, fd, file).map_or_else(Vec::new, |user| lent::lend(&user))
 }
 
+/// Has the mask for new files that the task has just changed lent to its process, where that pays.
+pub(super) fn offer_umask(task: &CurrentTask, fs: &FsContext) {
+    if !fs.is_umask_lively() || !may_be_lent(task) {
+        return;
+    }
+    if let Some(streams) = task.context().address_space().streams() {
+        task.context().set_umask(fs.lend_umask(&*streams).unwrap_or(0));
+    }
+}
+
 /// Returns how the task uses `file`, where it may be lent something.
 fn user(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Option<StreamUser> {
-    // Whoever gets a filter is told to be lent nothing any more.
-    if !task.has_fast_path.load(Ordering::Relaxed) || !task.seccomp.allows_lending() {
+    if !may_be_lent(task) {
         return None;
     }
     let streams = task.context().address_space().streams()?;
@@ -54,6 +64,16 @@ fn user(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Option<StreamUser> 
     }
     task.context().set_table(table.id);
     Some(StreamUser { streams, fd: fd.0, table, file: file.clone(), creds: task.creds() })
+}
+
+/// Returns whether the task may be lent anything. Whoever gets a filter is told that it is lent nothing any more.
+fn may_be_lent(task: &CurrentTask) -> bool {
+    task.has_fast_path.load(Ordering::Relaxed) && task.seccomp.allows_lending()
+}
+
+/// Says that the task has another mask for new files from now on.
+pub(super) fn umask_changed(task: &CurrentTask) {
+    task.context().set_umask(0);
 }
 
 /// Says that the task has another descriptor table from now on.

@@ -35,6 +35,7 @@ pub(super) fn sys_unshare(task: &CurrentTask, flags: u64) -> HandlerResult<()> {
         }
     }
     namespaces::unshare(task, flags)?;
+    lend::umask_changed(task);
     if flags.contains(CloneFlags::FILES) {
         let copy = task.files().fork();
         let old = std::mem::replace(&mut *task.files.lock(), copy);

@@ -363,6 +363,9 @@ fn become_leader(task: &Arc<Task>) {
 }
 
 fn unshare_files(task: &Arc<Task>) {
+    // What is lent of it lies in the former memory.
+    let fs = task.fs.lock().clone();
+    fs.recall_umask();
     let files = {
         let mut files = task.files.lock();
         if Arc::strong_count(&files) > 1 {

@@ -158,6 +158,7 @@ fn leave(task: &Arc<Task>, status: i32) {
     // So are root and working directory given up: a zombie keeps no mount busy.
     let root = FsContext::new(task.fs().namespace());
     let fs = std::mem::replace(&mut *task.fs.lock(), root);
+    fs.recall_umask();
     drop(fs);
     crate::mm::in_flight::leave(task);
     let guard = task.kernel.tree.lock();

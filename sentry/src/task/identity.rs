@@ -51,6 +51,7 @@ pub(crate) fn update(current: &CurrentTask) {
     };
     // What it is lent may be no longer its own to use.
     current.context().set_table(0);
+    current.context().set_umask(0);
     current.has_fast_path.store(true, Ordering::Relaxed);
     current.context().set_fast_path(Some(facts));
 }

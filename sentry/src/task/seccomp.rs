@@ -52,7 +52,7 @@ const FAST: [u64; 13] = [
     nr::RT_SIGPROCMASK,
 ];
 /// Those that it answers by itself about what is lent.
-const LENT: [u64; 4] = [nr::READ, nr::WRITE, nr::PREAD64, nr::LSEEK];
+const LENT: [u64; 5] = [nr::READ, nr::WRITE, nr::PREAD64, nr::LSEEK, nr::UMASK];
 /// What a task in strict mode may do.
 const STRICT: [u64; 4] = [nr::READ, nr::WRITE, nr::EXIT, nr::RT_SIGRETURN];
 const N_WORDS: usize = nr::COUNT.div_ceil(64);
@@ -149,7 +149,7 @@ impl Seccomp {
         self.allows_all(&FAST)
     }
 
-    /// Returns whether the platform may answer calls about streams and files by itself.
+    /// Returns whether the platform may answer calls about streams, files and masks by itself.
     pub(crate) fn allows_lending(&self) -> bool {
         self.allows_all(&LENT)
     }

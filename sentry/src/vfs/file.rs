@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use sentry_platform::file_source::FileSource;
+use sentry_platform::lent::FileSource;
 use sentry_platform::{HostCall, Streams};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::landlock::AccessFs;

@@ -1,8 +1,11 @@
 //! Root, working directory, umask and mount namespace: what `CLONE_FS` shares.
+//!
+//! A umask that is changed again and again is lent to the process whose threads do so; everybody else may still see
+//! it. Whoever changes it here takes it back.
 
+use sentry_platform::Streams;
+use sentry_platform::lent::LentMask;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use syscalls::SysResult;
 
 use super::mount::MountNamespace;
@@ -15,10 +18,41 @@ struct Places {
     cwd: Path,
 }
 
+/// After how many changes a umask is lent for the first time, and how many its process must have made for it to have
+/// been worth it.
+const FIRST: u32 = 16;
+/// After how many it is, at the latest.
+const MAX: u32 = 1 << 16;
+
+struct Umask {
+    /// The mask, where it is not lent.
+    value: u32,
+    lent: Option<Box<dyn LentMask>>,
+    /// How many changes there were since it was lent, and must be.
+    n_changes: u32,
+    wanted: u32,
+}
+
+impl Umask {
+    fn new(value: u32) -> Mutex<Self> {
+        Mutex::new(Self { value, lent: None, n_changes: 0, wanted: FIRST })
+    }
+
+    fn take_back(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            let (value, n_changes) = lent.take_back();
+            self.value = value & 0o777;
+            self.n_changes = 0;
+            self.wanted =
+                if n_changes >= FIRST { FIRST } else { self.wanted.saturating_mul(2).min(MAX) };
+        }
+    }
+}
+
 /// Root, working directory, umask and mount namespace.
 pub struct FsContext {
     places: RwLock<Places>,
-    umask: AtomicU32,
+    umask: Mutex<Umask>,
     namespace: Mutex<Arc<MountNamespace>>,
 }
 
@@ -28,7 +62,7 @@ impl FsContext {
         let root = namespace.root();
         Arc::new(Self {
             places: RwLock::new(Places { cwd: root.clone(), root }),
-            umask: AtomicU32::new(0o022),
+            umask: Umask::new(0o022),
             namespace: Mutex::new(namespace),
         })
     }
@@ -38,7 +72,7 @@ impl FsContext {
         let (root, cwd) = self.root_and_cwd();
         Arc::new(Self {
             places: RwLock::new(Places { root, cwd }),
-            umask: AtomicU32::new(self.umask()),
+            umask: Umask::new(self.umask()),
             namespace: Mutex::new(self.namespace()),
         })
     }
@@ -85,12 +119,39 @@ impl FsContext {
 
     /// Returns the file creation mask.
     pub fn umask(&self) -> u32 {
-        self.umask.load(Ordering::Relaxed)
+        let umask = self.umask.lock();
+        umask.lent.as_ref().map_or(umask.value, |lent| lent.get() & 0o777)
     }
 
     /// Changes the file creation mask; returns the old one.
     pub fn set_umask(&self, umask: u32) -> u32 {
-        self.umask.swap(umask & 0o777, Ordering::Relaxed)
+        let mut own = self.umask.lock();
+        own.take_back();
+        own.n_changes = own.n_changes.saturating_add(1);
+        std::mem::replace(&mut own.value, umask & 0o777)
+    }
+
+    /// Returns whether the mask is changed so often that it may be worth lending.
+    pub fn is_umask_lively(&self) -> bool {
+        let umask = self.umask.lock();
+        umask.n_changes >= umask.wanted
+    }
+
+    /// Lends the mask to the process with these streams, unless it is lent or the process has another; returns what
+    /// it is called there.
+    pub fn lend_umask(&self, streams: &dyn Streams) -> Option<u64> {
+        let mut umask = self.umask.lock();
+        umask.n_changes = 0;
+        if umask.lent.is_none() {
+            umask.lent = streams.lend_mask(umask.value);
+            return umask.lent.as_ref().map(|lent| lent.id());
+        }
+        None
+    }
+
+    /// Takes the mask back, for a process that uses its memory no more.
+    pub fn recall_umask(&self) {
+        self.umask.lock().take_back();
     }
 
     /// Returns the mount namespace.

@@ -15,8 +15,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use sentry_platform::file_source::FileSource;
-use sentry_platform::{HostCall, LentFile};
+use sentry_platform::HostCall;
+use sentry_platform::lent::{FileSource, LentFile};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::mount::MountFlags;
 

@@ -1,6 +1,8 @@
 //! Reading files that are lent to the process (`sentry_sysmsg::file`): by calls of the host; and devices, which need
 //! none.
 //!
+//! And the mask for the permissions of new files.
+//!
 //! What is an error, or may not be all that there is to read, is the sentry's.
 //!
 //! # Safety
@@ -10,7 +12,7 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use sentry_sysmsg::file::{Files, Place};
+use sentry_sysmsg::file::{CHANGES_SHIFT, Files, Place, UMASK};
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
     ENTRY_DEVICE, ENTRY_FILE, ENTRY_READ, ENTRY_RING, ENTRY_WRITE, ENTRY_ZEROS, LEASE_SHIFT,
@@ -94,6 +96,30 @@ pub(crate) fn seek(slot: &Slot, [fd, by, whence, ..]: [u64; 6]) -> Option<i64> {
     Some(target.cast_signed())
 }
 
+/// `umask`.
+pub(crate) fn umask(slot: &Slot, [mask, ..]: [u64; 6]) -> Option<i64> {
+    if slot.fast.load(Relaxed) == 0 {
+        return None;
+    }
+    let lease = slot.umask.load(Relaxed);
+    let place = &files().umask;
+    let word = place.load(SeqCst);
+    if (word ^ lease) >> LEASE_SHIFT != 0 || word & TAKEN_BACK != 0 {
+        return None;
+    }
+    let counted = (word & POSITION & !UMASK).wrapping_add(1 << CHANGES_SHIFT) & POSITION;
+    place.compare_exchange(word, lease | counted | mask & UMASK, SeqCst, Relaxed).ok()?;
+    Some((word & UMASK).cast_signed())
+}
+
+/// Returns what is lent to the process besides streams.
+#[inline]
+fn files() -> &'static Files {
+    let files = core::ptr::with_exposed_provenance::<Files>(layout::FILES_BASE as usize);
+    // SAFETY: see the module; all fields are atomics.
+    unsafe { &*files }
+}
+
 /// Returns the lent file that the descriptor refers to, where the thread may use it here.
 #[inline]
 fn find(slot: &Slot, fd: u64) -> Option<Lent> {
@@ -101,10 +127,7 @@ fn find(slot: &Slot, fd: u64) -> Option<Lent> {
     if entry & ENTRY_FILE == 0 {
         return None;
     }
-    let files = core::ptr::with_exposed_provenance::<Files>(layout::FILES_BASE as usize);
-    // SAFETY: see the module; all fields are atomics.
-    let files = unsafe { &*files };
-    let place = files.places.get((entry & ENTRY_RING) as usize)?;
+    let place = files().places.get((entry & ENTRY_RING) as usize)?;
     Some(Lent { place, entry })
 }
 

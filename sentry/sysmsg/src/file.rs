@@ -10,12 +10,20 @@
 //! A device that takes whatever is written, and gives nothing or zeros, is lent in the same way, so that it can be
 //! taken back; it has no descriptor, and its offset stays as it is.
 //!
-//! A process that changes all this reads what it may read anyway, and moves an offset that it may move.
+//! So is the mask for the permissions of new files, to the threads of a process that share one: [`Files::umask`] is the
+//! number of the lease, [`TAKEN_BACK`](crate::ring::TAKEN_BACK), how often it has been changed so, and the mask.
+//!
+//! A process that changes all this reads what it may read anyway, and moves an offset and sets a mask as it may.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// How many files may be lent to a process at a time.
 pub const N_FILES: usize = 8;
+
+/// In [`Files::umask`]: the mask.
+pub const UMASK: u64 = 0o777;
+/// In [`Files::umask`]: by how much the number of changes is shifted, which starts again when it is too large.
+pub const CHANGES_SHIFT: u32 = 9;
 
 /// A file.
 #[repr(C, align(64))]
@@ -35,6 +43,8 @@ pub struct Place {
 pub struct Files {
     /// The index is that in an entry of [`crate::ring::Mirror`].
     pub places: [Place; N_FILES],
+    /// The mask for the permissions of new files, of the threads with this lease ([`crate::slot::Slot::umask`]).
+    pub umask: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Files>() == 4096);

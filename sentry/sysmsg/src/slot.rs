@@ -254,6 +254,9 @@ pub struct Slot {
     pub fast: AtomicU32,
     /// The number of the thread's descriptor table, where streams may be lent to its process; else zero.
     pub table: AtomicU64,
+    /// The number of the lease of the thread's mask for the permissions of new files, shifted as in
+    /// [`crate::file::Files::umask`]; zero where it is not lent to it.
+    pub umask: AtomicU64,
     /// Whether signals may be pending, so that the mask is not the stub's to change.
     pub signals_pending: AtomicU32,
     /// The blocked signals, while the application runs.

@@ -162,6 +162,7 @@ impl SystrapContext {
         slot.interrupt.store(0, Relaxed);
         slot.fast.store(0, Relaxed);
         slot.table.store(0, Relaxed);
+        slot.umask.store(0, Relaxed);
         // Until the owner has looked.
         slot.signals_pending.store(1, Relaxed);
         slot.in_use.store(1, Relaxed);

@@ -4,11 +4,12 @@
 //! Everything in the shared memory is what the application says.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use sentry_sysmsg::Files;
-use sentry_sysmsg::file::N_FILES;
+use sentry_sysmsg::file::{CHANGES_SHIFT, N_FILES, UMASK};
 use sentry_sysmsg::ring::{ENTRY_DEVICE, ENTRY_ZEROS, LEASE_SHIFT, POSITION, TAKEN_BACK};
 use syscalls::SysResult;
 
@@ -16,8 +17,8 @@ use super::fds::FdCache;
 use super::lock;
 use super::region::Mapping;
 use super::streams::next_lease;
-use crate::file_source::FileSource;
-use crate::{HostCall, LentFile};
+use crate::HostCall;
+use crate::lent::{FileSource, LentFile, LentMask};
 
 /// The files of a process.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct LentFiles {
     /// What the process sees, once there was a file.
     shown: OnceLock<Mapping<Files>>,
     are_lent: Mutex<[bool; N_FILES]>,
+    is_mask_lent: AtomicBool,
 }
 
 /// A file that is lent.
@@ -40,6 +42,12 @@ struct Lent {
     owner: Arc<LentFiles>,
 }
 
+/// A mask for the permissions of new files that is lent.
+struct Mask {
+    lease: u64,
+    owner: Arc<LentFiles>,
+}
+
 impl LentFiles {
     /// Creates the sentry's side for the process with this region, which holds these files.
     pub(super) fn new(region: &Arc<OwnedFd>, fds: &Arc<Mutex<FdCache>>) -> Self {
@@ -48,6 +56,7 @@ impl LentFiles {
             fds: Arc::clone(fds),
             shown: OnceLock::new(),
             are_lent: Mutex::default(),
+            is_mask_lent: AtomicBool::new(false),
         }
     }
 
@@ -95,6 +104,49 @@ impl LentFiles {
         place.number.store(number.unwrap_or(-1).cast_unsigned(), SeqCst);
         place.word.store(lease << LEASE_SHIFT | offset, SeqCst);
         Ok(Arc::new(Lent { lease, place: index, kind, number, owner: Arc::clone(self) }))
+    }
+}
+
+impl LentFiles {
+    /// Lends a mask for the permissions of new files, unless one is lent.
+    pub(super) fn lend_mask(self: &Arc<Self>, mask: u32) -> Option<Box<dyn LentMask>> {
+        let shown = self.shown().ok()?;
+        if self.is_mask_lent.swap(true, SeqCst) {
+            return None;
+        }
+        let lease = next_lease();
+        shown.umask.store(lease << LEASE_SHIFT | u64::from(mask) & UMASK, SeqCst);
+        Some(Box::new(Mask { lease, owner: Arc::clone(self) }))
+    }
+}
+
+impl Mask {
+    fn read(word: u64) -> u32 {
+        u32::try_from(word & UMASK).unwrap_or(0)
+    }
+}
+
+impl LentMask for Mask {
+    fn id(&self) -> u64 {
+        self.lease << LEASE_SHIFT
+    }
+
+    fn get(&self) -> u32 {
+        self.owner.shown.get().map_or(0, |shown| Self::read(shown.umask.load(SeqCst)))
+    }
+
+    fn take_back(&self) -> (u32, u32) {
+        let Some(shown) = self.owner.shown.get() else { return (0, 0) };
+        let word = shown.umask.fetch_or(TAKEN_BACK, SeqCst);
+        let n_changes = (word & POSITION) >> CHANGES_SHIFT;
+        (Self::read(word), u32::try_from(n_changes).unwrap_or(0))
+    }
+}
+
+impl Drop for Mask {
+    fn drop(&mut self) {
+        self.take_back();
+        self.owner.is_mask_lent.store(false, SeqCst);
     }
 }
 
@@ -153,6 +205,24 @@ mod tests {
         drop(lent);
         assert!(files.lend(&source, POSITION + 1).err().unwrap().is_empty());
         assert!(files.lend(&source, POSITION).is_ok());
+    }
+
+    #[test]
+    fn one_mask_is_lent() {
+        let region = Arc::new(memory_file(c"test", layout::REGION_LEN).unwrap());
+        let files = Arc::new(LentFiles::new(&region, &Arc::default()));
+        let mask = files.lend_mask(0o7027).unwrap();
+        assert!(files.lend_mask(0).is_none());
+        assert_eq!(mask.get(), 0o027);
+        let shown = Mapping::of_files(&region).unwrap();
+        let word = shown.umask.load(Relaxed);
+        assert_eq!(word, mask.id() | 0o027);
+        shown.umask.store(mask.id() | 3 << CHANGES_SHIFT | 0o777, Relaxed);
+        assert_eq!((mask.get(), mask.take_back()), (0o777, (0o777, 3)));
+        shown.umask.store(u64::MAX, Relaxed);
+        assert_eq!((mask.get(), mask.take_back()), (0o777, (0o777, (1 << 23) - 1)));
+        drop(mask);
+        assert_ne!(files.lend_mask(0).unwrap().id(), word & !UMASK);
     }
 
     #[test]

@@ -18,10 +18,8 @@ use super::fds::FdCache;
 use super::lent_files::LentFiles;
 use super::lock;
 use super::region::{self, Mapping};
-use crate::file_source::FileSource;
-use crate::{
-    HostCall, LentFile, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack,
-};
+use crate::lent::{FileSource, LentFile, LentMask};
+use crate::{HostCall, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack};
 
 /// How many streams between two processes there may be. Each has a descriptor until both have it.
 const MAX_LINKS: usize = 512;
@@ -177,6 +175,10 @@ impl Streams for LentStreams {
         offset: u64,
     ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
         self.files.lend(source, offset)
+    }
+
+    fn lend_mask(&self, mask: u32) -> Option<Box<dyn LentMask>> {
+        self.files.lend_mask(mask)
     }
 
     fn tell(&self, fd: i32, end: StreamEnd) {

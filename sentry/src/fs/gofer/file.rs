@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use sentry_host::file::{self as host, Seek};
-use sentry_platform::file_source::FileSource;
+use sentry_platform::lent::FileSource;
 use syscalls::abi::fs::OpenFlags;
 use syscalls::{Errno, SysResult};
 

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use sentry_platform::file_source::FileSource;
+use sentry_platform::lent::FileSource;
 use syscalls::{Errno, SysResult};
 
 use super::dir::{FIRST_LOWER, FIRST_UPPER, Name};

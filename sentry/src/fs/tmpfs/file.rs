@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use sentry_platform::file_source::FileSource;
+use sentry_platform::lent::FileSource;
 use syscalls::abi::capability::CAP_LINUX_IMMUTABLE;
 use syscalls::abi::fs::{FallocFlags, SEEK_DATA, SEEK_HOLE, SealFlags};
 use syscalls::abi::ioctl::{FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};

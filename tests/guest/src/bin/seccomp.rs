@@ -399,9 +399,11 @@ fn lively_descriptors() -> Outcome {
             eq!(ok!(quick::pread([file, addr, 1, 0])), 1);
             eq!(ok!(quick::seek([file, 3, 0, 0])), 3);
             eq!(ok!(quick::read([file, addr, 1, 0])), 1);
+            eq!(ok!(quick::umask([0o22, 0, 0, 0])), 0o22);
         }
         Ok(())
     };
+    ok!(quick::umask([0o22, 0, 0, 0]));
     enliven()?;
     eq!(ok!(quick::write([writer, addr, REFUSED, 0])), REFUSED);
     eq!(ok!(quick::read([reader, addr, REFUSED, 0])), REFUSED);
@@ -417,8 +419,11 @@ fn lively_descriptors() -> Outcome {
             enliven()?;
         }
     }
-    ok!(install(&[load(0), unless(libc::SYS_lseek as u32, 1), ret(ERRNO | 92), ret(ALLOW)], 0));
+    for number in [libc::SYS_lseek, libc::SYS_umask] {
+        ok!(filter(number, ERRNO | 92));
+    }
     eq!(quick::seek([file, 3, 0, 0]), Err(92));
+    eq!(quick::umask([0, 0, 0, 0]), Err(92));
     Ok(())
 }
 

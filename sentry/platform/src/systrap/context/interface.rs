@@ -304,6 +304,10 @@ impl Context for SystrapContext {
         self.slot.table.renew(table);
     }
 
+    fn set_umask(&self, mask: u64) {
+        self.slot.umask.renew(mask);
+    }
+
     fn set_signal_mask(&self, mask: u64) {
         self.slot.signal_mask.renew(mask);
     }
