@@ -85,6 +85,8 @@ struct Core {
     heard_ns: u64,
     /// What the last segment has told the peer.
     told: Option<Told>,
+    /// Frames that leave when the lock is given back.
+    acks: Vec<Vec<u8>>,
     /// How often the peer has been asked since whether it is there, and when for the last time.
     n_probes: u32,
     probed_ns: u64,
@@ -191,6 +193,7 @@ impl Core {
             limit_ns: NEVER,
             heard_ns: now_ns,
             told: None,
+            acks: Vec::new(),
             n_probes: 0,
             probed_ns: now_ns,
         })
@@ -351,8 +354,7 @@ impl Link {
             disguised = device::disguise(packet.payload, (self.local.ip, self.remote.ip));
             &disguised
         };
-        {
-            let mut core = self.core.lock();
+        let is_wanted = self.with_core(|core| {
             if core.is_over {
                 return false;
             }
@@ -367,10 +369,10 @@ impl Link {
             core.acknowledge(now_ns);
             let before = core.state();
             let had = core.n_readable();
-            self.poll(&mut core, Some(bytes), now_ns);
+            self.poll(core, Some(bytes), now_ns);
             if before == State::SynSent {
                 // The window is told before anything that it allows comes.
-                self.poll(&mut core, None, now_ns);
+                self.poll(core, None, now_ns);
             }
             let after = core.state();
             let is_dead =
@@ -394,8 +396,23 @@ impl Link {
                 // Nobody will ever read this.
                 core.abort(None);
             }
+            true
+        });
+        is_wanted && !self.is_touched.swap(true, Ordering::SeqCst)
+    }
+
+    /// Locks the connection, and then sends what it has to acknowledge: the host may do all that the peer
+    /// does upon that before it comes back, down to sending what comes next.
+    fn with_core<T>(&self, work: impl FnOnce(&mut Core) -> T) -> T {
+        let (result, acks) = {
+            let mut core = self.core.lock();
+            (work(&mut core), std::mem::take(&mut core.acks))
+        };
+        for mut frame in acks {
+            // One that has no way is one that was lost.
+            let _ = self.stack.output(&mut frame, self.local.ip, self.remote.ip);
         }
-        !self.is_touched.swap(true, Ordering::SeqCst)
+        result
     }
 
     /// Lets smoltcp work: on a packet, and on what there is to be sent.
@@ -410,6 +427,7 @@ impl Link {
             core.interface.poll_egress(now, &mut device, &mut core.sockets);
         }
         let sent = device.sent;
+        core.acks.append(&mut device.acks);
         let socket = core.sockets.get::<Socket<'static>>(core.handle);
         if let Some(ack) = sent.ack {
             let room = socket.recv_capacity().saturating_sub(socket.recv_queue());
@@ -424,14 +442,13 @@ impl Link {
     pub(in crate::net) fn answer(self: &Arc<Self>) {
         self.is_touched.store(false, Ordering::SeqCst);
         let now_ns = self.stack.now_ns();
-        let news = {
-            let mut core = self.core.lock();
-            self.send_pending(&mut core, now_ns);
-            let mut news = self.news(&mut core);
+        let news = self.with_core(|core| {
+            self.send_pending(core, now_ns);
+            let mut news = self.news(core);
             news.events |= Events::READABLE;
-            self.schedule(&mut core, now_ns);
+            self.schedule(core, now_ns);
             news
-        };
+        });
         self.tell(news);
     }
 
@@ -439,24 +456,23 @@ impl Link {
     pub(super) fn tick(self: &Arc<Self>) {
         self.scheduled_ns.store(NEVER, Ordering::SeqCst);
         let now_ns = self.stack.now_ns();
-        let news = {
-            let mut core = self.core.lock();
+        let news = self.with_core(|core| {
             if !core.is_over && !core.is_awaiting() && core.is_up && !self.is_kept_alive() {
                 // Nothing is expected of the peer.
                 core.heard_ns = now_ns;
             }
-            let is_stalled = core.is_awaiting() && now_ns >= self.stalls_at_ns(&core);
+            let is_stalled = core.is_awaiting() && now_ns >= self.stalls_at_ns(core);
             if now_ns >= core.limit_ns || is_stalled {
                 let error = (!core.is_orphan).then_some(Errno::ETIMEDOUT);
                 core.abort(error);
             }
-            self.keep_alive(&mut core, now_ns);
+            self.keep_alive(core, now_ns);
             core.be_patient(now_ns);
-            self.send_pending(&mut core, now_ns);
-            let news = self.news(&mut core);
-            self.schedule(&mut core, now_ns);
+            self.send_pending(core, now_ns);
+            let news = self.news(core);
+            self.schedule(core, now_ns);
             news
-        };
+        });
         self.tell(news);
     }
 
@@ -628,7 +644,16 @@ impl Link {
             return Err(Errno::EINVAL);
         }
         let now_ns = self.stack.now_ns();
-        let mut core = self.core.lock();
+        self.with_core(|core| self.recv_locked(core, dst, flags, now_ns))
+    }
+
+    fn recv_locked(
+        self: &Arc<Self>,
+        core: &mut Core,
+        dst: &mut dyn IoSink,
+        flags: MsgFlags,
+        now_ns: u64,
+    ) -> SysResult<usize> {
         let n_readable = core.n_readable();
         if n_readable == 0 {
             if core.has_fin {
@@ -663,8 +688,8 @@ impl Link {
             }
         }
         // The peer may be waiting for room.
-        self.send_pending(&mut core, now_ns);
-        self.schedule(&mut core, now_ns);
+        self.send_pending(core, now_ns);
+        self.schedule(core, now_ns);
         Ok(n)
     }
 

@@ -370,6 +370,11 @@ impl Segment {
         self.flags & flag != 0
     }
 
+    /// Returns whether this does nothing but acknowledge, or tell of room.
+    pub(in crate::net) fn is_ack(&self) -> bool {
+        self.len == 0 && self.has(ACK) && !self.has(SYN | FIN | RST)
+    }
+
     /// Returns the segment that refuses this one.
     pub(in crate::net) fn refusal(&self, from: IpAddr, to: IpAddr) -> Vec<u8> {
         let mut bytes = vec![0; 20];

@@ -1,5 +1,5 @@
 //! The wire of one connection, as smoltcp sees it: at most one packet comes in, and what goes out
-//! goes to the stack at once.
+//! goes to the stack at once, but for acknowledgements.
 //!
 //! smoltcp leaves the cutting of long segments to the host for IPv4 only. A connection of IPv6 is one
 //! of IPv4 to it, between addresses that never leave this file: the headers change on the way.
@@ -109,6 +109,8 @@ pub(super) struct Sent {
 pub(super) struct Device<'a> {
     pub(super) incoming: Option<&'a [u8]>,
     pub(super) sent: Sent,
+    /// Acknowledgements without data, which are to be sent.
+    pub(super) acks: Vec<Vec<u8>>,
     stack: &'a Stack,
     mtu: usize,
     addrs: (IpAddr, IpAddr),
@@ -116,7 +118,7 @@ pub(super) struct Device<'a> {
 
 impl<'a> Device<'a> {
     pub(super) fn new(stack: &'a Stack, mtu: usize, addrs: (IpAddr, IpAddr)) -> Self {
-        Self { incoming: None, sent: Sent::default(), stack, mtu, addrs }
+        Self { incoming: None, sent: Sent::default(), acks: Vec::new(), stack, mtu, addrs }
     }
 }
 
@@ -131,6 +133,7 @@ impl RxToken for Incoming<'_> {
 pub(super) struct Outgoing<'a> {
     stack: &'a Stack,
     sent: &'a mut Sent,
+    acks: &'a mut Vec<Vec<u8>>,
     addrs: (IpAddr, IpAddr),
     meta: PacketMeta,
 }
@@ -173,8 +176,12 @@ impl TxToken for Outgoing<'_> {
             }
             let size = self.meta.segmentation_offload_size.map(std::num::NonZeroU16::get);
             wire::offload(frame, wire::PROTOCOL_TCP, size);
-            // A packet without a way is one that was lost.
-            let _ = self.stack.output(frame, from, to);
+            if segment.is_some_and(|segment| segment.is_ack()) {
+                self.acks.push(frame.to_vec());
+            } else {
+                // A packet without a way is one that was lost.
+                let _ = self.stack.output(frame, from, to);
+            }
             result
         })
     }
@@ -203,6 +210,7 @@ impl phy::Device for Device<'_> {
         Some(Outgoing {
             stack: self.stack,
             sent: &mut self.sent,
+            acks: &mut self.acks,
             addrs: self.addrs,
             meta: PacketMeta::default(),
         })

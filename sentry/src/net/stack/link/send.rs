@@ -146,7 +146,16 @@ impl Link {
         flags: MsgFlags,
     ) -> SysResult<usize> {
         let now_ns = self.stack.now_ns();
-        let mut core = self.core.lock();
+        self.with_core(|core| self.send_locked(core, src, flags, now_ns))
+    }
+
+    fn send_locked(
+        self: &Arc<Self>,
+        core: &mut Core,
+        src: &mut dyn IoSource,
+        flags: MsgFlags,
+        now_ns: u64,
+    ) -> SysResult<usize> {
         if let Some(error) = core.error.take() {
             return Err(error);
         }
@@ -163,7 +172,7 @@ impl Link {
         core.socket().set_nagle_enabled(!self.options.is_prompt());
         core.held.is_corked = self.options.is_corked();
         let n = if core.held.is_corked || flags.contains(MsgFlags::MORE) {
-            let mss = self.mss(&core);
+            let mss = self.mss(core);
             core.hold(src, mss, now_ns)?
         } else {
             core.release(now_ns);
@@ -176,18 +185,19 @@ impl Link {
         if n == 0 {
             core.is_blocked = true;
         }
-        self.send_pending(&mut core, now_ns);
-        self.schedule(&mut core, now_ns);
+        self.send_pending(core, now_ns);
+        self.schedule(core, now_ns);
         if n == 0 { Err(Errno::EAGAIN) } else { Ok(n) }
     }
 
     /// Sends what is held back.
     pub(in crate::net) fn push(self: &Arc<Self>) {
         let now_ns = self.stack.now_ns();
-        let mut core = self.core.lock();
-        core.socket().set_nagle_enabled(!self.options.is_prompt());
-        core.release(now_ns);
-        self.send_pending(&mut core, now_ns);
-        self.schedule(&mut core, now_ns);
+        self.with_core(|core| {
+            core.socket().set_nagle_enabled(!self.options.is_prompt());
+            core.release(now_ns);
+            self.send_pending(core, now_ns);
+            self.schedule(core, now_ns);
+        });
     }
 }
