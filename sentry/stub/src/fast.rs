@@ -55,12 +55,13 @@ pub(crate) const FIRST_WATCH_TICKS: u64 = 150_000;
 /// before, watches.
 const MIN_QUICK: u32 = 16;
 const QUICK_TICKS: u64 = 250_000;
-/// How long a thread that is refused to wait stands back, in ticks, doubled so many times where it was refused as
-/// often within [`QUICK_TICKS`] each: from about 2 µs to about 256 µs.
+/// How long a thread that is refused to wait stands back, doubled so many times where it was refused as often within
+/// [`QUICK_TICKS`] each: from about 2 µs to about 2 ms, and never longer than it has been refused already.
 const STAND_BACK_TICKS: u64 = 2_500;
-const MAX_REFUSALS: u32 = 8;
-/// From so many on others may have the CPU meanwhile.
-const YIELD_REFUSALS: u32 = 3;
+const STAND_BACK_NANOSECONDS: u64 = 1_000;
+const MAX_REFUSALS: u32 = 11;
+/// From so many on it sleeps meanwhile.
+const SLEEP_REFUSALS: u32 = 3;
 /// How many calls about futexes of a thread trap to the sentry, before it is only one in so many.
 const FIRST_TRAPS: u32 = 64;
 const SHOWN_TRAPS: u32 = 256;
@@ -220,19 +221,23 @@ fn refuse(slot: &Slot, addr: u64, expected: u64) -> Option<i64> {
 /// Leaves the word to others for a moment, where this thread is refused again and again: it would only take the
 /// cache line from those that get something done. As if the call had come later.
 fn stand_back(slot: &Slot) {
+    // Zero where nobody else runs meanwhile.
     let started = serve::now();
+    if started == 0 {
+        return;
+    }
     let is_again = started.wrapping_sub(slot.refused.load(Relaxed)) < QUICK_TICKS;
     let n =
         if is_again { slot.refusals.load(Relaxed).saturating_add(1).min(MAX_REFUSALS) } else { 0 };
     slot.refusals.store(n, Relaxed);
-    if n != 0 && started != 0 {
+    if n >= SLEEP_REFUSALS {
+        let interrupt = (&raw const slot.interrupt).expose_provenance() as u64;
+        // Whoever sets it sends a signal, too.
+        let _ = host::futex_wait_for(interrupt, 0, STAND_BACK_NANOSECONDS << n);
+    } else if n != 0 {
         let ticks = STAND_BACK_TICKS << n;
         while serve::now().wrapping_sub(started) < ticks && slot.interrupt.load(Relaxed) == 0 {
-            if n >= YIELD_REFUSALS {
-                host::sched_yield();
-            } else {
-                core::hint::spin_loop();
-            }
+            core::hint::spin_loop();
         }
     }
     slot.refused.store(serve::now(), Relaxed);

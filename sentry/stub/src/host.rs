@@ -66,6 +66,14 @@ pub(crate) fn futex_wait(addr: u64, value: u32) -> i64 {
     call!(202, addr, 0, u64::from(value), 0)
 }
 
+/// `futex(FUTEX_WAIT)`, not private, for less than a second.
+#[inline(never)]
+pub(crate) fn futex_wait_for(addr: u64, value: u32, nanoseconds: u64) -> i64 {
+    let timeout = [0_u64, nanoseconds];
+    let timeout = (&raw const timeout).expose_provenance() as u64;
+    call!(202, addr, 0, u64::from(value), timeout)
+}
+
 /// `futex(FUTEX_WAKE)`, not private.
 pub(crate) fn futex_wake(addr: u64) -> i64 {
     call!(202, addr, 1, 1)

@@ -68,7 +68,7 @@ const FUTEX_OPS: [u32; 4] = [0, 1, 9, 10];
 const MEMBARRIER_COMMANDS: [u32; 4] = [1 << 3, 1 << 4, 1 << 5, 1 << 6];
 
 /// Calls that pass with any arguments: each concerns the calling thread or its address space only.
-const ANY: [libc::c_long; 16] = [
+const ANY: [libc::c_long; 17] = [
     // The only descriptors of a stub are files that it may map, hence read.
     libc::SYS_pread64,
     libc::SYS_rt_sigreturn,
@@ -86,6 +86,8 @@ const ANY: [libc::c_long; 16] = [
     libc::SYS_sched_yield,
     libc::SYS_getcpu,
     libc::SYS_getrusage,
+    // A wait for a futex that the host's freezer or a stop has interrupted.
+    libc::SYS_restart_syscall,
 ];
 
 /// Returns the filter for stubs that ring like this.
