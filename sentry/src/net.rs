@@ -12,6 +12,7 @@ pub mod timestamp;
 pub mod unix;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use syscalls::abi::ioctl::{FIONREAD, TIOCOUTQ};
 use syscalls::abi::socket::{MsgFlags, SOL_SOCKET};
@@ -329,6 +330,13 @@ impl File for SocketFile {
         let n = i32::try_from(n).unwrap_or(i32::MAX);
         task.write_obj(UserPtr::new(UserAddr(arg)), &n)?;
         Ok(0)
+    }
+
+    fn timeout_ns(&self, events: Events) -> u64 {
+        let options = self.socket.options();
+        let reads = events.intersects(Events::READABLE);
+        let timeout = if reads { &options.receive_timeout_ns } else { &options.send_timeout_ns };
+        timeout.load(Ordering::Relaxed)
     }
 
     fn descriptor_closed(&self, _table: u64) {

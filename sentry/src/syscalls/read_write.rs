@@ -12,12 +12,13 @@ use syscalls::abi::signal::{SIGPIPE, SIGXFSZ};
 use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 
+use super::socket::deadline;
 use super::{direct_read, lend};
 use crate::mm::user_io::UserBuf;
 use crate::sync::Events;
 use crate::task::block::Wait;
 use crate::task::limits::INFINITY;
-use crate::task::{Control, CurrentTask, HandlerResult, Restart, signal};
+use crate::task::{Control, CurrentTask, HandlerResult, signal};
 use crate::vfs::io::IoSource;
 use crate::vfs::{FileType, OpenFile, SetAttr, WriteOffset, change, notify, touch_atime};
 
@@ -398,7 +399,7 @@ pub(super) fn do_write(
             task.remember(Progress(done));
             Err(Control::Block)
         }
-        Err(Control::Restart(_)) if done > 0 => Ok(done),
+        Err(Control::Restart(_) | Control::Error(Errno::EAGAIN)) if done > 0 => Ok(done),
         Err(control) => Err(control),
     }
 }
@@ -414,7 +415,8 @@ fn wait<T>(
     attempt: impl FnMut() -> SysResult<Option<T>>,
 ) -> HandlerResult<T> {
     let register = |waiter: &_| file.file.register(waiter, events, 0);
-    match task.wait_for(None, Restart::Sys, register, attempt)? {
+    let (deadline_ns, restart) = deadline(task, file.file.timeout_ns(events));
+    match task.wait_for(deadline_ns, restart, register, attempt)? {
         Wait::Ready(value) => Ok(value),
         Wait::TimedOut => Err(Errno::EAGAIN.into()),
     }

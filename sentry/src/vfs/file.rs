@@ -298,6 +298,12 @@ pub trait File: Any + Send + Sync {
         Err(Errno::EBADF)
     }
 
+    /// Returns for how many nanoseconds a read or a write waits for these events; zero for as long as it takes.
+    fn timeout_ns(&self, events: Events) -> u64 {
+        let _ = events;
+        0
+    }
+
     /// Returns whether this is a stream whose use is so lively that it is worth lending.
     fn is_lively(&self) -> bool {
         false
