@@ -14,6 +14,7 @@ pub mod unix;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sentry_platform::HostCall;
 use syscalls::abi::ioctl::{FIONREAD, TIOCOUTQ};
 use syscalls::abi::socket::{MsgFlags, SOL_SOCKET};
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -23,7 +24,7 @@ use self::options::Options;
 use crate::sync::{Events, Registration, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
 use crate::vfs::anon::{self, AnonMount};
-use crate::vfs::file::Mappable;
+use crate::vfs::file::{Mappable, StreamUser};
 use crate::vfs::{Attr, File, IoSink, IoSource, OpenFile, WriteOffset};
 
 /// Which directions `shutdown(2)` ends.
@@ -231,6 +232,21 @@ pub trait Socket: Send + Sync {
     /// Is told that an option has changed that says when a connection is given up.
     fn options_changed(&self) {}
 
+    /// Returns whether the socket is in such lively use that it is worth lending.
+    fn is_lively(&self) -> bool {
+        false
+    }
+
+    /// Lends what is received, or sent, to a process that has just done so. Returns what the process must do
+    /// for it to be lent later.
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
+        let _ = user;
+        Vec::new()
+    }
+
+    /// Takes back what is lent: something has changed on which depends how it may be.
+    fn recall(&self) {}
+
     /// Ends the stream that is sent where `SO_LINGER` lets the close of the last descriptor wait for its
     /// arrival; returns for how many nanoseconds at most.
     fn linger(&self) -> Option<u64> {
@@ -337,6 +353,18 @@ impl File for SocketFile {
         let reads = events.intersects(Events::READABLE);
         let timeout = if reads { &options.receive_timeout_ns } else { &options.send_timeout_ns };
         timeout.load(Ordering::Relaxed)
+    }
+
+    fn flags_changed(&self, _flags: u32) {
+        self.socket.recall();
+    }
+
+    fn is_lively(&self) -> bool {
+        self.socket.is_lively()
+    }
+
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
+        self.socket.lend(user)
     }
 
     fn descriptor_closed(&self, _table: u64) {

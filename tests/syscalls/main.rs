@@ -132,6 +132,7 @@ mod subjects {
             sites,
             streams,
             streams_shared,
+            streams_sockets,
             system,
             terminal,
             text,
@@ -163,6 +164,7 @@ mod subjects {
             sites,
             streams,
             streams_shared,
+            streams_sockets,
             text,
             umask
         );
@@ -242,6 +244,7 @@ mod subjects {
         stat,
         streams,
         streams_shared,
+        streams_sockets,
         system,
         sysv_ipc,
         sysv_msg,

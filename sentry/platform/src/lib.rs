@@ -435,7 +435,7 @@ pub trait Streams: Send + Sync {
     /// where one is lent already.
     fn lend_mask(&self, mask: u32) -> Option<Box<dyn LentMask>>;
 
-    /// Says what the descriptor `fd` is an end of.
+    /// Says what the descriptor `fd` is an end of, where it is read from or written to.
     fn tell(&self, fd: i32, end: StreamEnd);
 
     /// Says that the descriptor with this number is no longer what it was. Cheap.
@@ -457,18 +457,20 @@ pub enum StreamKind {
 }
 
 /// An end of a lent stream, as a descriptor is one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct StreamEnd {
     /// [`LentStream::id`], as it is in this process.
     pub stream: u64,
-    /// Whether it may be read from.
+    /// Whether this is what is read from.
     pub reads: bool,
-    /// Whether it may be written to.
+    /// Whether this is what is written to.
     pub writes: bool,
     /// Whether nobody waits there.
     pub is_nonblocking: bool,
     /// Whether this is not a stream, but a file: [`LentFile::id`].
     pub is_file: bool,
+    /// Whether the descriptor is a socket.
+    pub is_socket: bool,
 }
 
 /// A stream for two processes, of which one reads and the other one writes.

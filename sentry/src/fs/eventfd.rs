@@ -14,7 +14,7 @@ use crate::sync::{Events, Mutex, MutexGuard, Registration, WaitQueue, Waiter};
 use crate::task::CurrentTask;
 use crate::vfs::anon::{self, AnonMount};
 use crate::vfs::file::StreamUser;
-use crate::vfs::lending::{Lending, User};
+use crate::vfs::lending::{End, Lending, User};
 use crate::vfs::{Attr, File, IoSink, IoSource, WriteOffset};
 
 /// The largest value of the counter.
@@ -106,7 +106,7 @@ impl File for EventFd {
             let value = if self.is_semaphore { 1 } else { state.count };
             state.count -= value;
             state.was_read = true;
-            state.lending.note_transfer(true, &self.is_lively);
+            state.lending.note_transfer(8, &self.is_lively);
             value
         };
         self.queue.notify(Events::WRITABLE);
@@ -138,7 +138,7 @@ impl File for EventFd {
             }
             state.count += value;
             state.was_read = false;
-            state.lending.note_transfer(true, &self.is_lively);
+            state.lending.note_transfer(8, &self.is_lively);
         }
         self.queue.notify(Events::READABLE);
         Ok((8, 0))
@@ -210,9 +210,9 @@ impl File for EventFd {
         let id = state.lending.lend(&user.streams, link, kind);
         drop(state);
         if let Some(id) = id {
-            own.tell(&user.file, id(side));
+            own.tell(&user.file, id(side), End::Both);
             if let Some((other, file)) = other {
-                other.tell(&file, id(side.other()));
+                other.tell(&file, id(side.other()), End::Both);
             }
         }
         Vec::new()

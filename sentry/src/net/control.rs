@@ -166,3 +166,10 @@ pub struct Control {
     /// `SCM_RIGHTS`
     pub files: Files,
 }
+
+impl Control {
+    /// Returns whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_none() && self.files.is_empty()
+    }
+}

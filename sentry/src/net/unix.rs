@@ -1,7 +1,7 @@
 //! Unix sockets (`unix(7)`).
 //!
 //! Data goes straight into the receiver's [`inbox`]. A socket knows its peer weakly; a closed peer is
-//! one whose inbox says so.
+//! one whose inbox says so. A stream in lively use is lent to the processes that use it ([`lending`]).
 //!
 //! Locks: `UnixSocket::state` and `UnixSocket::inbox` are never held together, nor together with
 //! those of another socket, except one that nobody else knows yet. Wait queues are notified without
@@ -9,8 +9,10 @@
 
 mod address;
 mod collect;
+mod datagram;
 mod entry;
 mod inbox;
+mod lending;
 mod options;
 mod stream;
 
@@ -18,6 +20,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use sentry_platform::HostCall;
 use syscalls::abi::ioctl::SIOCATMARK;
 use syscalls::abi::socket::{
     AF_UNIX, MsgFlags, SO_OOBINLINE, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM,
@@ -26,6 +29,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use self::address::{Address, Binding, Given, Name};
 use self::inbox::Inbox;
+use self::lending::{Lively, SharedInbox};
 use self::stream::How;
 use super::control::{Control, Sender};
 use super::filter::Seen;
@@ -36,6 +40,7 @@ use crate::kernel::Kernel;
 use crate::landlock::Domain;
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::{CurrentTask, HandlerResult};
+use crate::vfs::file::StreamUser;
 use crate::vfs::{IoSink, IoSource, SliceSource};
 
 pub use address::Registry;
@@ -94,8 +99,9 @@ pub struct UnixSocket {
     ino: AtomicU64,
     options: Options,
     state: Mutex<State>,
-    inbox: Mutex<Inbox>,
+    inbox: SharedInbox,
     queue: WaitQueue,
+    lively: Lively,
 }
 
 impl UnixSocket {
@@ -120,8 +126,9 @@ impl UnixSocket {
                 error: None,
                 connecting: Vec::new(),
             }),
-            inbox: Mutex::new(Inbox::new(kind == Kind::Stream)),
+            inbox: SharedInbox::new(Inbox::new(kind == Kind::Stream)),
             queue: WaitQueue::new(),
+            lively: Lively::default(),
         })
     }
 
@@ -195,68 +202,6 @@ impl UnixSocket {
         listener.queue.notify(Events::READABLE);
         self.queue.notify(Events::WRITABLE);
         Ok(())
-    }
-
-    fn connect_datagram(&self, task: &CurrentTask, given: Given) -> SysResult<()> {
-        let (peer, peer_addr) = match given {
-            Given::Unspecified => (None, None),
-            Given::Auto => return Err(Errno::EINVAL),
-            Given::Address(address) => {
-                let peer = task.kernel.unix_sockets.find(task, &address, (self.net, self.kind))?;
-                if peer.kind != self.kind {
-                    return Err(Errno::EPROTOTYPE);
-                }
-                if !peer.accepts_from(self) {
-                    return Err(Errno::EPERM);
-                }
-                let local = peer.state.lock().local.clone();
-                (Some(Arc::downgrade(&peer)), Some(local))
-            }
-        };
-        let old = {
-            let mut state = self.state.lock();
-            state.role = if peer.is_some() { Role::Connected } else { Role::Idle };
-            let is_other = match (&state.peer, &peer) {
-                (Some(old), Some(new)) => !old.ptr_eq(new),
-                _ => true,
-            };
-            let old = std::mem::replace(&mut state.peer, peer);
-            state.peer_addr = peer_addr;
-            old.filter(|_| is_other)
-        };
-        if let Some(old) = old {
-            self.leave_peer(&old);
-        }
-        self.queue.notify(Events::WRITABLE);
-        Ok(())
-    }
-
-    /// Ends a conversation of datagrams: what has come is lost, and where something was, a peer that
-    /// talks to this socket only is told.
-    fn leave_peer(&self, old: &Weak<Self>) {
-        let mut unread = self.inbox.lock().take_all();
-        Self::wake_senders(&unread.unblock());
-        let has_lost = !unread.is_empty();
-        drop(unread);
-        if !has_lost {
-            return;
-        }
-        let Some(old) = old.upgrade() else { return };
-        {
-            let mut state = old.state.lock();
-            if !state.peer.as_ref().is_some_and(|peer| peer.ptr_eq(&self.this)) {
-                return;
-            }
-            state.error = Some(Errno::ECONNRESET);
-        }
-        old.queue.notify(Events::all());
-    }
-
-    /// Returns whether a datagram socket takes messages from `sender`: one that is connected takes
-    /// those of its peer only.
-    fn accepts_from(&self, sender: &Self) -> bool {
-        let state = self.state.lock();
-        state.peer.as_ref().is_none_or(|peer| peer.ptr_eq(&sender.this))
     }
 
     /// Returns the peer.
@@ -543,7 +488,7 @@ impl Socket for UnixSocket {
             None => src,
         };
         let result = {
-            let mut inbox = to.inbox.lock();
+            let mut inbox = to.inbox.lock_to_transfer();
             if inbox.is_closed {
                 Err(gone)
             } else if inbox.is_ended {
@@ -552,6 +497,10 @@ impl Socket for UnixSocket {
                 let result = inbox.send(src, self.send_limit(), &control, from, is_urgent);
                 if result == Err(Errno::EAGAIN) {
                     inbox.block(&self.this);
+                }
+                if let Ok(n) = result {
+                    let is_plain = control.is_empty();
+                    inbox.note_transfer(n, is_plain, message.flags, &self.lively.sends);
                 }
                 result
             }
@@ -605,8 +554,12 @@ impl Socket for UnixSocket {
             return Err(error);
         }
         let (result, is_ended, is_at_mark, blocked, lost) = {
-            let mut inbox = self.inbox.lock();
+            let mut inbox = self.inbox.lock_to_transfer();
             let result = inbox.recv(dst, how);
+            if let Ok(received) = &result {
+                let is_plain = received.control.is_empty();
+                inbox.note_transfer(received.n, is_plain, flags, &self.lively.receives);
+            }
             let may_go_on = inbox.is_blocking() && inbox.has_room(self.send_limit());
             let blocked = if may_go_on { inbox.unblock() } else { Vec::new() };
             (result, inbox.is_ended, inbox.urgency().1, blocked, inbox.take_lost())
@@ -644,7 +597,7 @@ impl Socket for UnixSocket {
     }
 
     fn has_ended(&self) -> bool {
-        self.inbox.lock().is_ended
+        self.inbox.lock_to_transfer().is_ended
     }
 
     fn take_error(&self) -> Option<Errno> {
@@ -734,7 +687,21 @@ impl Socket for UnixSocket {
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {
-        vec![self.queue.register(waiter, mask, key)]
+        let registrations = vec![self.queue.register(waiter, mask, key)];
+        self.take_back_for(mask);
+        registrations
+    }
+
+    fn is_lively(&self) -> bool {
+        self.lively.is_any()
+    }
+
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
+        self.lend_to(user)
+    }
+
+    fn recall(&self) {
+        self.take_back_all();
     }
 
     fn set_ino(&self, ino: u64) {

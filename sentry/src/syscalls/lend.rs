@@ -63,7 +63,15 @@ fn user(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Option<StreamUser> 
         return None;
     }
     task.context().set_table(table.id);
-    Some(StreamUser { streams, fd: fd.0, table, file: file.clone(), creds: task.creds() })
+    Some(StreamUser {
+        streams,
+        fd: fd.0,
+        table,
+        file: file.clone(),
+        creds: task.creds(),
+        pids: Arc::downgrade(&task.pid_namespace()),
+        is_dumpable: task.group.is_dumpable.load(Ordering::Relaxed),
+    })
 }
 
 /// Returns whether the task may be lent anything. Whoever gets a filter is told that it is lent nothing any more.

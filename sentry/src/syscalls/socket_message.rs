@@ -17,6 +17,7 @@ use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::fd::install;
+use super::lend;
 use super::poll::read_deadline;
 use super::read_write::Segments;
 use super::socket::{Opened, deadline, lookup, read_addr, write_addr};
@@ -178,11 +179,13 @@ pub(super) fn sys_sendto(
     addrlen: i32,
 ) -> HandlerResult<usize> {
     let opened = lookup(task, sockfd)?;
-    do_send(task, &opened, &one(buf, size), flags, || {
+    let n = do_send(task, &opened, &one(buf, size), flags, || {
         let has_addr = !dest_addr.is_null() && addrlen != 0;
         let addr = if has_addr { Some(read_addr(task, dest_addr, addrlen)?) } else { None };
         Ok(Outgoing { addr, ..Outgoing::default() })
-    })
+    })?;
+    lend::offer(task, sockfd, &opened.open);
+    Ok(n)
 }
 
 /// Implements `recvfrom(2)`.
@@ -200,6 +203,7 @@ pub(super) fn sys_recvfrom(
     if !src_addr.is_null() {
         write_addr(task, &incoming.addr, src_addr, addrlen)?;
     }
+    lend::offer(task, sockfd, &opened.open);
     Ok(returned(&incoming, flags))
 }
 

@@ -155,7 +155,9 @@ pub(super) fn sys_setsockopt(
     if level != SOL_SOCKET || optname == SO_BINDTODEVICE || is_passed {
         return Ok(set_own(task, opened.socket.as_ref(), level, optname, (optval, len))?);
     }
-    Ok(set(task, opened.socket.as_ref(), optname, optval, len)?)
+    let result = set(task, opened.socket.as_ref(), optname, optval, len);
+    opened.socket.recall();
+    Ok(result?)
 }
 
 /// Returns whether `MSG_PEEK` may begin elsewhere than at the start.

@@ -81,6 +81,18 @@ impl Credentials {
         self.user_ns.is_initial() && self.has_own_capability(capability)
     }
 
+    /// Returns whether these are in every respect what the others are: ids, groups, capabilities.
+    pub(crate) fn is_as_strong_as(&self, other: &Self) -> bool {
+        let ids =
+            |of: &Self| [of.uid, of.euid, of.suid, of.fsuid, of.gid, of.egid, of.sgid, of.fsgid];
+        let capabilities =
+            |of: &Self| [of.permitted, of.effective, of.inheritable, of.bounding, of.ambient];
+        ids(self) == ids(other)
+            && capabilities(self) == capabilities(other)
+            && self.groups == other.groups
+            && self.user_ns.is(&other.user_ns)
+    }
+
     /// Returns whether the file group or one of the supplementary groups is `gid`.
     pub fn is_in_group(&self, gid: u32) -> bool {
         self.fsgid == gid || self.groups.contains(&gid)

@@ -303,13 +303,13 @@ impl FdTable {
 
 impl Teller {
     /// Says which end of a lent stream of `of`, or which lent file, the descriptor `fd` is, as long as it refers to
-    /// `file`; returns whether it does.
+    /// `file` and may be used so; returns whether it does.
     pub fn tell(
         &self,
         of: &Weak<dyn Streams>,
         fd: i32,
         file: &Arc<OpenFile>,
-        (stream, is_file): (u64, bool),
+        end: StreamEnd,
     ) -> bool {
         let Some(slots) = self.0.upgrade() else { return false };
         let slots = slots.write();
@@ -318,11 +318,10 @@ impl Teller {
         let told = slots.streams.as_ref().filter(is_its).filter(|_| is_same);
         if let Some(streams) = told {
             let end = StreamEnd {
-                stream,
-                reads: file.is_readable(),
-                writes: file.is_writable(),
+                reads: end.reads && file.is_readable(),
+                writes: end.writes && file.is_writable(),
                 is_nonblocking: file.is_nonblocking(),
-                is_file,
+                ..end
             };
             streams.tell(fd, end);
         }

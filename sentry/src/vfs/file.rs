@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use sentry_platform::lent::FileSource;
 use sentry_platform::{HostCall, Streams};
@@ -20,6 +20,7 @@ use super::path::Path;
 use super::{lock, notify};
 use crate::sync::{Events, Mutex, Registration, Waiter};
 use crate::task::creds::Credentials;
+use crate::task::pid_namespace::PidNamespace;
 use crate::task::{CurrentTask, HandlerResult};
 
 /// How a mapping uses a file.
@@ -335,6 +336,10 @@ pub struct StreamUser {
     pub file: Arc<OpenFile>,
     /// What the process may do besides.
     pub creds: Arc<Credentials>,
+    /// Where it has its number.
+    pub pids: Weak<PidNamespace>,
+    /// Whether others may look into it.
+    pub is_dumpable: bool,
 }
 
 /// Computes `lseek` for a file of `size` bytes without holes.

@@ -16,11 +16,17 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use sentry_platform::{HostCall, LentStream, LinkedStream, StreamKind, Streams, TakenBack};
+use sentry_platform::{
+    HostCall, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack,
+};
 
 use super::fd_table::Teller;
 use super::file::{OpenFile, StreamUser};
+use crate::task::Credentials;
+use crate::task::pid_namespace::PidNamespace;
 
+/// Larger transfers are as quickly made by the sentry.
+const SMALL: usize = 4096;
 /// After how many transfers in a row something is lent for the first time.
 const FIRST: u32 = 64;
 /// After how many where it has been worth it the last time.
@@ -62,6 +68,17 @@ pub enum Side {
     Second,
 }
 
+/// What a descriptor does with something that is lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It reads, or it writes, as it was opened for.
+    Both,
+    /// A socket's reads, while what is written to it is something else.
+    SocketReads,
+    /// A socket's writes.
+    SocketWrites,
+}
+
 /// Who uses a side.
 #[derive(Clone)]
 pub struct User {
@@ -72,6 +89,8 @@ pub struct User {
     file: Weak<OpenFile>,
     /// Whether it may use the other side as well.
     may_open: bool,
+    /// What the user of the other side must be able to do as well, where that counts.
+    rights: Option<(Arc<Credentials>, Weak<PidNamespace>)>,
 }
 
 /// Who uses the other side, with the file that it uses. To be dropped without any lock: it may be the last one
@@ -86,6 +105,50 @@ struct Link {
 
 fn is_same(one: &Weak<dyn Streams>, other: &Weak<dyn Streams>) -> bool {
     ptr::addr_eq(one.as_ptr(), other.as_ptr())
+}
+
+/// Something with a side that is read from and one that is written to.
+pub trait OneWay {
+    /// Returns what the descriptor of a side does.
+    fn end(side: Side) -> End;
+
+    /// Calls `act` with the state locked as it is.
+    fn with<T>(&self, act: impl FnOnce(&mut Lending) -> T) -> T;
+
+    /// Does the same where it can be lent now to those who use the sides by these files.
+    fn where_possible<T>(
+        &self,
+        files: [&OpenFile; 2],
+        act: impl FnOnce(&mut Lending) -> T,
+    ) -> Option<T>;
+}
+
+/// Lends a stream of bytes to `user`, who has just used this side as `own`, and to who uses the other one. Returns
+/// what the process of `user` must do for that to be possible later.
+pub fn lend_bytes<S: OneWay>(
+    stream: &S,
+    side: Side,
+    user: &StreamUser,
+    own: &User,
+) -> Vec<HostCall> {
+    let other = stream.with(|lending| lending.note_user(side, own));
+    let Some((other, other_file)) = other.and_then(User::partner) else { return Vec::new() };
+    let link = if other.is_process_of(own) {
+        None
+    } else {
+        match stream.with(|lending| lending.link(side, user, own, &other)) {
+            Ok(link) => Some(link),
+            Err(calls) => return calls,
+        }
+    };
+    let files: [&OpenFile; 2] =
+        if side == Side::First { [&user.file, &other_file] } else { [&other_file, &user.file] };
+    let lend = |lending: &mut Lending| lending.lend(&user.streams, link, StreamKind::Bytes);
+    if let Some(Some(id)) = stream.where_possible(files, lend) {
+        own.tell(&user.file, id(side), S::end(side));
+        other.tell(&other_file, id(side.other()), S::end(side.other()));
+    }
+    Vec::new()
 }
 
 impl Side {
@@ -112,7 +175,28 @@ impl User {
             fd: user.fd,
             file: Arc::downgrade(&user.file),
             may_open,
+            rights: None,
         }
+    }
+
+    /// Returns the user of a side that is no way to the other one: it has both with another process only where
+    /// the two have the same rights, and each could do what it likes in the other one anyway.
+    pub fn among_equals(user: &StreamUser) -> Self {
+        let is_open = user.is_dumpable && user.creds.landlock.is_none();
+        let rights = Some((user.creds.clone(), user.pids.clone()));
+        Self { rights, ..Self::new(user, is_open) }
+    }
+
+    /// Returns whether the two may have something together.
+    fn may_share_with(&self, other: &Self) -> bool {
+        let are_equal = match (&self.rights, &other.rights) {
+            (Some((own, pids)), Some((creds, other_pids))) => {
+                own.is_as_strong_as(creds) && pids.ptr_eq(other_pids)
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        are_equal && self.may_open && other.may_open
     }
 
     /// Returns whether both are the same process.
@@ -128,8 +212,15 @@ impl User {
 
     /// Says that the descriptor of this user, as long as it refers to `file`, is that of a lent stream. What is
     /// said of a stream that has come back already means nothing.
-    pub fn tell(&self, file: &Arc<OpenFile>, id: u64) {
-        self.teller.tell(&self.streams, self.fd, file, (id, false));
+    pub fn tell(&self, file: &Arc<OpenFile>, id: u64, as_what: End) {
+        let end = StreamEnd {
+            stream: id,
+            reads: as_what != End::SocketWrites,
+            writes: as_what != End::SocketReads,
+            is_socket: as_what != End::Both,
+            ..StreamEnd::default()
+        };
+        self.teller.tell(&self.streams, self.fd, file, end);
     }
 }
 
@@ -161,9 +252,9 @@ impl Lending {
         self.n_small = 0;
     }
 
-    /// Notes a transfer, and in `is_lively` whether there have been enough.
-    pub fn note_transfer(&mut self, is_small: bool, is_lively: &AtomicBool) {
-        self.n_small = if is_small { self.n_small.saturating_add(1) } else { 0 };
+    /// Notes a transfer of `n` bytes, and in `is_lively` whether there have been enough.
+    pub fn note_transfer(&mut self, n: usize, is_lively: &AtomicBool) {
+        self.n_small = if n <= SMALL { self.n_small.saturating_add(1) } else { 0 };
         let are_enough = self.are_enough();
         if are_enough != is_lively.load(Ordering::Relaxed) {
             is_lively.store(are_enough, Ordering::Relaxed);
@@ -219,11 +310,12 @@ impl Lending {
         other: &User,
     ) -> Result<Arc<dyn LinkedStream>, Vec<HostCall>> {
         // Those who share memory, but not descriptors, have no way to it.
-        let is_possible = own.may_open
-            && other.may_open
+        let is_possible = own.may_share_with(other)
             && other.streams.strong_count() > 0
             && !is_same(&own.streams, &other.streams);
         if !is_possible {
+            // It is not soon asked again.
+            self.n_small = 0;
             return Err(Vec::new());
         }
         let is_first = side == Side::First;

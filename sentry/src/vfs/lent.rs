@@ -15,8 +15,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use sentry_platform::HostCall;
 use sentry_platform::lent::{FileSource, LentFile};
+use sentry_platform::{HostCall, StreamEnd};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::mount::MountFlags;
 
@@ -249,7 +249,9 @@ pub fn lend(user: &StreamUser) -> Vec<HostCall> {
     offset.n_reads.store(0, Ordering::Relaxed);
     drop(state);
     let streams = Arc::downgrade(&user.streams);
-    if !user.table.teller().tell(&streams, user.fd, open, (id, true)) {
+    let end =
+        StreamEnd { stream: id, reads: true, writes: true, is_file: true, ..StreamEnd::default() };
+    if !user.table.teller().tell(&streams, user.fd, open, end) {
         offset.recall();
     }
     Vec::new()

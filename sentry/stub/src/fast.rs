@@ -28,6 +28,8 @@ const SYS_LSEEK: u64 = 8;
 const SYS_RT_SIGPROCMASK: u64 = 14;
 const SYS_PREAD64: u64 = 17;
 const SYS_SCHED_YIELD: u64 = 24;
+const SYS_SENDTO: u64 = 44;
+const SYS_RECVFROM: u64 = 45;
 const SYS_UMASK: u64 = 95;
 const SYS_FUTEX: u64 = 202;
 
@@ -88,6 +90,8 @@ pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
             rings::write(slot, args).or_else(|| files::write(slot, args))
         }
         SYS_UMASK if slot.umask.load(Relaxed) != 0 => files::umask(slot, args),
+        SYS_SENDTO if slot.table.load(Relaxed) != 0 => rings::send(slot, args),
+        SYS_RECVFROM if slot.table.load(Relaxed) != 0 => rings::receive(slot, args),
         SYS_FUTEX if slot.fast.load(Relaxed) != 0 => futex(slot, args),
         SYS_RT_SIGPROCMASK if slot.fast.load(Relaxed) != 0 => sigprocmask(slot, args),
         SYS_SCHED_YIELD if slot.fast.load(Relaxed) != 0 => {

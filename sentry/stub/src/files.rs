@@ -10,13 +10,14 @@
 //! used, and the host checks the rest.
 #![expect(unsafe_code, reason = "reads shared pages")]
 
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use sentry_sysmsg::file::{CHANGES_SHIFT, Files, Place, UMASK};
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    ENTRY_DEVICE, ENTRY_FILE, ENTRY_READ, ENTRY_RING, ENTRY_WRITE, ENTRY_ZEROS, LEASE_SHIFT,
-    POSITION, TAKEN_BACK,
+    Descriptor, ENTRY_DEVICE, ENTRY_FILE, ENTRY_RING, ENTRY_ZEROS, LEASE_SHIFT, POSITION,
+    TAKEN_BACK,
 };
 use sentry_sysmsg::slot::Slot;
 
@@ -42,7 +43,7 @@ struct Lent {
 
 /// `read`.
 pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
-    let lent = find(slot, fd)?;
+    let lent = find(slot, fd, |of| &of.reads)?;
     let offset = lent.offset()?;
     if lent.is_device() {
         return lent.take(addr, len);
@@ -54,7 +55,7 @@ pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
 
 /// `pread64`.
 pub(crate) fn pread(slot: &Slot, [fd, addr, len, offset, ..]: [u64; 6]) -> Option<i64> {
-    let lent = find(slot, fd)?;
+    let lent = find(slot, fd, |of| &of.reads)?;
     lent.offset()?;
     if lent.is_device() {
         return None;
@@ -68,8 +69,8 @@ pub(crate) fn pread(slot: &Slot, [fd, addr, len, offset, ..]: [u64; 6]) -> Optio
 
 /// `write` to a device.
 pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
-    let lent = find(slot, fd)?;
-    if !lent.is_device() || lent.entry & ENTRY_WRITE == 0 {
+    let lent = find(slot, fd, |of| &of.writes)?;
+    if !lent.is_device() {
         return None;
     }
     if len == 0 || len > MAX_WRITE || addr.checked_add(len)? > APPLICATION_END {
@@ -82,7 +83,7 @@ pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
 
 /// `lseek`, but for what depends on the size of the file.
 pub(crate) fn seek(slot: &Slot, [fd, by, whence, ..]: [u64; 6]) -> Option<i64> {
-    let lent = find(slot, fd)?;
+    let lent = find(slot, fd, |of| &of.reads)?;
     let offset = lent.offset()?;
     if lent.is_device() {
         return None;
@@ -122,8 +123,8 @@ fn files() -> &'static Files {
 
 /// Returns the lent file that the descriptor refers to, where the thread may use it here.
 #[inline]
-fn find(slot: &Slot, fd: u64) -> Option<Lent> {
-    let entry = rings::mirrored(slot, fd)?;
+fn find(slot: &Slot, fd: u64, use_of: impl FnOnce(&Descriptor) -> &AtomicU64) -> Option<Lent> {
+    let entry = rings::mirrored(slot, fd, use_of)?;
     if entry & ENTRY_FILE == 0 {
         return None;
     }
@@ -140,7 +141,7 @@ impl Lent {
     /// Takes what a device has that is lent.
     #[inline]
     fn take(&self, addr: u64, len: u64) -> Option<i64> {
-        let is_possible = self.entry & ENTRY_READ != 0 && len != 0 && len <= MAX_LEN;
+        let is_possible = len != 0 && len <= MAX_LEN;
         if !is_possible || addr.checked_add(len)? > APPLICATION_END {
             return None;
         }

@@ -8,12 +8,13 @@
 //! any address of the application, and what is in the streams is masked and checked before it is used.
 #![expect(unsafe_code, reason = "reads and writes shared pages and the application's memory")]
 
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    ENTRY_COUNTER, ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_RING, ENTRY_SEMAPHORE,
-    ENTRY_WRITE, End, LEASE_SHIFT, Mirror, N_RINGS, POSITION, RING_LEN, Ring, TAKEN_BACK,
+    Descriptor, ENTRY_COUNTER, ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_RING, ENTRY_SEMAPHORE,
+    ENTRY_SOCKET, End, LEASE_SHIFT, Mirror, N_RINGS, POSITION, RING_LEN, Ring, TAKEN_BACK,
 };
 use sentry_sysmsg::slot::Slot;
 
@@ -26,6 +27,8 @@ const TRIES: u32 = 64;
 const LEN: u64 = RING_LEN as u64;
 /// What is read from a counter and written to it.
 const COUNTER_LEN: u64 = 8;
+const MSG_DONTWAIT: u32 = 0x40;
+const MSG_NOSIGNAL: u32 = 0x4000;
 
 /// A lent stream and the entry by which it was found.
 #[derive(Clone, Copy)]
@@ -66,8 +69,30 @@ impl Drop for Held {
 }
 
 /// `read`.
+#[inline]
 pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
-    let lent = find(slot, fd, ENTRY_READ, addr, len)?;
+    read_from(slot, find(slot, fd, |of| &of.reads, addr, len)?, addr, len)
+}
+
+/// `write`.
+#[inline]
+pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
+    write_to(slot, find(slot, fd, |of| &of.writes, addr, len)?, addr, len)
+}
+
+/// `recvfrom`, of a stream from nowhere else.
+pub(crate) fn receive(slot: &Slot, [fd, addr, len, flags, from, _]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd, |of| &of.reads, addr, len)?;
+    read_from(slot, lent.as_socket(flags, from)?, addr, len)
+}
+
+/// `sendto`, to nowhere else.
+pub(crate) fn send(slot: &Slot, [fd, addr, len, flags, to, _]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd, |of| &of.writes, addr, len)?;
+    write_to(slot, lent.as_socket(flags, to)?, addr, len)
+}
+
+fn read_from(slot: &Slot, lent: Lent, addr: u64, len: u64) -> Option<i64> {
     let attempt = || if lent.is_counter() { lent.take(addr, len) } else { lent.read(addr, len) };
     let result = attempt();
     if matches!(result, Attempt::Wait) && lent.entry & ENTRY_NONBLOCK != 0 {
@@ -78,13 +103,11 @@ pub(crate) fn read(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
     finish(slot, lent, result, |written, read| written != read, attempt)
 }
 
-/// `write`.
-pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
+fn write_to(slot: &Slot, lent: Lent, addr: u64, len: u64) -> Option<i64> {
     // The rest of what is longer is best copied once only.
     if len > LEN / 2 {
         return None;
     }
-    let lent = find(slot, fd, ENTRY_WRITE, addr, len)?;
     if lent.is_counter() {
         return lent.add(addr, len).result();
     }
@@ -98,7 +121,11 @@ pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
 
 /// Returns what is known of a descriptor, where the thread may use it here.
 #[inline]
-pub(crate) fn mirrored(slot: &Slot, fd: u64) -> Option<u64> {
+pub(crate) fn mirrored(
+    slot: &Slot,
+    fd: u64,
+    use_of: impl FnOnce(&Descriptor) -> &AtomicU64,
+) -> Option<u64> {
     if slot.fast.load(Relaxed) == 0 {
         return None;
     }
@@ -106,7 +133,7 @@ pub(crate) fn mirrored(slot: &Slot, fd: u64) -> Option<u64> {
     // SAFETY: see the module; all fields are atomics.
     let mirror = unsafe { &*mirror };
     // Descriptors are ints; the upper half of the register means nothing.
-    let entry = mirror.entries.get(fd as u32 as usize)?.load(Acquire);
+    let entry = use_of(mirror.entries.get(fd as u32 as usize)?).load(Acquire);
     // After the entry, which is that of another table only later.
     let is_its = mirror.table.load(Acquire) == slot.table.load(Relaxed);
     (entry != 0 && is_its).then_some(entry)
@@ -114,10 +141,16 @@ pub(crate) fn mirrored(slot: &Slot, fd: u64) -> Option<u64> {
 
 /// Returns the stream that the descriptor is an end of, where the thread may use it here.
 #[inline]
-fn find(slot: &Slot, fd: u64, access: u64, addr: u64, len: u64) -> Option<Lent> {
-    let entry = mirrored(slot, fd)?;
+fn find(
+    slot: &Slot,
+    fd: u64,
+    use_of: impl FnOnce(&Descriptor) -> &AtomicU64,
+    addr: u64,
+    len: u64,
+) -> Option<Lent> {
+    let entry = mirrored(slot, fd, use_of)?;
     let index = entry & ENTRY_RING;
-    let is_possible = entry & access != 0 && entry & ENTRY_FILE == 0 && index < N_RINGS as u64;
+    let is_possible = entry & ENTRY_FILE == 0 && index < N_RINGS as u64;
     if !is_possible || len == 0 || addr.checked_add(len)? > APPLICATION_END {
         return None;
     }
@@ -193,6 +226,20 @@ fn hold(end: &'static End) -> Option<Held> {
 }
 
 impl Lent {
+    /// Returns the stream as a call on a socket uses it that has these flags, where it names no address.
+    #[inline]
+    fn as_socket(mut self, flags: u64, addr: u64) -> Option<Self> {
+        let flags = flags as u32;
+        let is_plain = flags & !(MSG_DONTWAIT | MSG_NOSIGNAL) == 0 && addr == 0;
+        if self.entry & ENTRY_SOCKET == 0 || !is_plain {
+            return None;
+        }
+        if flags & MSG_DONTWAIT != 0 {
+            self.entry |= ENTRY_NONBLOCK;
+        }
+        Some(self)
+    }
+
     #[inline]
     fn is_counter(&self) -> bool {
         self.entry & ENTRY_COUNTER != 0

@@ -13,7 +13,7 @@
 //!
 //! A process that changes all this fools only itself: what it could put into the stream so, it may also
 //! write, because it has both ends. So it is with two processes to which a stream is lent together: each may
-//! open the end that it does not have. They map a memory of its own, which is never that of other streams.
+//! open the end that it does not have, or could do anything else in the other process. They map a memory of its own, which is never that of other streams.
 //! The numbers of leases are never the same for two streams.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -39,24 +39,21 @@ pub const LEASE_SHIFT: u32 = 33;
 
 /// In an entry of [`Mirror`]: which of the process's streams.
 pub const ENTRY_RING: u64 = 0xff;
-/// In an entry of [`Mirror`]: the descriptor may be read from.
-pub const ENTRY_READ: u64 = 1 << 8;
-/// In an entry of [`Mirror`]: the descriptor may be written to.
-pub const ENTRY_WRITE: u64 = 1 << 9;
+/// In an entry of [`Mirror`]: the descriptor is a socket.
+pub const ENTRY_SOCKET: u64 = 1 << 8;
 /// In an entry of [`Mirror`]: nobody waits for the descriptor.
-pub const ENTRY_NONBLOCK: u64 = 1 << 10;
-
+pub const ENTRY_NONBLOCK: u64 = 1 << 9;
 /// In an entry of [`Mirror`]: the stream is a counter.
-pub const ENTRY_COUNTER: u64 = 1 << 11;
+pub const ENTRY_COUNTER: u64 = 1 << 10;
 /// In an entry of [`Mirror`]: who reads the counter takes only one.
-pub const ENTRY_SEMAPHORE: u64 = 1 << 12;
+pub const ENTRY_SEMAPHORE: u64 = 1 << 11;
 /// In an entry of [`Mirror`]: this is no stream, but the file with that number (`crate::file`).
-pub const ENTRY_FILE: u64 = 1 << 13;
+pub const ENTRY_FILE: u64 = 1 << 12;
 /// In an entry of [`Mirror`]: the file is a device that takes whatever is written to it, and of which there is
 /// nothing to read.
-pub const ENTRY_DEVICE: u64 = 1 << 14;
+pub const ENTRY_DEVICE: u64 = 1 << 13;
 /// In an entry of [`Mirror`]: what is read of the device are zeros, as many as are wanted.
-pub const ENTRY_ZEROS: u64 = 1 << 15;
+pub const ENTRY_ZEROS: u64 = 1 << 14;
 
 /// Which descriptors of a process are those of lent streams and files.
 #[repr(C, align(4096))]
@@ -64,9 +61,19 @@ pub const ENTRY_ZEROS: u64 = 1 << 15;
 pub struct Mirror {
     /// The number of the descriptor table that this is about, zero for none.
     pub table: AtomicU64,
-    /// For each descriptor the number of the lease, which is never zero, and `ENTRY_*`; zero for others.
-    /// What is about a lease that has ended means nothing.
-    pub entries: [AtomicU64; N_MIRRORED],
+    /// The descriptors.
+    pub entries: [Descriptor; N_MIRRORED],
+}
+
+/// What a descriptor is: for each of the two the number of the lease, which is never zero, and `ENTRY_*`; zero where it
+/// is nothing that is lent. What is about a lease that has ended means nothing.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Descriptor {
+    /// What is read from.
+    pub reads: AtomicU64,
+    /// What is written to, which of a socket is another stream.
+    pub writes: AtomicU64,
 }
 
 /// One end of a stream.
@@ -93,6 +100,6 @@ pub struct Ring {
     pub data: [AtomicU64; RING_LEN / 8],
 }
 
-const _: () = assert!(size_of::<Mirror>() == 4096);
+const _: () = assert!(size_of::<Mirror>() == 8192);
 const _: () = assert!(size_of::<Ring>() == 2 * 4096 + RING_LEN);
 const _: () = assert!(RING_LEN.is_power_of_two() && N_RINGS as u64 <= ENTRY_RING + 1);

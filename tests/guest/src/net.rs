@@ -109,14 +109,22 @@ pub fn set_timeout(fd: i32, name: i32, ms: i64) -> SysResult {
 }
 
 /// `recv(2)`.
+#[inline(never)]
 pub fn recv(fd: i32, buf: &mut [u8], flags: i32) -> SysResult {
-    let len = buf.len();
-    sys!(SYS_recvfrom, fd, buf, len, flags, 0, 0)
+    crate::site!(SYS_recvfrom, fd, buf.as_mut_ptr().expose_provenance(), buf.len(), flags, 0, 0)
 }
 
 /// `send(2)`.
+#[inline(never)]
 pub fn send(fd: i32, data: &[u8], flags: i32) -> SysResult {
-    sys!(SYS_sendto, fd, data, data.len(), flags, 0, 0)
+    crate::site!(SYS_sendto, fd, data.as_ptr().expose_provenance(), data.len(), flags, 0, 0)
+}
+
+/// `socketpair(2)` of unix streams.
+pub fn stream_pair(flags: i32) -> Result<(i32, i32), i32> {
+    let mut fds = [0i32; 2];
+    sys!(SYS_socketpair, libc::AF_UNIX, SOCK_STREAM | flags, 0, &mut fds)?;
+    Ok((fds[0], fds[1]))
 }
 
 /// `sendto(2)`.
@@ -139,8 +147,11 @@ pub fn send_with(fd: i32, data: &[u8], level: i32, kind: i32, value: &[u8]) -> S
     sys!(SYS_sendmsg, fd, &header, 0)
 }
 
+/// A control message: level, type, value.
+pub type Ancillary = (i32, i32, Vec<u8>);
+
 /// Splits the control messages in the first `len` bytes of `room`: level, type, value.
-pub fn split_control(room: &[u64], len: usize) -> Vec<(i32, i32, Vec<u8>)> {
+pub fn split_control(room: &[u64], len: usize) -> Vec<Ancillary> {
     let bytes: Vec<u8> = room.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut rest = &bytes[..len];
     let mut messages = Vec::new();
@@ -151,6 +162,25 @@ pub fn split_control(room: &[u64], len: usize) -> Vec<(i32, i32, Vec<u8>)> {
         rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
     }
     messages
+}
+
+/// How long a message of at most `len` bytes is, and what came with it: level, type, value.
+pub fn receive_message(fd: i32, len: usize) -> Result<(usize, Vec<Ancillary>), i32> {
+    let mut data = vec![0u8; len];
+    let mut room = [0u64; 16];
+    let mut iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: len };
+    let mut header: libc::msghdr = zeroed();
+    header.msg_iov = &mut iov;
+    header.msg_iovlen = 1;
+    header.msg_control = room.as_mut_ptr().cast();
+    header.msg_controllen = 128 as _;
+    let n = sys!(SYS_recvmsg, fd, &mut header, 0)?;
+    Ok((n, split_control(&room, header.msg_controllen as usize)))
+}
+
+/// Sends a descriptor with data.
+pub fn send_file(fd: i32, data: &[u8], file: i32) -> SysResult {
+    send_with(fd, data, SOL_SOCKET, libc::SCM_RIGHTS, &file.to_ne_bytes())
 }
 
 /// `recvfrom(2)`: the data and the address.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use sentry_sysmsg::ring::{
-    ENTRY_COUNTER, ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_READ, ENTRY_SEMAPHORE, ENTRY_WRITE,
-    LEASE_SHIFT, Mirror, N_LINKED, N_OWN, POSITION, RING_LEN, Ring, TAKEN_BACK,
+    ENTRY_COUNTER, ENTRY_FILE, ENTRY_NONBLOCK, ENTRY_SEMAPHORE, ENTRY_SOCKET, LEASE_SHIFT, Mirror,
+    N_LINKED, N_OWN, POSITION, RING_LEN, Ring, TAKEN_BACK,
 };
 use syscalls::{Errno, SysResult};
 
@@ -115,9 +115,7 @@ impl Streams for LentStreams {
 
     fn detach(&self) {
         self.mirror.table.store(0, SeqCst);
-        for entry in &self.mirror.entries {
-            entry.store(0, SeqCst);
-        }
+        (0..self.mirror.entries.len()).for_each(|fd| self.forget(fd));
     }
 
     fn lend(self: Arc<Self>, kind: StreamKind) -> Option<Box<dyn LentStream>> {
@@ -184,20 +182,23 @@ impl Streams for LentStreams {
     fn tell(&self, fd: i32, end: StreamEnd) {
         let flags = [
             (end.is_file, ENTRY_FILE),
-            (end.reads, ENTRY_READ),
-            (end.writes, ENTRY_WRITE),
+            (end.is_socket, ENTRY_SOCKET),
             (end.is_nonblocking, ENTRY_NONBLOCK),
         ];
         let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |sum, (_, flag)| sum | flag);
         let place = usize::try_from(fd).ok().and_then(|fd| self.mirror.entries.get(fd));
-        if let Some(place) = place {
-            place.store(end.stream | flags, SeqCst);
+        let Some(place) = place else { return };
+        for (is_meant, entry) in [(end.reads, &place.reads), (end.writes, &place.writes)] {
+            if is_meant {
+                entry.store(end.stream | flags, SeqCst);
+            }
         }
     }
 
     fn forget(&self, fd: usize) {
         if let Some(place) = self.mirror.entries.get(fd) {
-            place.store(0, SeqCst);
+            place.reads.store(0, SeqCst);
+            place.writes.store(0, SeqCst);
         }
     }
 }

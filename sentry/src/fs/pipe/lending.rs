@@ -7,18 +7,15 @@
 //! DEVIATION: a pipe that comes back holds its bytes side by side, so there may be more room in it than on
 //! Linux. What is transferred while it is lent is not counted in `/proc/PID/io`.
 
-use sentry_platform::{HostCall, LENT_MAX, StreamKind};
+use sentry_platform::{HostCall, LENT_MAX};
 use syscalls::abi::fs::OpenFlags;
 
 use super::slots::Kind;
 use super::{Access, Pipe, PipeEnd, State};
 use crate::sync::MutexGuard;
 use crate::vfs::file::StreamUser;
-use crate::vfs::lending::{Side, User};
+use crate::vfs::lending::{self, End, Lending, OneWay, Side, User};
 use crate::vfs::{OpenFile, SliceSource, permission};
-
-/// Larger transfers are as quickly made by the sentry.
-const SMALL: usize = 4096;
 
 impl State {
     /// Makes the pipe the sentry's where it is lent.
@@ -48,7 +45,7 @@ impl Pipe {
 
     /// Notes that `n` bytes have been read or written.
     pub(super) fn note_transfer(&self, state: &mut State, n: usize) {
-        state.lending.note_transfer(n <= SMALL, &self.is_lively);
+        state.lending.note_transfer(n, &self.is_lively);
     }
 
     /// Returns whether the pipe can be lent now.
@@ -59,6 +56,27 @@ impl Pipe {
             && state.slots.capacity() >= LENT_MAX
             && state.n_readers > 0
             && state.n_writers > 0
+    }
+}
+
+impl OneWay for Pipe {
+    fn end(_side: Side) -> End {
+        End::Both
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Lending) -> T) -> T {
+        act(&mut self.state.lock().lending)
+    }
+
+    fn where_possible<T>(
+        &self,
+        files: [&OpenFile; 2],
+        act: impl FnOnce(&mut Lending) -> T,
+    ) -> Option<T> {
+        let is_packet = |file: &OpenFile| file.flags_set().contains(OpenFlags::DIRECT);
+        let mut state = self.state.lock();
+        let is_possible = self.can_be_lent(&mut state) && !files.into_iter().any(is_packet);
+        is_possible.then(|| act(&mut state.lending))
     }
 }
 
@@ -74,35 +92,9 @@ impl PipeEnd {
         if self.node.is_some() || user.file.path.is_some() {
             return Vec::new();
         }
-        let own = self.user(user);
-        let other = self.pipe.state.lock().lending.note_user(side, &own);
-        let Some((other, other_file)) = other.and_then(User::partner) else { return Vec::new() };
-        let link = if other.is_process_of(&own) {
-            None
-        } else {
-            match self.pipe.state.lock().lending.link(side, user, &own, &other) {
-                Ok(link) => Some(link),
-                Err(calls) => return calls,
-            }
-        };
-        let is_packet = |file: &OpenFile| file.flags_set().contains(OpenFlags::DIRECT);
-        let mut state = self.pipe.state.lock();
-        if !self.pipe.can_be_lent(&mut state) || is_packet(&user.file) || is_packet(&other_file) {
-            return Vec::new();
-        }
-        let id = state.lending.lend(&user.streams, link, StreamKind::Bytes);
-        drop(state);
-        if let Some(id) = id {
-            own.tell(&user.file, id(side));
-            other.tell(&other_file, id(side.other()));
-        }
-        Vec::new()
-    }
-
-    fn user(&self, user: &StreamUser) -> User {
         let wanted = permission::MAY_READ | permission::MAY_WRITE;
         let may_open = user.creds.landlock.is_none()
             && permission::check_mode(&user.creds, &self.pipe.attr.lock(), wanted).is_ok();
-        User::new(user, may_open)
+        lending::lend_bytes(&*self.pipe, side, user, &User::new(user, may_open))
     }
 }

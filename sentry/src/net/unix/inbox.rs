@@ -9,6 +9,7 @@ use super::UnixSocket;
 use super::address::Name;
 use super::stream::{How, Stream};
 use crate::net::control::{Control, Files};
+use crate::vfs::lending::Lending;
 use crate::vfs::{IoSink, IoSource};
 
 /// The most messages that wait in one socket: `net.unix.max_dgram_qlen` as systemd sets it.
@@ -54,6 +55,7 @@ pub(super) struct Inbox {
     pub(super) is_closed: bool,
     /// Senders that have found no room.
     blocked: Vec<Weak<UnixSocket>>,
+    pub(super) lending: Lending,
 }
 
 impl Messages {
@@ -119,7 +121,8 @@ impl Inbox {
         } else {
             Content::Messages(Messages::default())
         };
-        Self { content, is_ended: false, is_closed: false, blocked: Vec::new() }
+        let lending = Lending::new();
+        Self { content, is_ended: false, is_closed: false, blocked: Vec::new(), lending }
     }
 
     /// Returns whether there is nothing, not even the gap that an urgent byte has left.
@@ -127,6 +130,22 @@ impl Inbox {
         match &self.content {
             Content::Stream(stream) => stream.is_empty(),
             Content::Messages(messages) => messages.queue.is_empty(),
+        }
+    }
+
+    /// Returns whether this is an empty stream in which nothing is but bytes, and for which nobody waits.
+    pub(super) fn is_plain(&self) -> bool {
+        let is_plain = match &self.content {
+            Content::Stream(stream) => stream.is_plain(),
+            Content::Messages(_) => false,
+        };
+        is_plain && !self.is_ended && !self.is_closed && self.blocked.is_empty()
+    }
+
+    /// Adds what has been sent and not been received while the stream was lent.
+    pub(super) fn put_back(&mut self, data: &[u8]) {
+        if let Content::Stream(stream) = &mut self.content {
+            stream.put_back(data);
         }
     }
 
@@ -241,7 +260,8 @@ impl Inbox {
     pub(super) fn take_all(&mut self) -> Self {
         let is_stream = matches!(self.content, Content::Stream(_));
         let content = std::mem::replace(&mut self.content, Self::new(is_stream).content);
-        Self { content, is_ended: true, is_closed: true, blocked: self.unblock() }
+        let (blocked, lending) = (self.unblock(), Lending::new());
+        Self { content, is_ended: true, is_closed: true, blocked, lending }
     }
 
     /// Calls `visit` with the files of every message.

@@ -11,7 +11,7 @@ use syscalls::{Errno, SysResult};
 use super::inbox::Received;
 use crate::net::control::{Control, Files, Sender};
 use crate::vfs::ring::Ring;
-use crate::vfs::{IoSink, IoSource, LimitedSink, SkippingSink};
+use crate::vfs::{IoSink, IoSource, LimitedSink, SkippingSink, SliceSource};
 
 /// A place in a stream from which on other control data holds.
 struct Mark {
@@ -71,6 +71,25 @@ impl Stream {
     /// Returns whether there is nothing, not even a gap.
     pub(super) fn is_empty(&self) -> bool {
         self.ring.is_empty()
+    }
+
+    /// Returns whether there is nothing, and nobody is told who sends.
+    pub(super) fn is_plain(&self) -> bool {
+        let is_empty = self.ring.is_empty() && self.marks.is_empty() && self.lost.is_empty();
+        is_empty
+            && self.gaps.is_empty()
+            && self.urgent.is_none()
+            && self.current.is_none()
+            && self.last == (None, false)
+    }
+
+    /// Adds what has been sent by nobody in particular.
+    pub(super) fn put_back(&mut self, data: &[u8]) {
+        let needed = self.ring.len() + data.len();
+        self.ring.set_capacity(self.ring.capacity().max(needed));
+        // From memory all of it comes.
+        let n = self.ring.write(&mut SliceSource::new(data), data.len(), false).unwrap_or(0);
+        self.n_written += n as u64;
     }
 
     /// Returns how many bytes take room.

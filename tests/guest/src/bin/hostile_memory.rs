@@ -231,16 +231,20 @@ fn forge(random: &mut Rng, pages: &[usize]) {
 
 /// Returns the first pages of what a process has for its streams.
 fn stream_pages() -> Vec<usize> {
-    (0..9).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect()
+    (0..10).map(|i| STREAMS + i * PAGE).take_while(|page| read(*page).is_some()).collect()
 }
 
 fn forged_streams() -> Outcome {
-    // A pipe in lively use, whose process changes whatever lies behind the memory of its threads: it may break its own
-    // pipes, but neither stays the sandbox nor those who share the pipe with it.
+    // A pipe, or a socket, in lively use, whose process changes whatever lies behind the memory of its threads: it may
+    // break its own streams, but neither stays the sandbox nor those who share the stream with it.
     ok!(catch_faults());
     let pages = stream_pages();
-    for seed in 1..=16u64 {
-        let (reader, writer) = ok!(guest_tests::fs::pipe(libc::O_NONBLOCK));
+    for seed in 1..=24u64 {
+        let (reader, writer) = if seed % 3 == 0 {
+            ok!(guest_tests::net::stream_pair(libc::SOCK_NONBLOCK))
+        } else {
+            ok!(guest_tests::fs::pipe(libc::O_NONBLOCK))
+        };
         guest_tests::stream::enliven(reader, writer)?;
         streams_are_there()?;
         let pages = pages.clone();
@@ -273,7 +277,7 @@ fn forged_files() -> Outcome {
     // A file that is read again and again, whose process changes what says where: it may misplace the offset, but
     // nothing else.
     ok!(catch_faults());
-    let files = STREAMS + PAGE + 64 * STREAM_LEN;
+    let files = STREAMS + 2 * PAGE + 64 * STREAM_LEN;
     let content: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
     ok!(guest_tests::fs::put(c"forged", &content));
     let pages: Vec<usize> =
@@ -312,58 +316,74 @@ fn forged_files() -> Outcome {
 
 fn forged_streams_of_two() -> Outcome {
     // The same with a process at the other end, which only gets something else, or less.
+    for seed in 1..=10u64 {
+        forge_what_two_have(ok!(guest_tests::fs::pipe(0)), ok!(guest_tests::fs::pipe(0)), seed)?;
+    }
+    Ok(())
+}
+
+fn forged_sockets_of_two() -> Outcome {
+    for seed in 1..=10u64 {
+        let (one, other) = ok!(guest_tests::net::stream_pair(0));
+        let again = |fd: i32| sys!(SYS_dup, fd).map(|fd| fd as i32);
+        forge_what_two_have((other, one), (ok!(again(one)), ok!(again(other))), seed)?;
+    }
+    Ok(())
+}
+
+fn forge_what_two_have(
+    (there_reader, there_writer): (i32, i32),
+    (back_reader, back_writer): (i32, i32),
+    seed: u64,
+) -> Outcome {
     ok!(catch_faults());
     ok!(guest_tests::sig::plain(libc::SIGPIPE, libc::SIG_IGN));
-    let linked = STREAMS + PAGE + 16 * STREAM_LEN;
-    for seed in 1..=10u64 {
-        let (there_reader, there_writer) = ok!(guest_tests::fs::pipe(0));
-        let (back_reader, back_writer) = ok!(guest_tests::fs::pipe(0));
-        let pid = ok!(child(|| {
-            let _ = guest_tests::fs::close(there_writer);
-            let _ = guest_tests::fs::close(back_reader);
-            let mut random = Rng::new(seed);
-            let pages: Vec<usize> =
-                [0, 1, 2, 6, 7, 8].iter().map(|i| linked + i * PAGE).chain([STREAMS]).collect();
-            let pages = if read(linked).is_some() { pages } else { Vec::new() };
-            for i in 0..4000 {
-                let mut message = [0u8; 64];
-                let n = match sys!(SYS_read, there_reader, &mut message, 64) {
-                    Ok(n) if n > 0 => n,
-                    _ => break,
-                };
-                if sys!(SYS_write, back_writer, &message, n) != Ok(n) {
-                    break;
-                }
-                if i > 700 && random.one_in(50) {
-                    forge(&mut random, &pages);
-                }
-            }
-            0
-        }));
-        ok!(guest_tests::fs::close(there_reader));
-        ok!(guest_tests::fs::close(back_writer));
-        let mut message = [7u8; 8];
+    let linked = STREAMS + 2 * PAGE + 16 * STREAM_LEN;
+    let pid = ok!(child(|| {
+        let _ = guest_tests::fs::close(there_writer);
+        let _ = guest_tests::fs::close(back_reader);
+        let mut random = Rng::new(seed);
+        let pages: Vec<usize> =
+            [0, 1, 2, 6, 7, 8].iter().map(|i| linked + i * PAGE).chain([STREAMS]).collect();
+        let pages = if read(linked).is_some() { pages } else { Vec::new() };
         for i in 0..4000 {
-            if sys!(SYS_write, there_writer, &message, 8).is_err() {
+            let mut message = [0u8; 64];
+            let n = match sys!(SYS_read, there_reader, &mut message, 64) {
+                Ok(n) if n > 0 => n,
+                _ => break,
+            };
+            if sys!(SYS_write, back_writer, &message, n) != Ok(n) {
                 break;
             }
-            let mut polled = libc::pollfd { fd: back_reader, events: libc::POLLIN, revents: 0 };
-            // What has been lost does not come back.
-            if i % 64 == 0 && sys!(SYS_poll, &mut polled, 1, 200) != Ok(1) {
-                break;
-            }
-            if i % 64 == 0 || i < 600 {
-                let _ = sys!(SYS_read, back_reader, &mut message, 8);
+            if i > 700 && random.one_in(50) {
+                forge(&mut random, &pages);
             }
         }
-        ok!(sys!(SYS_kill, pid, libc::SIGKILL));
-        ok!(reap(pid));
-        let mut buf = [0u8; 4096];
-        while guest_tests::fs::read(back_reader, &mut buf).is_ok_and(|n| n > 0) {}
-        fails!(guest_tests::fs::write(there_writer, b"x"), EPIPE);
-        ok!(guest_tests::fs::close(there_writer));
-        ok!(guest_tests::fs::close(back_reader));
+        0
+    }));
+    ok!(guest_tests::fs::close(there_reader));
+    ok!(guest_tests::fs::close(back_writer));
+    let mut message = [7u8; 8];
+    for i in 0..4000 {
+        if sys!(SYS_write, there_writer, &message, 8).is_err() {
+            break;
+        }
+        let mut polled = libc::pollfd { fd: back_reader, events: libc::POLLIN, revents: 0 };
+        // What has been lost does not come back.
+        if i % 64 == 0 && sys!(SYS_poll, &mut polled, 1, 200) != Ok(1) {
+            break;
+        }
+        if i % 64 == 0 || i < 600 {
+            let _ = sys!(SYS_read, back_reader, &mut message, 8);
+        }
     }
+    ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+    ok!(reap(pid));
+    let mut buf = [0u8; 4096];
+    while guest_tests::fs::read(back_reader, &mut buf).is_ok_and(|n| n > 0) {}
+    fails!(guest_tests::fs::write(there_writer, b"x"), EPIPE);
+    ok!(guest_tests::fs::close(there_writer));
+    ok!(guest_tests::fs::close(back_reader));
     Ok(())
 }
 
@@ -372,7 +392,7 @@ fn forged_counters() -> Outcome {
     ok!(catch_faults());
     let counter = |flags: i32| sys!(SYS_eventfd2, 0, flags).map(|fd| fd as i32);
     let own = ok!(counter(libc::EFD_NONBLOCK));
-    let linked = STREAMS + PAGE + 16 * STREAM_LEN;
+    let linked = STREAMS + 2 * PAGE + 16 * STREAM_LEN;
     for seed in 1..=16u64 {
         let flags = if seed % 2 == 0 { libc::EFD_SEMAPHORE } else { 0 };
         let shared = ok!(counter(libc::EFD_NONBLOCK | flags));
@@ -505,6 +525,7 @@ guest_tests::cases!(
     forged_content_while_others_call,
     forged_streams,
     forged_streams_of_two,
+    forged_sockets_of_two,
     forged_counters,
     forged_files,
     changed_segment_base,
