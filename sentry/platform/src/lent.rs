@@ -13,6 +13,8 @@ pub enum FileSource {
     Nothing,
     /// Zeros without end; what is written is gone.
     Zeros,
+    /// This is no file to be read, but a set of files (`epoll`) none of which is ready.
+    Quiet,
 }
 
 impl FileSource {
@@ -20,14 +22,16 @@ impl FileSource {
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Host(one), Self::Host(other)) => Arc::ptr_eq(one, other),
-            (Self::Nothing, Self::Nothing) | (Self::Zeros, Self::Zeros) => true,
+            (Self::Nothing, Self::Nothing)
+            | (Self::Zeros, Self::Zeros)
+            | (Self::Quiet, Self::Quiet) => true,
             _ => false,
         }
     }
 
-    /// Returns whether this is a device: no file of the host's.
+    /// Returns whether this is a device.
     pub fn is_device(&self) -> bool {
-        !matches!(self, Self::Host(_))
+        matches!(self, Self::Nothing | Self::Zeros)
     }
 }
 

@@ -5,25 +5,39 @@
 //! waiting looks at no other items. An item refers to its open file description weakly: when the
 //! last descriptor of that is closed, the item is as good as removed.
 //!
+//! An empty list that is looked at again and again is lent to the process that does so, which then finds it empty
+//! without the sentry; the first item that is listed takes it back, before whoever has made it ready goes on.
+//!
 //! Locks: [`Epoll::items`] (held while files are polled; an instance before those that it
 //! watches), `Item::state`, [`Epoll::ready`]. `NESTING` comes before all of them. A file may
 //! announce changes under its own locks: the announcement takes only `ready`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use sentry_platform::lent::{FileSource, LentFile};
+use sentry_platform::{HostCall, StreamEnd};
 use syscalls::abi::poll::{EP_MAX_NESTS, EpollEvent, EpollEvents};
 use syscalls::{Errno, SysResult};
 
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::CurrentTask;
 use crate::vfs::anon::{self, AnonMount};
-use crate::vfs::file::downcast;
+use crate::vfs::file::{StreamUser, downcast};
 use crate::vfs::{Attr, File, OpenFile};
 
 /// Serialises changes that nest one instance in another.
 static NESTING: Mutex<()> = Mutex::new(());
+
+/// After how many looks in a row at an empty list it is lent for the first time.
+const FIRST: u32 = 32;
+/// After how many where it has been worth it the last time.
+const AGAIN: u32 = 8;
+/// The most, where it was not several times in a row.
+const MAX: u32 = 1 << 16;
+/// How many looks its process must have had for it to have been worth it.
+const WORTH: u32 = 16;
 
 /// A descriptor in the set: the number under which it was added, and the description.
 type Key = (i32, usize);
@@ -32,11 +46,21 @@ type Key = (i32, usize);
 pub struct Epoll {
     attr: Attr,
     items: Mutex<Items>,
-    ready: Mutex<VecDeque<Arc<Item>>>,
+    ready: Mutex<Ready>,
+    /// How many looks in a row have found nothing ready, and how many there must be.
+    n_idle: AtomicU32,
+    wanted: AtomicU32,
     queue: WaitQueue,
     /// The instances that watch this one.
     parents: Mutex<Vec<Weak<Epoll>>>,
     this: Weak<Epoll>,
+}
+
+#[derive(Default)]
+struct Ready {
+    list: VecDeque<Arc<Item>>,
+    /// The list, where it is lent: only with the lock of the items, and while it is empty.
+    lent: Option<Arc<dyn LentFile>>,
 }
 
 #[derive(Default)]
@@ -153,7 +177,9 @@ impl Epoll {
         Arc::new_cyclic(|this| Self {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
             items: Mutex::new(Items::default()),
-            ready: Mutex::new(VecDeque::new()),
+            ready: Mutex::default(),
+            n_idle: AtomicU32::new(0),
+            wanted: AtomicU32::new(FIRST),
             queue: WaitQueue::new(),
             parents: Mutex::new(Vec::new()),
             this: this.clone(),
@@ -166,8 +192,43 @@ impl Epoll {
             return false;
         }
         let Some(item) = item.this.upgrade() else { return false };
-        self.ready.lock().push_back(item);
+        let lent = {
+            let mut ready = self.ready.lock();
+            ready.list.push_back(item);
+            ready.lent.take()
+        };
+        self.has_back(lent);
         true
+    }
+
+    /// Takes the list back where it is lent.
+    fn take_back(&self) {
+        let lent = self.ready.lock().lent.take();
+        self.has_back(lent);
+    }
+
+    fn has_back(&self, lent: Option<Arc<dyn LentFile>>) {
+        let Some(lent) = lent else { return };
+        let (_, n_calls) = lent.take_back();
+        self.n_idle.store(0, Ordering::Relaxed);
+        if n_calls >= WORTH {
+            self.wanted.store(AGAIN, Ordering::Relaxed);
+        } else {
+            self.want_more();
+        }
+    }
+
+    fn want_more(&self) {
+        self.n_idle.store(0, Ordering::Relaxed);
+        let wanted = self.wanted.load(Ordering::Relaxed).saturating_mul(2).min(MAX);
+        self.wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Notes what has come of a look that does not wait.
+    pub fn note_look(&self, is_idle: bool) {
+        let n_idle =
+            if is_idle { self.n_idle.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.n_idle.store(n_idle, Ordering::Relaxed);
     }
 
     /// Changes the set: `fd` and `open` are the descriptor and what it refers to.
@@ -258,18 +319,18 @@ impl Epoll {
     /// Takes those items out of the list that are no longer in the set, where they have become as
     /// many as the others.
     fn unlist_removed(&self, items: &Items) -> Vec<Arc<Item>> {
-        if self.ready.lock().len() <= items.map.len().max(Items::FEW).saturating_mul(2) {
+        if self.ready.lock().list.len() <= items.map.len().max(Items::FEW).saturating_mul(2) {
             return Vec::new();
         }
-        let list = std::mem::take(&mut *self.ready.lock());
+        let list = std::mem::take(&mut self.ready.lock().list);
         let is_present =
             |item: &Arc<Item>| item.open.strong_count() > 0 && !item.state.lock().is_removed;
         let (present, removed): (Vec<_>, Vec<_>) = list.into_iter().partition(is_present);
         let mut ready = self.ready.lock();
         for item in present.into_iter().rev() {
-            ready.push_front(item);
+            ready.list.push_front(item);
         }
-        let is_left = !ready.is_empty();
+        let is_left = !ready.list.is_empty();
         drop(ready);
         // Somebody may have found the list empty meanwhile.
         if is_left {
@@ -310,11 +371,11 @@ impl Epoll {
 
     /// Returns up to `max` events. A level-triggered item stays in the list, behind the others.
     pub fn harvest(&self, max: usize) -> Vec<EpollEvent> {
-        if self.ready.lock().is_empty() {
+        if self.ready.lock().list.is_empty() {
             return Vec::new();
         }
         let items = self.items.lock();
-        let mut list = std::mem::take(&mut *self.ready.lock());
+        let mut list = std::mem::take(&mut self.ready.lock().list);
         let mut events = Vec::new();
         let mut again = Vec::new();
         while events.len() < max
@@ -338,14 +399,14 @@ impl Epoll {
         let is_left = {
             let mut ready = self.ready.lock();
             for item in list.into_iter().rev() {
-                ready.push_front(item);
+                ready.list.push_front(item);
             }
             for item in again {
                 if !item.is_listed.swap(true, Ordering::SeqCst) {
-                    ready.push_back(item);
+                    ready.list.push_back(item);
                 }
             }
-            !ready.is_empty()
+            !ready.list.is_empty()
         };
         drop(items);
         // Another thread may go on with what is left.
@@ -456,14 +517,14 @@ impl File for Epoll {
     fn poll(&self) -> Events {
         let _items = self.items.lock();
         loop {
-            let Some(item) = self.ready.lock().pop_front() else { return Events::empty() };
+            let Some(item) = self.ready.lock().list.pop_front() else { return Events::empty() };
             item.is_listed.store(false, Ordering::SeqCst);
             let state = item.state.lock();
             let is_ready = !item.poll(&state).is_empty();
             drop(state);
             if is_ready {
                 if !item.is_listed.swap(true, Ordering::SeqCst) {
-                    self.ready.lock().push_front(item);
+                    self.ready.lock().list.push_front(item);
                 }
                 return Events::READABLE;
             }
@@ -484,5 +545,39 @@ impl File for Epoll {
 
     fn can_splice_to(&self) -> bool {
         false
+    }
+
+    fn descriptor_closed(&self, _owner: u64) {
+        self.take_back();
+    }
+
+    fn is_lively(&self) -> bool {
+        self.n_idle.load(Ordering::Relaxed) >= self.wanted.load(Ordering::Relaxed)
+    }
+
+    fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
+        // To somebody else, or by another descriptor.
+        self.take_back();
+        // Whoever has taken items from the list, and may put them back, has the lock.
+        let items = self.items.lock();
+        let mut ready = self.ready.lock();
+        if !ready.list.is_empty() {
+            return Vec::new();
+        }
+        let Ok(lent) = user.streams.lend_file(&FileSource::Quiet, 0) else {
+            self.want_more();
+            return Vec::new();
+        };
+        let id = lent.id();
+        ready.lent = Some(lent);
+        self.n_idle.store(0, Ordering::Relaxed);
+        drop(ready);
+        drop(items);
+        let streams = Arc::downgrade(&user.streams);
+        let end = StreamEnd { stream: id, reads: true, is_file: true, ..StreamEnd::default() };
+        if !user.table.teller().tell(&streams, user.fd, &user.file, end) {
+            self.take_back();
+        }
+        Vec::new()
     }
 }

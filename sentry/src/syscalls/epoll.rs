@@ -12,6 +12,7 @@ use syscalls::{Errno, SysResult, UserPtr};
 use zerocopy::IntoBytes;
 
 use super::fd::install;
+use super::lend;
 use super::poll::{deadline_after_ms, read_deadline, set_mask};
 use crate::fs::epoll::{Change, Epoll};
 use crate::task::block::Wait;
@@ -80,7 +81,11 @@ pub(super) fn sys_epoll_wait(
     maxevents: i32,
     timeout: i32,
 ) -> HandlerResult<usize> {
-    do_wait(task, epfd, events, maxevents, deadline_after_ms(task, timeout))
+    let found = do_wait(task, epfd, events, maxevents, deadline_after_ms(task, timeout))?;
+    if timeout == 0 {
+        offer(task, epfd, found == 0);
+    }
+    Ok(found)
 }
 
 /// Implements `epoll_pwait(2)`.
@@ -110,6 +115,16 @@ pub(super) fn sys_epoll_pwait2(
     let deadline_ns = read_deadline(task, timeout)?;
     set_mask(task, sigmask, sigsetsize)?;
     do_wait(task, epfd, events, maxevents, deadline_ns)
+}
+
+/// Has the set, which was looked at without waiting, lent to the task's process while nothing is ready, where that
+/// pays.
+fn offer(task: &CurrentTask, epfd: Fd, is_idle: bool) {
+    let Ok(file) = task.file(epfd.0) else { return };
+    if let Some(epoll) = downcast::<Epoll>(&file.file) {
+        epoll.note_look(is_idle);
+        lend::offer(task, epfd, &file);
+    }
 }
 
 fn do_wait(

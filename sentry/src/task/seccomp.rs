@@ -52,8 +52,17 @@ const FAST: [u64; 13] = [
     nr::RT_SIGPROCMASK,
 ];
 /// Those that it answers by itself about what is lent.
-const LENT: [u64; 7] =
-    [nr::READ, nr::WRITE, nr::PREAD64, nr::LSEEK, nr::SENDTO, nr::RECVFROM, nr::UMASK];
+const LENT: [u64; 9] = [
+    nr::READ,
+    nr::WRITE,
+    nr::PREAD64,
+    nr::LSEEK,
+    nr::SENDTO,
+    nr::RECVFROM,
+    nr::UMASK,
+    nr::EPOLL_WAIT,
+    nr::EPOLL_PWAIT,
+];
 /// What a task in strict mode may do.
 const STRICT: [u64; 4] = [nr::READ, nr::WRITE, nr::EXIT, nr::RT_SIGRETURN];
 const N_WORDS: usize = nr::COUNT.div_ceil(64);

@@ -1,13 +1,13 @@
-//! Lending regular files that are read again and again, and devices that take and give nothing, to the processes that use them: the offset of an open
-//! file, and what takes it back.
+//! Lending regular files that are read again and again, and devices that take and give nothing, to the processes
+//! that use them: the offset of an open file, and what takes it back.
 //!
 //! Who locks the offset has it back. The content stays where it is, on the host; who lets a file have its content
 //! somewhere else, or changes its times, takes back what has been lent of it ([`Mark::recall`]). A file is lent
 //! only where reading it tells nobody: with no watches anywhere, and no time of access to be kept. Adding a
 //! watch or changing the flags of a mount takes everything back.
 //!
-//! DEVIATION: what is read of a lent file is not counted in `/proc/PID/io`, and its time of access may be older
-//! than a day.
+//! DEVIATION: what is read of a lent file, or written to a device, is not counted in `/proc/PID/io`, and its time of
+//! access may be older than a day.
 //!
 //! Locks, outermost first: `Offset::state`, those of the inode; `LENT`.
 

@@ -32,6 +32,8 @@ const SYS_SENDTO: u64 = 44;
 const SYS_RECVFROM: u64 = 45;
 const SYS_UMASK: u64 = 95;
 const SYS_FUTEX: u64 = 202;
+const SYS_EPOLL_WAIT: u64 = 232;
+const SYS_EPOLL_PWAIT: u64 = 281;
 
 /// The operations of private futexes.
 const FUTEX_WAIT: u32 = 128;
@@ -88,6 +90,10 @@ pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
         SYS_LSEEK if slot.table.load(Relaxed) != 0 => files::seek(slot, args),
         SYS_WRITE if slot.table.load(Relaxed) != 0 => {
             rings::write(slot, args).or_else(|| files::write(slot, args))
+        }
+        SYS_EPOLL_WAIT if slot.table.load(Relaxed) != 0 => files::epoll_wait(slot, args),
+        SYS_EPOLL_PWAIT if slot.table.load(Relaxed) != 0 && args[4] == 0 => {
+            files::epoll_wait(slot, args)
         }
         SYS_UMASK if slot.umask.load(Relaxed) != 0 => files::umask(slot, args),
         SYS_SENDTO if slot.table.load(Relaxed) != 0 => rings::send(slot, args),

@@ -16,8 +16,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use sentry_sysmsg::file::{CHANGES_SHIFT, Files, Place, UMASK};
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    Descriptor, ENTRY_DEVICE, ENTRY_FILE, ENTRY_RING, ENTRY_ZEROS, LEASE_SHIFT, POSITION,
-    TAKEN_BACK,
+    Descriptor, ENTRY_DEVICE, ENTRY_FILE, ENTRY_QUIET, ENTRY_RING, ENTRY_ZEROS, LEASE_SHIFT,
+    POSITION, TAKEN_BACK,
 };
 use sentry_sysmsg::slot::Slot;
 
@@ -28,6 +28,9 @@ use crate::{entry, host, rings};
 const MAX_LEN: u64 = 2 << 20;
 /// The longest write to a device.
 const MAX_WRITE: u64 = 1 << 30;
+/// The most events that are asked for here, and the size of one.
+const MAX_EVENTS: u64 = 1 << 16;
+const EVENT_LEN: u64 = 12;
 /// So many calls are counted.
 const COUNTED: u32 = 1 << 10;
 
@@ -97,6 +100,24 @@ pub(crate) fn seek(slot: &Slot, [fd, by, whence, ..]: [u64; 6]) -> Option<i64> {
     Some(target.cast_signed())
 }
 
+/// `epoll_wait` that does not wait, where nothing is ready.
+pub(crate) fn epoll_wait(slot: &Slot, [fd, addr, max, timeout, ..]: [u64; 6]) -> Option<i64> {
+    let max = u64::from(max as u32);
+    if timeout as u32 != 0 || max == 0 || max > MAX_EVENTS {
+        return None;
+    }
+    if addr.checked_add(max * EVENT_LEN)? > APPLICATION_END {
+        return None;
+    }
+    let lent = find_any(slot, fd, |of| &of.reads)?;
+    if lent.entry & ENTRY_QUIET == 0 {
+        return None;
+    }
+    lent.offset()?;
+    lent.count();
+    Some(0)
+}
+
 /// `umask`.
 pub(crate) fn umask(slot: &Slot, [mask, ..]: [u64; 6]) -> Option<i64> {
     if slot.fast.load(Relaxed) == 0 {
@@ -121,9 +142,15 @@ fn files() -> &'static Files {
     unsafe { &*files }
 }
 
-/// Returns the lent file that the descriptor refers to, where the thread may use it here.
+/// Returns the lent file that the descriptor refers to, where the thread may read or write it here.
 #[inline]
 fn find(slot: &Slot, fd: u64, use_of: impl FnOnce(&Descriptor) -> &AtomicU64) -> Option<Lent> {
+    find_any(slot, fd, use_of).filter(|lent| lent.entry & ENTRY_QUIET == 0)
+}
+
+/// Returns what is lent as a file and the descriptor refers to, where the thread may use it here.
+#[inline]
+fn find_any(slot: &Slot, fd: u64, use_of: impl FnOnce(&Descriptor) -> &AtomicU64) -> Option<Lent> {
     let entry = rings::mirrored(slot, fd, use_of)?;
     if entry & ENTRY_FILE == 0 {
         return None;

@@ -10,6 +10,8 @@
 //! A device that takes whatever is written, and gives nothing or zeros, is lent in the same way, so that it can be
 //! taken back; it has no descriptor, and its offset stays as it is.
 //!
+//! So is a set of files none of which is ready: whatever becomes ready takes it back.
+//!
 //! So is the mask for the permissions of new files, to the threads of a process that share one: [`Files::umask`] is the
 //! number of the lease, [`TAKEN_BACK`](crate::ring::TAKEN_BACK), how often it has been changed so, and the mask.
 //!

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use sentry_sysmsg::Files;
 use sentry_sysmsg::file::{CHANGES_SHIFT, N_FILES, UMASK};
-use sentry_sysmsg::ring::{ENTRY_DEVICE, ENTRY_ZEROS, LEASE_SHIFT, POSITION, TAKEN_BACK};
+use sentry_sysmsg::ring::{
+    ENTRY_DEVICE, ENTRY_QUIET, ENTRY_ZEROS, LEASE_SHIFT, POSITION, TAKEN_BACK,
+};
 use syscalls::SysResult;
 
 use super::fds::FdCache;
@@ -35,7 +37,7 @@ pub(super) struct LentFiles {
 struct Lent {
     lease: u64,
     place: usize,
-    /// `ENTRY_*` of a device.
+    /// `ENTRY_*` of what is no file of the host's.
     kind: u64,
     /// The descriptor of the host's file.
     number: Option<i32>,
@@ -95,6 +97,7 @@ impl LentFiles {
         };
         let (kind, number) = match source {
             FileSource::Host(file) => (0, Some(self.hold(file)?)),
+            FileSource::Quiet => (ENTRY_QUIET, None),
             FileSource::Nothing => (ENTRY_DEVICE, None),
             FileSource::Zeros => (ENTRY_DEVICE | ENTRY_ZEROS, None),
         };
