@@ -622,6 +622,21 @@ impl MountNamespace {
         Ok(())
     }
 
+    /// Returns whether something is mounted on a dentry in this namespace.
+    pub fn mounts_on(&self, dentry: &Arc<Dentry>) -> bool {
+        let is_there = |point: Path| Arc::ptr_eq(&point.dentry, dentry);
+        dentry.is_mount_point()
+            && self.mounts().iter().any(|mount| mount.point().is_some_and(is_there))
+    }
+
+    /// Detaches what other namespaces have mounted on a dentry that has been removed. (Linux 3.18)
+    pub fn removed(&self, dentry: &Arc<Dentry>) {
+        if dentry.is_mount_point() {
+            let _guard = self.family.lock.lock();
+            self.family.detach_from(dentry);
+        }
+    }
+
     /// Sets how changes below the mount at `path` propagate: one of the four `MS_*` types.
     ///
     /// # Errors

@@ -167,10 +167,10 @@ pub fn unlink(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
         if child.is_dir() {
             return Err(Errno::EISDIR);
         }
-        check_not_mounted(child)?;
+        check_not_mounted(walk, child)?;
         step.dir.inode().unlink(name)
     })?;
-    child.inode().name_removed();
+    name_removed(walk, &child);
     notify::removed(&step.dir.dentry, name, &child);
     Ok(())
 }
@@ -195,10 +195,10 @@ pub fn rmdir(walk: &mut Walk<'_>, path: &[u8]) -> SysResult<()> {
         if !child.is_dir() {
             return Err(Errno::ENOTDIR);
         }
-        check_not_mounted(child)?;
+        check_not_mounted(walk, child)?;
         step.dir.inode().rmdir(name)
     })?;
-    child.inode().name_removed();
+    name_removed(walk, &child);
     notify::removed(&step.dir.dentry, name, &child);
     Ok(())
 }
@@ -258,7 +258,7 @@ pub fn rename(
         let new = (&to.dir.dentry, &new_name[..]);
         let replaced = target.as_ref().filter(|_| !is_exchange);
         if let Some(replaced) = replaced {
-            replaced.inode().name_removed();
+            name_removed(old_walk, replaced);
         }
         notify::moved(old, new, &child, replaced);
         if let Some(target) = target.filter(|_| is_exchange) {
@@ -328,8 +328,8 @@ fn check_rename(
             permission::check(walk.creds(), &**inode, &inode.access_attr()?, mask)?;
         }
     }
-    check_not_mounted(child)?;
-    target.map_or(Ok(()), check_not_mounted)
+    check_not_mounted(walk, child)?;
+    target.map_or(Ok(()), |target| check_not_mounted(walk, target))
 }
 
 fn check_right(walk: &Walk<'_>, dir: &Path, access: AccessFs) -> SysResult<()> {
@@ -340,8 +340,18 @@ fn check_delete(walk: &Walk<'_>, dir: &Path, child: &Arc<Dentry>) -> SysResult<(
     permission::may_delete(walk.creds(), &**dir.inode(), &child.inode().access_attr()?)
 }
 
-fn check_not_mounted(dentry: &Arc<Dentry>) -> SysResult<()> {
-    if dentry.is_mount_point() { Err(Errno::EBUSY) } else { Ok(()) }
+/// What is mounted there in another namespace does not matter: see [`removed`](super::mount::MountNamespace::removed).
+fn check_not_mounted(walk: &Walk<'_>, dentry: &Arc<Dentry>) -> SysResult<()> {
+    let is_mounted = dentry.is_mount_point()
+        && walk.namespace().is_none_or(|namespace| namespace.mounts_on(dentry));
+    if is_mounted { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+fn name_removed(walk: &Walk<'_>, dentry: &Arc<Dentry>) {
+    dentry.inode().name_removed();
+    if let Some(namespace) = walk.namespace() {
+        namespace.removed(dentry);
+    }
 }
 
 fn check_name(name: &[u8]) -> SysResult<()> {

@@ -15,6 +15,7 @@ use syscalls::{Errno, SysResult};
 use super::attr::FileType;
 use super::dentry::Dentry;
 use super::fs_context::FsContext;
+use super::mount::MountNamespace;
 use super::path::Path;
 use super::permission;
 use crate::task::{Credentials, CurrentTask};
@@ -126,6 +127,11 @@ impl<'a> Walk<'a> {
     /// Returns the credentials that the walk goes by.
     pub fn creds(&self) -> &Credentials {
         &self.creds
+    }
+
+    /// Returns the mount namespace of whoever walks; none while the sandbox boots.
+    pub fn namespace(&self) -> Option<Arc<MountNamespace>> {
+        self.task.map(|task| task.fs().namespace())
     }
 
     /// Returns the permission bits that new files do not get; none while the sandbox boots.

@@ -157,6 +157,18 @@ impl Family {
             namespace.announce();
         }
     }
+
+    /// Detaches what lies on a dentry in any of the namespaces, and what is mounted below.
+    pub(super) fn detach_from(&self, dentry: &Arc<Dentry>) {
+        let lies_there =
+            |mount: &Mount| mount.point().is_some_and(|point| Arc::ptr_eq(&point.dentry, dentry));
+        for (namespace, mount) in self.all().into_iter().filter(|(_, mount)| lies_there(mount)) {
+            for mount in MountNamespace::tree(&mount).iter().rev() {
+                mount.detach();
+            }
+            namespace.announce();
+        }
+    }
 }
 
 /// A group through which a change comes: its number, none for a slave that is not shared, and that

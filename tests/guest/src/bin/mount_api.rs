@@ -3,9 +3,9 @@
 
 use std::ffi::CStr;
 
-use guest_tests::fs::{close, open, put, read, stat, text, write_all};
+use guest_tests::fs::{close, open, pipe, put, read, stat, text, write_all};
 use guest_tests::mem::zeroed;
-use guest_tests::proc::{self, in_child};
+use guest_tests::proc::{self, End, child, in_child, wait};
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{
     AT_EMPTY_PATH, AT_FDCWD, CLONE_NEWNS, CLONE_NEWUSER, MNT_DETACH, MS_PRIVATE, MS_REC, O_CREAT,
@@ -266,6 +266,54 @@ fn privileges_are_needed() -> Outcome {
     })
 }
 
+/// Returns how often the mounts of this namespace are named like this.
+fn n_mounts(name: &str) -> Result<usize, String> {
+    let mounts = ok!(text(c"/proc/self/mountinfo"));
+    Ok(mounts.lines().filter(|line| line.contains(name)).count())
+}
+
+fn removed_points_lose_their_mounts() -> Outcome {
+    in_namespace(|| {
+        let (seen, tell) = ok!(pipe(0));
+        let (wait_for, go_on) = ok!(pipe(0));
+        let other = ok!(child(|| {
+            let case = || -> Outcome {
+                ok!(close(go_on));
+                ok!(sys!(SYS_unshare, CLONE_NEWNS));
+                ok!(place(ok!(tmpfs()), c"a"));
+                ok!(put(c"a/file", b"x"));
+                ok!(place(ok!(tmpfs()), c"b"));
+                let inside = ok!(open(c"a", O_RDONLY | O_DIRECTORY));
+                eq!(n_mounts(" ours ")?, 2);
+                ok!(write_all(tell, b"r"));
+                eq!(ok!(read(wait_for, &mut [0])), 0);
+                eq!(n_mounts(" ours ")?, 0);
+                fails!(stat(c"a"), ENOENT);
+                // Who has it open still has it.
+                ok!(sys!(SYS_faccessat, inside, c"file", 0));
+                Ok(())
+            };
+            i32::from(case().inspect_err(|error| eprintln!("{error}")).is_err())
+        }));
+        ok!(close(wait_for));
+        eq!(ok!(read(seen, &mut [0])), 1);
+        eq!(n_mounts(" ours ")?, 0);
+        // What is mounted here is busy.
+        ok!(sys!(SYS_mkdir, c"own", 0o755));
+        ok!(place(ok!(tmpfs()), c"own"));
+        fails!(sys!(SYS_rmdir, c"own"), EBUSY);
+        fails!(sys!(SYS_rename, c"own", c"b"), EBUSY);
+        fails!(sys!(SYS_rename, c"b", c"own"), EBUSY);
+        // What is mounted elsewhere is not, and goes.
+        ok!(sys!(SYS_rmdir, c"a"));
+        ok!(sys!(SYS_mkdir, c"new", 0o755));
+        ok!(sys!(SYS_rename, c"new", c"b"));
+        ok!(close(go_on));
+        eq!(ok!(wait(other)), End::Code(0));
+        Ok(())
+    })
+}
+
 guest_tests::cases!(
     a_file_system_is_made_in_steps,
     wrong_steps_fail,
@@ -274,4 +322,5 @@ guest_tests::cases!(
     picked_file_systems_change,
     overlays_are_made_in_steps,
     privileges_are_needed,
+    removed_points_lose_their_mounts,
 );
