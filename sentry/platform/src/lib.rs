@@ -16,7 +16,7 @@ use sentry_host::window::Part;
 use syscalls::arch::x86_64::Regs;
 use syscalls::{Errno, SysResult, UserAddr};
 
-use crate::lent::{FileSource, LentFile, LentMask};
+use crate::lent::{FileToLend, Lending, LentMask};
 
 /// The first address that application mappings may not reach on any platform of ours.
 ///
@@ -199,19 +199,20 @@ pub enum HostCall {
         /// The value stored where the word holds `old`.
         new: u32,
     },
-    /// Maps a stream ([`Streams::join`]); no failure where that is not possible.
+    /// Maps a stream ([`Streams::join`]) or a window ([`Streams::lend_file`]); no failure where that is not
+    /// possible.
     MapStream {
-        /// Which of the process's streams.
+        /// Which of the process's streams or windows.
         place: u64,
         /// Its memory.
         file: Arc<OwnedFd>,
     },
-    /// Keeps a stream that has been mapped from the processes that this one forks.
+    /// Keeps what has been mapped so from the processes that this one forks.
     KeepStream {
-        /// Which of the process's streams.
+        /// Which of the process's streams or windows.
         place: u64,
     },
-    /// Closes the descriptor of a stream that has been mapped.
+    /// Closes the descriptor of what has been mapped so.
     CloseStream {
         /// Its memory.
         file: Arc<OwnedFd>,
@@ -421,15 +422,8 @@ pub trait Streams: Send + Sync {
     /// there is no room.
     fn join(&self, link: &Arc<dyn LinkedStream>, reads: bool) -> Vec<HostCall>;
 
-    /// Lends a file with this content, whose offset is `offset`.
-    ///
-    /// # Errors
-    /// The calls by which the process comes to hold what the host has of it, which it must first; none where there is no room.
-    fn lend_file(
-        &self,
-        source: &FileSource,
-        offset: u64,
-    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>>;
+    /// Lends a file, where there is room for one.
+    fn lend_file(&self, file: &FileToLend<'_>) -> Lending;
 
     /// Lends a mask for the permissions of new files, which threads then change ([`Context::set_umask`]). `None`
     /// where one is lent already.
@@ -467,7 +461,7 @@ pub struct StreamEnd {
     pub writes: bool,
     /// Whether nobody waits there.
     pub is_nonblocking: bool,
-    /// Whether this is not a stream, but a file: [`LentFile::id`].
+    /// Whether this is not a stream, but a file: [`lent::LentFile::id`].
     pub is_file: bool,
     /// Whether the descriptor is a socket.
     pub is_socket: bool,

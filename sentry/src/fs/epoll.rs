@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use sentry_platform::lent::{FileSource, LentFile};
+use sentry_platform::lent::{FileSource, FileToLend, LentFile};
 use sentry_platform::{HostCall, StreamEnd};
 use syscalls::abi::poll::{EP_MAX_NESTS, EpollEvent, EpollEvents};
 use syscalls::{Errno, SysResult};
@@ -564,7 +564,8 @@ impl File for Epoll {
         if !ready.list.is_empty() {
             return Vec::new();
         }
-        let Ok(lent) = user.streams.lend_file(&FileSource::Quiet, 0) else {
+        let idle = FileToLend { source: &FileSource::Quiet, offset: 0, to_write: None };
+        let Some(lent) = user.streams.lend_file(&idle).lent else {
             self.want_more();
             return Vec::new();
         };

@@ -26,7 +26,7 @@ use crate::kernel::Kernel;
 use crate::vfs::acl::Acl;
 use crate::vfs::inode::{NewNode, NodeKind};
 use crate::vfs::mount::next_anonymous_dev;
-use crate::vfs::{Attr, FileSystem, Inode};
+use crate::vfs::{Attr, FileSystem, Inode, lent};
 
 /// Makes `mount(2)` know this file system.
 pub fn register(kernel: &Kernel) {
@@ -235,6 +235,8 @@ impl TmpFs {
                 return Err(Errno::EINVAL);
             }
             shared.max_pages.store(max, Ordering::Relaxed);
+            // Holes are counted from now on.
+            lent::recall_all();
         }
         if let Some(max) = max_inodes.map(|max| inodes_limit(Some(max))) {
             if max < shared.used_inodes.load(Ordering::Relaxed) {

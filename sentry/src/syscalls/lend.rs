@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sentry_platform::HostCall;
+use syscalls::abi::resource::RLIMIT_FSIZE;
 use syscalls::arg::Fd;
 
 use crate::task::CurrentTask;
+use crate::task::limits::INFINITY;
 use crate::vfs::file::StreamUser;
 use crate::vfs::fs_context::FsContext;
 use crate::vfs::{OpenFile, lent};
@@ -24,21 +26,32 @@ pub(super) fn offer(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
 
 /// Has the file that the task has just read, or the device that it has used, by `fd` lent to its process, where that pays.
 pub(super) fn offer_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
-    for call in lend_file(task, fd, file) {
+    for call in lend_file(task, fd, file, false) {
         task.queue_host_call(call);
     }
 }
 
 /// Does the same where the process has been handed over what it takes.
 pub(super) fn offer_held_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
-    lend_file(task, fd, file);
+    lend_file(task, fd, file, false);
 }
 
-fn lend_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Vec<HostCall> {
-    if !file.offset.note_read() || !lent::can_be_lent(file) {
+/// Has the file that the task has just written to by `fd` lent to its process, where that pays.
+pub(super) fn offer_written_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) {
+    for call in lend_file(task, fd, file, true) {
+        task.queue_host_call(call);
+    }
+}
+
+fn lend_file(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>, writes: bool) -> Vec<HostCall> {
+    let is_lively = if writes { file.offset.note_write() } else { file.offset.note_read() };
+    if !is_lively {
         return Vec::new();
     }
-    user(task, fd, file).map_or_else(Vec::new, |user| lent::lend(&user))
+    // Its process does not look at limits.
+    let may_write = task.group.limits.lock().soft(RLIMIT_FSIZE) == INFINITY;
+    let Some(use_) = lent::can_be_lent(file, writes, may_write) else { return Vec::new() };
+    user(task, fd, file).map_or_else(Vec::new, |user| lent::lend(&user, use_))
 }
 
 /// Has the mask for new files that the task has just changed lent to its process, where that pays.
@@ -70,6 +83,7 @@ fn user(task: &CurrentTask, fd: Fd, file: &Arc<OpenFile>) -> Option<StreamUser> 
         file: file.clone(),
         creds: task.creds(),
         pids: Arc::downgrade(&task.pid_namespace()),
+        thread: u64::from(task.tid()),
         is_dumpable: task.group.is_dumpable.load(Ordering::Relaxed),
     })
 }

@@ -117,7 +117,9 @@ pub(super) fn sys_pwrite64(
 ) -> HandlerResult<usize> {
     let position = at(offset)?;
     let file = seekable(task, fd)?;
-    do_write(task, &file, &one(buf, count)?, position, RwFlags::empty())
+    let n = do_write(task, &file, &one(buf, count)?, position, RwFlags::empty())?;
+    lend::offer_written_file(task, fd, &file);
+    Ok(n)
 }
 
 /// Implements `readv(2)`.

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use syscalls::abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
 use syscalls::abi::resource::{
-    PRIO_PGRP, PRIO_PROCESS, PRIO_USER, RLIMIT_CPU, RLIMIT_NOFILE, RUSAGE_CHILDREN, RUSAGE_SELF,
-    RUSAGE_THREAD, Rlimit, Rusage,
+    PRIO_PGRP, PRIO_PROCESS, PRIO_USER, RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NOFILE, RUSAGE_CHILDREN,
+    RUSAGE_SELF, RUSAGE_THREAD, Rlimit, Rusage,
 };
 use syscalls::abi::sched::{
     SCHED_ATTR_SIZE_VER0, SCHED_BATCH, SCHED_DEADLINE, SCHED_FIFO, SCHED_IDLE, SCHED_NORMAL,
@@ -18,6 +18,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::ids::target;
 use crate::task::limits::N_LIMITS;
 use crate::task::{CurrentTask, HandlerResult, Task};
+use crate::vfs::lent;
 
 /// Implements `sched_yield(2)`.
 pub(super) fn sys_sched_yield(_task: &CurrentTask) -> HandlerResult<()> {
@@ -488,6 +489,10 @@ pub(super) fn sys_prlimit64(
         && resource == RLIMIT_CPU
     {
         target.group.timers.set_cpu_limit(&target.group, (new.rlim_cur, new.rlim_max));
+    }
+    if new.is_some() && resource == RLIMIT_FSIZE {
+        // What is lent for writing is so without a limit.
+        lent::recall_all();
     }
     if !old_limit.is_null() {
         task.write_obj(old_limit, &Rlimit { rlim_cur: old.0, rlim_max: old.1 })?;

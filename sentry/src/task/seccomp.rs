@@ -52,10 +52,11 @@ const FAST: [u64; 13] = [
     nr::RT_SIGPROCMASK,
 ];
 /// Those that it answers by itself about what is lent.
-const LENT: [u64; 9] = [
+const LENT: [u64; 10] = [
     nr::READ,
     nr::WRITE,
     nr::PREAD64,
+    nr::PWRITE64,
     nr::LSEEK,
     nr::SENDTO,
     nr::RECVFROM,

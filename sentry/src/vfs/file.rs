@@ -230,6 +230,13 @@ pub trait File: Any + Send + Sync {
         None
     }
 
+    /// Returns a host descriptor, open for reading and writing, of a file that has this file's content and
+    /// nothing else, and how long both are, until [`File::lend_mark`] is recalled. For files that are written
+    /// over in place, of which whoever may read and write them may have it.
+    fn lend_to_write(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        None
+    }
+
     /// Returns what is recalled when the file is read from elsewhere, or its times have changed; `None` where
     /// the host knows.
     fn lend_mark(&self) -> Option<&Mark> {
@@ -336,6 +343,8 @@ pub struct StreamUser {
     pub file: Arc<OpenFile>,
     /// What the process may do besides.
     pub creds: Arc<Credentials>,
+    /// Which of its threads uses it now.
+    pub thread: u64,
     /// Where it has its number.
     pub pids: Weak<PidNamespace>,
     /// Whether others may look into it.

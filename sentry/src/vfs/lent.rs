@@ -1,21 +1,26 @@
-//! Lending regular files that are read again and again, and devices that take and give nothing, to the processes
-//! that use them: the offset of an open file, and what takes it back.
+//! Lending regular files that are used again and again, and devices that take and give nothing, to the processes that
+//! use them: the offset of an open file, and what takes it back.
 //!
 //! Who locks the offset has it back. The content stays where it is, on the host; who lets a file have its content
 //! somewhere else, or changes its times, takes back what has been lent of it ([`Mark::recall`]). A file is lent
-//! only where reading it tells nobody: with no watches anywhere, and no time of access to be kept. Adding a
-//! watch or changing the flags of a mount takes everything back.
+//! only where using it tells nobody: with no watches anywhere, and no time of access to be kept. Adding a
+//! watch or changing the flags of a mount takes everything back, and so does changing a limit of sizes.
 //!
-//! DEVIATION: what is read of a lent file, or written to a device, is not counted in `/proc/PID/io`, and its time of
-//! access may be older than a day.
+//! A file that is written over in place by `pwrite(2)` can be lent for that, too, to one process at a time, where it
+//! could as well be mapped for writing ([`File::lend_to_write`](super::File::lend_to_write)). Whoever changes its content or its size takes it
+//! back before, holding the lock by which the content is lent: a write of the process has happened then, or is made
+//! by the sentry later. When it was written is asked where the times are ([`Mark::written`]).
 //!
-//! Locks, outermost first: `Offset::state`, those of the inode; `LENT`.
+//! DEVIATION: what is read of a lent file and written to it is not counted in `/proc/PID/io`, and its time of
+//! access may be older than a day, or than the last write where it is lent for writing.
+//!
+//! Locks, outermost first: `Offset::state`, those of the inode; `LENT`, `Mark::writer`.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use sentry_platform::lent::{FileSource, LentFile};
+use sentry_platform::lent::{FileSource, FileToLend, Lending, LentFile, ToWrite, Written};
 use sentry_platform::{HostCall, StreamEnd};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::mount::MountFlags;
@@ -47,7 +52,9 @@ pub struct Offset {
     is_lent: AtomicBool,
     /// How many reads there were in a row, or uses of a device.
     n_reads: AtomicU32,
-    /// How many there must be.
+    /// How many writes there were meanwhile.
+    n_writes: AtomicU32,
+    /// How many of either there must be.
     wanted: AtomicU32,
 }
 
@@ -80,6 +87,7 @@ impl Offset {
             state: Mutex::new(State::default()),
             is_lent: AtomicBool::new(false),
             n_reads: AtomicU32::new(0),
+            n_writes: AtomicU32::new(0),
             wanted: AtomicU32::new(FIRST),
         }
     }
@@ -99,7 +107,7 @@ impl Offset {
             let (offset, n_calls) = lent.take_back();
             state.offset = offset;
             self.is_lent.store(false, Ordering::SeqCst);
-            self.n_reads.store(0, Ordering::Relaxed);
+            self.begin_again();
             if n_calls >= WORTH {
                 self.wanted.store(AGAIN, Ordering::Relaxed);
             } else {
@@ -118,14 +126,28 @@ impl Offset {
 
     /// Notes that the file has been read, or the device used; returns whether it may be worth lending.
     pub fn note_read(&self) -> bool {
-        let n_reads = self.n_reads.load(Ordering::Relaxed).saturating_add(1);
-        self.n_reads.store(n_reads, Ordering::Relaxed);
-        n_reads != NEVER && n_reads >= self.wanted.load(Ordering::Relaxed)
+        self.note(&self.n_reads)
     }
 
-    /// Lets there be more reads until the file is lent.
-    fn want_more(&self) {
+    /// Notes that the file has been written to somewhere; returns whether it may be worth lending for that.
+    pub fn note_write(&self) -> bool {
+        self.note(&self.n_writes)
+    }
+
+    fn note(&self, count: &AtomicU32) -> bool {
+        let n = count.load(Ordering::Relaxed).saturating_add(1);
+        count.store(n, Ordering::Relaxed);
+        n != NEVER && n >= self.wanted.load(Ordering::Relaxed)
+    }
+
+    fn begin_again(&self) {
         self.n_reads.store(0, Ordering::Relaxed);
+        self.n_writes.store(0, Ordering::Relaxed);
+    }
+
+    /// Lets there be more reads or writes until the file is lent.
+    fn want_more(&self) {
+        self.begin_again();
         let wanted = self.wanted.load(Ordering::Relaxed).saturating_mul(2).min(MAX);
         self.wanted.store(wanted, Ordering::Relaxed);
     }
@@ -133,13 +155,51 @@ impl Offset {
 
 /// Says of an inode whether open files of it may be lent.
 #[derive(Debug, Default)]
-pub struct Mark(AtomicBool);
+pub struct Mark {
+    is_lent: AtomicBool,
+    /// Who writes, once somebody has.
+    writer: OnceLock<Box<Writer>>,
+}
+
+/// To whom an inode is lent for writing.
+#[derive(Default)]
+struct Writer {
+    lent: Mutex<Option<Weak<dyn LentFile>>>,
+    written: Arc<Written>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.written.fmt(f)
+    }
+}
 
 impl Mark {
-    /// Takes back what is lent of the inode. For after a change that readers would see.
+    /// Takes back what is lent of the inode. For after a change that readers would see, and before one of what is
+    /// written.
     pub fn recall(&self) {
-        if self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst) {
+        if self.is_lent.load(Ordering::SeqCst) && self.is_lent.swap(false, Ordering::SeqCst) {
             recall_where(|mark| mark == self.key());
+        }
+    }
+
+    /// Returns the time of the last write by a process to which the inode was lent, in nanoseconds since the
+    /// epoch, where there was one since this was last asked.
+    pub fn written(&self) -> Option<i64> {
+        let writer = self.writer.get()?;
+        let lent = writer.lent.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(lent) = lent {
+            lent.note_written();
+        }
+        writer.written.take()
+    }
+
+    /// Makes somebody the only one who writes.
+    fn set_writer(&self, lent: &Arc<dyn LentFile>) {
+        let Some(writer) = self.writer.get() else { return };
+        let before = writer.lent.lock().replace(Arc::downgrade(lent));
+        if let Some(before) = before.and_then(|before| before.upgrade()) {
+            before.take_back();
         }
     }
 
@@ -149,7 +209,7 @@ impl Mark {
 }
 
 /// Takes back everything.
-pub(super) fn recall_all() {
+pub(crate) fn recall_all() {
     recall_where(|_| true);
 }
 
@@ -180,12 +240,12 @@ fn note(mark: Option<&Mark>, lent: &Arc<dyn LentFile>) -> bool {
     all.push((mark.map_or(0, Mark::key), Arc::downgrade(lent)));
     drop(all);
     if let Some(mark) = mark {
-        mark.0.store(true, Ordering::SeqCst);
+        mark.is_lent.store(true, Ordering::SeqCst);
     }
     true
 }
 
-/// Returns whether nobody is to know that the file is read.
+/// Returns whether nobody is to know that the file is used.
 fn is_silent(open: &OpenFile) -> bool {
     let keeps_time = open.path.as_ref().is_some_and(|path| {
         let flags = path.mount.flags();
@@ -195,23 +255,65 @@ fn is_silent(open: &OpenFile) -> bool {
     !keeps_time && !notify::is_watched()
 }
 
-/// Returns whether a file that is read again and again can be lent.
-pub fn can_be_lent(open: &OpenFile) -> bool {
-    let source = open.file.lend_source();
-    // Of a device, whose descriptors have an end, those to write are as good.
-    let is_possible = source.is_some_and(|source| {
-        source.is_device() || open.is_readable() && !open.flags_set().contains(OpenFlags::DIRECT)
-    });
-    let can_be = is_possible && is_silent(open);
-    if !can_be {
-        open.offset.want_more();
+/// Returns from where a file can be used that is used again and again, and how long it is where it may be written;
+/// the same as long as nobody takes it back.
+fn source(open: &OpenFile, use_: Use) -> Option<(FileSource, Option<u64>)> {
+    if !is_silent(open) {
+        return None;
     }
-    can_be
+    let is_possible = open.is_readable() && !open.flags_set().contains(OpenFlags::DIRECT);
+    let refused = OpenFlags::APPEND | OpenFlags::DSYNC;
+    let may_write = open.is_writable() && !open.flags_set().intersects(refused);
+    if use_ != Use::Read
+        && is_possible
+        && may_write
+        && let Some((file, size)) = open.file.lend_to_write()
+    {
+        return Some((FileSource::Host(file), Some(size)));
+    }
+    if use_ == Use::Write {
+        return None;
+    }
+    // Of a device, whose descriptors have an end, those to write are as good.
+    let source = open.file.lend_source().filter(|source| source.is_device() || is_possible)?;
+    Some((source, None))
 }
 
-/// Lends the file that `user` has just used, and that can be, where that is possible. Returns what its process must do for it to be
-/// possible later.
-pub fn lend(user: &StreamUser) -> Vec<HostCall> {
+/// For what a file is to be lent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It is read, and must not be written.
+    Read,
+    /// It is read, and perhaps written.
+    Both,
+    /// It is written.
+    Write,
+}
+
+/// Returns whether a file that is used again and again can be lent. `may_write` is whether it may be written there.
+pub fn can_be_lent(open: &OpenFile, writes: bool, may_write: bool) -> Option<Use> {
+    let has_written = open.offset.n_writes.load(Ordering::Relaxed) != 0;
+    let use_ = match (writes, may_write && has_written) {
+        (true, true) => Use::Write,
+        (true, false) => return None,
+        (false, true) => Use::Both,
+        (false, false) => Use::Read,
+    };
+    if source(open, use_).is_some() {
+        return Some(use_);
+    }
+    if writes {
+        // What there is to say of reads stays as it is.
+        open.offset.n_writes.store(0, Ordering::Relaxed);
+    } else {
+        open.offset.want_more();
+    }
+    None
+}
+
+/// Lends the file that `user` has just used, and that can be, where that is possible. Returns what the thread must do for it
+/// to be possible later.
+pub fn lend(user: &StreamUser, use_: Use) -> Vec<HostCall> {
     let open = &user.file;
     let offset = &open.offset;
     if offset.is_lent.load(Ordering::SeqCst) {
@@ -219,34 +321,39 @@ pub fn lend(user: &StreamUser) -> Vec<HostCall> {
         offset.recall();
         return Vec::new();
     }
-    let Some(source) = open.file.lend_source() else { return Vec::new() };
+    let Some((source, size)) = source(open, use_) else { return Vec::new() };
     let mut state = offset.lock();
-    let lent = match user.streams.lend_file(&source, *state) {
-        Ok(lent) => lent,
-        Err(calls) => {
-            if calls.is_empty() {
-                offset.want_more();
-            }
-            return calls;
+    let mark = open.file.lend_mark();
+    let written = mark.map(|mark| mark.writer.get_or_init(Box::default).written.clone());
+    let to_write =
+        size.zip(written).map(|(size, written)| ToWrite { size, written, thread: user.thread });
+    let Lending { lent, calls } =
+        user.streams.lend_file(&FileToLend { source: &source, offset: *state, to_write });
+    let Some(lent) = lent else {
+        if calls.is_empty() {
+            offset.want_more();
         }
+        return calls;
     };
     // What has changed until here is seen below; what changes later takes it back.
-    let is_noted = note(open.file.lend_mark(), &lent);
-    let is_same = |other: FileSource| other.is_same(&source);
-    if !is_noted || !open.file.lend_source().is_some_and(is_same) || !is_silent(open) {
+    let is_noted = note(mark, &lent);
+    if let (Some(mark), Some(_)) = (mark, size) {
+        mark.set_writer(&lent);
+    }
+    let is_same = |(now, now_size): (FileSource, _)| now.is_same(&source) && now_size == size;
+    if !is_noted || !self::source(open, use_).is_some_and(is_same) {
         offset.want_more();
         return Vec::new();
     }
-    if let Some(path) = &open.path
-        && !source.is_device()
-        && !open.flags_set().contains(OpenFlags::NOATIME)
-    {
+    if let Some(path) = open.path.as_ref().filter(|_| {
+        use_ != Use::Write && !source.is_device() && !open.flags_set().contains(OpenFlags::NOATIME)
+    }) {
         touch_atime(path);
     }
     let id = lent.id();
     state.0.lent = Some(lent);
     offset.is_lent.store(true, Ordering::SeqCst);
-    offset.n_reads.store(0, Ordering::Relaxed);
+    offset.begin_again();
     drop(state);
     let streams = Arc::downgrade(&user.streams);
     let end =

@@ -27,6 +27,7 @@ const SYS_WRITE: u64 = 1;
 const SYS_LSEEK: u64 = 8;
 const SYS_RT_SIGPROCMASK: u64 = 14;
 const SYS_PREAD64: u64 = 17;
+const SYS_PWRITE64: u64 = 18;
 const SYS_SCHED_YIELD: u64 = 24;
 const SYS_SENDTO: u64 = 44;
 const SYS_RECVFROM: u64 = 45;
@@ -95,6 +96,7 @@ pub(crate) fn answer(slot: &Slot, number: u64, args: [u64; 6]) -> Option<i64> {
         SYS_EPOLL_PWAIT if slot.table.load(Relaxed) != 0 && args[4] == 0 => {
             files::epoll_wait(slot, args)
         }
+        SYS_PWRITE64 if slot.table.load(Relaxed) != 0 => files::pwrite(slot, args),
         SYS_UMASK if slot.umask.load(Relaxed) != 0 => files::umask(slot, args),
         SYS_SENDTO if slot.table.load(Relaxed) != 0 => rings::send(slot, args),
         SYS_RECVFROM if slot.table.load(Relaxed) != 0 => rings::receive(slot, args),

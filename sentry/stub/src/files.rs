@@ -1,5 +1,5 @@
-//! Reading files that are lent to the process (`sentry_sysmsg::file`): by calls of the host; and devices, which need
-//! none.
+//! Reading and writing files that are lent to the process (`sentry_sysmsg::file`): by calls of the host, or
+//! through windows on them; and devices, which need neither.
 //!
 //! And the mask for the permissions of new files.
 //!
@@ -22,10 +22,13 @@ use sentry_sysmsg::ring::{
 use sentry_sysmsg::slot::Slot;
 
 use crate::fast::APPLICATION_END;
-use crate::{entry, host, rings};
+use crate::{entry, host, rings, serve};
 
-/// The longest read: it is not interrupted.
+/// The longest read, or write through a window: it is not interrupted.
 const MAX_LEN: u64 = 2 << 20;
+/// The host maps so much of a file that is in memory when it is first read there, but only a page when it is first
+/// written to.
+const MAPPED_TOGETHER: u64 = 64 << 10;
 /// The longest write to a device.
 const MAX_WRITE: u64 = 1 << 30;
 /// The most events that are asked for here, and the size of one.
@@ -79,6 +82,24 @@ pub(crate) fn write(slot: &Slot, [fd, addr, len, ..]: [u64; 6]) -> Option<i64> {
     if len == 0 || len > MAX_WRITE || addr.checked_add(len)? > APPLICATION_END {
         return None;
     }
+    lent.offset()?;
+    lent.count();
+    Some(len.cast_signed())
+}
+
+/// `pwrite64`. (`write` is not done here: one that comes too late would have changed what lies at an offset which is
+/// another's by then.)
+pub(crate) fn pwrite(slot: &Slot, [fd, addr, len, offset, ..]: [u64; 6]) -> Option<i64> {
+    let lent = find(slot, fd, |of| &of.writes)?;
+    if lent.is_device() {
+        return None;
+    }
+    lent.offset()?;
+    let _held = rings::hold(&lent.place.lock)?;
+    // From here on the place is not lent once more, and the window stays what it is.
+    lent.offset()?;
+    lent.put(addr, len, offset)?;
+    // What has been written was the file's then.
     lent.offset()?;
     lent.count();
     Some(len.cast_signed())
@@ -217,6 +238,10 @@ impl Lent {
         if len == 0 || len > MAX_LEN || addr.checked_add(len)? > APPLICATION_END {
             return None;
         }
+        let size = self.place.window.load(Acquire);
+        if size != 0 {
+            return self.fetch_here(addr, len, offset, size.min(layout::WINDOW_LEN));
+        }
         let number = u64::from(self.place.number.load(Acquire));
         let n = u64::try_from(host::pread(number, addr, len, offset)).ok()?;
         if n == 0 || n >= len {
@@ -225,5 +250,46 @@ impl Lent {
         // Less may be all that there is, or all that there is memory for: the file's end tells.
         let rest = host::pread(number, addr + n, len - n, offset.checked_add(n)?);
         (rest == 0).then_some(n)
+    }
+
+    /// Returns where its window lies.
+    #[inline]
+    fn window(&self) -> u64 {
+        layout::WINDOWS_BASE + (self.entry & ENTRY_RING) * layout::WINDOW_LEN
+    }
+
+    /// Does the same through the window, which shows `size` bytes.
+    #[inline]
+    fn fetch_here(&self, addr: u64, len: u64, offset: u64, size: u64) -> Option<u64> {
+        let n = size.saturating_sub(offset).min(len);
+        // SAFETY: the routine survives any address; the source lies in the window, or nowhere where
+        // nothing is to be copied.
+        let is_copied = n == 0 || unsafe { entry::stub_copy(addr, self.window() + offset, n) == 0 };
+        is_copied.then_some(n)
+    }
+
+    /// Writes over what the file has from `offset` on, through the window; returns nothing where that is not
+    /// possible, or has been so only in part. The lock is held.
+    #[inline(never)]
+    fn put(&self, addr: u64, len: u64, offset: u64) -> Option<()> {
+        if len == 0 || len > MAX_LEN || addr.checked_add(len)? > APPLICATION_END {
+            return None;
+        }
+        let end = offset.checked_add(len)?;
+        let now = serve::now();
+        if now == 0 || end > self.place.window.load(Acquire).min(layout::WINDOW_LEN) {
+            return None;
+        }
+        // Before the bytes, as long as nobody may look at them without the time.
+        self.place.written.store(now, SeqCst);
+        let to = self.window() + offset;
+        let mut at = to;
+        while at < to + len {
+            // SAFETY: the routine survives any address.
+            unsafe { entry::stub_load(at) };
+            at += MAPPED_TOGETHER;
+        }
+        // SAFETY: as above; the destination lies in the window.
+        (unsafe { entry::stub_copy(to, addr, len) } == 0).then_some(())
     }
 }

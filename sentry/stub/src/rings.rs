@@ -8,8 +8,8 @@
 //! any address of the application, and what is in the streams is masked and checked before it is used.
 #![expect(unsafe_code, reason = "reads and writes shared pages and the application's memory")]
 
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
@@ -59,12 +59,12 @@ impl Attempt {
     }
 }
 
-/// The lock of an end, held.
-struct Held(&'static End);
+/// The lock of an end or a file, held.
+pub(crate) struct Held(&'static AtomicU32);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.lock.store(0, Release);
+        self.0.store(0, Release);
     }
 }
 
@@ -213,12 +213,12 @@ fn room(written: u64, read: u64) -> Option<u64> {
     Some(LEN - filled(written, read)?)
 }
 
-/// Takes the lock of an end, where it is free soon.
+/// Takes the lock of an end or a file, where it is free soon.
 #[inline]
-fn hold(end: &'static End) -> Option<Held> {
+pub(crate) fn hold(lock: &'static AtomicU32) -> Option<Held> {
     for _ in 0..TRIES {
-        if end.lock.compare_exchange(0, 1, SeqCst, Relaxed).is_ok() {
-            return Some(Held(end));
+        if lock.compare_exchange(0, 1, SeqCst, Relaxed).is_ok() {
+            return Some(Held(lock));
         }
         core::hint::spin_loop();
     }
@@ -329,7 +329,7 @@ impl Lent {
 
     #[inline]
     fn read(&self, addr: u64, len: u64) -> Attempt {
-        let Some(_held) = hold(&self.ring.reader) else { return Attempt::Forward };
+        let Some(_held) = hold(&self.ring.reader.lock) else { return Attempt::Forward };
         let (Some(read), Some(written)) =
             (self.position(&self.ring.reader), self.position(&self.ring.writer))
         else {
@@ -348,7 +348,7 @@ impl Lent {
 
     #[inline]
     fn write(&self, addr: u64, len: u64) -> Attempt {
-        let Some(_held) = hold(&self.ring.writer) else { return Attempt::Forward };
+        let Some(_held) = hold(&self.ring.writer.lock) else { return Attempt::Forward };
         let (Some(written), Some(read)) =
             (self.position(&self.ring.writer), self.position(&self.ring.reader))
         else {

@@ -1,11 +1,16 @@
 //! Files that are lent to a process: its threads read them without the sentry, by the descriptors that the
-//! process holds on the host for mappings.
+//! process holds on the host for mappings, or read and write them through a *window*, where the host's file
+//! is mapped ([`layout::WINDOWS_BASE`](crate::layout::WINDOWS_BASE)).
 //!
 //! The sentry lends the content and the offset of an open file together ([`Place::word`]): the number of
 //! the lease and the offset. Whoever reads asks the host, and then moves the offset by one
 //! compare-and-exchange, or looks whether the word still says that the file is lent; that is when it has
 //! happened. The sentry takes the file back by setting [`TAKEN_BACK`](crate::ring::TAKEN_BACK), after which
 //! neither succeeds; it waits for nobody. A read that comes too late has brought bytes that are read again.
+//!
+//! Who writes through a window holds the lock of the place meanwhile, and does it only over what is there
+//! already, at an offset of its own. A write that comes too late has happened, and is made once more by the
+//! sentry: as if it had been slow. A place whose lock is held is not lent again, and its window stays what it is.
 //!
 //! A device that takes whatever is written, and gives nothing or zeros, is lent in the same way, so that it can be
 //! taken back; it has no descriptor, and its offset stays as it is.
@@ -15,7 +20,8 @@
 //! So is the mask for the permissions of new files, to the threads of a process that share one: [`Files::umask`] is the
 //! number of the lease, [`TAKEN_BACK`](crate::ring::TAKEN_BACK), how often it has been changed so, and the mask.
 //!
-//! A process that changes all this reads what it may read anyway, and moves an offset and sets a mask as it may.
+//! A process that changes all this reads what it may read anyway, moves an offset and sets a mask as it may, and
+//! writes to a file that it may map for writing.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -37,6 +43,12 @@ pub struct Place {
     pub number: AtomicU32,
     /// How many calls have been answered since the file was lent; not counted to the end.
     pub n_calls: AtomicU32,
+    /// How much of the file its window shows: all of it, or nothing where there is no window.
+    pub window: AtomicU64,
+    /// When somebody began to write last, by the time-stamp counter; zero for never.
+    pub written: AtomicU64,
+    /// Not zero while a thread writes.
+    pub lock: AtomicU32,
 }
 
 /// All files of a process.

@@ -55,6 +55,11 @@ pub const STACK_TOP: u64 = 0x1_f000;
 /// stack, because a signal that arrives on the application's stack starts at the stack's top.
 pub const PRIVATE_PAGE: u64 = STACK_TOP;
 
+/// Where the windows on files that are lent to the process lie, one for each place of [`Files`].
+pub const WINDOWS_BASE: u64 = 0x7eb0_0000_0000;
+/// The size of a window: the most that a file may have.
+pub const WINDOW_LEN: u64 = 1 << 30;
+
 /// A page that the zygote maps for all its descendants, read-only: [`Config`].
 pub const CONFIG_BASE: u64 = 0x7e84_0000_0000;
 /// The size of the configuration.

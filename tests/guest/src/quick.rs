@@ -39,6 +39,7 @@ macro_rules! call {
 call!(read, SYS_read, "`read(2)`.");
 call!(write, SYS_write, "`write(2)`.");
 call!(pread, SYS_pread64, "`pread64(2)`.");
+call!(pwrite, SYS_pwrite64, "`pwrite64(2)`.");
 call!(seek, SYS_lseek, "`lseek(2)`.");
 call!(epoll_wait, SYS_epoll_wait, "`epoll_wait(2)`.");
 call!(umask, SYS_umask, "`umask(2)`.");

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use sentry_sysmsg::file::N_FILES;
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{N_OWN, N_RINGS, Ring};
 use sentry_sysmsg::slot::{
@@ -14,6 +15,7 @@ use sentry_sysmsg::slot::{
 use syscalls::{Errno, SysResult};
 
 use super::doorbell::Doorbell;
+use super::lent_files::FIRST_WINDOW;
 use super::patch::QuietCall;
 use super::space::Space;
 use crate::{HostCall, USER_ADDRESS_LIMIT};
@@ -243,8 +245,12 @@ fn donate(
     Some(u64::from(number.cast_unsigned()))
 }
 
-/// Returns where a process maps a stream that is not its own alone.
+/// Returns where a process maps a stream that is not its own alone, or a window.
 fn stream_range(place: u64) -> Option<(u64, u64)> {
+    if let Some(window) = place.checked_sub(FIRST_WINDOW).filter(|window| *window < N_FILES as u64)
+    {
+        return Some((layout::WINDOWS_BASE + window * layout::WINDOW_LEN, layout::WINDOW_LEN));
+    }
     let len = size_of::<Ring>() as u64;
     let is_linked = (N_OWN as u64..N_RINGS as u64).contains(&place);
     is_linked.then_some((layout::RINGS_BASE + place * len, len))

@@ -561,6 +561,9 @@ impl SystrapContext {
     /// Publishes the next reply: as many calls as fit, and after the last ones what comes then.
     fn send(&self, state: &mut State) {
         let slot = &self.slot;
+        if state.then == Then::Resume {
+            self.space.unmap_windows(self.index, &mut state.quiet);
+        }
         if state.then == Then::Resume
             && state.births.is_empty()
             && state.todo.is_empty()

@@ -17,7 +17,7 @@ use syscalls::{Errno, SysResult, UserAddr};
 use super::context::SystrapContext;
 use super::doorbell::{self, Channel};
 use super::fds::FdCache;
-use super::patch::Sites;
+use super::patch::{QuietCall, Sites};
 use super::region::{self, Mapping};
 use super::spin::{self, Rate};
 use super::streams::LentStreams;
@@ -289,6 +289,14 @@ impl Space {
     /// Returns the cache of descriptors.
     pub(super) fn fds(&self) -> MutexGuard<'_, FdCache> {
         lock(&self.fds)
+    }
+
+    /// Appends the calls by which the process loses its windows on files that it is lent no more, for an answer to the thread
+    /// with this index.
+    pub(super) fn unmap_windows(&self, index: u32, calls: &mut Vec<QuietCall>) {
+        if let Some(streams) = self.streams.get() {
+            streams.files.unmap_windows(index, calls);
+        }
     }
 
     /// Returns the process's end of the channel, for whoever makes it.

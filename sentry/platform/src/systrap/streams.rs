@@ -18,7 +18,7 @@ use super::fds::FdCache;
 use super::lent_files::LentFiles;
 use super::lock;
 use super::region::{self, Mapping};
-use crate::lent::{FileSource, LentFile, LentMask};
+use crate::lent::{FileToLend, Lending, LentMask};
 use crate::{HostCall, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack};
 
 /// How many streams between two processes there may be. Each has a descriptor until both have it.
@@ -35,7 +35,7 @@ pub(super) struct LentStreams {
     region: Arc<OwnedFd>,
     mirror: Mapping<Mirror>,
     places: Mutex<[Place; N_OWN]>,
-    files: Arc<LentFiles>,
+    pub(super) files: Arc<LentFiles>,
     /// How many places have been given to streams between two processes. Each is used once: what somebody
     /// else may have mapped is never taken for another stream.
     n_linked: AtomicUsize,
@@ -167,12 +167,8 @@ impl Streams for LentStreams {
         }
     }
 
-    fn lend_file(
-        &self,
-        source: &FileSource,
-        offset: u64,
-    ) -> Result<Arc<dyn LentFile>, Vec<HostCall>> {
-        self.files.lend(source, offset)
+    fn lend_file(&self, file: &FileToLend<'_>) -> Lending {
+        self.files.lend(file)
     }
 
     fn lend_mask(&self, mask: u32) -> Option<Box<dyn LentMask>> {

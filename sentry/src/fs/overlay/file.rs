@@ -58,6 +58,10 @@ impl File for OverlayFile {
         self.inner.lend_source()
     }
 
+    fn lend_to_write(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        self.inner.lend_to_write()
+    }
+
     fn lend_mark(&self) -> Option<&Mark> {
         self.inner.lend_mark()
     }

@@ -60,6 +60,8 @@ pub(crate) struct Data {
     window: Option<Window>,
     /// How often bytes that were there have been written over, as long as there is no window.
     n_overwrites: u32,
+    /// Whether processes may have the content mapped by themselves.
+    may_be_mapped: bool,
 }
 
 impl Default for Data {
@@ -73,6 +75,7 @@ impl Default for Data {
             n_writable_maps: 0,
             window: None,
             n_overwrites: 0,
+            may_be_mapped: false,
         }
     }
 }
@@ -80,7 +83,9 @@ impl Default for Data {
 impl Drop for Data {
     /// Frees what processes may hold a descriptor of for longer.
     fn drop(&mut self) {
-        if let Content::Host(StoreFile { rw, ro: Some(_) }) = &self.content {
+        if let Content::Host(StoreFile { rw, ro }) = &self.content
+            && (ro.is_some() || self.may_be_mapped)
+        {
             let _ = host::truncate(rw.as_fd(), 0);
         }
     }
@@ -450,6 +455,24 @@ impl Data {
                 (u64::try_from(len) == Ok(self.size)).then_some(source)
             }
         }
+    }
+
+    /// Returns the host file of content that can be written over by those who may map it for writing, and how
+    /// long it is.
+    pub(crate) fn lend_to_write(&mut self, shared: &Shared) -> Option<(Arc<OwnedFd>, u64)> {
+        // Only what can never be sealed: nobody would look for a seal.
+        let is_sealable = self.seals != SealFlags::SEAL;
+        if is_sealable || self.size == 0 || matches!(self.content, Content::Source(_)) {
+            return None;
+        }
+        // Writing fills holes, which nobody would count.
+        let blocks = self.size.div_ceil(PAGE) * (PAGE / 512);
+        if shared.is_limited() && self.blocks().is_none_or(|used| used < blocks) {
+            return None;
+        }
+        let file = self.host_file(shared).ok()?.rw.clone();
+        self.may_be_mapped = true;
+        Some((file, self.size))
     }
 
     /// Returns whether the content is in a host file of its own.

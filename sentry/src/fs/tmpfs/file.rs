@@ -19,6 +19,9 @@ use crate::vfs::{
     Mapping, OpenFile, WriteOffset, permission,
 };
 
+/// After how many writes of what is there already a file is lent for more of them.
+const MIN_OVERWRITES: u32 = 8;
+
 /// An open regular file.
 pub struct RegularFile {
     node: Arc<Node>,
@@ -26,6 +29,8 @@ pub struct RegularFile {
     _source: Option<Arc<OwnedFd>>,
     /// How many large reads have found no descriptor that processes may have.
     n_large_reads: AtomicU32,
+    /// How many writes in a row have changed bytes that were there already.
+    n_overwrites: AtomicU32,
 }
 
 impl RegularFile {
@@ -35,7 +40,12 @@ impl RegularFile {
     /// Those of opening the lower layer's file.
     pub(crate) fn new(node: Arc<Node>) -> SysResult<Self> {
         let source = node.data()?.read().hold_source()?;
-        Ok(Self { node, _source: source, n_large_reads: AtomicU32::new(0) })
+        Ok(Self {
+            node,
+            _source: source,
+            n_large_reads: AtomicU32::new(0),
+            n_overwrites: AtomicU32::new(0),
+        })
     }
 
     /// Writes; also what an overlay's file does once its content is its own.
@@ -44,9 +54,17 @@ impl RegularFile {
         src: &mut dyn IoSource,
         offset: WriteOffset,
     ) -> SysResult<(usize, u64)> {
-        let result = self.node.data()?.write().write(&self.node.shared, src, offset);
-        if matches!(result, Ok((1.., _))) {
+        let mut data = self.node.data()?.write();
+        // What processes write at the same time happens before, or after.
+        self.node.lent.recall();
+        let size = data.size();
+        let result = data.write(&self.node.shared, src, offset);
+        drop(data);
+        if let Ok((1.., end)) = result {
             self.node.content_changed();
+            let n_before = self.n_overwrites.load(Ordering::Relaxed);
+            let n_overwrites = if end <= size { n_before.saturating_add(1) } else { 0 };
+            self.n_overwrites.store(n_overwrites, Ordering::Relaxed);
         }
         result
     }
@@ -133,6 +151,13 @@ impl File for RegularFile {
         self.node.data().ok()?.write().lend_source(&self.node.shared).map(FileSource::Host)
     }
 
+    fn lend_to_write(&self) -> Option<(Arc<OwnedFd>, u64)> {
+        if self.n_overwrites.load(Ordering::Relaxed) < MIN_OVERWRITES || self.node.has_set_id() {
+            return None;
+        }
+        self.node.data().ok()?.write().lend_to_write(&self.node.shared)
+    }
+
     fn lend_mark(&self) -> Option<&Mark> {
         Some(&self.node.lent)
     }
@@ -147,7 +172,10 @@ impl File for RegularFile {
 
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> SysResult<()> {
         let mode = FallocFlags::from_bits_retain(mode);
-        self.node.data()?.write().allocate(&self.node.shared, mode, offset, len)?;
+        let mut data = self.node.data()?.write();
+        self.node.lent.recall();
+        data.allocate(&self.node.shared, mode, offset, len)?;
+        drop(data);
         self.node.content_changed();
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::Shared;
 use super::data::Data;
 use super::dir::Entries;
 use super::file::{DirFile, RegularFile};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::task::CurrentTask;
 use crate::vfs::acl::{self, Acl, AclKind, Acls};
 use crate::vfs::inode::downcast;
@@ -79,6 +79,12 @@ pub(crate) fn now() -> Timestamp {
         sec: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
         nsec: since_epoch.subsec_nanos(),
     }
+}
+
+fn from_ns(at_ns: i64) -> Timestamp {
+    const SECOND: i64 = 1_000_000_000;
+    let nsec = u32::try_from(at_ns.rem_euclid(SECOND)).unwrap_or(0);
+    Timestamp { sec: at_ns.div_euclid(SECOND), nsec }
 }
 
 impl Node {
@@ -167,8 +173,24 @@ impl Node {
         Self::with(shared, body, meta)
     }
 
+    /// Locks the attributes.
+    fn meta(&self) -> MutexGuard<'_, Meta> {
+        let mut meta = self.meta.lock();
+        if let Some(at_ns) = self.lent.written() {
+            let time = from_ns(at_ns);
+            meta.mtime = time;
+            meta.ctime = time;
+        }
+        meta
+    }
+
+    /// Returns whether who runs this file becomes somebody else.
+    pub(crate) fn has_set_id(&self) -> bool {
+        self.meta().mode & 0o6000 != 0
+    }
+
     fn known_acl(&self, kind: AclKind) -> Option<Arc<Acl>> {
-        self.meta.lock().acls.as_ref()?.get(kind).clone()
+        self.meta().acls.as_ref()?.get(kind).clone()
     }
 
     /// Returns what new files in this directory begin with.
@@ -187,7 +209,7 @@ impl Node {
         if acl.as_ref().is_some_and(Acl::is_too_long) {
             return Err(Errno::ENOSPC);
         }
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         let acl = match (kind, acl) {
             (AclKind::Access, Some(acl)) => {
                 meta.mode = meta.mode & !0o777 | acl.mode();
@@ -226,7 +248,7 @@ impl Node {
     /// Marks content and attributes as changed now.
     pub(crate) fn content_changed(&self) {
         let time = now();
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         meta.mtime = time;
         meta.ctime = time;
         self.lent.recall();
@@ -234,7 +256,7 @@ impl Node {
 
     /// Changes the number of links.
     pub(crate) fn change_links(&self, change: impl FnOnce(u32) -> u32) {
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         meta.nlink = change(meta.nlink);
         meta.ctime = now();
         self.lent.recall();
@@ -242,14 +264,14 @@ impl Node {
 
     /// Makes this the node of an `O_TMPFILE` or a memfd: without a link.
     pub(crate) fn set_unnamed(&self, is_linkable: bool) {
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         meta.nlink = 0;
         meta.is_linkable = is_linkable;
     }
 
     /// Changes what `chattr(1)` shows.
     pub(super) fn set_flags(&self, flags: FileFlags) {
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         meta.flags = flags;
         meta.ctime = now();
         self.lent.recall();
@@ -260,7 +282,7 @@ impl Node {
     /// # Errors
     /// `ENOENT` where the last link is gone, `EMLINK`.
     pub(crate) fn add_link(&self) -> SysResult<()> {
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         if meta.nlink == 0 && !meta.is_linkable {
             return Err(Errno::ENOENT);
         }
@@ -480,7 +502,7 @@ impl Inode for Node {
             Body::CharDevice(dev) | Body::BlockDevice(dev) => (0, Some(0), *dev),
             Body::Fifo | Body::Socket => (0, Some(0), 0),
         };
-        let meta = self.meta.lock();
+        let meta = self.meta();
         Ok(Attr {
             dev: self.shared.dev,
             ino: self.ino,
@@ -502,11 +524,14 @@ impl Inode for Node {
 
     fn set_attr(&self, change: &SetAttr) -> SysResult<()> {
         if let Some(size) = change.size {
-            self.data()?.write().truncate(&self.shared, size)?;
+            let mut data = self.data()?.write();
+            // What processes write at the same time happens before, or after.
+            self.lent.recall();
+            data.truncate(&self.shared, size)?;
         }
         if let (Some(mode), Body::Regular(data)) = (change.mode, &self.body)
             && data.read().seals.contains(SealFlags::EXEC)
-            && (mode ^ self.meta.lock().mode) & 0o111 != 0
+            && (mode ^ self.meta().mode) & 0o111 != 0
         {
             return Err(Errno::EPERM);
         }
@@ -515,7 +540,7 @@ impl Inode for Node {
             SetTime::Now => time,
             SetTime::At(time) => time,
         };
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         if let Some(mode) = change.mode {
             meta.mode = mode & 0o7777;
             if let Some(access) = meta.acls.as_mut().and_then(|acls| acls.access.as_mut()) {
@@ -595,7 +620,7 @@ impl Inode for Node {
     }
 
     fn accessed(&self, relatime: bool) {
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         let time = now();
         let is_stale = meta.atime <= meta.mtime
             || meta.atime <= meta.ctime
@@ -643,14 +668,14 @@ impl Inode for Node {
             let acl = self.known_acl(kind).ok_or(Errno::ENODATA)?;
             return Ok(acl.to_bytes(|id| id, |id| id));
         }
-        self.meta.lock().xattrs.get(name).cloned().ok_or(Errno::ENODATA)
+        self.meta().xattrs.get(name).cloned().ok_or(Errno::ENODATA)
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> SysResult<()> {
         if let Some(kind) = AclKind::of_name(name) {
             return self.set_acl(kind, Acl::from_bytes(value)?);
         }
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         let exists = meta.xattrs.contains_key(name);
         if exists && flags.contains(XattrFlags::CREATE) {
             return Err(Errno::EEXIST);
@@ -669,7 +694,7 @@ impl Inode for Node {
     }
 
     fn list_xattr(&self) -> SysResult<Vec<Vec<u8>>> {
-        let meta = self.meta.lock();
+        let meta = self.meta();
         let kinds = [AclKind::Access, AclKind::Default];
         let acls = meta.acls.iter().flat_map(|acls| {
             kinds
@@ -684,7 +709,7 @@ impl Inode for Node {
         if let Some(kind) = AclKind::of_name(name) {
             return self.set_acl(kind, None);
         }
-        let mut meta = self.meta.lock();
+        let mut meta = self.meta();
         meta.xattrs.remove(name).ok_or(Errno::ENODATA)?;
         meta.ctime = now();
         self.lent.recall();

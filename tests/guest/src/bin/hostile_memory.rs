@@ -314,6 +314,58 @@ fn forged_files() -> Outcome {
     Ok(())
 }
 
+fn forged_windows() -> Outcome {
+    // The same with a file that is written over again and again, beside which lies another one: it may write anything to the
+    // first one, as far as that goes.
+    ok!(catch_faults());
+    let files = STREAMS + PAGE + 64 * STREAM_LEN;
+    let windows = 0x7eb0_0000_0000_usize;
+    for name in [c"forged", c"beside"] {
+        ok!(guest_tests::fs::put(name, &[7; 40_000]));
+    }
+    for seed in 1..=16u64 {
+        let fd = ok!(guest_tests::fs::open(c"forged", libc::O_RDWR));
+        let pid = ok!(child(|| {
+            let mut random = Rng::new(seed);
+            let beside = guest_tests::fs::open(c"beside", libc::O_RDONLY).unwrap_or(-1);
+            for i in 0..3000usize {
+                let mut buf = [0u8; 100];
+                let len = 1 + random.below(100);
+                let at = random.below(39_900);
+                let addr = buf.as_mut_ptr().expose_provenance();
+                let _ = quick::pwrite([fd as usize, addr, len, at]);
+                let _ = quick::pread([fd as usize, addr, len, at]);
+                let _ = quick::pread([beside as usize, addr, len, at]);
+                if i == 100 && read(files).is_some() {
+                    // Where it has one, the window is what it writes to.
+                    write(windows + random.below(5000) * 8, random.bits());
+                }
+                if i > 100 && random.one_in(8) {
+                    forge(&mut random, &[STREAMS, files]);
+                    write(windows + random.below(1 << 20) * 8, random.bits());
+                }
+                if random.one_in(300) {
+                    let _ = sys!(SYS_ftruncate, fd, 40_000);
+                }
+            }
+            0
+        }));
+        ok!(reap(pid));
+        let stat = ok!(guest_tests::fs::fstat(fd));
+        eq!(stat.st_size, 40_000);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        check!(stat.st_mtime as u64 <= now.unwrap_or_default().as_secs(), "written in the future");
+        let mut byte = [0u8];
+        eq!(ok!(sys!(SYS_pwrite64, fd, b"x", 1, 9)), 1);
+        eq!(ok!(sys!(SYS_pread64, fd, &mut byte, 1, 9)), 1);
+        eq!(byte, *b"x");
+        ok!(guest_tests::fs::close(fd));
+        let all = ok!(std::fs::read("beside").map_err(|error| error.raw_os_error().unwrap_or(0)));
+        check!(all == [7; 40_000], "another file has changed");
+    }
+    Ok(())
+}
+
 fn forged_streams_of_two() -> Outcome {
     // The same with a process at the other end, which only gets something else, or less.
     for seed in 1..=10u64 {
@@ -528,6 +580,7 @@ guest_tests::cases!(
     forged_sockets_of_two,
     forged_counters,
     forged_files,
+    forged_windows,
     changed_segment_base,
     code_that_changes_under_a_caller,
     parent_memory_is_not_the_childs,
