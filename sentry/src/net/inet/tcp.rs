@@ -23,9 +23,11 @@ use syscalls::abi::socket::{AF_UNSPEC, IPPROTO_TCP, IPV6_V6ONLY, MsgFlags, SOCK_
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
 
 use self::conn::{Conn, Look, Phase};
+use self::connect::Again;
 use self::deferred::Deferred;
 pub(super) use self::from_host::HostConnection;
 use self::from_host::HostListener;
+use self::listen::Waiting;
 use self::options::TcpOptions;
 use self::remote::Stream;
 use super::addr::{self, Endpoint, Family, FamilyCell};
@@ -64,7 +66,7 @@ enum Role {
         /// What is not to be taken yet.
         deferred: Vec<Deferred>,
         /// Who waits for room.
-        waiting: VecDeque<Weak<TcpSocket>>,
+        waiting: VecDeque<Waiting>,
         /// Where further connections come from.
         doors: Vec<Arc<HostListener>>,
     },
@@ -108,6 +110,8 @@ pub struct TcpSocket {
     queue: WaitQueue,
     /// How many connections over packets are on their way into the queue of who listens.
     n_embryos: AtomicUsize,
+    /// When a connect is tried again for which nobody listens any more.
+    again: Mutex<Option<Again>>,
 }
 
 /// A line of `/proc/net/tcp`.
@@ -178,6 +182,7 @@ impl TcpSocket {
             }),
             queue: WaitQueue::new(),
             n_embryos: AtomicUsize::new(0),
+            again: Mutex::new(None),
         })
     }
 

@@ -167,6 +167,36 @@ fn full_backlog_delays() -> Outcome {
     Ok(())
 }
 
+fn waiting_clients_outlive_the_listener() -> Outcome {
+    for listens_again in [false, true] {
+        let (server, addr) = ok!(listener(AF_INET, 0));
+        let first = ok!(socket(AF_INET, SOCK_STREAM));
+        ok!(connect(first, &addr));
+        ok!(wait_for(server, POLLIN));
+        let second = ok!(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK));
+        fails!(connect(second, &addr), EINPROGRESS);
+        ok!(close(server));
+        ok!(wait_for(first, POLLHUP));
+        // Nobody has told it: it finds out when it sends its SYN again, after a second.
+        eq!(ok!(poll(second, ALL)), 0);
+        fails!(connect(second, &addr), EALREADY);
+        if listens_again {
+            let other = ok!(socket(AF_INET, SOCK_STREAM));
+            ok!(set_option(other, SOL_SOCKET, libc::SO_REUSEADDR, 1));
+            ok!(bind(other, &addr));
+            ok!(listen(other, 1));
+            eq!(ok!(wait_for(second, POLLOUT)), POLLOUT);
+            let accepted = ok!(accept(other, 0));
+            eq!(ok!(write(second, b"x")), 1);
+            eq!(ok!(receive(accepted)), b"x");
+        } else {
+            eq!(ok!(wait_for(second, POLLOUT)), POLLOUT | POLLERR | POLLHUP);
+            fails!(connect(second, &addr), ECONNREFUSED);
+        }
+    }
+    Ok(())
+}
+
 fn accept_waits() -> Outcome {
     let (server, addr) = ok!(listener(AF_INET, 5));
     ok!(sys!(SYS_fcntl, server, libc::F_SETFL, libc::O_NONBLOCK));
@@ -645,6 +675,7 @@ guest_tests::cases!(
     connections_are_made,
     refused_connection,
     full_backlog_delays,
+    waiting_clients_outlive_the_listener,
     accept_waits,
     listener_resets_what_it_has_not_accepted,
     ends_are_seen,

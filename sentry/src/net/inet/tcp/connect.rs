@@ -1,7 +1,7 @@
 //! Connecting.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use syscalls::{Errno, SysResult};
 
@@ -9,7 +9,27 @@ use super::conn::{Phase, Side};
 use super::{CONNECTED_SEND_BUFFER, Conn, Role, Stream, TcpSocket};
 use crate::net::inet::addr::{self, Endpoint, Family};
 use crate::net::inet::ports::ClaimState;
-use crate::sync::Events;
+use crate::sync::{Events, Waiter};
+use crate::time::TimerHandle;
+
+/// After how long Linux sends a SYN again; each further time it takes twice as long.
+const FIRST_SYN_NS: u64 = 1_000_000_000;
+
+/// A further attempt that is to come.
+pub(super) struct Again {
+    _knock: Arc<dyn Waiter>,
+    _timer: TimerHandle,
+}
+
+struct Knock(Weak<TcpSocket>);
+
+impl Waiter for Knock {
+    fn notify(&self, _key: u64, _events: Events) {
+        if let Some(client) = self.0.upgrade() {
+            client.retry_connect();
+        }
+    }
+}
 
 impl TcpSocket {
     /// Implements `connect(2)`. As on Linux, a call that may not wait is never told at once how the
@@ -188,6 +208,19 @@ impl TcpSocket {
     pub(super) fn retry_connect(&self) {
         // Whoever waits looks at the socket itself.
         let _ = self.try_connect();
+    }
+
+    /// Tries again when a client that waits for room since then would send its SYN again: nobody tells it that who
+    /// has listened is gone, and somebody else may listen by then.
+    pub(super) fn retry_connect_later(&self, since_ns: u64) {
+        let waited_ns = self.kernel.clock.monotonic_ns().saturating_sub(since_ns);
+        let mut at_ns = FIRST_SYN_NS;
+        while at_ns <= waited_ns {
+            at_ns = at_ns.saturating_mul(2).saturating_add(FIRST_SYN_NS);
+        }
+        let knock: Arc<dyn Waiter> = Arc::new(Knock(self.this.clone()));
+        let timer = self.kernel.timers.schedule(since_ns.saturating_add(at_ns), &knock, 0);
+        *self.again.lock() = Some(Again { _knock: knock, _timer: timer });
     }
 
     fn connect_to_self(&self, addr: Endpoint) -> Arc<Conn> {

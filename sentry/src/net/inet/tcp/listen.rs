@@ -15,6 +15,12 @@ use crate::sync::Events;
 /// The longest queue of connections: `net.core.somaxconn` unless changed.
 const MAX_BACKLOG: i64 = 4096;
 
+/// A client that waits for room, and since when.
+pub(super) struct Waiting {
+    client: Weak<TcpSocket>,
+    since_ns: u64,
+}
+
 impl TcpSocket {
     /// Implements `listen(2)`.
     pub(super) fn do_listen(&self, backlog: i32) -> SysResult<()> {
@@ -91,8 +97,8 @@ impl TcpSocket {
                 if pending.len() + deferred.len() > *backlog {
                     return;
                 }
-                let Some(client) = waiting.pop_front() else { return };
-                client.upgrade()
+                let Some(next) = waiting.pop_front() else { return };
+                next.client.upgrade()
             };
             if let Some(client) = client {
                 client.retry_connect();
@@ -111,8 +117,10 @@ impl TcpSocket {
             }
             socket.close();
         }
-        for client in waiting.iter().filter_map(Weak::upgrade) {
-            client.retry_connect();
+        for Waiting { client, since_ns } in waiting {
+            if let Some(client) = client.upgrade() {
+                client.retry_connect_later(since_ns);
+            }
         }
     }
 
@@ -192,7 +200,8 @@ impl TcpSocket {
             if waiting.len() == waiting.capacity() {
                 forget_gone(waiting);
             }
-            waiting.push_back(client.this.clone());
+            let since_ns = self.kernel.clock.monotonic_ns();
+            waiting.push_back(Waiting { client: client.this.clone(), since_ns });
             return Err(Errno::EAGAIN);
         }
         let server = self.offspring();
@@ -236,7 +245,9 @@ impl TcpSocket {
 }
 
 /// Forgets clients that are closed, and those that are there twice.
-fn forget_gone(waiting: &mut VecDeque<Weak<TcpSocket>>) {
+fn forget_gone(waiting: &mut VecDeque<Waiting>) {
     let mut known = BTreeSet::new();
-    waiting.retain(|client| client.strong_count() > 0 && known.insert(client.as_ptr().addr()));
+    waiting.retain(|Waiting { client, .. }| {
+        client.strong_count() > 0 && known.insert(client.as_ptr().addr())
+    });
 }
