@@ -146,7 +146,8 @@ fn refused_connection() -> Outcome {
     Ok(())
 }
 
-fn full_backlog_delays() -> Outcome {
+/// Returns a listener with its address, a client in its queue, and one for which there is no room there.
+fn full_listener() -> Result<(i32, Vec<u8>, i32, i32), String> {
     let (server, addr) = ok!(listener(AF_INET, 0));
     let first = ok!(socket(AF_INET, SOCK_STREAM));
     ok!(connect(first, &addr));
@@ -154,6 +155,11 @@ fn full_backlog_delays() -> Outcome {
     // The queue is full with one more than the backlog.
     let second = ok!(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK));
     fails!(connect(second, &addr), EINPROGRESS);
+    Ok((server, addr, first, second))
+}
+
+fn full_backlog_delays() -> Outcome {
+    let (server, addr, _, second) = full_listener()?;
     sleep(std::time::Duration::from_millis(20));
     fails!(connect(second, &addr), EALREADY);
     eq!(ok!(poll(second, ALL)), 0);
@@ -169,12 +175,7 @@ fn full_backlog_delays() -> Outcome {
 
 fn waiting_clients_outlive_the_listener() -> Outcome {
     for listens_again in [false, true] {
-        let (server, addr) = ok!(listener(AF_INET, 0));
-        let first = ok!(socket(AF_INET, SOCK_STREAM));
-        ok!(connect(first, &addr));
-        ok!(wait_for(server, POLLIN));
-        let second = ok!(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK));
-        fails!(connect(second, &addr), EINPROGRESS);
+        let (server, addr, first, second) = full_listener()?;
         ok!(close(server));
         ok!(wait_for(first, POLLHUP));
         // Nobody has told it: it finds out when it sends its SYN again, after a second.
