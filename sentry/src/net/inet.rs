@@ -12,6 +12,7 @@ pub mod interface;
 mod ip_options;
 mod local;
 mod loopback;
+mod pairs;
 pub mod ping;
 mod ports;
 mod raw;

@@ -2,7 +2,7 @@
 //!
 //! The lock of a table is a leaf.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use syscalls::abi::socket::{SO_REUSEADDR, SO_REUSEPORT};
 use syscalls::{Errno, SysResult};
 
 use super::addr::Endpoint;
+use super::pairs::{Pair, Pairs};
 use crate::net::options::Options;
 use crate::sync::Mutex;
 
@@ -59,8 +60,7 @@ impl<S> Entry<S> {
 
 struct Tables<S> {
     ports: HashMap<u16, BTreeMap<u64, Entry<S>>>,
-    /// The connections there are, by both ends.
-    pairs: HashSet<(Endpoint, Endpoint)>,
+    pairs: Pairs,
     n_lingering: usize,
 }
 
@@ -147,7 +147,7 @@ impl PortRange {
 
 impl<S: Clone> Ports<S> {
     pub(super) fn new() -> Self {
-        let tables = Tables { ports: HashMap::new(), pairs: HashSet::new(), n_lingering: 0 };
+        let tables = Tables { ports: HashMap::new(), pairs: Pairs::default(), n_lingering: 0 };
         Self { tables: Mutex::new(tables), next_id: AtomicU64::new(1) }
     }
 
@@ -211,7 +211,7 @@ impl<S: Clone> Ports<S> {
         &self,
         claim: Claim,
         to: Endpoint,
-        socket: S,
+        (socket, now_ns): (S, u64),
         range: PortRange,
     ) -> SysResult<Place> {
         let mut tables = self.tables.lock();
@@ -219,7 +219,7 @@ impl<S: Clone> Ports<S> {
         let may_share = |port: &u16| {
             let from = Endpoint { ip: claim.ip, port: *port };
             let entries = tables.ports.get(port);
-            !tables.pairs.contains(&(from, to))
+            !tables.pairs.is_held(from, to, now_ns)
                 && entries.is_none_or(|entries| {
                     entries.values().all(|entry| {
                         !matches!(entry.claim.state, ClaimState::Bound | ClaimState::Listening)
@@ -235,14 +235,28 @@ impl<S: Clone> Ports<S> {
     ///
     /// # Errors
     /// `EADDRNOTAVAIL` where it exists.
-    pub(super) fn enter_pair(&self, from: Endpoint, to: Endpoint) -> SysResult<()> {
-        let is_new = self.tables.lock().pairs.insert((from, to));
-        if is_new { Ok(()) } else { Err(Errno::EADDRNOTAVAIL) }
+    pub(super) fn enter_pair(&self, from: Endpoint, to: Endpoint, now_ns: u64) -> SysResult<()> {
+        self.tables.lock().pairs.enter(from, to, now_ns)
+    }
+
+    /// Enters one end of a connection within the sandbox.
+    pub(super) fn set_pair(&self, from: Endpoint, to: Endpoint, pair: Arc<Pair>) {
+        self.tables.lock().pairs.set(from, to, pair);
     }
 
     /// Removes a connection.
     pub(super) fn leave_pair(&self, from: Endpoint, to: Endpoint) {
-        self.tables.lock().pairs.remove(&(from, to));
+        self.tables.lock().pairs.remove(from, to);
+    }
+
+    /// Leaves the end of a connection whose socket is closed to its time.
+    pub(super) fn settle_pair(&self, from: Endpoint, to: Endpoint, pair: &Arc<Pair>, now_ns: u64) {
+        self.tables.lock().pairs.settle(from, to, pair, now_ns);
+    }
+
+    /// Forgets an end that is in `TIME_WAIT`; returns whether there was one.
+    pub(super) fn forget_remembered(&self, from: Endpoint, to: Endpoint, now_ns: u64) -> bool {
+        self.tables.lock().pairs.forget_remembered(from, to, now_ns)
     }
 
     /// Changes a claim.

@@ -252,7 +252,13 @@ impl TcpSocket {
     /// Gives back what a connection holds in the tables.
     fn leave(&self, stream: &Stream) {
         let (own, peer) = stream.ends();
-        self.inet().tcp.leave_pair(own, peer);
+        match stream {
+            Stream::Local(conn, side) => {
+                let now_ns = self.kernel.clock.monotonic_ns();
+                self.inet().tcp.settle_pair(own, peer, conn.pair(*side), now_ns);
+            }
+            Stream::Remote(_) | Stream::Host(_) => self.inet().tcp.leave_pair(own, peer),
+        }
     }
 
     /// Returns the socket as `/proc/net/tcp` shows it.

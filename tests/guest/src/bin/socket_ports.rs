@@ -1,5 +1,7 @@
 //! Ports of TCP: who may have one, how long it is kept, and what is told of it afterwards.
 
+use std::time::{Duration, Instant};
+
 use guest_tests::fs::close;
 use guest_tests::net::{
     LOCAL, accept, addr4, addr6, bind, connect, listen, listener, local6, mapped, name_of, poll,
@@ -8,7 +10,7 @@ use guest_tests::net::{
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{
     AF_INET, AF_INET6, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, SO_LINGER,
-    SO_REUSEADDR, SO_REUSEPORT, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
+    SO_REUSEADDR, SO_REUSEPORT, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET,
 };
 
 const ALL: i16 = POLLIN | POLLOUT | POLLERR | POLLHUP | POLLRDHUP | POLLPRI;
@@ -153,6 +155,88 @@ fn names_after_the_end() -> Outcome {
     Ok(())
 }
 
+/// Makes a connection whose ports others may have as well: the listener, both ends, and both addresses.
+fn shared_pair() -> Result<([i32; 3], [Vec<u8>; 2]), i32> {
+    let (server, client) = (socket(AF_INET, SOCK_STREAM)?, socket(AF_INET, SOCK_STREAM)?);
+    for fd in [server, client] {
+        set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1)?;
+        bind(fd, &addr4(LOCAL, 0))?;
+    }
+    listen(server, 4)?;
+    let addrs = [name_of(client)?, name_of(server)?];
+    connect(client, &addrs[1])?;
+    Ok(([server, client, accept(server, 0)?], addrs))
+}
+
+/// Returns a socket that does not wait, bound to an address that others may have as well.
+fn sharing(addr: &[u8]) -> Result<i32, i32> {
+    let fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK)?;
+    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1)?;
+    bind(fd, addr)?;
+    Ok(fd)
+}
+
+fn an_end_in_time_wait_delays_a_refusal() -> Outcome {
+    let refused = POLLIN | POLLOUT | POLLERR | POLLHUP | POLLRDHUP;
+    for _ in 0..20 {
+        let ([server, client, accepted], [from, to]) = ok!(shared_pair());
+        for fd in [server, client, accepted] {
+            ok!(close(fd));
+        }
+        let back = ok!(sharing(&to));
+        let began = Instant::now();
+        fails!(connect(back, &from), EINPROGRESS);
+        let ready = ok!(poll(back, ALL));
+        let is_late = began.elapsed() > Duration::from_millis(4);
+        // The end that was there answers that it has no such connection, and the SYN is sent again.
+        check!(is_late || ready == 0);
+        ok!(settles_at(back, ALL, refused));
+        ok!(close(back));
+        let again = ok!(sharing(&to));
+        fails!(connect(again, &from), EINPROGRESS);
+        eq!(ok!(poll(again, ALL)), refused);
+        ok!(close(again));
+        if !is_late {
+            return Ok(());
+        }
+    }
+    Err("it took too long twenty times".into())
+}
+
+fn an_end_without_a_socket_keeps_the_pair() -> Outcome {
+    let ([server, client, accepted], [from, to]) = ok!(shared_pair());
+    ok!(close(client));
+    let next = ok!(sharing(&from));
+    fails!(connect(next, &to), EADDRNOTAVAIL);
+    // With the other FIN it is in TIME_WAIT, and gives way.
+    ok!(close(accepted));
+    fails!(connect(next, &to), EINPROGRESS);
+    ok!(settles_at(next, ALL, POLLOUT));
+    fails!(connect(ok!(sharing(&from)), &to), EADDRNOTAVAIL);
+    ok!(close(ok!(accept(server, 0))));
+    Ok(())
+}
+
+fn an_end_that_is_shut_gives_way() -> Outcome {
+    let ([server, client, accepted], [from, to]) = ok!(shared_pair());
+    for fd in [client, accepted] {
+        ok!(sys!(SYS_shutdown, fd, libc::SHUT_WR));
+    }
+    let next = ok!(sharing(&from));
+    fails!(connect(next, &to), EINPROGRESS);
+    ok!(settles_at(next, ALL, POLLOUT));
+    // What becomes of the old sockets is nothing to the new connection.
+    ok!(close(client));
+    ok!(close(accepted));
+    fails!(connect(ok!(sharing(&from)), &to), EADDRNOTAVAIL);
+    let accepted = ok!(accept(server, 0));
+    ok!(close(server));
+    fails!(connect(ok!(sharing(&to)), &from), EADDRNOTAVAIL);
+    eq!(ok!(sys!(SYS_write, accepted, b"x", 1)), 1);
+    ok!(settles_at(next, ALL, POLLIN | POLLOUT));
+    Ok(())
+}
+
 guest_tests::cases!(
     ports_conflict,
     reuse_port_shares,
@@ -160,4 +244,7 @@ guest_tests::cases!(
     port_is_kept_after_an_active_close,
     a_reset_leaves_the_port,
     names_after_the_end,
+    an_end_in_time_wait_delays_a_refusal,
+    an_end_without_a_socket_keeps_the_pair,
+    an_end_that_is_shut_gives_way,
 );

@@ -16,6 +16,7 @@ use syscalls::{Errno, SysResult};
 
 use self::held::Held;
 use super::super::addr::Endpoint;
+use super::super::pairs::Pair;
 use crate::kernel::Kernel;
 use crate::net::options::Options;
 use crate::sync::{Events, Mutex, WaitQueue};
@@ -91,6 +92,7 @@ struct End {
     is_blocked: bool,
     /// Whether this end sent the first FIN.
     is_active_closer: bool,
+    pair: Arc<Pair>,
 }
 
 /// Which end of a connection.
@@ -111,7 +113,9 @@ pub(super) struct Conn {
     is_self: bool,
     /// The addresses of the two ends.
     pub(super) addrs: [Endpoint; 2],
-    /// Whether an end was reset: then neither is remembered.
+    /// What the tables say of the two ends.
+    pairs: [Arc<Pair>; 2],
+    /// Whether nobody need keep the ports: an end was reset, or one that was remembered is forgotten.
     pub(super) was_reset: Arc<AtomicBool>,
 }
 
@@ -147,7 +151,7 @@ impl Default for Sent {
 }
 
 impl End {
-    fn new(options: &Arc<Options>) -> Self {
+    fn new(options: &Arc<Options>, pair: &Arc<Pair>) -> Self {
         Self {
             phase: Phase::Established,
             options: options.clone(),
@@ -163,6 +167,7 @@ impl End {
             is_orphan: false,
             is_blocked: false,
             is_active_closer: false,
+            pair: pair.clone(),
         }
     }
 
@@ -170,6 +175,11 @@ impl End {
         self.phase = Phase::Closed;
         self.is_receive_shut = true;
         self.is_send_shut = true;
+        if self.is_active_closer {
+            self.pair.remember();
+        } else {
+            self.pair.end();
+        }
     }
 
     /// The peer has given the connection up.
@@ -180,6 +190,7 @@ impl End {
             Phase::Established | Phase::FinWait => Some(Errno::ECONNRESET),
         };
         self.held.lose();
+        self.is_active_closer = false;
         self.finish();
     }
 
@@ -318,7 +329,10 @@ impl Conn {
         is_self: bool,
     ) -> Arc<Self> {
         let [client, server] = options;
-        let ends = Mutex::new([End::new(client), End::new(server)]);
+        let was_reset = Arc::<AtomicBool>::default();
+        let pairs = [(); 2].map(|()| Pair::new(Self::of(kernel), was_reset.clone()));
+        let [client_pair, server_pair] = &pairs;
+        let ends = Mutex::new([End::new(client, client_pair), End::new(server, server_pair)]);
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             kernel: Self::of(kernel),
@@ -326,7 +340,8 @@ impl Conn {
             queues,
             is_self,
             addrs,
-            was_reset: Arc::default(),
+            pairs,
+            was_reset,
         })
     }
 
@@ -334,6 +349,15 @@ impl Conn {
     fn index(&self, side: Side) -> (usize, usize) {
         let own = usize::from(side == Side::Server);
         (own, if self.is_self { own } else { 1 - own })
+    }
+
+    /// Returns what the tables say of an end.
+    pub(super) fn pair(&self, side: Side) -> &Arc<Pair> {
+        let [client, server] = &self.pairs;
+        match side {
+            Side::Client => client,
+            Side::Server => server,
+        }
     }
 
     fn with<T>(&self, side: Side, look: impl FnOnce(&mut End, Option<&mut End>) -> T) -> T {
@@ -503,6 +527,9 @@ impl Conn {
                 }
             }
             own.is_orphan = true;
+            if own.phase == Phase::FinWait {
+                own.pair.outlive_socket();
+            }
             (unread, own.is_active_closer)
         });
         drop(unread);

@@ -15,6 +15,9 @@ use crate::time::TimerHandle;
 /// After how long Linux sends a SYN again; each further time it takes twice as long.
 const FIRST_SYN_NS: u64 = 1_000_000_000;
 
+/// After how long Linux sends one again that an end in `TIME_WAIT` has answered (`TCP_TIMEOUT_MIN`).
+const CHALLENGED_SYN_NS: u64 = 8_000_000;
+
 /// A further attempt that is to come.
 pub(super) struct Again {
     _knock: Arc<dyn Waiter>,
@@ -116,6 +119,7 @@ impl TcpSocket {
             return Err(Errno::EINVAL);
         }
         let tcp = &self.inet().tcp;
+        let now_ns = self.kernel.clock.monotonic_ns();
         let port = match state.place {
             Some(place) => {
                 tcp.update(place, |claim| claim.ip = from_ip);
@@ -124,13 +128,13 @@ impl TcpSocket {
             None => {
                 let claim = self.claim(from_ip, ClaimState::Connected);
                 let range = crate::net::inet::port_range(&self.kernel);
-                let place = tcp.connect(claim, to, self.this.clone(), range)?;
+                let place = tcp.connect(claim, to, (self.this.clone(), now_ns), range)?;
                 state.place = Some(place);
                 place.port
             }
         };
         let from = Endpoint { ip: from_ip, port };
-        if let Err(error) = tcp.enter_pair(from, to) {
+        if let Err(error) = tcp.enter_pair(from, to, now_ns) {
             self.unbind(&mut state);
             return Err(error);
         }
@@ -161,6 +165,7 @@ impl TcpSocket {
                 None => Err(Errno::ECONNABORTED),
             },
             None if from == to => Ok(self.connect_to_self(from)),
+            None if self.is_challenged(from, to) => return Err(Errno::EAGAIN),
             None => Err(Errno::ECONNREFUSED),
         };
         let mut cut = None;
@@ -181,6 +186,7 @@ impl TcpSocket {
                 // The socket was disconnected meanwhile.
                 drop(state);
                 conn.close(Side::Client, true);
+                self.leave(&Stream::Local(conn, Side::Client));
                 return Err(Errno::ECONNABORTED);
             }
             Err(Errno::EAGAIN) => return Err(Errno::EAGAIN),
@@ -218,8 +224,24 @@ impl TcpSocket {
         while at_ns <= waited_ns {
             at_ns = at_ns.saturating_mul(2).saturating_add(FIRST_SYN_NS);
         }
+        self.retry_connect_at(since_ns.saturating_add(at_ns));
+    }
+
+    /// Returns whether there still is the other end of a connection that was between just these two. It answers a SYN
+    /// with what it has acknowledged last; the client answers that with a RST, at which it goes (RFC 1337, section
+    /// 2), and tries again soon.
+    fn is_challenged(&self, from: Endpoint, to: Endpoint) -> bool {
+        let now_ns = self.kernel.clock.monotonic_ns();
+        let is_challenged = self.inet().tcp.forget_remembered(to, from, now_ns);
+        if is_challenged {
+            self.retry_connect_at(now_ns.saturating_add(CHALLENGED_SYN_NS));
+        }
+        is_challenged
+    }
+
+    fn retry_connect_at(&self, at_ns: u64) {
         let knock: Arc<dyn Waiter> = Arc::new(Knock(self.this.clone()));
-        let timer = self.kernel.timers.schedule(since_ns.saturating_add(at_ns), &knock, 0);
+        let timer = self.kernel.timers.schedule(at_ns, &knock, 0);
         *self.again.lock() = Some(Again { _knock: knock, _timer: timer });
     }
 
@@ -227,7 +249,9 @@ impl TcpSocket {
         self.show_connected_buffers();
         let queues = [self.queue.clone(), self.queue.clone()];
         let options = [&self.options, &self.options];
-        Conn::new(Some(&self.kernel), [addr, addr], options, queues, true)
+        let conn = Conn::new(Some(&self.kernel), [addr, addr], options, queues, true);
+        self.inet().tcp.set_pair(addr, addr, conn.pair(Side::Client).clone());
+        conn
     }
 
     /// Makes the sizes of the buffers those that Linux shows of a connection.

@@ -322,7 +322,9 @@ impl TcpSocket {
         // Numbers of the host's, or of nobody's: somebody here may have the same.
         let range = crate::net::inet::port_range(&self.kernel);
         let given = Some(from.port).filter(|port| *port != 0);
-        let is_new = |port: &u16| tcp.enter_pair(to, Endpoint { port: *port, ..from }).is_ok();
+        let now_ns = self.kernel.clock.monotonic_ns();
+        let is_new =
+            |port: &u16| tcp.enter_pair(to, Endpoint { port: *port, ..from }, now_ns).is_ok();
         let port = given.into_iter().chain(range.ports()).find(is_new);
         let from = Endpoint { port: port.ok_or(Errno::EADDRNOTAVAIL)?, ..from };
         let server = self.offspring();

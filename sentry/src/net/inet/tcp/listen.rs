@@ -227,8 +227,8 @@ impl TcpSocket {
             self.inet().tcp.end_with(place, conn.was_reset.clone());
             new.place = Some(place);
         }
-        // The pair of the other direction is new as the client's is.
-        let _ = self.inet().tcp.enter_pair(to, from);
+        self.inet().tcp.set_pair(from, to, conn.pair(Side::Client).clone());
+        self.inet().tcp.set_pair(to, from, conn.pair(Side::Server).clone());
         // Before the client has the connection nothing can be sent over it.
         let waits = self.defer(&server, &stream);
         let is_ready = waits.is_none();

@@ -314,7 +314,8 @@ impl TcpSocket {
             new.place = Some(place);
         }
         // The pair is new as the link is.
-        let _ = self.inet().tcp.enter_pair(link.local, link.remote);
+        let now_ns = self.kernel.clock.monotonic_ns();
+        let _ = self.inet().tcp.enter_pair(link.local, link.remote, now_ns);
         let waits = self.defer(&server, &stream);
         let is_ready = waits.is_none();
         match waits {
