@@ -255,6 +255,16 @@ pub(super) fn one(buf: UserAddr, count: usize) -> SysResult<[Segment; 1]> {
     Ok([(buf, count.min(crate::mm::user_io::MAX_RW_COUNT))])
 }
 
+/// Checks that what is read or written at an offset does not end where offsets end; one beyond, as memory has
+/// them, goes on.
+///
+/// # Errors
+/// `EINVAL`.
+fn check_end(offset: u64, n: usize) -> SysResult<()> {
+    let largest = i64::MAX.cast_unsigned();
+    if offset <= largest && largest - offset < n as u64 { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 /// Checks an offset.
 ///
 /// # Errors
@@ -330,10 +340,14 @@ fn read_once(
 ) -> SysResult<usize> {
     let mut dst = UserBuf::from_segments(task, segments);
     match position {
-        Position::At(offset) => file.file.read(task, &mut dst, offset),
+        Position::At(offset) => {
+            check_end(offset, dst.remaining())?;
+            file.file.read(task, &mut dst, offset)
+        }
         Position::Current if !file.file.is_seekable() => file.file.read(task, &mut dst, 0),
         Position::Current => {
             let mut offset = file.offset.lock();
+            check_end(*offset, dst.remaining())?;
             let n = file.file.read(task, &mut dst, *offset)?;
             *offset = offset.saturating_add(n as u64);
             Ok(n)
@@ -460,6 +474,7 @@ fn write_regular(
         && !flags.contains(RwFlags::NOAPPEND))
         || flags.contains(RwFlags::APPEND);
     let limit = task.group.limits.lock().soft(RLIMIT_FSIZE);
+    let n = src.remaining();
     let mut put = |offset: WriteOffset| {
         if limit == INFINITY {
             return file.file.write(task, src, offset);
@@ -478,11 +493,13 @@ fn write_regular(
     };
     match position {
         Position::At(offset) => {
+            check_end(offset, n)?;
             let offset = if appends { WriteOffset::Append } else { WriteOffset::At(offset) };
             put(offset).map(|(n, _)| n)
         }
         Position::Current => {
             let mut current = file.offset.lock();
+            check_end(*current, n)?;
             let offset = if appends { WriteOffset::Append } else { WriteOffset::At(*current) };
             let (n, end) = put(offset)?;
             if n > 0 {
@@ -500,12 +517,16 @@ fn write_stream(
     position: Position,
 ) -> SysResult<usize> {
     match position {
-        Position::At(offset) => file.file.write(task, src, WriteOffset::At(offset)).map(|(n, _)| n),
+        Position::At(offset) => {
+            check_end(offset, src.remaining())?;
+            file.file.write(task, src, WriteOffset::At(offset)).map(|(n, _)| n)
+        }
         Position::Current if !file.file.is_seekable() => {
             file.file.write(task, src, WriteOffset::At(0)).map(|(n, _)| n)
         }
         Position::Current => {
             let mut current = file.offset.lock();
+            check_end(*current, src.remaining())?;
             let (n, end) = file.file.write(task, src, WriteOffset::At(*current))?;
             *current = end;
             Ok(n)

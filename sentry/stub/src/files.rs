@@ -238,6 +238,9 @@ impl Lent {
         if len == 0 || len > MAX_LEN || addr.checked_add(len)? > APPLICATION_END {
             return None;
         }
+        // Linux has no offset beyond, and says so of one that is too large.
+        let end = offset.checked_add(len)?;
+        i64::try_from(end).ok()?;
         let size = self.place.window.load(Acquire);
         if size != 0 {
             return self.fetch_here(addr, len, offset, size.min(layout::WINDOW_LEN));
@@ -248,7 +251,7 @@ impl Lent {
             return Some(n);
         }
         // Less may be all that there is, or all that there is memory for: the file's end tells.
-        let rest = host::pread(number, addr + n, len - n, offset.checked_add(n)?);
+        let rest = host::pread(number, addr + n, len - n, offset + n);
         (rest == 0).then_some(n)
     }
 

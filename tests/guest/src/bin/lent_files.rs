@@ -260,7 +260,12 @@ fn offsets() -> Outcome {
         fails!(seek(fd, -8, SEEK_CUR), EINVAL);
         eq!(ok!(seek(fd, 0, SEEK_CUR)), 7);
     }
+    for at in [-1, -10, i64::MIN, i64::MAX, i64::MAX - 9] {
+        enliven(fd)?;
+        fails!(pread(fd, &mut buf, at), EINVAL);
+    }
     enliven(fd)?;
+    eq!(ok!(pread(fd, &mut buf, i64::MAX - 10)), 0);
     fails!(seek(fd, -1, SEEK_SET), EINVAL);
     fails!(seek(fd, 0, 77), EINVAL);
     fails!(pread(fd, &mut buf, -1), EINVAL);

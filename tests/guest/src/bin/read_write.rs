@@ -131,6 +131,26 @@ fn pread_keeps_offset() -> Outcome {
     Ok(())
 }
 
+fn offsets_end_at_the_largest() -> Outcome {
+    ok!(put(c"f", b"abcdef"));
+    let fd = ok!(open(c"f", O_RDWR));
+    let mut buf = [0u8; 8];
+    let largest = i64::MAX;
+    for at in [largest, largest - 1, largest - 2] {
+        fails!(sys!(SYS_pread64, fd, &mut buf, 3, at), EINVAL);
+        fails!(sys!(SYS_pwrite64, fd, &buf, 3, at), EINVAL);
+    }
+    eq!(ok!(sys!(SYS_pread64, fd, &mut buf, 3, largest - 3)), 0);
+    eq!(ok!(sys!(SYS_pread64, fd, &mut buf, 0, largest)), 0);
+    eq!(ok!(sys!(SYS_pwrite64, fd, &buf, 0, largest)), 0);
+    let zeros = ok!(open(c"/dev/zero", O_RDWR));
+    fails!(sys!(SYS_pread64, zeros, &mut buf, 3, largest), EINVAL);
+    fails!(sys!(SYS_pwrite64, zeros, &buf, 3, largest), EINVAL);
+    eq!(ok!(sys!(SYS_pread64, zeros, &mut buf, 3, largest - 3)), 3);
+    eq!(ok!(get(c"f")), b"abcdef");
+    Ok(())
+}
+
 fn positioned_calls_on_pipe() -> Outcome {
     let (reader, writer) = ok!(pipe(0));
     let mut buf = [0u8; 3];
@@ -722,6 +742,7 @@ guest_tests::cases!(
     append_always_at_end,
     truncate_on_open,
     pread_keeps_offset,
+    offsets_end_at_the_largest,
     positioned_calls_on_pipe,
     pwrite_extends,
     readv_scatters,
