@@ -13,6 +13,7 @@
 //! announce changes under its own locks: the announcement takes only `ready`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -421,7 +422,6 @@ impl Epoll {
         self.queue.register_exclusive(waiter, Events::READABLE, 0)
     }
 
-    /// Checks that `target` can be watched by this instance. The caller holds `NESTING`.
     /// Returns the files that are watched under a descriptor, in a fixed order.
     pub fn watched(&self, fd: i32) -> Vec<Arc<OpenFile>> {
         let items = self.items.lock();
@@ -429,6 +429,7 @@ impl Epoll {
         range.filter_map(|(_, item)| item.open.upgrade()).collect()
     }
 
+    /// Checks that `target` can be watched by this instance. The caller holds `NESTING`.
     fn check_nesting(&self, target: &Arc<Self>) -> SysResult<()> {
         let mut below = BTreeMap::new();
         let below = self.depth_below(target, 0, &mut below)?;
@@ -508,6 +509,28 @@ impl File for Epoll {
 
     fn anonymous_name(&self) -> String {
         String::from("anon_inode:[eventpoll]")
+    }
+
+    fn fd_info(&self, _task: &CurrentTask) -> String {
+        let items = self.items.lock();
+        let items: Vec<_> = items.map.iter().map(|((fd, _), item)| (*fd, item.clone())).collect();
+        let mut text = String::new();
+        for (fd, item) in items {
+            let Some(open) = item.open.upgrade() else { continue };
+            let Ok(attr) = open.file.attr() else { continue };
+            let (events, data) = {
+                let state = item.state.lock();
+                (state.events.bits(), state.data)
+            };
+            // A read or write under way holds the offset; its old value is as good as its new one.
+            let at = open.offset.try_lock().map_or(0, |offset| *offset);
+            let (ino, dev) = (attr.ino, attr.dev);
+            let _ = writeln!(
+                text,
+                "tfd: {fd:8} events: {events:8x} data: {data:16x}  pos:{at} ino:{ino:x} sdev:{dev:x}"
+            );
+        }
+        text
     }
 
     fn is_seekable(&self) -> bool {

@@ -5,7 +5,7 @@
 //! together with another process and could do more to it than on Linux.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use sentry_platform::{HostCall, StreamKind};
 use syscalls::{Errno, SysResult};
@@ -20,6 +20,9 @@ use crate::vfs::{Attr, File, IoSink, IoSource, WriteOffset};
 /// The largest value of the counter.
 const MAX: u64 = u64::MAX - 1;
 
+/// The number of the next one, by which two descriptors of one are told from those of two.
+static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+
 struct State {
     count: u64,
     /// Whether it was last read, and not written.
@@ -30,6 +33,7 @@ struct State {
 /// An eventfd.
 pub struct EventFd {
     attr: Attr,
+    id: u32,
     state: Mutex<State>,
     is_semaphore: bool,
     queue: WaitQueue,
@@ -42,6 +46,7 @@ impl EventFd {
     pub fn new(task: &CurrentTask, initial: u32, is_semaphore: bool) -> Arc<Self> {
         Arc::new(Self {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(State {
                 count: initial.into(),
                 was_read: false,
@@ -88,6 +93,11 @@ impl File for EventFd {
 
     fn anonymous_name(&self) -> String {
         String::from("anon_inode:[eventfd]")
+    }
+
+    fn fd_info(&self, _task: &CurrentTask) -> String {
+        let (count, id, is_semaphore) = (self.lock().count, self.id, u32::from(self.is_semaphore));
+        format!("eventfd-count: {count:16x}\neventfd-id: {id}\neventfd-semaphore: {is_semaphore}\n")
     }
 
     fn is_seekable(&self) -> bool {

@@ -112,6 +112,10 @@ impl File for SignalFd {
         String::from("anon_inode:[signalfd]")
     }
 
+    fn fd_info(&self, _task: &CurrentTask) -> String {
+        format!("sigmask:\t{:016x}\n", self.mask.lock().0)
+    }
+
     fn is_seekable(&self) -> bool {
         false
     }

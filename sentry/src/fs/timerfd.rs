@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
+use syscalls::abi::time::TimerfdFlags;
 use syscalls::{Errno, SysResult};
 
 use crate::kernel::Kernel;
@@ -34,6 +35,8 @@ struct State {
     /// Expirations that have been counted and not been read.
     n_expired: u64,
     handle: Option<TimerHandle>,
+    /// The flags with which it was set last.
+    flags: u32,
 }
 
 impl State {
@@ -53,6 +56,8 @@ impl State {
 pub struct TimerFd {
     kernel: Arc<Kernel>,
     clock: TimerFdClock,
+    /// `CLOCK_*`, as it was created.
+    clockid: i32,
     attr: Attr,
     state: Mutex<State>,
     queue: WaitQueue,
@@ -61,10 +66,11 @@ pub struct TimerFd {
 
 impl TimerFd {
     /// Creates a disarmed timer.
-    pub fn new(task: &CurrentTask, clock: TimerFdClock) -> Arc<Self> {
+    pub fn new(task: &CurrentTask, clock: TimerFdClock, clockid: i32) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             kernel: task.kernel.clone(),
             clock,
+            clockid,
             attr: anon::attr(task, AnonMount::Inode, 0o600),
             state: Mutex::new(State::default()),
             queue: WaitQueue::new(),
@@ -99,21 +105,21 @@ impl TimerFd {
         self.clock
     }
 
-    /// Arms or disarms the timer; with `absolute`, the value is a time of the clock. Returns the
+    /// Arms or disarms the timer; with `TIMER_ABSTIME`, the value is a time of the clock. Returns the
     /// previous setting.
-    pub fn set(&self, new: Setting, absolute: bool) -> Setting {
+    pub fn set(&self, new: Setting, flags: TimerfdFlags) -> Setting {
         let previous = self.get();
         let clock = &self.kernel.clock;
         let now_ns = clock.monotonic_ns();
         let wait_ns = match self.clock {
-            _ if !absolute => new.value_ns,
+            _ if !flags.contains(TimerfdFlags::TIMER_ABSTIME) => new.value_ns,
             TimerFdClock::Monotonic | TimerFdClock::Boottime => new.value_ns.saturating_sub(now_ns),
             TimerFdClock::Realtime => {
                 new.value_ns.saturating_sub(u64::try_from(clock.realtime_ns()).unwrap_or(0))
             }
         };
         let mut state = self.state.lock();
-        state.interval_ns = new.interval_ns;
+        (state.interval_ns, state.flags) = (new.interval_ns, flags.bits());
         state.n_expired = 0;
         state.expires_ns = (new.value_ns != 0).then(|| now_ns.saturating_add(wait_ns));
         let old = self.arm(&mut state);
@@ -136,6 +142,22 @@ impl File for TimerFd {
 
     fn anonymous_name(&self) -> String {
         String::from("anon_inode:[timerfd]")
+    }
+
+    fn fd_info(&self, _task: &CurrentTask) -> String {
+        let now_ns = self.kernel.clock.monotonic_ns();
+        let state = self.state.lock();
+        let has_expired = state.expires_ns.is_some_and(|at| at <= now_ns);
+        let ticks = state.n_expired + u64::from(has_expired);
+        let left_ns = state.expires_ns.map_or(0, |at| at.saturating_sub(now_ns));
+        let pair = |ns: u64| (ns / 1_000_000_000, ns % 1_000_000_000);
+        format!(
+            "clockid: {}\nticks: {ticks}\nsettime flags: 0{:o}\nit_value: {:?}\nit_interval: {:?}\n",
+            self.clockid,
+            state.flags,
+            pair(left_ns),
+            pair(state.interval_ns),
+        )
     }
 
     fn is_seekable(&self) -> bool {

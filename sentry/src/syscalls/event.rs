@@ -69,7 +69,7 @@ pub(super) fn sys_timerfd_create(
         return Err(Errno::EPERM.into());
     }
     let kept = (flags & TimerfdFlags::NONBLOCK).bits() | READ_WRITE;
-    let file = OpenFile::new(TimerFd::new(task, clock), None, kept);
+    let file = OpenFile::new(TimerFd::new(task, clock, clockid), None, kept);
     Ok(install(task, file, flags.contains(TimerfdFlags::CLOEXEC))?)
 }
 
@@ -99,7 +99,7 @@ pub(super) fn sys_timerfd_settime(
         };
         setting.value_ns = on_host(task, clock, setting.value_ns);
     }
-    let previous = timer.set(setting, is_absolute);
+    let previous = timer.set(setting, flags);
     if !old_value.is_null() {
         task.write_obj(old_value, &to_itimerspec(previous))?;
     }

@@ -123,6 +123,39 @@ fn descriptors_and_their_info() -> Outcome {
     Ok(())
 }
 
+fn events_and_their_info() -> Outcome {
+    let info = |fd: usize| -> Result<String, std::io::Error> {
+        let text = file(&format!("/proc/self/fdinfo/{fd}"))?;
+        let own = |line: &&str| {
+            !["pos:", "flags:", "mnt_id:", "ino:"].iter().any(|s| line.starts_with(s))
+        };
+        Ok(text.lines().filter(own).fold(String::new(), |all, line| all + line + "\n"))
+    };
+    let counter = ok!(sys!(SYS_eventfd2, 0x1f, libc::EFD_SEMAPHORE));
+    let text = ok!(info(counter));
+    let (start, rest) = text.split_once("eventfd-id: ").unwrap_or_default();
+    eq!(start, "eventfd-count:               1f\n");
+    check!(rest.ends_with("\neventfd-semaphore: 1\n"), "{text}");
+    let timer = ok!(sys!(SYS_timerfd_create, libc::CLOCK_BOOTTIME, 0));
+    let unset = "clockid: 7\nticks: 0\nsettime flags: 00\nit_value: (0, 0)\nit_interval: (0, 0)\n";
+    eq!(ok!(info(timer)), unset);
+    // Its first time is over, and then there is none before somebody has read.
+    ok!(sys!(SYS_timerfd_settime, timer, 1, &[1_000_000u64, 5, 0, 1], 0));
+    eq!(
+        ok!(info(timer)),
+        "clockid: 7\nticks: 1\nsettime flags: 01\nit_value: (0, 0)\nit_interval: (1000000, 5)\n"
+    );
+    let signals = ok!(sys!(SYS_signalfd4, -1, &[0x2_0000_0200u64], 8, 0));
+    eq!(ok!(info(signals)), "sigmask:\t0000000200000200\n");
+    let set = ok!(sys!(SYS_epoll_create1, 0));
+    let event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0xabcd };
+    ok!(sys!(SYS_epoll_ctl, set, libc::EPOLL_CTL_ADD, counter, &event));
+    let text = ok!(info(set));
+    let (start, _) = text.split_once(" ino:").unwrap_or_default();
+    eq!(start, format!("tfd: {counter:8} events:       19 data:             abcd  pos:0"));
+    Ok(())
+}
+
 fn command_line_and_environment() -> Outcome {
     let line = ok!(std::fs::read("/proc/self/cmdline"));
     check!(line.ends_with(b"\0"));
@@ -437,6 +470,7 @@ guest_tests::cases!(
     status_fields,
     statm_has_seven_numbers,
     descriptors_and_their_info,
+    events_and_their_info,
     command_line_and_environment,
     name_can_be_written,
     threads_are_listed,
