@@ -128,12 +128,16 @@ fn add_seals(file: &OpenFile, seals: u32) -> HandlerResult {
 
 /// Who gets SIGIO, and which signal that is.
 fn owner(task: &CurrentTask, file: &OpenFile, op: u32, arg: u64) -> HandlerResult {
+    let exists = |pid: i32| pid == 0 || task.pid_namespace().has(pid.unsigned_abs());
     let mut owner = file.owner.lock();
     match op {
         F_SETOWN => {
             let pid = i32::from_arg(arg);
             if pid == i32::MIN {
                 return Err(Errno::EINVAL.into());
+            }
+            if !exists(pid) {
+                return Err(Errno::ESRCH.into());
             }
             let kind = if pid < 0 { F_OWNER_PGRP } else { F_OWNER_PID };
             *owner = FileOwner { pid: pid.abs(), kind, ..*owner };
@@ -155,7 +159,7 @@ fn owner(task: &CurrentTask, file: &OpenFile, op: u32, arg: u64) -> HandlerResul
             if !(F_OWNER_TID..=F_OWNER_PGRP).contains(&new.kind) {
                 return Err(Errno::EINVAL.into());
             }
-            if new.pid < 0 {
+            if new.pid < 0 || !exists(new.pid) {
                 return Err(Errno::ESRCH.into());
             }
             *owner = FileOwner { pid: new.pid, kind: new.kind, ..*owner };

@@ -208,6 +208,15 @@ impl PidNamespace {
         self.state.lock().tasks.get(&pid)?.task.as_ref()?.upgrade()
     }
 
+    /// Returns whether a thread, process group or session has this number.
+    pub fn has(&self, pid: u32) -> bool {
+        let state = self.state.lock();
+        let is_alive = |task: &Weak<Task>| task.strong_count() > 0;
+        let is_in_use =
+            |entry: &Entry| entry.n_holds > 0 || entry.task.as_ref().is_some_and(is_alive);
+        state.tasks.get(&pid).is_some_and(is_in_use)
+    }
+
     /// Returns the process whose leader has this number, zombies included.
     pub fn group(&self, pid: u32) -> Option<Arc<ThreadGroup>> {
         let task = self.task(pid)?;

@@ -250,6 +250,14 @@ fn owner_and_signal() -> Outcome {
     }
     fails!(sys!(SYS_fcntl, reader, F_SETOWN_EX, &[F_OWNER_PGRP + 1, group]), EINVAL);
     fails!(sys!(SYS_fcntl, reader, libc::F_SETOWN, i32::MIN), EINVAL);
+    // Whom there is not nobody can tell.
+    let nobody = 0x7ff_ffff;
+    for pid in [nobody, -nobody] {
+        fails!(sys!(SYS_fcntl, reader, libc::F_SETOWN, pid), ESRCH);
+    }
+    for kind in [F_OWNER_PGRP, F_OWNER_PGRP - 1, F_OWNER_PGRP - 2] {
+        fails!(sys!(SYS_fcntl, reader, F_SETOWN_EX, &[kind, nobody]), ESRCH);
+    }
     // The negative number of a group looks like an error, or like a large number.
     let negated = match sys!(SYS_fcntl, reader, libc::F_GETOWN, 0) {
         Ok(number) => number as i32,
