@@ -5,6 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use sentry_sysmsg::file::N_EVENTS;
+use syscalls::abi::poll::EpollEvent;
+
 use crate::HostCall;
 
 /// What is read of a file that is lent.
@@ -16,18 +19,20 @@ pub enum FileSource {
     Nothing,
     /// Zeros without end; what is written is gone.
     Zeros,
-    /// This is no file to be read, but a set of files (`epoll`) none of which is ready.
-    Quiet,
+    /// This is no file to be read, but a set of files (`epoll`) of which this is to be told, and nothing else: at most
+    /// [`FileSource::MAX_EVENTS`].
+    Set(Vec<EpollEvent>),
 }
 
 impl FileSource {
+    /// Of how many files a set can tell.
+    pub const MAX_EVENTS: usize = N_EVENTS;
+
     /// Returns whether both are the same.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Host(one), Self::Host(other)) => Arc::ptr_eq(one, other),
-            (Self::Nothing, Self::Nothing)
-            | (Self::Zeros, Self::Zeros)
-            | (Self::Quiet, Self::Quiet) => true,
+            (Self::Nothing, Self::Nothing) | (Self::Zeros, Self::Zeros) => true,
             _ => false,
         }
     }

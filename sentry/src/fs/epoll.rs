@@ -5,8 +5,11 @@
 //! waiting looks at no other items. An item refers to its open file description weakly: when the
 //! last descriptor of that is closed, the item is as good as removed.
 //!
-//! An empty list that is looked at again and again is lent to the process that does so, which then finds it empty
-//! without the sentry; the first item that is listed takes it back, before whoever has made it ready goes on.
+//! What is found again and again without a change is lent to the process that does so, which then finds it without
+//! the sentry: that nothing is listed, or the events of the listed items, where looking changes nothing of them
+//! (they are level-triggered, and all are wanted) and their files take back what they have said
+//! ([`File::vouch_for`]). The first item that is listed takes it back, before whoever has made it ready goes on; so
+//! does a change of the set, holding the lock of the items.
 //!
 //! Locks: [`Epoll::items`] (held while files are polled; an instance before those that it
 //! watches), `Item::state`, [`Epoll::ready`]. `NESTING` comes before all of them. A file may
@@ -21,6 +24,7 @@ use sentry_platform::lent::{FileSource, FileToLend, LentFile};
 use sentry_platform::{HostCall, StreamEnd};
 use syscalls::abi::poll::{EP_MAX_NESTS, EpollEvent, EpollEvents};
 use syscalls::{Errno, SysResult};
+use zerocopy::IntoBytes;
 
 use crate::sync::{Events, Mutex, Registration, WaitQueue, Waiter};
 use crate::task::CurrentTask;
@@ -31,7 +35,7 @@ use crate::vfs::{Attr, File, OpenFile};
 /// Serialises changes that nest one instance in another.
 static NESTING: Mutex<()> = Mutex::new(());
 
-/// After how many looks in a row at an empty list it is lent for the first time.
+/// After how many looks in a row that find the same the list is lent for the first time.
 const FIRST: u32 = 32;
 /// After how many where it has been worth it the last time.
 const AGAIN: u32 = 8;
@@ -48,8 +52,8 @@ pub struct Epoll {
     attr: Attr,
     items: Mutex<Items>,
     ready: Mutex<Ready>,
-    /// How many looks in a row have found nothing ready, and how many there must be.
-    n_idle: AtomicU32,
+    /// How many looks in a row have found the same, and how many there must be.
+    n_same: AtomicU32,
     wanted: AtomicU32,
     queue: WaitQueue,
     /// The instances that watch this one.
@@ -60,13 +64,15 @@ pub struct Epoll {
 #[derive(Default)]
 struct Ready {
     list: VecDeque<Arc<Item>>,
-    /// The list, where it is lent: only with the lock of the items, and while it is empty.
+    /// The list, where it is lent: only with the lock of the items, and while it stays as it is.
     lent: Option<Arc<dyn LentFile>>,
 }
 
 #[derive(Default)]
 struct Items {
     map: BTreeMap<Key, Arc<Item>>,
+    /// What the last look has found, where looking has changed nothing.
+    last: Vec<EpollEvent>,
     /// The size at which items of closed files are looked for.
     prune_at: usize,
 }
@@ -146,6 +152,28 @@ impl Item {
             None => Events::empty(),
         }
     }
+
+    /// Returns what there is to tell of an item that is ready, where that is the same each time.
+    fn steady_event(&self) -> Option<EpollEvent> {
+        let state = self.state.lock();
+        let ready = self.poll(&state);
+        let is_steady = !ready.is_empty() && !state.events.intersects(FLAGS);
+        is_steady.then(|| EpollEvent { events: ready.bits(), data: state.data })
+    }
+
+    /// Returns whether the file is ready for just these events, and takes back `set` when that may change.
+    fn vouches(&self, event: EpollEvent, set: &Weak<dyn LentFile>) -> bool {
+        let state = self.state.lock();
+        let open = self.open.upgrade().filter(|_| !state.is_removed);
+        let ready = open.and_then(|open| open.file.vouch_for(set));
+        ready.is_some_and(|ready| (ready & state.wanted()).bits() == event.events)
+    }
+}
+
+/// Returns whether the files of these items vouch for what is told of them.
+fn are_as_told(listed: &[Arc<Item>], told: &FileSource, set: &Weak<dyn LentFile>) -> bool {
+    let FileSource::Set(events) = told else { return false };
+    listed.iter().zip(events).all(|(item, event)| item.vouches(*event, set))
 }
 
 impl Waiter for Item {
@@ -179,7 +207,7 @@ impl Epoll {
             attr: anon::attr(task, AnonMount::Inode, 0o600),
             items: Mutex::new(Items::default()),
             ready: Mutex::default(),
-            n_idle: AtomicU32::new(0),
+            n_same: AtomicU32::new(0),
             wanted: AtomicU32::new(FIRST),
             queue: WaitQueue::new(),
             parents: Mutex::new(Vec::new()),
@@ -211,7 +239,7 @@ impl Epoll {
     fn has_back(&self, lent: Option<Arc<dyn LentFile>>) {
         let Some(lent) = lent else { return };
         let (_, n_calls) = lent.take_back();
-        self.n_idle.store(0, Ordering::Relaxed);
+        self.n_same.store(0, Ordering::Relaxed);
         if n_calls >= WORTH {
             self.wanted.store(AGAIN, Ordering::Relaxed);
         } else {
@@ -220,16 +248,28 @@ impl Epoll {
     }
 
     fn want_more(&self) {
-        self.n_idle.store(0, Ordering::Relaxed);
+        self.n_same.store(0, Ordering::Relaxed);
         let wanted = self.wanted.load(Ordering::Relaxed).saturating_mul(2).min(MAX);
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
-    /// Notes what has come of a look that does not wait.
-    pub fn note_look(&self, is_idle: bool) {
-        let n_idle =
-            if is_idle { self.n_idle.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
-        self.n_idle.store(n_idle, Ordering::Relaxed);
+    /// Notes that a look that does not wait has found nothing, as before or not.
+    pub fn note_idle(&self) {
+        let mut items = self.items.lock();
+        let is_same = items.last.is_empty();
+        items.last.clear();
+        self.note_look(is_same);
+    }
+
+    /// Notes that somebody is about to wait for a change.
+    pub fn note_wait(&self) {
+        self.note_look(false);
+    }
+
+    fn note_look(&self, is_same: bool) {
+        let n_same =
+            if is_same { self.n_same.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.n_same.store(n_same, Ordering::Relaxed);
     }
 
     /// Changes the set: `fd` and `open` are the descriptor and what it refers to.
@@ -273,12 +313,15 @@ impl Epoll {
             }
             (Change::Modify(event), _) => self.modify(key, open, event),
             (Change::Delete, nested) => {
-                let item = self.items.lock().map.remove(&key).ok_or(Errno::ENOENT)?;
+                let mut items = self.items.lock();
+                let item = items.map.remove(&key).ok_or(Errno::ENOENT)?;
                 let registrations = {
                     let mut state = item.state.lock();
                     state.is_removed = true;
                     std::mem::take(&mut state.registrations)
                 };
+                self.take_back();
+                drop(items);
                 drop(registrations);
                 if let Some(nested) = nested {
                     let mut parents = nested.parents.lock();
@@ -350,6 +393,7 @@ impl Epoll {
             }
             std::mem::replace(&mut *state, ItemState::new(event))
         };
+        self.take_back();
         let is_ready = self.watch(item, open);
         drop(items);
         drop(old);
@@ -372,11 +416,17 @@ impl Epoll {
 
     /// Returns up to `max` events. A level-triggered item stays in the list, behind the others.
     pub fn harvest(&self, max: usize) -> Vec<EpollEvent> {
-        if self.ready.lock().list.is_empty() {
-            return Vec::new();
-        }
-        let items = self.items.lock();
-        let mut list = std::mem::take(&mut self.ready.lock().list);
+        // First, as another thread may have taken the list to put it back.
+        let mut items = self.items.lock();
+        let (mut list, lent) = {
+            let mut ready = self.ready.lock();
+            if ready.list.is_empty() {
+                return Vec::new();
+            }
+            (std::mem::take(&mut ready.list), ready.lent.take())
+        };
+        // The order may be another one afterwards.
+        self.has_back(lent);
         let mut events = Vec::new();
         let mut again = Vec::new();
         while events.len() < max
@@ -397,6 +447,8 @@ impl Epoll {
                 again.push(item);
             }
         }
+        let changes_nothing = list.is_empty() && again.len() == events.len();
+        self.note_look(items.is_same(&events, changes_nothing));
         let is_left = {
             let mut ready = self.ready.lock();
             for item in list.into_iter().rev() {
@@ -415,6 +467,13 @@ impl Epoll {
             self.queue.notify_one(Events::READABLE);
         }
         events
+    }
+
+    /// Returns the items in the list, where they are few. The caller holds the lock of the items.
+    fn listed(&self) -> Option<Vec<Arc<Item>>> {
+        let ready = self.ready.lock();
+        let are_few = ready.list.len() <= FileSource::MAX_EVENTS;
+        are_few.then(|| ready.list.iter().cloned().collect())
     }
 
     /// Registers a thread that waits for events; one event wakes one such thread.
@@ -487,6 +546,21 @@ impl Epoll {
 impl Items {
     /// A set of this size is not worth a look.
     const FEW: usize = 32;
+
+    /// Notes what a look has found; returns whether that could have been said before. `changes_nothing` is whether the next
+    /// one will find the same, as long as the files stay what they are.
+    fn is_same(&mut self, events: &[EpollEvent], changes_nothing: bool) -> bool {
+        if !changes_nothing || events.len() > FileSource::MAX_EVENTS {
+            self.last.clear();
+            return false;
+        }
+        let is_same = !events.is_empty() && self.last.as_bytes() == events.as_bytes();
+        if !is_same {
+            self.last.clear();
+            self.last.extend_from_slice(events);
+        }
+        is_same
+    }
 
     /// Takes out the items whose files are closed, where the set has grown enough for that to pay.
     fn take_closed(&mut self) -> Vec<Arc<Item>> {
@@ -575,7 +649,7 @@ impl File for Epoll {
     }
 
     fn is_lively(&self) -> bool {
-        self.n_idle.load(Ordering::Relaxed) >= self.wanted.load(Ordering::Relaxed)
+        self.n_same.load(Ordering::Relaxed) >= self.wanted.load(Ordering::Relaxed)
     }
 
     fn lend(&self, user: &StreamUser) -> Vec<HostCall> {
@@ -583,19 +657,34 @@ impl File for Epoll {
         self.take_back();
         // Whoever has taken items from the list, and may put them back, has the lock.
         let items = self.items.lock();
-        let mut ready = self.ready.lock();
-        if !ready.list.is_empty() {
-            return Vec::new();
-        }
-        let idle = FileToLend { source: &FileSource::Quiet, offset: 0, to_write: None };
-        let Some(lent) = user.streams.lend_file(&idle).lent else {
+        let listed = self.listed();
+        let events = listed.as_ref().and_then(|listed| {
+            listed.iter().map(|item| item.steady_event()).collect::<Option<Vec<_>>>()
+        });
+        let (Some(listed), Some(events)) = (listed, events) else {
             self.want_more();
             return Vec::new();
         };
+        let source = FileSource::Set(events);
+        let set = FileToLend { source: &source, offset: 0, to_write: None };
+        let Some(lent) = user.streams.lend_file(&set).lent else {
+            self.want_more();
+            return Vec::new();
+        };
+        // Nobody looks at it yet. From here on whatever changes takes it back.
+        if !are_as_told(&listed, &source, &Arc::downgrade(&lent)) {
+            self.want_more();
+            return Vec::new();
+        }
         let id = lent.id();
-        ready.lent = Some(lent);
-        self.n_idle.store(0, Ordering::Relaxed);
-        drop(ready);
+        {
+            let mut ready = self.ready.lock();
+            if ready.list.len() != listed.len() {
+                return Vec::new();
+            }
+            ready.lent = Some(lent);
+        }
+        self.n_same.store(0, Ordering::Relaxed);
         drop(items);
         let streams = Arc::downgrade(&user.streams);
         let end = StreamEnd { stream: id, reads: true, is_file: true, ..StreamEnd::default() };

@@ -4,9 +4,10 @@
 //! taken it back. Whoever has a descriptor of it may add to it and take from it, so there is nobody who has it
 //! together with another process and could do more to it than on Linux.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
+use sentry_platform::lent::LentFile;
 use sentry_platform::{HostCall, StreamKind};
 use syscalls::{Errno, SysResult};
 
@@ -28,6 +29,23 @@ struct State {
     /// Whether it was last read, and not written.
     was_read: bool,
     lending: Lending,
+}
+
+impl State {
+    fn readiness(&self) -> Events {
+        let mut ready = Events::empty();
+        if self.count > 0 {
+            ready |= Events::READABLE;
+        }
+        // Only the kernel itself can let it overflow.
+        if self.count == u64::MAX {
+            ready |= Events::ERR;
+        }
+        if self.count < MAX {
+            ready |= Events::WRITABLE;
+        }
+        ready
+    }
 }
 
 /// An eventfd.
@@ -155,19 +173,13 @@ impl File for EventFd {
     }
 
     fn poll(&self) -> Events {
-        let count = self.lock().count;
-        let mut ready = Events::empty();
-        if count > 0 {
-            ready |= Events::READABLE;
-        }
-        // Only the kernel itself can let it overflow.
-        if count == u64::MAX {
-            ready |= Events::ERR;
-        }
-        if count < MAX {
-            ready |= Events::WRITABLE;
-        }
-        ready
+        self.lock().readiness()
+    }
+
+    fn vouch_for(&self, set: &Weak<dyn LentFile>) -> Option<Events> {
+        let mut state = self.lock();
+        state.lending.vouch_for(set);
+        Some(state.readiness())
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {

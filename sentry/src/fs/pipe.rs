@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use sentry_platform::HostCall;
+use sentry_platform::lent::LentFile;
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::ioctl::FIONREAD;
 use syscalls::{Errno, SysResult, UserAddr, UserPtr};
@@ -194,6 +195,32 @@ impl PipeEnd {
         self.pipe.lock()
     }
 
+    fn readiness(&self, state: &State) -> Events {
+        let mut ready = Events::empty();
+        if self.access.reads() {
+            if !state.slots.is_empty() {
+                ready |= Events::READABLE;
+            }
+            // A FIFO that no writer has opened yet is not hung up.
+            if state.n_writers == 0
+                && (self.node.is_none()
+                    || self.had_writer
+                    || state.n_writer_opens != self.seen_opens)
+            {
+                ready |= Events::HUP;
+            }
+        }
+        if self.access.writes() {
+            if !state.slots.is_full() {
+                ready |= Events::WRITABLE;
+            }
+            if state.n_readers == 0 {
+                ready |= Events::ERR;
+            }
+        }
+        ready
+    }
+
     /// Returns what a write to this end makes.
     fn kind(&self) -> Kind {
         if self.is_packet.load(Ordering::Relaxed) { Kind::Packet } else { Kind::Merging }
@@ -274,30 +301,13 @@ impl File for PipeEnd {
 
     fn poll(&self) -> Events {
         self.pipe.is_polled.store(true, Ordering::Relaxed);
-        let state = self.lock();
-        let mut ready = Events::empty();
-        if self.access.reads() {
-            if !state.slots.is_empty() {
-                ready |= Events::READABLE;
-            }
-            // A FIFO that no writer has opened yet is not hung up.
-            if state.n_writers == 0
-                && (self.node.is_none()
-                    || self.had_writer
-                    || state.n_writer_opens != self.seen_opens)
-            {
-                ready |= Events::HUP;
-            }
-        }
-        if self.access.writes() {
-            if !state.slots.is_full() {
-                ready |= Events::WRITABLE;
-            }
-            if state.n_readers == 0 {
-                ready |= Events::ERR;
-            }
-        }
-        ready
+        self.readiness(&self.lock())
+    }
+
+    fn vouch_for(&self, set: &Weak<dyn LentFile>) -> Option<Events> {
+        let mut state = self.lock();
+        state.lending.vouch_for(set);
+        Some(self.readiness(&state))
     }
 
     fn register(&self, waiter: &Arc<dyn Waiter>, mask: Events, key: u64) -> Vec<Registration> {

@@ -8,12 +8,13 @@ use syscalls::abi::poll::{
 use syscalls::abi::signal::SigSet;
 use syscalls::abi::time::Timespec;
 use syscalls::arg::Fd;
-use syscalls::{Errno, SysResult, UserPtr};
+use syscalls::{Errno, UserPtr};
 use zerocopy::IntoBytes;
 
 use super::fd::install;
 use super::lend;
 use super::poll::{deadline_after_ms, read_deadline, set_mask};
+use super::read_write::one;
 use crate::fs::epoll::{Change, Epoll};
 use crate::task::block::Wait;
 use crate::task::{Control, CurrentTask, HandlerResult, Restart};
@@ -38,10 +39,6 @@ pub(super) fn sys_epoll_create1(task: &CurrentTask, flags: EpollCreateFlags) -> 
     }
     let file = OpenFile::new(Epoll::new(task), None, 2);
     Ok(install(task, file, flags.contains(EpollCreateFlags::CLOEXEC))?)
-}
-
-fn epoll(task: &CurrentTask, epfd: Fd) -> SysResult<Arc<Epoll>> {
-    downcast(&task.file(epfd.0)?.file).ok_or(Errno::EINVAL)
 }
 
 /// Implements `epoll_ctl(2)`.
@@ -82,8 +79,13 @@ pub(super) fn sys_epoll_wait(
     timeout: i32,
 ) -> HandlerResult<usize> {
     let found = do_wait(task, epfd, events, maxevents, deadline_after_ms(task, timeout))?;
-    if timeout == 0 {
-        offer(task, epfd, found == 0);
+    if found == 0
+        && timeout == 0
+        && let Ok(file) = task.file(epfd.0)
+        && let Some(epoll) = downcast::<Epoll>(&file.file)
+    {
+        epoll.note_idle();
+        lend::offer(task, epfd, &file);
     }
     Ok(found)
 }
@@ -117,16 +119,6 @@ pub(super) fn sys_epoll_pwait2(
     do_wait(task, epfd, events, maxevents, deadline_ns)
 }
 
-/// Has the set, which was looked at without waiting, lent to the task's process while nothing is ready, where that
-/// pays.
-fn offer(task: &CurrentTask, epfd: Fd, is_idle: bool) {
-    let Ok(file) = task.file(epfd.0) else { return };
-    if let Some(epoll) = downcast::<Epoll>(&file.file) {
-        epoll.note_look(is_idle);
-        lend::offer(task, epfd, &file);
-    }
-}
-
 fn do_wait(
     task: &CurrentTask,
     epfd: Fd,
@@ -138,15 +130,21 @@ fn do_wait(
     if max == 0 || max > MAX_EVENTS {
         return Err(Errno::EINVAL.into());
     }
-    let epoll = epoll(task, epfd)?;
+    one(events.addr(), max * size_of::<EpollEvent>())?;
+    let file = task.file(epfd.0)?;
+    let epoll: Arc<Epoll> = downcast(&file.file).ok_or(Errno::EINVAL)?;
     let attempt = || {
         let found = epoll.harvest(max);
         Ok((!found.is_empty()).then_some(found))
     };
-    let register = |waiter: &_| vec![epoll.register_wait(waiter)];
+    let register = |waiter: &_| {
+        epoll.note_wait();
+        vec![epoll.register_wait(waiter)]
+    };
     match task.wait_for(deadline_ns, Restart::NoHand, register, attempt) {
         Ok(Wait::Ready(found)) => {
             task.write_bytes(events.addr(), found.as_bytes())?;
+            lend::offer(task, epfd, &file);
             Ok(found.len())
         }
         Ok(Wait::TimedOut) => Ok(0),

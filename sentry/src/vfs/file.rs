@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use sentry_platform::lent::FileSource;
+use sentry_platform::lent::{FileSource, LentFile};
 use sentry_platform::{HostCall, Streams};
 use syscalls::abi::fs::OpenFlags;
 use syscalls::abi::landlock::AccessFs;
@@ -310,6 +310,13 @@ pub trait File: Any + Send + Sync {
     fn timeout_ns(&self, events: Events) -> u64 {
         let _ = events;
         0
+    }
+
+    /// Returns what the file is ready for, as [`File::poll`] does, and from then on takes back `set`, a lent set of
+    /// files, before that may change. `None` where it cannot do so.
+    fn vouch_for(&self, set: &Weak<dyn LentFile>) -> Option<Events> {
+        let _ = set;
+        None
     }
 
     /// Returns whether this is a stream whose use is so lively that it is worth lending.

@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use sentry_platform::lent::LentFile;
 use sentry_platform::{
     HostCall, LentStream, LinkedStream, StreamEnd, StreamKind, Streams, TakenBack,
 };
@@ -56,6 +57,8 @@ pub struct Lending {
     last: (Side, u32),
     /// What two processes have together.
     link: Option<Link>,
+    /// A set of files that is lent as long as nothing happens to this one.
+    set: Option<Weak<dyn LentFile>>,
 }
 
 /// One of the two sides: of a pipe the end that it is read from, of what is the same for all the
@@ -235,11 +238,25 @@ impl Lending {
             n_awaited: 0,
             last: (Side::First, 0),
             link: None,
+            set: None,
+        }
+    }
+
+    /// Has a lent set of files taken back as soon as anything happens, of which the last one counts.
+    pub fn vouch_for(&mut self, set: &Weak<dyn LentFile>) {
+        self.vouch_no_more();
+        self.set = Some(set.clone());
+    }
+
+    fn vouch_no_more(&mut self) {
+        if let Some(set) = self.set.take().and_then(|set| set.upgrade()) {
+            set.take_back();
         }
     }
 
     /// Takes back what is lent; returns what has become of it.
     pub fn take_back(&mut self) -> Option<TakenBack> {
+        self.vouch_no_more();
         let back = self.lent.take()?.take_back();
         let was_worth_it = back.n_calls >= WORTH;
         self.wanted = if was_worth_it { AGAIN } else { self.wanted.saturating_mul(2).min(MAX) };
@@ -353,6 +370,7 @@ impl Lending {
         link: Option<Arc<dyn LinkedStream>>,
         kind: StreamKind,
     ) -> Option<impl Fn(Side) -> u64 + use<>> {
+        self.vouch_no_more();
         let lent = match link {
             None => streams.clone().lend(kind),
             Some(link) => link.lend(kind),

@@ -13,10 +13,10 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use sentry_sysmsg::file::{CHANGES_SHIFT, Files, Place, UMASK};
+use sentry_sysmsg::file::{CHANGES_SHIFT, EVENT_WORDS, Files, Place, UMASK};
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    Descriptor, ENTRY_DEVICE, ENTRY_FILE, ENTRY_QUIET, ENTRY_RING, ENTRY_ZEROS, LEASE_SHIFT,
+    Descriptor, ENTRY_DEVICE, ENTRY_FILE, ENTRY_RING, ENTRY_SET, ENTRY_ZEROS, LEASE_SHIFT,
     POSITION, TAKEN_BACK,
 };
 use sentry_sysmsg::slot::Slot;
@@ -33,7 +33,7 @@ const MAPPED_TOGETHER: u64 = 64 << 10;
 const MAX_WRITE: u64 = 1 << 30;
 /// The most events that are asked for here, and the size of one.
 const MAX_EVENTS: u64 = 1 << 16;
-const EVENT_LEN: u64 = 12;
+const EVENT_LEN: u64 = (EVENT_WORDS * size_of::<u32>()) as u64;
 /// So many calls are counted.
 const COUNTED: u32 = 1 << 10;
 
@@ -121,22 +121,40 @@ pub(crate) fn seek(slot: &Slot, [fd, by, whence, ..]: [u64; 6]) -> Option<i64> {
     Some(target.cast_signed())
 }
 
-/// `epoll_wait` that does not wait, where nothing is ready.
+/// `epoll_wait` that does not wait: by what the sentry has said is ready.
 pub(crate) fn epoll_wait(slot: &Slot, [fd, addr, max, timeout, ..]: [u64; 6]) -> Option<i64> {
     let max = u64::from(max as u32);
-    if timeout as u32 != 0 || max == 0 || max > MAX_EVENTS {
+    if max == 0 || max > MAX_EVENTS {
         return None;
     }
     if addr.checked_add(max * EVENT_LEN)? > APPLICATION_END {
         return None;
     }
     let lent = find_any(slot, fd, |of| &of.reads)?;
-    if lent.entry & ENTRY_QUIET == 0 {
+    if lent.entry & ENTRY_SET == 0 {
         return None;
     }
     lent.offset()?;
+    let n = u64::from(lent.place.number.load(Acquire));
+    if n == 0 {
+        if timeout as u32 != 0 {
+            return None;
+        }
+    } else {
+        let events = files().events.get((lent.entry & ENTRY_RING) as usize)?;
+        if n > max || n * EVENT_LEN > size_of_val(events) as u64 {
+            return None;
+        }
+        let from = events.as_ptr().expose_provenance() as u64;
+        // SAFETY: the routine survives any destination; so many events are there.
+        if unsafe { entry::stub_copy(addr, from, n * EVENT_LEN) } != 0 {
+            return None;
+        }
+        // What has been told was so then.
+        lent.offset()?;
+    }
     lent.count();
-    Some(0)
+    Some(n.cast_signed())
 }
 
 /// `umask`.
@@ -166,7 +184,7 @@ fn files() -> &'static Files {
 /// Returns the lent file that the descriptor refers to, where the thread may read or write it here.
 #[inline]
 fn find(slot: &Slot, fd: u64, use_of: impl FnOnce(&Descriptor) -> &AtomicU64) -> Option<Lent> {
-    find_any(slot, fd, use_of).filter(|lent| lent.entry & ENTRY_QUIET == 0)
+    find_any(slot, fd, use_of).filter(|lent| lent.entry & ENTRY_SET == 0)
 }
 
 /// Returns what is lent as a file and the descriptor refers to, where the thread may use it here.

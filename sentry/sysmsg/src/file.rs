@@ -15,7 +15,8 @@
 //! A device that takes whatever is written, and gives nothing or zeros, is lent in the same way, so that it can be
 //! taken back; it has no descriptor, and its offset stays as it is.
 //!
-//! So is a set of files none of which is ready: whatever becomes ready takes it back.
+//! So is a set of files of which it is known which are ready: whatever becomes ready, or may not be any more, takes it
+//! back. [`Files::events`] has what there is to tell of them, [`Place::number`] how many that are.
 //!
 //! So is the mask for the permissions of new files, to the threads of a process that share one: [`Files::umask`] is the
 //! number of the lease, [`TAKEN_BACK`](crate::ring::TAKEN_BACK), how often it has been changed so, and the mask.
@@ -27,6 +28,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// How many files may be lent to a process at a time.
 pub const N_FILES: usize = 8;
+/// Of how many ready files a set can tell.
+pub const N_EVENTS: usize = 16;
+/// The size of an event, in words.
+pub const EVENT_WORDS: usize = 3;
 
 /// In [`Files::umask`]: the mask.
 pub const UMASK: u64 = 0o777;
@@ -39,7 +44,7 @@ pub const CHANGES_SHIFT: u32 = 9;
 pub struct Place {
     /// The number of the lease, `TAKEN_BACK` and the offset, as in [`crate::ring::End::word`].
     pub word: AtomicU64,
-    /// The host's descriptor in the process; of a device nothing.
+    /// The host's descriptor in the process; of a set of files how many are ready; of a device nothing.
     pub number: AtomicU32,
     /// How many calls have been answered since the file was lent; not counted to the end.
     pub n_calls: AtomicU32,
@@ -59,6 +64,8 @@ pub struct Files {
     pub places: [Place; N_FILES],
     /// The mask for the permissions of new files, of the threads with this lease ([`crate::slot::Slot::umask`]).
     pub umask: AtomicU64,
+    /// Of each place that is a set of files the events: the first ones are `struct epoll_event`s.
+    pub events: [[AtomicU32; N_EVENTS * EVENT_WORDS]; N_FILES],
 }
 
 const _: () = assert!(size_of::<Files>() == 4096);

@@ -54,8 +54,8 @@ pub const ENTRY_FILE: u64 = 1 << 12;
 pub const ENTRY_DEVICE: u64 = 1 << 13;
 /// In an entry of [`Mirror`]: what is read of the device are zeros, as many as are wanted.
 pub const ENTRY_ZEROS: u64 = 1 << 14;
-/// In an entry of [`Mirror`]: the file is a set of files (`epoll`) none of which is ready as long as it is lent.
-pub const ENTRY_QUIET: u64 = 1 << 15;
+/// In an entry of [`Mirror`]: the file is a set of files (`epoll`), of which are ready as long as it is lent those that it tells.
+pub const ENTRY_SET: u64 = 1 << 15;
 
 /// Which descriptors of a process are those of lent streams and files.
 #[repr(C, align(4096))]

@@ -12,8 +12,8 @@
 //! Everything in the shared memory is what the application says.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use sentry_host::clock::{self, Clock};
@@ -21,9 +21,11 @@ use sentry_sysmsg::Files;
 use sentry_sysmsg::file::{CHANGES_SHIFT, N_FILES, Place, UMASK};
 use sentry_sysmsg::layout;
 use sentry_sysmsg::ring::{
-    ENTRY_DEVICE, ENTRY_QUIET, ENTRY_ZEROS, LEASE_SHIFT, N_RINGS, POSITION, TAKEN_BACK,
+    ENTRY_DEVICE, ENTRY_SET, ENTRY_ZEROS, LEASE_SHIFT, N_RINGS, POSITION, TAKEN_BACK,
 };
 use syscalls::SysResult;
+use syscalls::abi::poll::EpollEvent;
+use zerocopy::IntoBytes;
 
 use super::fds::FdCache;
 use super::lock;
@@ -92,7 +94,7 @@ struct Mask {
 enum Access {
     /// By the descriptor with this number.
     Read(i32),
-    /// As the device that `ENTRY_*` says.
+    /// As the device that `ENTRY_*` says, or as a set.
     Device(u64),
     /// Through the window, from this time on by the time-stamp counter.
     Window { written: Arc<Written>, began: u64 },
@@ -157,7 +159,10 @@ impl LentFiles {
                 Ok(number) => Access::Read(number),
                 Err(calls) => return Lending { lent: None, calls },
             },
-            FileSource::Quiet => Access::Device(ENTRY_QUIET),
+            FileSource::Set(events) if events.len() > FileSource::MAX_EVENTS => {
+                return Lending::default();
+            }
+            FileSource::Set(_) => Access::Device(ENTRY_SET),
             FileSource::Nothing => Access::Device(ENTRY_DEVICE),
             FileSource::Zeros => Access::Device(ENTRY_DEVICE | ENTRY_ZEROS),
         };
@@ -220,14 +225,19 @@ impl LentFiles {
         file: &FileToLend<'_>,
         access: Access,
     ) -> Option<Arc<dyn LentFile>> {
-        let place = self.shown.get()?.places.get(index)?;
+        let shown = self.shown.get()?;
+        let place = shown.places.get(index)?;
         uses.get_mut(index)?.is_lent = true;
         let lease = next_lease();
         place.n_calls.store(0, Relaxed);
         place.written.store(0, SeqCst);
-        let number = match access {
-            Access::Read(number) => number.cast_unsigned(),
-            Access::Device(_) | Access::Window { .. } => u32::MAX,
+        let number = match (&access, file.source) {
+            (Access::Read(number), _) => number.cast_unsigned(),
+            (_, FileSource::Set(events)) => {
+                show_events(shown.events.get(index)?, events);
+                u32::try_from(events.len()).ok()?
+            }
+            _ => u32::MAX,
         };
         place.number.store(number, SeqCst);
         place.window.store(file.to_write.as_ref().map_or(0, |to_write| to_write.size), SeqCst);
@@ -275,6 +285,13 @@ impl LentFiles {
         let lease = next_lease();
         shown.umask.store(lease << LEASE_SHIFT | u64::from(mask) & UMASK, SeqCst);
         Some(Box::new(Mask { lease, owner: Arc::clone(self) }))
+    }
+}
+
+/// Shows the process what there is to tell of a set of files.
+fn show_events(shown: &[AtomicU32], events: &[EpollEvent]) {
+    for (shown, word) in shown.iter().zip(events.as_bytes().chunks_exact(size_of::<u32>())) {
+        shown.store(word.try_into().map_or(0, u32::from_ne_bytes), SeqCst);
     }
 }
 
@@ -525,5 +542,28 @@ mod tests {
         assert_eq!(zero.id() & (ENTRY_DEVICE | ENTRY_ZEROS), ENTRY_DEVICE | ENTRY_ZEROS);
         assert_ne!(null.id() >> LEASE_SHIFT, zero.id() >> LEASE_SHIFT);
         assert_eq!(null.take_back(), (3, 0));
+    }
+
+    #[test]
+    fn a_set_tells_what_is_ready() {
+        let process = process();
+        let lend = |events: Vec<EpollEvent>| {
+            let source = FileSource::Set(events);
+            process.files.lend(&FileToLend { source: &source, offset: 0, to_write: None }).lent
+        };
+        let events = |n: usize| -> Vec<_> {
+            let event = |i: u32| EpollEvent { events: 1 + i, data: u64::from(i) << 32 | 7 };
+            (0..).map(event).take(n).collect()
+        };
+        assert!(lend(events(FileSource::MAX_EVENTS + 1)).is_none());
+        let all = lend(events(FileSource::MAX_EVENTS)).unwrap();
+        let none = lend(Vec::new()).unwrap();
+        assert!(all.id() & ENTRY_SET != 0 && none.id() & ENTRY_SET != 0);
+        let shown = Mapping::of_files(&process.region).unwrap();
+        assert_eq!(shown.places[0].number.load(Relaxed), 16);
+        assert_eq!(shown.places[1].number.load(Relaxed), 0);
+        let last = shown.events[0].last_chunk::<3>().unwrap();
+        assert_eq!(last.each_ref().map(|word| word.load(Relaxed)), [16, 7, 15]);
+        assert_eq!(shown.events[1][0].load(Relaxed), 0);
     }
 }

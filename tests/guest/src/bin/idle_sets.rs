@@ -277,6 +277,10 @@ fn errors() -> Outcome {
             fails!(quick::epoll_wait([fd, addr, max, 0]), EINVAL);
         }
         eq!(ok!(quick::epoll_wait([fd, 0, 1, 0])), 0);
+        for nowhere in [usize::MAX, usize::MAX - 11, 1 << 63] {
+            fails!(quick::epoll_wait([fd, nowhere, 1, 0]), EFAULT);
+            fails!(sys!(SYS_epoll_wait, fd, nowhere, 1, 0), EFAULT);
+        }
         // Only the lower half counts.
         eq!(ok!(quick::epoll_wait([fd, addr, 1 | 1 << 32, 1 << 32])), 0);
         eq!(ok!(quick::epoll_wait([fd, addr, 1, 1])), 0);
