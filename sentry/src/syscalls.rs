@@ -6,6 +6,7 @@ mod at;
 mod attr;
 mod dir;
 mod direct_read;
+mod direct_write;
 pub mod dispatch;
 mod epoll;
 mod event;

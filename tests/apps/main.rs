@@ -60,7 +60,7 @@ mod apps {
             return;
         }
         let (expected, output) = match mode {
-            Mode::Bundle(_) | Mode::Runc => {
+            Mode::Bundle(_) | Mode::BundleOnHost(_) | Mode::Runc => {
                 let rootfs = Rootfs::debian();
                 let program = program(name, "/tmp".as_ref());
                 (Mode::Runc.run(&program, &rootfs), mode.run(&program, &rootfs))

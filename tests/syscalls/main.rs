@@ -16,11 +16,13 @@ mod subjects {
     /// Runs a guest program in a mode.
     fn run(subject: &str, mode: Mode) -> Output {
         let rootfs = match mode {
-            Mode::Bundle(_) | Mode::Runc => Rootfs::with_programs(&[subject]),
+            Mode::Bundle(_) | Mode::BundleOnHost(_) | Mode::Runc => {
+                Rootfs::with_programs(&[subject])
+            }
             Mode::Native | Mode::Do(_) | Mode::DoHost(_) => Rootfs::Host,
         };
         let program = match mode {
-            Mode::Bundle(_) | Mode::Runc => Path::new("/bin").join(subject),
+            Mode::Bundle(_) | Mode::BundleOnHost(_) | Mode::Runc => Path::new("/bin").join(subject),
             Mode::Native | Mode::Do(_) | Mode::DoHost(_) => locate::binary(subject),
         };
         mode.run(&Cmd::new([program]).deadline(Duration::from_secs(240)), &rootfs)
@@ -176,6 +178,24 @@ mod subjects {
         );
     }
 
+    /// The subjects that are about the content of files, with the host's own.
+    mod on_host_files {
+        macro_rules! subjects {
+            ($($subject:ident),* $(,)?) => {
+                mod systrap { $(#[test] fn $subject() {
+                    crate::subjects::check(stringify!($subject), test_harness::Mode::BundleOnHost(test_harness::Platform::Systrap));
+                })* }
+                mod systrap_futex { $(#[test] fn $subject() {
+                    crate::subjects::check(stringify!($subject), test_harness::Mode::BundleOnHost(test_harness::Platform::SystrapFutex));
+                })* }
+                mod ptrace { $(#[test] fn $subject() {
+                    crate::subjects::check(stringify!($subject), test_harness::Mode::BundleOnHost(test_harness::Platform::Ptrace));
+                })* }
+            };
+        }
+        subjects!(large_writes, lent_files, lent_writes, read_write);
+    }
+
     /// The subjects that concern the network, with the host's network passed through.
     mod host_network {
         use test_harness::{Mode, Platform};
@@ -216,6 +236,7 @@ mod subjects {
         idle_sets,
         keys,
         landlock,
+        large_writes,
         late_calls,
         lease,
         lent_devices,

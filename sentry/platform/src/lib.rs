@@ -178,6 +178,19 @@ pub enum HostCall {
         /// Whether less than `len` is a failure (`EIO`).
         whole: bool,
     },
+    /// `pwrite64` from application memory, on platforms that make writes ([`Platform::makes_writes`]), and
+    /// exactly this one, at most once. The first result is how much has been written, or why nothing has; that is
+    /// no failure. `CloseStream` closes the file.
+    Pwrite {
+        /// From where.
+        addr: u64,
+        /// How many bytes at most.
+        len: u64,
+        /// The file, open only to be written, so that the application can do nothing else with it.
+        file: Arc<OwnedFd>,
+        /// The offset into the file.
+        offset: u64,
+    },
     /// An atomic read-modify-write of the 32-bit word at `addr`: it becomes
     /// `(old & and) ^ xor` or, with `add`, `old + xor`. The result is the old value.
     AtomicUpdate {
@@ -301,6 +314,11 @@ pub trait Platform: Send + Sync {
     /// Returns whether contexts make [`HostCall::Pread`], which spares a large read one of its two
     /// copies.
     fn makes_reads(&self) -> bool {
+        false
+    }
+
+    /// Returns whether contexts make [`HostCall::Pwrite`].
+    fn makes_writes(&self) -> bool {
         false
     }
 

@@ -249,6 +249,11 @@ impl Platform for Systrap {
         true
     }
 
+    fn makes_writes(&self) -> bool {
+        // Only a notification can be permitted.
+        self.inner.doorbell.kind() == doorbell::Kind::Notify
+    }
+
     fn serve(&self) {
         self.inner.serve();
     }

@@ -13,7 +13,7 @@ use syscalls::arg::Fd;
 use syscalls::{Errno, SysResult, UserAddr};
 
 use super::socket::deadline;
-use super::{direct_read, lend};
+use super::{direct_read, direct_write, lend};
 use crate::mm::user_io::UserBuf;
 use crate::sync::Events;
 use crate::task::block::Wait;
@@ -73,8 +73,13 @@ pub(super) fn sys_write(
     buf: UserAddr,
     count: usize,
 ) -> HandlerResult<usize> {
+    if let Some(result) = direct_write::finish(task) {
+        return result;
+    }
     let file = task.file(fd.0)?;
-    let n = do_write(task, &file, &one(buf, count)?, Position::Current, RwFlags::empty())?;
+    let segments = one(buf, count)?;
+    direct_write::start(task, &file, &segments, Position::Current)?;
+    let n = do_write(task, &file, &segments, Position::Current, RwFlags::empty())?;
     lend::offer(task, fd, &file);
     if file.file.is_same_everywhere() {
         lend::offer_file(task, fd, &file);
@@ -115,9 +120,14 @@ pub(super) fn sys_pwrite64(
     count: usize,
     offset: i64,
 ) -> HandlerResult<usize> {
+    if let Some(result) = direct_write::finish(task) {
+        return result;
+    }
     let position = at(offset)?;
     let file = seekable(task, fd)?;
-    let n = do_write(task, &file, &one(buf, count)?, position, RwFlags::empty())?;
+    let segments = one(buf, count)?;
+    direct_write::start(task, &file, &segments, position)?;
+    let n = do_write(task, &file, &segments, position, RwFlags::empty())?;
     lend::offer_written_file(task, fd, &file);
     Ok(n)
 }
@@ -564,7 +574,7 @@ pub(super) fn write_held(
 }
 
 /// Takes the set-id bits off a file that is written to by somebody who may not keep them.
-fn drop_set_id(task: &CurrentTask, file: &OpenFile) -> SysResult<()> {
+pub(super) fn drop_set_id(task: &CurrentTask, file: &OpenFile) -> SysResult<()> {
     use syscalls::abi::capability::CAP_FSETID;
     let creds = task.creds();
     if creds.has_capability(CAP_FSETID) {

@@ -217,6 +217,12 @@ pub trait File: Any + Send + Sync {
         Err(Errno::ENXIO)
     }
 
+    /// Returns a host descriptor, open only to be written, through which large writes can be made by the processes
+    /// that make them, where nobody is told of these.
+    fn write_target(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
     /// Returns a host descriptor, open read-only, that holds this file's content and nothing else, and
     /// the size of the content; for files whose processes may have it.
     fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {

@@ -53,7 +53,7 @@ pub fn watch_removed() {
 }
 
 /// Returns whether there are watches.
-pub(super) fn is_watched() -> bool {
+pub(crate) fn is_watched() -> bool {
     N_WATCHES.load(Ordering::SeqCst) != 0
 }
 

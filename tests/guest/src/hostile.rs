@@ -1,5 +1,6 @@
 //! For programs that attack the sandbox: memory that may fault, and what lies above the guest's addresses.
 
+use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -107,6 +108,36 @@ pub fn syscalls_in(pages: &[usize]) -> Vec<usize> {
         );
     }
     found
+}
+
+/// Returns a `syscall` instruction above that is followed by `ret`; there is none on a platform without such code.
+pub fn returning_site() -> Option<usize> {
+    let is_followed_by_ret = |site: &usize| {
+        let word = site + 2;
+        let aligned = word & !7;
+        read(aligned).is_some_and(|value| value.to_le_bytes()[word & 7] == 0xc3)
+    };
+    syscalls_in(&pages_above()).into_iter().find(is_followed_by_ret)
+}
+
+/// Makes a call from there.
+pub fn call(site: usize, nr: i64, args: [usize; 6]) -> isize {
+    let ret: isize;
+    // SAFETY: the instruction comes back as a function does; what the call does is the subject.
+    unsafe {
+        asm!(
+            // No red zone, since this pushes.
+            "sub rsp, 256",
+            "call {site}",
+            "add rsp, 256",
+            site = in(reg) site,
+            inlateout("rax") nr as isize => ret,
+            inlateout("rdi") args[0] => _, inlateout("rsi") args[1] => _, inlateout("rdx") args[2] => _,
+            inlateout("r10") args[3] => _, inlateout("r8") args[4] => _, inlateout("r9") args[5] => _,
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    ret
 }
 
 /// Returns a few dozen of many pages: the first ones of each range, and some of the rest.

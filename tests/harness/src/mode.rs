@@ -32,6 +32,8 @@ pub enum Mode {
     DoHost(Platform),
     /// `runsc run` of an OCI bundle.
     Bundle(Platform),
+    /// The same on the host's own files, without an overlay above them.
+    BundleOnHost(Platform),
     /// `runc run` of the same OCI bundle.
     Runc,
 }
@@ -74,6 +76,7 @@ impl fmt::Display for Mode {
             Mode::Do(platform) => write!(f, "do-{}", platform.name()),
             Mode::DoHost(platform) => write!(f, "host-network-{}", platform.name()),
             Mode::Bundle(platform) => write!(f, "bundle-{}", platform.name()),
+            Mode::BundleOnHost(platform) => write!(f, "bundle-on-host-{}", platform.name()),
             Mode::Runc => f.write_str("runc"),
         }
     }
@@ -84,7 +87,10 @@ impl Mode {
     #[must_use]
     pub fn platform(self) -> Option<Platform> {
         match self {
-            Mode::Do(platform) | Mode::DoHost(platform) | Mode::Bundle(platform) => Some(platform),
+            Mode::Do(platform)
+            | Mode::DoHost(platform)
+            | Mode::Bundle(platform)
+            | Mode::BundleOnHost(platform) => Some(platform),
             Mode::Native | Mode::Runc => None,
         }
     }
@@ -111,9 +117,12 @@ impl Mode {
                 argv.extend_from_slice(program.argv());
                 program.with_argv(argv).run()
             }
-            Mode::Bundle(platform) => {
+            Mode::Bundle(platform) | Mode::BundleOnHost(platform) => {
                 let state = TempDir::new();
                 let mut argv = runsc_argv(platform, &state);
+                if matches!(self, Mode::BundleOnHost(_)) {
+                    argv.push("--overlay2=none".into());
+                }
                 argv.push("run".into());
                 Bundle::new(rootfs, program).run(argv, program)
             }

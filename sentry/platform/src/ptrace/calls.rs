@@ -70,7 +70,7 @@ fn make(
             check_range(addr, len)?;
             host(libc::SYS_msync, [addr, len, int(flags), 0, 0, 0])
         }
-        HostCall::Pread { .. } => Err(Errno::ENOSYS),
+        HostCall::Pread { .. } | HostCall::Pwrite { .. } => Err(Errno::ENOSYS),
         HostCall::Mincore { addr, len } => {
             check_range(addr, len)?;
             let pages = len.div_ceil(4096);

@@ -39,6 +39,8 @@ pub(super) struct Batch {
     pub(super) pins: Vec<i32>,
     /// Those that the calls close.
     pub(super) closes: Vec<i32>,
+    /// The arguments of each `pwrite64`, for which the thread is going to ask.
+    pub(super) permits: Vec<[u64; 4]>,
 }
 
 /// Moves calls from `todo` into the slot, as many as fit. Stops before a call that needs a
@@ -58,6 +60,7 @@ pub(super) fn fill(
         needs_ring: false,
         pins: Vec::new(),
         closes: Vec::new(),
+        permits: Vec::new(),
     };
     while let Some(entry) = slot.calls.0.get(batch.n_calls).filter(|_| batch.n_calls < BATCH) {
         let Some(call) = todo.front() else { break };
@@ -66,7 +69,8 @@ pub(super) fn fill(
         }
         let flags = match call {
             HostCall::Pread { whole: true, .. } => CALL_WHOLE,
-            HostCall::MapStream { .. }
+            HostCall::Pwrite { .. }
+            | HostCall::MapStream { .. }
             | HostCall::KeepStream { .. }
             | HostCall::CloseStream { .. }
             | HostCall::HoldFile { .. } => CALL_QUIET,
@@ -146,6 +150,13 @@ fn encode(
                 return Encoded::NeedsRing;
             };
             (libc::SYS_pread64, [fd, addr, len, offset, 0, 0])
+        }
+        HostCall::Pwrite { addr, len, ref file, offset } => {
+            let Some(fd) = donate(file, space, doorbell, ring, pins) else {
+                return Encoded::NeedsRing;
+            };
+            batch.permits.push([fd, addr, len, offset]);
+            (libc::SYS_pwrite64, [fd, addr, len, offset, 0, 0])
         }
         HostCall::Munmap { addr, len } => (libc::SYS_munmap, [addr, len, 0, 0, 0, 0]),
         HostCall::Mprotect { addr, len, prot } => {
@@ -262,6 +273,7 @@ fn ranges(call: &HostCall) -> [(u64, u64); 2] {
     match *call {
         HostCall::Mmap { addr, len, .. }
         | HostCall::Pread { addr, len, .. }
+        | HostCall::Pwrite { addr, len, .. }
         | HostCall::Munmap { addr, len }
         | HostCall::Mprotect { addr, len, .. }
         | HostCall::Madvise { addr, len, .. }

@@ -96,6 +96,8 @@ struct State {
     pins: Vec<i32>,
     /// Those of them that it closes.
     closes: Vec<i32>,
+    /// The arguments of the `pwrite64` that it asks for, until the thread has been permitted to make it.
+    permits: Vec<[u64; 4]>,
     /// The one that the thread closes when it has made the process that is born with the reply.
     birth_channel: Option<i32>,
     results: HostCallResults,
@@ -213,6 +215,7 @@ impl SystrapContext {
                 data_len: 0,
                 pins: Vec::new(),
                 closes: Vec::new(),
+                permits: Vec::new(),
                 birth_channel: None,
                 results: HostCallResults::default(),
                 site: None,
@@ -292,6 +295,25 @@ impl SystrapContext {
         event
     }
 
+    /// Returns whether the current reply asks for this `pwrite64`, which it does only once.
+    pub(super) fn takes_permit(&self, args: [u64; 4]) -> bool {
+        let mut state = lock(&self.state);
+        let found = state.permits.iter().position(|permit| *permit == args);
+        let is_good = state.phase == Phase::Running && found.is_some();
+        if let Some(found) = found.filter(|_| is_good) {
+            state.permits.swap_remove(found);
+        }
+        is_good
+    }
+
+    /// Lets the thread make its call.
+    pub(super) fn permit_write(&self, id: u64) {
+        let doorbell = &self.inner.doorbell;
+        doorbell.set_sync(self.goes_on_here());
+        doorbell.permit(id);
+        doorbell.set_sync(true);
+    }
+
     /// Takes a message of this thread, which sleeps or is about to: returns the event that its new
     /// request is, if it is one.
     pub(super) fn message(&self) -> Option<Event> {
@@ -325,10 +347,11 @@ impl SystrapContext {
             let streak = if gap < spin::WORTH_TICKS { streak + 1 } else { streak / 4 };
             self.streak.store(streak.min(spin::MAX_STREAK), Relaxed);
         }
+        state.permits.clear();
         if !state.pins.is_empty() {
             let mut fds = self.space.fds();
             state.pins.drain(..).for_each(|number| fds.unpin(number));
-            state.closes.drain(..).for_each(|number| fds.remove(number));
+            state.closes.drain(..).for_each(|number| fds.forget(number));
         }
         if let Some(number) = state.birth_channel.take() {
             self.space.fds().remove(number);
@@ -582,6 +605,7 @@ impl SystrapContext {
         state.data_len = batch.data_len;
         state.pins = batch.pins;
         state.closes = batch.closes;
+        state.permits = batch.permits;
         slot.n_calls.renew(u32::try_from(batch.n_calls.min(MAX_CALLS)).unwrap_or(0));
         let mut reply = 0;
         if state.todo.is_empty()
@@ -609,8 +633,10 @@ impl SystrapContext {
         }
         slot.reply.renew(reply);
         state.phase = Phase::Running;
-        // Where only a ring can bring what comes next, nobody may take the request without it.
-        let watch = if batch.needs_ring { 0 } else { self.watch.load(Relaxed) };
+        // Where only a ring can bring what comes next, nobody may take the request without it; and who is about
+        // to ask for a permit rings as well.
+        let rings = batch.needs_ring || !state.permits.is_empty();
+        let watch = if rings { 0 } else { self.watch.load(Relaxed) };
         self.announced.store(watch != 0, Relaxed);
         slot.turn.watched.renew(watch);
         self.publish(state);

@@ -73,6 +73,14 @@ pub(super) enum Ring {
         /// `layout::RING_*`, the token of a space, and the index of a thread.
         words: [u64; 3],
     },
+    /// Not a ring, but a thread that is about to write to a file, and waits to be permitted to.
+    Write {
+        id: u64,
+        /// The host id of the thread.
+        tid: u32,
+        /// The arguments of `pwrite64`.
+        args: [u64; 4],
+    },
     /// Not a ring, but what follows all earlier ones: see [`Doorbell::fence`].
     Fence,
 }
@@ -136,9 +144,12 @@ impl Doorbell {
     pub(super) fn receive(&self) -> SysResult<Ring> {
         match self {
             Self::Notify(listener) => listener.receive().map(|notification| {
-                let [what, token, index, ..] = notification.args;
-                let words = [what, token, index];
-                Ring::Notification { id: notification.id, tid: notification.tid, words }
+                let (id, tid) = (notification.id, notification.tid);
+                let [a, b, c, d, ..] = notification.args;
+                if i64::from(notification.nr) == libc::SYS_pwrite64 {
+                    return Ring::Write { id, tid, args: [a, b, c, d] };
+                }
+                Ring::Notification { id, tid, words: [a, b, c] }
             }),
             Self::Futex(socket) => match socket.receive()? {
                 Some(Received::Ring { pid, words }) => Ok(Ring::Message { pid, words }),
@@ -153,6 +164,13 @@ impl Doorbell {
     pub(super) fn answer(&self, id: u64, value: i64) {
         if let Self::Notify(listener) = self {
             listener.answer(id, value);
+        }
+    }
+
+    /// Lets the host make the call of which a notification has told.
+    pub(super) fn permit(&self, id: u64) {
+        if let Self::Notify(listener) = self {
+            listener.permit(id);
         }
     }
 

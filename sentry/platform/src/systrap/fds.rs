@@ -113,10 +113,18 @@ impl FdCache {
         number(i)
     }
 
-    /// Forgets a number that the process does not hold, or is about to close.
+    /// Forgets and unpins a number that the process does not hold, or is about to close.
     pub(super) fn remove(&mut self, number: i32) {
+        self.unpin(number);
+        self.forget(number);
+    }
+
+    /// Forgets what a number is that the process has closed. It is that of another file only when no
+    /// call names it any more: another thread's may, which has not been made yet.
+    pub(super) fn forget(&mut self, number: i32) {
         if let Some(entry) = self.entry(number) {
-            *entry = FdEntry { file: None, used: 0, pins: 0 };
+            entry.file = None;
+            entry.used = 0;
         }
     }
 
@@ -140,4 +148,41 @@ impl FdEntry {
 
 fn number(index: usize) -> Option<i32> {
     i32::try_from(index).ok()?.checked_add(FIRST_CACHED_FD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Arc<OwnedFd> {
+        Arc::new(sentry_host::memfd::create().unwrap())
+    }
+
+    #[test]
+    fn a_number_that_is_closed_means_nothing_else_while_a_call_names_it() {
+        let mut fds = FdCache::default();
+        let (file, other) = (file(), file());
+        let number = fds.hold_for_test(&file);
+        // Another thread's call names it as well, before this one's has closed it.
+        assert_eq!(fds.get(&file), Some(number));
+        fds.unpin(number);
+        fds.forget(number);
+        assert_eq!(fds.get(&file), None);
+        for _ in 0..CACHED_FDS + 1 {
+            assert_ne!(fds.hold_for_test(&other), number);
+        }
+        fds.unpin(number);
+        assert_eq!(fds.hold_for_test(&other), number);
+    }
+
+    #[test]
+    fn a_number_that_was_not_handed_over_is_free() {
+        let mut fds = FdCache::default();
+        let number = fds.hold_for_test(&file());
+        fds.remove(number);
+        for _ in 0..CACHED_FDS - 1 {
+            fds.hold_for_test(&file());
+        }
+        assert_eq!(fds.hold_for_test(&file()), number);
+    }
 }

@@ -69,7 +69,7 @@ const MEMBARRIER_COMMANDS: [u32; 4] = [1 << 3, 1 << 4, 1 << 5, 1 << 6];
 
 /// Calls that pass with any arguments: each concerns the calling thread or its address space only.
 const ANY: [libc::c_long; 17] = [
-    // The only descriptors of a stub are files that it may map, hence read.
+    // The only descriptors of a stub are files that it may map, hence read, or that are open only to be written.
     libc::SYS_pread64,
     libc::SYS_rt_sigreturn,
     libc::SYS_munmap,
@@ -106,10 +106,12 @@ pub(super) fn program(doorbell: Kind) -> Vec<Instruction> {
     program.push(JUMP_GE, 0, 1, X32_BIT);
     program.push(RETURN, 0, 0, RET_TRAP);
     match doorbell {
-        Kind::Notify => program.for_call(
-            libc::c_long::from(layout::DOORBELL_NR),
-            vec![op(RETURN, 0, 0, RET_USER_NOTIF)],
-        ),
+        Kind::Notify => {
+            // A write to a file is the sentry's to permit, each by itself.
+            for nr in [libc::c_long::from(layout::DOORBELL_NR), libc::SYS_pwrite64] {
+                program.for_call(nr, vec![op(RETURN, 0, 0, RET_USER_NOTIF)]);
+            }
+        }
         Kind::Futex => program.messages(),
     }
     for nr in ANY {
@@ -265,6 +267,7 @@ mod tests {
             libc::SYS_sendto.cast_unsigned(),
             libc::SYS_recvmsg.cast_unsigned(),
             libc::SYS_dup2.cast_unsigned(),
+            libc::SYS_pwrite64.cast_unsigned(),
         ];
         // The rest is the same with any doorbell.
         assert!(results[0] == results[1] || doorbells.contains(&nr), "{nr}");
@@ -303,7 +306,7 @@ mod tests {
             .filter(|nr| run(*nr, AUDIT_ARCH_X86_64, layout::STUB_BASE + 2, [0; 6]) != RET_TRAP)
             .collect();
         let mut expected: Vec<u64> = ANY.iter().map(|nr| nr.cast_unsigned()).collect();
-        expected.extend([9, 202, u64::from(layout::DOORBELL_NR)]);
+        expected.extend([9, 18, 202, u64::from(layout::DOORBELL_NR)]);
         expected.sort_unstable();
         assert_eq!(passing, expected);
     }
@@ -324,6 +327,8 @@ mod tests {
         assert_eq!(by_message(libc::SYS_recvmsg, [0, 9, 0, 0, 0, 0]), RET_TRAP);
         assert_eq!(by_message(libc::SYS_recvmsg, [1, 9, 2, 0, 0, 0]), RET_TRAP);
         assert_eq!(by_message(libc::c_long::from(layout::DOORBELL_NR), [0; 6]), RET_TRAP);
+        assert_eq!(by_message(libc::SYS_pwrite64, [3, 0, 1, 0, 0, 0]), RET_TRAP);
+        assert_eq!(from_stub(libc::SYS_pwrite64, [3, 0, 1, 0, 0, 0]), RET_USER_NOTIF);
         for nr in [libc::SYS_sendto, libc::SYS_recvmsg, libc::SYS_dup2] {
             assert_eq!(from_stub(nr, [0, 9, 24, 0x4000, 0, 0]), RET_TRAP);
         }

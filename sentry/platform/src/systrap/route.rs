@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, PoisonError};
 
 use sentry_sysmsg::layout;
-use syscalls::SysResult;
 use syscalls::arch::x86_64::Regs;
+use syscalls::{Errno, SysResult};
 
 use super::context::{Finish, SystrapContext};
 use super::doorbell::Ring;
@@ -30,6 +30,10 @@ impl Inner {
             Ring::Message { pid, words } => self
                 .sender(pid, words)
                 .and_then(|context| context.message().map(|event| (context, event))),
+            Ring::Write { id, tid, args } => {
+                self.judge_write(id, tid, args);
+                None
+            }
             Ring::Fence => {
                 self.fences_seen.fetch_add(1, SeqCst);
                 None
@@ -54,6 +58,17 @@ impl Inner {
             }
             (Some(context), _) => Some(context),
             (None, _) => self.born(id, tid, words),
+        }
+    }
+
+    /// Lets a thread write to a file what it was told to write, once, and nothing else. What the host does then is
+    /// what the notification has told, but for what the number of the descriptor means: that is
+    /// pinned until the thread reports, and no process can make it another file by itself.
+    fn judge_write(&self, id: u64, tid: u32, args: [u64; 4]) {
+        let known = self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&tid).cloned();
+        match known.filter(|context| context.takes_permit(args)) {
+            Some(context) => context.permit_write(id),
+            None => self.doorbell.answer(id, Errno::EPERM.to_return().cast_signed()),
         }
     }
 

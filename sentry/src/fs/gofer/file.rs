@@ -1,8 +1,10 @@
 //! [`GoferFile`]: an open regular file, which is a host descriptor.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use gofer_wire::Request;
 use sentry_host::file::{self as host, Seek};
 use sentry_platform::lent::FileSource;
 use syscalls::abi::fs::OpenFlags;
@@ -20,6 +22,9 @@ pub(super) struct GoferFile {
     descriptor: Arc<OwnedFd>,
     /// A read-only one beside the other, made when it is first needed.
     read_only: OnceLock<Arc<OwnedFd>>,
+    /// One only for writing, made with the second large write.
+    write_only: OnceLock<Arc<OwnedFd>>,
+    has_large_writes: AtomicBool,
     /// Begun when the file goes, and ended when the descriptor has gone.
     closing: Option<Own>,
     /// The flags of `open(2)`, for `O_SYNC` and `O_DSYNC`, which `F_SETFL` does not change.
@@ -38,7 +43,15 @@ impl GoferFile {
             inode.write_descriptor()?
         };
         let flags = OpenFlags::from_bits_retain(flags);
-        Ok(Self { inode, descriptor, read_only: OnceLock::new(), closing: None, flags })
+        Ok(Self {
+            inode,
+            descriptor,
+            read_only: OnceLock::new(),
+            write_only: OnceLock::new(),
+            has_large_writes: AtomicBool::new(false),
+            closing: None,
+            flags,
+        })
     }
 
     pub(super) fn read_to(&self, dst: &mut dyn IoSink, offset: u64) -> SysResult<usize> {
@@ -139,6 +152,25 @@ impl File for GoferFile {
         };
         let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
         host::seek(self.descriptor.as_fd(), offset, what)
+    }
+
+    fn write_target(&self) -> Option<Arc<OwnedFd>> {
+        let is_watched = self.inode.store().watching.is_on();
+        if self.flags.contains(OpenFlags::DSYNC) || is_watched {
+            return None;
+        }
+        if let Some(target) = self.write_only.get() {
+            return Some(target.clone());
+        }
+        // It takes an exchange with the gofer, which one write is not worth.
+        if !self.has_large_writes.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let flags = gofer_wire::OpenFlags::WRITE;
+        let request = Request::Open { fid: self.inode.fid(), flags };
+        let target = self.inode.store().connection.call_descriptor(&request).ok()?;
+        let target = Arc::new(target);
+        Some(self.write_only.get_or_init(|| target).clone())
     }
 
     fn read_source(&self) -> Option<(Arc<OwnedFd>, u64)> {

@@ -6,7 +6,7 @@
 use core::arch::asm;
 use std::ffi::CString;
 
-use guest_tests::hostile::{catch_faults, finish, pages_above, read, reap, syscalls_in};
+use guest_tests::hostile::{call, catch_faults, finish, pages_above, read, reap, returning_site};
 use guest_tests::mem::{Map, PAGE};
 use guest_tests::proc::{End, child, pid};
 use guest_tests::rng::Rng;
@@ -22,36 +22,6 @@ const MSG_NOSIGNAL: usize = 0x4000;
 /// The flags of the two clones that it makes.
 const FORK_FLAGS: usize = 0x8000 | 17;
 const THREAD_FLAGS: usize = 0x125_0f00;
-
-/// Returns a `syscall` instruction above that is followed by `ret`; there is none on a platform without such code.
-fn returning_site() -> Option<usize> {
-    let is_followed_by_ret = |site: &usize| {
-        let word = site + 2;
-        let aligned = word & !7;
-        read(aligned).is_some_and(|value| value.to_le_bytes()[word & 7] == 0xc3)
-    };
-    syscalls_in(&pages_above()).into_iter().find(is_followed_by_ret)
-}
-
-/// Makes a call from there.
-fn call(site: usize, nr: i64, args: [usize; 6]) -> isize {
-    let ret: isize;
-    // SAFETY: the instruction comes back as a function does; what the call does is the subject.
-    unsafe {
-        asm!(
-            // No red zone, since this pushes.
-            "sub rsp, 256",
-            "call {site}",
-            "add rsp, 256",
-            site = in(reg) site,
-            inlateout("rax") nr as isize => ret,
-            inlateout("rdi") args[0] => _, inlateout("rsi") args[1] => _, inlateout("rdx") args[2] => _,
-            inlateout("r10") args[3] => _, inlateout("r8") args[4] => _, inlateout("r9") args[5] => _,
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    ret
-}
 
 /// A path for a file that must not appear outside.
 fn marker(name: &str) -> CString {

@@ -28,6 +28,7 @@ const NOTIF_ADDFD: u64 = 0x4018_2103;
 const NOTIF_SET_FLAGS: u64 = 0x4008_2104;
 const FD_SYNC_WAKE_UP: u64 = 1;
 const ADDFD_FLAG_SETFD: u32 = 1;
+const FLAG_CONTINUE: u32 = 1;
 
 /// A ring of the doorbell: `struct seccomp_notif`.
 #[repr(C)]
@@ -38,7 +39,8 @@ pub(super) struct Notification {
     /// The host id of the thread.
     pub(super) tid: u32,
     flags: u32,
-    nr: i32,
+    /// The number of the call.
+    pub(super) nr: i32,
     arch: u32,
     ip: u64,
     /// The arguments of the call.
@@ -111,9 +113,19 @@ impl Listener {
 
     /// Lets the ringing thread's call return `value`. It does not matter if the thread is gone.
     pub(super) fn answer(&self, id: u64, value: i64) {
-        let response = Response { id, val: value, error: 0, flags: 0 };
+        self.send(&Response { id, val: value, error: 0, flags: 0 });
+    }
+
+    /// Lets the host make the ringing thread's call, with the arguments that the notification has told.
+    pub(super) fn permit(&self, id: u64) {
+        self.send(&Response { id, val: 0, error: 0, flags: FLAG_CONTINUE });
+    }
+
+    fn send(&self, response: &Response) {
         // SAFETY: see the module.
-        unsafe { libc::ioctl(self.fd.as_raw_fd(), ioctl_nr(NOTIF_SEND), &raw const response) };
+        unsafe {
+            libc::ioctl(self.fd.as_raw_fd(), ioctl_nr(NOTIF_SEND), std::ptr::from_ref(response))
+        };
     }
 
     /// Installs `source` as descriptor `number` of the process whose thread rang.
