@@ -66,7 +66,7 @@ pub(super) struct State {
     /// The entries of a directory, as long as [`ahead::Ring`] has them.
     listing: Option<KnownListing>,
     /// How good the names below a directory are, under [`Caching::Own`].
-    names: Option<Names>,
+    pub(super) names: Option<Names>,
     /// Access control lists that were asked for.
     pub(super) acls: KnownAcls,
 }
@@ -243,7 +243,7 @@ impl GoferInode {
     ///
     /// # Errors
     /// `ENOENT` and others of the gofer's walk.
-    fn walk(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+    pub(super) fn walk(&self, name: &[u8]) -> SysResult<Arc<Self>> {
         if let Some(result) = self.take_ahead(name) {
             return result;
         }
@@ -409,41 +409,6 @@ impl GoferInode {
             Caching::Shared => state.fetched.elapsed() < self.store.fresh,
         }
     }
-
-    /// Looks at this directory where that is due, under [`Caching::Own`]. Returns whether it could.
-    fn check_names(&self) -> bool {
-        // Before the look, so that what happens meanwhile is not missed.
-        let round = self.store.round();
-        if self.state.lock().names.as_ref().is_none_or(|names| names.is_fresh(round)) {
-            return true;
-        }
-        let request = Request::Getattr { fid: self.fid };
-        let Ok(new) = self.store.connection.call_fixed(&request) else { return false };
-        self.update(&new);
-        if let Some(names) = &mut self.state.lock().names {
-            names.check(&attr::from_wire(&new), round);
-        }
-        true
-    }
-
-    /// Is told that the caller, who holds this directory's lock, has made a name what it is.
-    fn verified(&self, name: &[u8]) {
-        if let Some(names) = &mut self.state.lock().names {
-            names.verify(name, names.n_changes());
-        }
-    }
-
-    /// Looks up a name, which is right from then on.
-    fn verify(&self, name: &[u8]) -> SysResult<Arc<Self>> {
-        let n_changes = self.state.lock().names.as_ref().map(Names::n_changes);
-        let found = self.walk(name);
-        if let (Some(n_changes), Ok(_) | Err(Errno::ENOENT)) = (n_changes, &found)
-            && let Some(names) = &mut self.state.lock().names
-        {
-            names.verify(name, n_changes);
-        }
-        found
-    }
 }
 
 impl Drop for GoferInode {
@@ -559,14 +524,20 @@ impl Inode for GoferInode {
         if self.store.caching == Caching::Own && self.check_names() && self.is_sure_of(name) {
             return true;
         }
-        match (self.verify(name), child) {
+        let n_changes = self.n_changes();
+        let is_right = match (self.walk(name), child) {
             (Ok(found), Some(child)) => {
                 let found: Arc<dyn Inode> = found;
                 Arc::ptr_eq(&found, child)
             }
             (Err(Errno::ENOENT), None) => true,
             _ => false,
+        };
+        // What is remembered is good from then on only where it was right.
+        if is_right {
+            self.verified_since(n_changes, name);
         }
+        is_right
     }
 
     fn create(&self, name: &[u8], node: &NewNode) -> SysResult<Arc<dyn Inode>> {

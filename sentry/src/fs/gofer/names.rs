@@ -7,8 +7,14 @@
 //! do the same, and believe for longer.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gofer_wire::Request;
+use syscalls::{Errno, SysResult};
+
+use super::attr;
+use super::inode::GoferInode;
 use crate::vfs::{Attr, Timestamp};
 
 /// How long names and attributes are believed without a look.
@@ -78,6 +84,55 @@ impl Names {
             && n_changes == self.n_changes
         {
             verified.insert(Box::from(name));
+        }
+    }
+}
+
+impl GoferInode {
+    /// Looks at this directory where that is due, under [`Own`](super::Caching::Own). Returns whether it could.
+    pub(super) fn check_names(&self) -> bool {
+        // Before the look, so that what happens meanwhile is not missed.
+        let round = self.store().round();
+        if self.state.lock().names.as_ref().is_none_or(|names| names.is_fresh(round)) {
+            return true;
+        }
+        let request = Request::Getattr { fid: self.fid() };
+        let Ok(new) = self.store().connection.call_fixed(&request) else { return false };
+        self.update(&new);
+        if let Some(names) = &mut self.state.lock().names {
+            names.check(&attr::from_wire(&new), round);
+        }
+        true
+    }
+
+    /// Is told that the caller, who holds this directory's lock, has made a name what it is.
+    pub(super) fn verified(&self, name: &[u8]) {
+        if let Some(names) = &mut self.state.lock().names {
+            names.verify(name, names.n_changes());
+        }
+    }
+
+    /// Looks up a name, which is right from then on.
+    pub(super) fn verify(&self, name: &[u8]) -> SysResult<Arc<Self>> {
+        let n_changes = self.n_changes();
+        let found = self.walk(name);
+        if let Ok(_) | Err(Errno::ENOENT) = &found {
+            self.verified_since(n_changes, name);
+        }
+        found
+    }
+
+    /// How often this directory was found to have changed, under [`Own`](super::Caching::Own).
+    pub(super) fn n_changes(&self) -> Option<u64> {
+        self.state.lock().names.as_ref().map(Names::n_changes)
+    }
+
+    /// Is told what a name is, which was found out after [`Self::n_changes`] was this.
+    pub(super) fn verified_since(&self, n_changes: Option<u64>, name: &[u8]) {
+        if let Some(n_changes) = n_changes
+            && let Some(names) = &mut self.state.lock().names
+        {
+            names.verify(name, n_changes);
         }
     }
 }

@@ -13,6 +13,7 @@ use syscalls::abi::fs::OpenFlags;
 use super::*;
 use crate::fs::gofer::directory::GoferDirectory;
 use crate::fs::gofer::file::GoferFile;
+use crate::vfs::dentry::{Dentry, DentryCache};
 use crate::vfs::io::{SliceSource, VecSink};
 use crate::vfs::{
     File as _, FileType, LookupPolicy, MapMode, Mappable as _, NewNode, NodeKind, SetAttr,
@@ -266,6 +267,28 @@ fn an_own_root_is_looked_at_again_after_a_message_from_outside() {
     assert!(!root.is_sure_of(b"dir"));
     assert!(root.revalidate(b"dir", Some(&dir)));
     assert!(root.is_sure_of(b"dir") && root.is_sure_of(b"anything"));
+}
+
+#[test]
+fn what_others_make_in_an_own_root_takes_the_place_of_what_was_remembered() {
+    let rig = Rig::writable(Caching::Own);
+    let cache = DentryCache::default();
+    let root = Dentry::new_root(rig.fs().root());
+    let dir = root.lookup(b"dir", &cache).expect("lookup");
+    let look = || {
+        rig.fs().distrust();
+        dir.lookup(b"new", &cache)
+    };
+    assert_eq!(look().err(), Some(Errno::ENOENT));
+    fs::write(rig.dir.join("dir/new"), "").expect("write");
+    let first = look().expect("lookup");
+    fs::rename(rig.dir.join("dir/file"), rig.dir.join("dir/new")).expect("rename");
+    let second = look().expect("lookup");
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(look().is_ok_and(|third| Arc::ptr_eq(&second, &third)));
+    fs::remove_file(rig.dir.join("dir/new")).expect("remove");
+    assert_eq!(look().err(), Some(Errno::ENOENT));
+    cache.clear(&root);
 }
 
 #[test]
