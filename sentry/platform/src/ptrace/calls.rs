@@ -10,6 +10,9 @@ use crate::{HostCall, HostCallResults, USER_ADDRESS_LIMIT};
 
 const MAX_MINCORE_PAGES: u64 = 4096;
 
+/// The most that one call makes present: every other context waits meanwhile, and nobody can end it.
+const MAX_PRESENT: u64 = 256 << 20;
+
 /// Turns the bits of a C `int` into a register.
 fn int(value: i32) -> u64 {
     u64::from(value.cast_unsigned())
@@ -36,6 +39,21 @@ fn make(
     match *call {
         HostCall::Mmap { addr, len, prot, flags, ref file, offset } => {
             check_range(addr, len)?;
+            let is_too_much = flags & libc::MAP_POPULATE != 0 && len > MAX_PRESENT;
+            if is_too_much {
+                let flags = flags & !libc::MAP_POPULATE;
+                let call = HostCall::Mmap { addr, len, prot, flags, file: file.clone(), offset };
+                let start = make(tracer, tid, space, &call, data)?;
+                // DEVIATION: beyond this much, pages come when they are used.
+                let advice = if prot & libc::PROT_WRITE != 0 {
+                    libc::MADV_POPULATE_WRITE
+                } else {
+                    libc::MADV_POPULATE_READ
+                };
+                // As with the flag, what cannot be made present is no error.
+                let _ = host(libc::SYS_madvise, [addr, MAX_PRESENT, int(advice), 0, 0, 0]);
+                return Ok(start);
+            }
             let flags = int(flags | libc::MAP_FIXED);
             let Some(file) = file else {
                 return host(libc::SYS_mmap, [addr, len, int(prot), flags, u64::MAX, offset]);
@@ -64,6 +82,8 @@ fn make(
         }
         HostCall::Madvise { addr, len, advice } => {
             check_range(addr, len)?;
+            let is_bounded = matches!(advice, libc::MADV_POPULATE_READ | libc::MADV_POPULATE_WRITE);
+            let len = if is_bounded { len.min(MAX_PRESENT) } else { len };
             host(libc::SYS_madvise, [addr, len, int(advice), 0, 0, 0])
         }
         HostCall::Msync { addr, len, flags } => {

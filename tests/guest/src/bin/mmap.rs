@@ -570,6 +570,21 @@ fn partial_unmap_of_file() -> Outcome {
 
 /// Each refused mapping makes the others of the process wait for it, and hurries those that keep
 /// them waiting: many threads at once that hurry the same one must do it no harm.
+fn making_much_present_can_be_ended() -> Outcome {
+    let pid = ok!(proc::child(|| {
+        let len = 1_usize << 40;
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | libc::MAP_POPULATE;
+        let _ = sys!(SYS_mmap, 0, len, PROT_READ, flags, -1, 0);
+        loop {
+            proc::sleep(core::time::Duration::from_secs(1));
+        }
+    }));
+    proc::sleep(core::time::Duration::from_millis(50));
+    ok!(sys!(SYS_kill, pid, libc::SIGKILL));
+    eq!(ok!(proc::wait(pid)), proc::End::Signal(libc::SIGKILL));
+    Ok(())
+}
+
 fn many_threads_are_refused_at_once() -> Outcome {
     const N_THREADS: usize = 40;
     const N_ROUNDS: usize = 60;
@@ -591,6 +606,7 @@ fn many_threads_are_refused_at_once() -> Outcome {
 }
 
 guest_tests::cases!(
+    making_much_present_can_be_ended,
     many_threads_are_refused_at_once,
     anonymous_is_zero_and_keeps,
     unmapped_memory_faults,
