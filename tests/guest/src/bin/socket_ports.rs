@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use guest_tests::fs::close;
 use guest_tests::net::{
     LOCAL, accept, addr4, addr6, bind, connect, listen, listener, local6, mapped, name_of, poll,
-    port_of, set_option, settles_at, socket, wait_for,
+    port_of, quiet_port, set_option, settles_at, socket, wait_for,
 };
 use guest_tests::{Outcome, check, eq, fails, ok, sys};
 use libc::{
@@ -155,6 +155,39 @@ fn names_after_the_end() -> Outcome {
     Ok(())
 }
 
+fn a_port_in_time_wait_is_not_listened_at() -> Outcome {
+    let dissolve = |fd: i32| sys!(SYS_connect, fd, &[0_u8; 16], 16);
+    for (is_bound, is_shared) in [(false, false), (true, false), (true, true)] {
+        let (server, addr) = ok!(listener(AF_INET, 4));
+        let client = ok!(socket(AF_INET, SOCK_STREAM));
+        ok!(set_option(client, SOL_SOCKET, SO_REUSEADDR, is_shared.into()));
+        ok!(bind(client, &addr4(LOCAL, if is_bound { ok!(quiet_port()) } else { 0 })));
+        let own = ok!(name_of(client));
+        ok!(connect(client, &addr));
+        let accepted = ok!(accept(server, 0));
+        ok!(sys!(SYS_shutdown, client, libc::SHUT_WR));
+        ok!(sys!(SYS_shutdown, accepted, libc::SHUT_WR));
+        ok!(dissolve(client));
+        if is_bound && !is_shared {
+            fails!(listen(client, 1), EADDRINUSE);
+        } else {
+            // Who has not asked for the port gets another one.
+            ok!(listen(client, 1));
+        }
+        fails!(bind(ok!(socket(AF_INET, SOCK_STREAM)), &own), EADDRINUSE);
+        ok!(close(client));
+        fails!(bind(ok!(socket(AF_INET, SOCK_STREAM)), &own), EADDRINUSE);
+    }
+    // A connection to itself is closed from both sides at once.
+    let own = ok!(socket(AF_INET, SOCK_STREAM));
+    ok!(bind(own, &addr4(LOCAL, ok!(quiet_port()))));
+    ok!(connect(own, &ok!(name_of(own))));
+    ok!(sys!(SYS_shutdown, own, libc::SHUT_RDWR));
+    ok!(dissolve(own));
+    fails!(listen(own, 1), EADDRINUSE);
+    Ok(())
+}
+
 /// Makes a connection whose ports others may have as well: the listener, both ends, and both addresses.
 fn shared_pair() -> Result<([i32; 3], [Vec<u8>; 2]), i32> {
     let (server, client) = (socket(AF_INET, SOCK_STREAM)?, socket(AF_INET, SOCK_STREAM)?);
@@ -244,6 +277,7 @@ guest_tests::cases!(
     port_is_kept_after_an_active_close,
     a_reset_leaves_the_port,
     names_after_the_end,
+    a_port_in_time_wait_is_not_listened_at,
     an_end_in_time_wait_delays_a_refusal,
     an_end_without_a_socket_keeps_the_pair,
     an_end_that_is_shut_gives_way,

@@ -1,8 +1,10 @@
 //! Listening, and taking connections.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use syscalls::abi::socket::SO_REUSEADDR;
 use syscalls::{Errno, SysResult};
 
 use super::conn::{Phase, Side};
@@ -32,7 +34,7 @@ impl TcpSocket {
         if state.is_stuck {
             return Err(Errno::EINVAL);
         }
-        let State { role, local, place, .. } = &mut *state;
+        let State { role, local, place, remembered, .. } = &mut *state;
         match role {
             Role::Listening { backlog: old, .. } => {
                 *old = backlog;
@@ -54,6 +56,14 @@ impl TcpSocket {
             let new = tcp.bind(0, claim, self.this.clone(), range, now_ns)?;
             *local = Some(Endpoint { ip, port: new.port });
             *place = Some(new);
+        }
+        // What the socket was before has the port as well.
+        let is_kept = remembered.as_ref().is_some_and(|(until_ns, is_over)| {
+            let is_over = is_over.as_ref().is_some_and(|over| over.load(Ordering::Relaxed));
+            now_ns < *until_ns && !is_over
+        });
+        if is_kept && place.is_some() && self.options.switch(SO_REUSEADDR) != Some(true) {
+            return Err(Errno::EADDRINUSE);
         }
         if let Some(place) = *place {
             tcp.listen(place, now_ns)?;
@@ -127,7 +137,7 @@ impl TcpSocket {
     /// Implements `connect(2)` with `AF_UNSPEC`, and `shutdown(2)` of a listening socket: whatever
     /// there was is over, and the socket can be used anew.
     pub(super) fn disconnect(&self) {
-        let role = {
+        let (role, freed) = {
             let mut state = self.state.lock();
             let role = std::mem::replace(&mut state.role, Role::Idle);
             let place = state.place;
@@ -135,6 +145,7 @@ impl TcpSocket {
             if let (Role::Listening { .. }, Some(place)) = (&role, place) {
                 self.inet().tcp.update(place, |claim| claim.state = ClaimState::Bound);
             }
+            let freed = if state.is_port_bound { None } else { state.place.take() };
             self.unbind(&mut state);
             state.peer = None;
             let is_cut = match &role {
@@ -149,14 +160,22 @@ impl TcpSocket {
             }
             state.shut = (false, false);
             state.is_stuck = false;
-            role
+            (role, freed)
         };
+        let mut remembered = None;
+        let now_ns = self.kernel.clock.monotonic_ns();
         if let Role::Connected { stream, .. } = &role {
             if stream.close(true) {
-                let until_ns = self.kernel.clock.monotonic_ns() + TIME_WAIT_NS;
-                self.state.lock().remembered = Some((until_ns, stream.reset_flag()));
+                remembered = Some((now_ns + TIME_WAIT_NS, stream.reset_flag()));
             }
             self.leave(stream);
+        }
+        let tcp = &self.inet().tcp;
+        match (freed, remembered) {
+            (None, None) => {}
+            (None, remembered) => self.state.lock().remembered = remembered,
+            (Some(place), None) => tcp.release(place),
+            (Some(place), Some(until)) => tcp.release_later(place, until, now_ns, Weak::new()),
         }
         if let Role::Connecting { link: Some(link) } = &role {
             link.close(true);
