@@ -586,8 +586,9 @@ impl File for Epoll {
     }
 
     fn fd_info(&self, _task: &CurrentTask) -> String {
-        let items = self.items.lock();
-        let items: Vec<_> = items.map.iter().map(|((fd, _), item)| (*fd, item.clone())).collect();
+        // Without the lock: the last to hold a file closes it.
+        let items: Vec<_> =
+            self.items.lock().map.iter().map(|((fd, _), item)| (*fd, item.clone())).collect();
         let mut text = String::new();
         for (fd, item) in items {
             let Some(open) = item.open.upgrade() else { continue };
