@@ -32,6 +32,7 @@ use self::options::TcpOptions;
 use self::remote::Stream;
 use super::addr::{self, Endpoint, Family, FamilyCell};
 use super::ip_options::{About, IpOptions};
+use super::pairs::KEPT_NS;
 use super::ports::{Claim, ClaimState, Place};
 use super::{Inet, interface};
 use crate::kernel::Kernel;
@@ -49,7 +50,7 @@ const RECEIVE_BUFFER: u32 = 131_072;
 const CONNECTED_SEND_BUFFER: u32 = 2_626_560;
 
 /// How long a port stays taken after its connection was closed from this side: `TIME_WAIT`.
-const TIME_WAIT_NS: u64 = 60_000_000_000;
+const TIME_WAIT_NS: u64 = KEPT_NS;
 
 /// What a socket is for.
 enum Role {
