@@ -148,7 +148,7 @@ impl File for TimerFd {
         let now_ns = self.kernel.clock.monotonic_ns();
         let state = self.state.lock();
         let has_expired = state.expires_ns.is_some_and(|at| at <= now_ns);
-        let ticks = state.n_expired + u64::from(has_expired);
+        let ticks = state.n_expired.saturating_add(has_expired.into());
         let left_ns = state.expires_ns.map_or(0, |at| at.saturating_sub(now_ns));
         let pair = |ns: u64| (ns / 1_000_000_000, ns % 1_000_000_000);
         format!(
